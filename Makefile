@@ -1,0 +1,90 @@
+# Everything sets itself up: .venv with the pinned tools, the release build inside it. A second run does only what
+# changed. Needed beforehand: Python 3.11 or newer with venv, Rust with cargo and a C compiler, make.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_DATA ?= demo-data
+
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find src -name '*.rs')
+TOOLS := $(VENV)/.tools-stamp
+BUILT := $(VENV)/.built-stamp
+
+# pyo3 asks this interpreter, wherever cargo is called from; otherwise it would rebuild between callers.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv build demo test lint format bench torture sdist requirements clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+venv: $(TOOLS) ## .venv with the pinned tools
+
+$(TOOLS): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	@command -v cargo >/dev/null || { echo 'cargo is needed: install Rust first' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+build: $(BUILT) ## the release build in .venv; the Python files are used in place
+
+$(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pyproject.toml
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	@touch $@
+
+demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line says about it
+	rm -rf $(DEMO_DATA)
+	$(BIN)/nerve-store --data $(DEMO_DATA) demo
+	$(BIN)/nerve-store --data $(DEMO_DATA) stats
+	$(BIN)/nerve-store --data $(DEMO_DATA) runs
+	$(BIN)/nerve-store --data $(DEMO_DATA) archive list
+	$(BIN)/nerve-store --data $(DEMO_DATA) blob ls | sed -n 1,10p
+
+test: $(BUILT) ## the Rust core without Python, then the package
+	cargo test --locked --no-default-features --quiet
+	$(BIN)/python -m pytest -n 2
+
+lint: $(BUILT) ## formats, lints, types, the stub, and the core's independence of Python
+	cargo fmt --check
+	cargo clippy --locked --quiet --all-targets -- -D warnings
+	cargo clippy --locked --quiet --all-targets --no-default-features -- -D warnings
+	@! cargo tree --locked --no-default-features --edges normal --prefix none | grep pyo3 \
+		|| { echo 'the core depends on pyo3' >&2; exit 1; }
+	@! grep -rnw pyo3 src --include='*.rs' | grep -v '^src/py/' \
+		|| { echo 'pyo3 is named outside of src/py/' >&2; exit 1; }
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/mypy benches
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml nerve_store._core
+
+format: $(TOOLS) ## rewrite the sources in the common format
+	cargo fmt
+	$(BIN)/ruff check --quiet --fix-only
+	$(BIN)/ruff format --quiet
+
+bench: $(BUILT) ## ours beside what a user would write instead
+	$(BIN)/python -m pytest benches -p no:xdist --basetemp=.bench \
+		--benchmark-enable --benchmark-autosave --benchmark-quiet
+
+torture: $(BUILT) ## long fault and crash sweeps
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2
+
+sdist: $(TOOLS) ## the source distribution, in dist/
+	$(BIN)/maturin sdist --out dist
+
+requirements: ## pin the tools anew, from requirements-dev.in; needs uv
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make requirements' \
+		--output-file requirements-dev.txt requirements-dev.in
+
+clean: ## remove all that was made here
+	cargo clean
+	rm -rf $(VENV) $(DEMO_DATA) .bench dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/nerve_store/*.so
