@@ -1,0 +1,164 @@
+//! Content-addressed bytes, each blob one file that is named by its sha256.
+//!
+//! Invariants: a digest is returned only when its bytes are published under it, as durable as asked; no read returns
+//! bytes that do not have the digest asked for; a file in a blob's place is replaced as a whole or not at all.
+//! `docs/architecture.md`, "Blobs".
+
+mod delete;
+mod get;
+mod list;
+mod path;
+mod put;
+
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf, absolute};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+pub use get::OpenBlob;
+pub use list::{BlobDigests, BlobStats};
+pub use put::BlobWriter;
+
+use crate::durable::{self, Durability};
+use crate::error::{Error, Result};
+
+/// How much is read, hashed and written at a time.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// The blobs under one directory. Any number of threads and processes may use the same one; it holds no lock and no
+/// open file between calls, so that a forked child may go on with its parent's.
+pub struct BlobStore {
+    root: PathBuf,
+    durability: Durability,
+    read_only: bool,
+    /// The shards whose entry in the root this handle knows to be synced. An earlier writer may have made the directory
+    /// and died. That it stays true rests on nobody removing shards.
+    synced_shards: [AtomicBool; path::SHARDS],
+    /// The same of the root's own entry.
+    synced_root: AtomicBool,
+    failed_flush: OnceLock<FailedFlush>,
+}
+
+/// The flush after which nobody knows what is on the disk.
+struct FailedFlush {
+    errno: i32,
+    reason: String,
+}
+
+impl BlobStore {
+    /// The store under `root`, which the first write creates. A relative `root` keeps its meaning when the process
+    /// changes its directory.
+    pub fn new(root: &Path, durability: Durability, read_only: bool) -> Result<Self> {
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::InvalidInput => Error::Value(format!("no path of a blob store: {root:?}: {error}")),
+            _ => Error::io(root, "open a blob store", &error),
+        };
+        let root = absolute(root).map_err(failed)?;
+        match root.metadata() {
+            Ok(metadata) if !metadata.is_dir() => {
+                let reason = format!("it is {}, not a directory", durable::kind_name(metadata.file_type()));
+                return Err(Error::errno(&root, "open a blob store", libc::ENOTDIR, reason));
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        Ok(Self {
+            root,
+            durability,
+            read_only,
+            synced_shards: [const { AtomicBool::new(false) }; path::SHARDS],
+            synced_root: AtomicBool::new(false),
+            failed_flush: OnceLock::new(),
+        })
+    }
+
+    /// The directory, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Refuses what would change anything where nothing may be changed.
+    fn check_writable(&self, operation: &'static str) -> Result<()> {
+        if self.read_only {
+            return Err(Error::errno(&self.root, operation, libc::EROFS, "the store was opened with read_only".into()));
+        }
+        match self.failed_flush.get() {
+            None => Ok(()),
+            Some(FailedFlush { errno, reason }) => {
+                Err(Error::Poisoned { path: self.root.clone(), reason: reason.clone(), errno: *errno })
+            }
+        }
+    }
+
+    /// Remembers a failed flush, which poisons this handle: tried again, the flush might succeed without writing what
+    /// was lost.
+    fn watch<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && durable::is_failed_flush(error)
+        {
+            let errno = match error {
+                Error::Io { errno, .. } | Error::Full { errno, .. } => *errno,
+                _ => libc::EIO,
+            };
+            let _ = self.failed_flush.set(FailedFlush { errno, reason: error.to_string() });
+        }
+        result
+    }
+}
+
+/// Reads until `buffer` is full or the end is there; says how much it read.
+fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests do to the files what others might")]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn a_root_that_is_a_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        for root in [file.clone(), file.join("below")] {
+            let refused = BlobStore::new(&root, Durability::Full, false);
+            assert!(matches!(refused, Err(Error::Io { errno: libc::ENOTDIR, .. })), "{root:?}");
+        }
+        assert!(matches!(BlobStore::new(Path::new(""), Durability::Full, false), Err(Error::Value(_))));
+    }
+
+    #[test]
+    fn a_read_only_store_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("blobs");
+        let store = BlobStore::new(&root, Durability::Full, true).unwrap();
+        let digest = Digest::of(b"x");
+        assert!(matches!(store.write(b"x"), Err(Error::Io { errno: libc::EROFS, .. })));
+        assert!(matches!(store.writer().err(), Some(Error::Io { errno: libc::EROFS, .. })));
+        assert!(matches!(store.delete(&digest), Err(Error::Io { errno: libc::EROFS, .. })));
+        assert!(store.read(&digest).unwrap().is_none());
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_failed_flush_poisons_the_handle_for_writing_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(directory.path(), Durability::Full, false).unwrap();
+        let digest = store.write(b"x").unwrap();
+        store.watch(durable::sync_directory(Path::new("/proc"))).unwrap_err();
+        assert!(matches!(store.write(b"y"), Err(Error::Poisoned { errno: libc::EINVAL, .. })));
+        assert!(matches!(store.delete(&digest), Err(Error::Poisoned { .. })));
+        assert_eq!(store.read(&digest).unwrap().unwrap(), b"x");
+    }
+}

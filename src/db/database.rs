@@ -1,0 +1,303 @@
+//! A handle on one database file: the writer, the readers, and who may still use them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use super::failure::{Located, Place, read_only};
+use super::fork::Generation;
+use super::open;
+use super::readers::Readers;
+use super::sql::{self, SqlParams};
+use super::writer::Writer;
+use crate::durable::Durability;
+use crate::error::{Error, Result};
+
+/// How a database is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// What a write survives unless the call says otherwise.
+    pub durability: Durability,
+    /// Refuse every write, create nothing.
+    pub read_only: bool,
+    /// How long to wait for another process's lock.
+    pub busy_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { durability: Durability::Full, read_only: false, busy_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// An open database, shared between threads.
+pub struct Database {
+    path: PathBuf,
+    config: Config,
+    generation: Generation,
+    /// None once closed. Calls hold it shared, so that `close` waits for them.
+    connections: RwLock<Option<Connections>>,
+}
+
+struct Connections {
+    /// None in a read-only store.
+    writer: Option<Mutex<Writer>>,
+    readers: Readers,
+    /// For the users' own SQL: nothing of ours waits behind it, and it can do nothing but read.
+    sql_readers: Readers,
+}
+
+impl Database {
+    /// Opens the file at `path`, or creates it.
+    pub fn open(path: &Path, config: Config) -> Result<Self> {
+        let generation = Generation::current();
+        let path = open::resolve(path, !config.read_only)?;
+        let place = Place { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
+        let connections = Connections { writer: None, readers: Readers::default(), sql_readers: Readers::default() };
+        let connections = if config.read_only {
+            connections.readers.keep(open::first_reader(place)?);
+            connections
+        } else {
+            Connections { writer: Some(Mutex::new(Writer::new(open::writer(place)?, place)?)), ..connections }
+        };
+        Ok(Self { path, config, generation, connections: RwLock::new(Some(connections)) })
+    }
+
+    /// The absolute path of the database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How it was opened.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether `close` was called.
+    pub fn is_closed(&self) -> bool {
+        // A forked child must not wait for a lock that a thread of its parent held.
+        self.generation.is_current() && self.connections.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// An error if it is closed, or if this process is a forked child.
+    pub fn check_open(&self) -> Result<()> {
+        self.connected(|_| Ok(()))
+    }
+
+    /// The same, and an error if it was opened read-only.
+    pub fn check_writable(&self, operation: &'static str) -> Result<()> {
+        self.with_writer(operation, |_, _| Ok(()))
+    }
+
+    /// Runs `body` in one read transaction: it sees one state of the database.
+    pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.connected(|connections| connections.readers.with(self.place(operation), open::reader, body))
+    }
+
+    /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
+    pub fn write<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let durability = durability.unwrap_or(self.config.durability);
+        self.with_writer(operation, |mut writer, place| writer.transact(place, durability, body))
+    }
+
+    /// Returns all free space of the file to the file system.
+    pub fn vacuum(&self) -> Result<()> {
+        self.with_writer("vacuum", |mut writer, place| writer.vacuum(place))
+    }
+
+    /// The rows of one read-only SQL statement of the user's.
+    pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
+        let open = |place: Place<'_>| {
+            let mut connection = open::reader(place)?;
+            sql::restrict(&mut connection).located(place, None)?;
+            Ok(connection)
+        };
+        self.connected(|connections| {
+            let place = self.place("run read-only SQL");
+            connections.sql_readers.with(place, open, |connection| sql::run(connection, query, params))
+        })
+    }
+
+    /// Waits for the calls under way and closes; later calls get [`Error::Closed`].
+    pub fn close(&self) -> Result<()> {
+        self.generation.check(&self.path)?;
+        let connections = self.connections.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connections) = connections {
+            connections.close();
+        }
+        Ok(())
+    }
+
+    fn with_writer<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(MutexGuard<'_, Writer>, Place<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.connected(|connections| {
+            let writer = connections.writer.as_ref().ok_or_else(|| read_only(&self.path, operation))?;
+            body(writer.lock().unwrap_or_else(PoisonError::into_inner), self.place(operation))
+        })
+    }
+
+    fn connected<T>(&self, body: impl FnOnce(&Connections) -> Result<T>) -> Result<T> {
+        self.generation.check(&self.path)?;
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        body(connections.as_ref().ok_or_else(|| Error::Closed { path: self.path.clone() })?)
+    }
+
+    fn place(&self, operation: &'static str) -> Place<'_> {
+        Place { path: &self.path, operation, busy_timeout: self.config.busy_timeout }
+    }
+}
+
+impl Connections {
+    /// The readers first, so that the writer is the last and its close runs the final checkpoint.
+    fn close(self) {
+        drop((self.readers, self.sql_readers));
+        drop(self.writer);
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(connections) = self.connections.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        if self.generation.is_current() {
+            connections.close();
+        } else {
+            std::mem::forget(connections.writer);
+            connections.readers.forget();
+            connections.sql_readers.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::SCHEMA_VERSION;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn opened(path: &Path) -> Database {
+        Database::open(path, Config::default()).unwrap()
+    }
+
+    fn put(database: &Database, key: &str) -> Result<()> {
+        database.write("test", None, |connection| {
+            connection.execute("INSERT INTO meta VALUES (?1, '')", [key])?;
+            Ok(())
+        })
+    }
+
+    fn count(database: &Database) -> i64 {
+        database
+            .read("test", |connection| Ok(connection.query_row("SELECT count(*) FROM meta", [], |row| row.get(0))?))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_new_database_is_private_and_marked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/logs.db");
+        let database = opened(&path);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let version: i32 = database
+            .read("test", |connection| Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?))
+            .unwrap();
+        assert_eq!(version, SCHEMA_VERSION);
+    }
+
+    #[test]
+    fn a_failed_transaction_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = opened(&directory.path().join("logs.db"));
+        put(&database, "kept").unwrap();
+        let failed: Result<()> = database.write("test", None, |connection| {
+            connection.execute("INSERT INTO meta VALUES ('gone', '')", [])?;
+            Err(Error::Cancelled)
+        });
+        assert!(matches!(failed, Err(Error::Cancelled)));
+        assert!(put(&database, "kept").is_err(), "the key is there already");
+        assert_eq!(count(&database), 1);
+    }
+
+    #[test]
+    fn a_panic_in_a_transaction_does_not_end_the_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = opened(&directory.path().join("logs.db"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _: Result<()> = database.write("test", None, |connection| {
+                connection.execute("INSERT INTO meta VALUES ('gone', '')", [])?;
+                panic!("on purpose");
+            });
+        }));
+        assert!(panicked.is_err());
+        put(&database, "kept").unwrap();
+        assert_eq!(count(&database), 1);
+    }
+
+    #[test]
+    fn a_read_sees_one_state_while_others_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = opened(&directory.path().join("logs.db"));
+        let seen = database.read("test", |connection| {
+            let count = || connection.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0));
+            let before = count()?;
+            put(&database, "new")?;
+            Ok((before, count()?))
+        });
+        assert_eq!(seen.unwrap(), (0, 0));
+        assert_eq!(count(&database), 1);
+    }
+
+    #[test]
+    fn a_locked_database_is_busy_and_unharmed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let config = Config { busy_timeout: Duration::from_millis(20), ..Config::default() };
+        let (first, second) = (opened(&path), Database::open(&path, config).unwrap());
+        let refused = first.write("test", None, |_| Ok(put(&second, "x"))).unwrap();
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        put(&second, "x").unwrap();
+    }
+
+    #[test]
+    fn closed_and_read_only_handles_refuse() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let database = opened(&path);
+        put(&database, "x").unwrap();
+        let reader = Database::open(&path, Config { read_only: true, ..Config::default() }).unwrap();
+        assert_eq!(count(&reader), 1);
+        assert!(matches!(put(&reader, "y"), Err(Error::Io { errno: libc::EROFS, .. })));
+        database.close().unwrap();
+        database.close().unwrap();
+        assert!(matches!(put(&database, "y"), Err(Error::Closed { .. })));
+        assert_eq!(count(&reader), 1);
+    }
+
+    #[test]
+    fn foreign_files_are_refused_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let newer = directory.path().join("newer.db");
+        opened(&newer)
+            .write("test", None, |connection| Ok(connection.execute_batch("PRAGMA user_version = 1000")?))
+            .unwrap();
+        let stranger = directory.path().join("stranger.db");
+        Connection::open(&stranger).unwrap().execute_batch("CREATE TABLE logs (other)").unwrap();
+        for path in [newer, stranger] {
+            let before = std::fs::read(&path).unwrap();
+            assert!(matches!(Database::open(&path, Config::default()), Err(Error::SchemaVersion { .. })), "{path:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+        }
+    }
+}

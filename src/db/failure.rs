@@ -1,0 +1,92 @@
+//! From SQLite's result codes to the errors of this crate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, ffi};
+
+use crate::error::{Error, Result};
+
+/// Where an operation failed.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) path: &'a Path,
+    pub(super) operation: &'static str,
+    pub(super) busy_timeout: Duration,
+}
+
+impl Place<'_> {
+    /// Gives an error of SQLite its place; others pass. `connection` tells the system's error number.
+    pub(super) fn locate(&self, error: Error, connection: Option<&Connection>) -> Error {
+        let Error::Sqlite(error) = error else { return error };
+        let message = error.to_string();
+        let Some(failure) = error.sqlite_error() else {
+            // A value of the wrong type, or text that is not UTF-8: what another program wrote.
+            return Error::corrupt(self.path, format!("{}: {message}", self.operation));
+        };
+        let errno = connection.map_or(0, system_errno);
+        match failure.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                Error::Busy { path: self.path.to_owned(), operation: self.operation, timeout: self.busy_timeout }
+            }
+            ErrorCode::DiskFull => self.system(if errno == 0 { libc::ENOSPC } else { errno }, message),
+            ErrorCode::SystemIoFailure => self.system(if errno == 0 { libc::EIO } else { errno }, message),
+            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied => {
+                let (errno, reason) = diagnose(self.path, errno, message);
+                self.system(errno, reason)
+            }
+            ErrorCode::OutOfMemory => self.system(libc::ENOMEM, message),
+            ErrorCode::TooBig => Error::Value(format!("a value is longer than SQLite can store: {message}")),
+            _ => Error::corrupt(self.path, format!("{}: {message}", self.operation)),
+        }
+    }
+
+    fn system(&self, errno: i32, reason: String) -> Error {
+        Error::errno(self.path, self.operation, errno, reason)
+    }
+}
+
+/// Whether `error` is a failed read, write or flush: after one in a commit nobody knows what is on the disk.
+pub(super) fn is_io_failure(error: &Error) -> bool {
+    matches!(error, Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
+}
+
+/// Whether `error` is a lock that another connection holds.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// The error number of the system call that failed last on `connection`.
+pub(super) fn system_errno(connection: &Connection) -> i32 {
+    // SAFETY: the handle is open for as long as the borrow, and the call only reads it.
+    unsafe { ffi::sqlite3_system_errno(connection.handle()) }
+}
+
+/// SQLite says only "unable to open" or "readonly" in these cases; the file system knows more.
+fn diagnose(path: &Path, errno: i32, message: String) -> (i32, String) {
+    use rustix::fs::{Access, access};
+    let directory = path.parent().unwrap_or(path);
+    for (place, wanted) in [(path, Access::READ_OK), (directory, Access::WRITE_OK), (path, Access::WRITE_OK)] {
+        if let Err(error) = access(place, wanted) {
+            let needed = if wanted == Access::READ_OK { "readable" } else { "writable" };
+            return (error.raw_os_error(), format!("{message}: {} must be {needed}", place.display()));
+        }
+    }
+    (if errno == 0 { libc::EIO } else { errno }, message)
+}
+
+/// For `read`-only stores: the refusal to write.
+pub(super) fn read_only(path: &Path, operation: &'static str) -> Error {
+    Error::errno(path, operation, libc::EROFS, "the store was opened with read_only".into())
+}
+
+/// Shorthand for results.
+pub(super) trait Located<T> {
+    fn located(self, place: Place<'_>, connection: Option<&Connection>) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Located<T> for std::result::Result<T, E> {
+    fn located(self, place: Place<'_>, connection: Option<&Connection>) -> Result<T> {
+        self.map_err(|error| place.locate(error.into(), connection))
+    }
+}

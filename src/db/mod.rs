@@ -1,0 +1,23 @@
+//! The SQLite database: opening it, its schema, the one writer and the pool of readers.
+//!
+//! Invariants: every write is one `BEGIN IMMEDIATE` transaction of the one writer connection; every read is one short
+//! transaction of a pooled read-only connection; no other module opens a connection or begins a transaction.
+//! See `docs/architecture.md`, "One writer, many readers".
+
+mod database;
+mod failure;
+mod fork;
+mod open;
+mod readers;
+mod schema;
+mod sql;
+mod writer;
+
+pub use database::{Config, Database};
+pub use schema::SCHEMA_VERSION;
+pub use sql::SqlParams;
+
+/// The version of the SQLite that is compiled in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}

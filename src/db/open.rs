@@ -1,0 +1,164 @@
+//! Opening connections: which file, with which flags, and each pragma beside its reason.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::{Located, Place, is_busy};
+use super::schema::{self, Identity};
+use crate::durable::{self, Durability, Staged};
+use crate::error::{Error, Result};
+
+/// Statements that a connection keeps compiled; the core has fewer than this many.
+const STATEMENT_CACHE: usize = 64;
+
+/// SQLite's smallest page, which is also the smallest database.
+const MIN_DATABASE_BYTES: u64 = 512;
+
+/// Pragmas of every connection.
+const SHARED_PRAGMAS: &str = "
+-- Sorting and materializing never leaves files behind, and never meets a full or foreign /tmp.
+PRAGMA temp_store = MEMORY;
+-- Views and triggers that another program put into the file may not call functions with side effects.
+PRAGMA trusted_schema = OFF;
+-- 8 MiB instead of 2: the inner pages of the indexes of some million rows.
+PRAGMA cache_size = -8192;
+";
+
+/// Pragmas of the writer.
+const WRITER_PRAGMAS: &str = "
+-- After a burst, or a reader that was slow, the write-ahead log gives its space back.
+PRAGMA journal_size_limit = 67108864;
+-- On macOS a plain fsync does not reach the disk. Elsewhere this has no effect.
+PRAGMA fullfsync = ON;
+PRAGMA checkpoint_fullfsync = ON;
+";
+
+/// Pragmas of readers. Their files are opened read-only as well; this also covers temporary tables.
+const READER_PRAGMAS: &str = "PRAGMA query_only = ON;";
+
+/// The absolute path of the database. Its directory may be reached through symbolic links (data often lives on another
+/// disk), the file itself may not: whoever may write that directory could point it at any file of the daemon.
+pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
+    let Some(name) = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/")) else {
+        return Err(Error::errno(
+            path,
+            "open the database",
+            libc::EISDIR,
+            "it names a directory: give the path of a file".into(),
+        ));
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if create {
+        durable::create_directories(parent, Durability::Full)?;
+    }
+    let parent =
+        fs::canonicalize(parent).map_err(|error| Error::io(parent, "open the database's directory", &error))?;
+    let path = parent.join(name);
+    match fs::symlink_metadata(&path) {
+        // SQLite takes a file of one byte for an empty one, and would overwrite it.
+        Ok(metadata) if metadata.is_file() && (1..MIN_DATABASE_BYTES).contains(&metadata.len()) => {
+            Err(Error::corrupt(&path, "too short for a database: choose another path"))
+        }
+        Ok(metadata) if metadata.is_file() => Ok(path),
+        Ok(metadata) => {
+            let kind = metadata.file_type();
+            let errno = if kind.is_dir() {
+                libc::EISDIR
+            } else if kind.is_symlink() {
+                libc::ELOOP
+            } else {
+                libc::EINVAL
+            };
+            let reason = format!("it is {}, not a database file", durable::kind_name(kind));
+            Err(Error::errno(&path, "open the database", errno, reason))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+            // Staged and published, so that the file is 0600 from its first moment and so that no descriptor of ours
+            // is ever closed on a database that SQLite has open: that would drop the process's locks on it.
+            Staged::create(&parent)?.publish_new(&path, Durability::Full)?;
+            Ok(path)
+        }
+        Err(error) => Err(Error::io(&path, "open the database", &error)),
+    }
+}
+
+/// Opens the writer, creating or migrating the schema where that is needed.
+pub(super) fn writer(place: Place<'_>) -> Result<Connection> {
+    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let prepared = prepare_writer(&connection, place);
+    prepared.located(place, Some(&connection))?;
+    Ok(connection)
+}
+
+fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
+    // Until it is known to be ours nothing is changed, not even by the checkpoint that a last close runs.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let identity = schema::identify(connection, place.path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    let mode = patiently(place.busy_timeout, || {
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
+    })?;
+    if mode != "wal" {
+        let reason =
+            format!("its file system cannot share memory between processes (journal mode {mode:?}): use a local disk");
+        return Err(Error::errno(place.path, place.operation, libc::ENOTSUP, reason));
+    }
+    connection.execute_batch(WRITER_PRAGMAS)?;
+    if identity == Identity::Outdated {
+        // A new database survives a power loss as well as its rows do.
+        connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        schema::migrate(connection, place.path)?;
+        connection.execute_batch("COMMIT")?;
+    }
+    Ok(())
+}
+
+/// Opens a reader.
+pub(super) fn reader(place: Place<'_>) -> Result<Connection> {
+    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.execute_batch(READER_PRAGMAS).located(place, Some(&connection))?;
+    Ok(connection)
+}
+
+/// Opens the first reader of a read-only store, which nobody else has vouched for.
+pub(super) fn first_reader(place: Place<'_>) -> Result<Connection> {
+    let connection = reader(place)?;
+    // Outdated is fine to read: the tables of all versions so far are the same.
+    let identity = schema::identify(&connection, place.path).and_then(|_| {
+        connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'logs'", [], |row| row.get::<_, i64>(0))
+            .map_err(Error::from)
+    });
+    if identity.located(place, Some(&connection))? == 0 {
+        return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
+    }
+    Ok(connection)
+}
+
+fn connect(place: Place<'_>, access: OpenFlags) -> Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(place.path, flags).located(place, None)?;
+    connection.busy_timeout(place.busy_timeout).located(place, None)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.execute_batch(SHARED_PRAGMAS).located(place, Some(&connection))?;
+    Ok(connection)
+}
+
+/// Repeats what SQLite refuses at once although the lock will go away, such as the change to WAL mode while another
+/// process makes the same change.
+fn patiently<T>(timeout: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+            outcome => return outcome,
+        }
+    }
+}

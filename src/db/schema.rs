@@ -1,0 +1,120 @@
+//! The schema, whose database this is, and bringing an older one up to date. `docs/format.md` describes the tables.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::{Error, Result};
+use crate::log::index;
+
+/// The newest schema that this build reads and writes.
+///
+/// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours.
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// "NRVS", in the header of every database of ours, where `file(1)` and other tools look.
+const APPLICATION_ID: i32 = 0x4e52_5653;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS logs (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  source     TEXT NOT NULL,
+  type       TEXT NOT NULL,
+  ref_id     TEXT,
+  payload    TEXT,
+  timestamp  INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS workflow_runs (
+  run_id    TEXT PRIMARY KEY,
+  workflow  TEXT NOT NULL,
+  status    TEXT NOT NULL,
+  timestamp INTEGER NOT NULL,
+  exit_code INTEGER
+);
+CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
+CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
+";
+
+/// What `TABLES` holds, for recognizing a database that bears no mark.
+const COLUMNS: [(&str, &[&str]); 3] = [
+    ("logs", &["id", "source", "type", "ref_id", "payload", "timestamp"]),
+    ("meta", &["key", "value"]),
+    ("workflow_runs", &["run_id", "workflow", "status", "timestamp"]),
+];
+
+/// What a database file is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Ours, in the current schema.
+    Current,
+    /// Empty, upstream's, or ours in an older schema: to be migrated before it is written.
+    Outdated,
+}
+
+/// Tells whose database this is, without changing it.
+pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity> {
+    let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+    let version = pragma("user_version")?;
+    let refused = |reason: String| Error::SchemaVersion {
+        path: path.to_owned(),
+        found: version,
+        supported: SCHEMA_VERSION,
+        reason,
+    };
+    match pragma("application_id")? {
+        APPLICATION_ID if version > SCHEMA_VERSION => Err(refused(format!(
+            "written by a newer nerve_store (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade nerve_store"
+        ))),
+        APPLICATION_ID if version == SCHEMA_VERSION => Ok(Identity::Current),
+        APPLICATION_ID => Ok(Identity::Outdated),
+        0 if version == 0 => match unmarked_stranger(connection)? {
+            None => Ok(Identity::Outdated),
+            Some(table) => Err(refused(format!("not a log database (table {table:?}): choose another path"))),
+        },
+        other => Err(refused(format!(
+            "a database of another application (application_id {other}, user_version {version}): choose another path"
+        ))),
+    }
+}
+
+/// In a database without marks: the table that shows that it is not upstream's; None for upstream's or an empty one.
+fn unmarked_stranger(connection: &Connection) -> Result<Option<String>> {
+    let mut tables = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
+    let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    if !names.is_empty() && !names.iter().any(|name| name == "logs") {
+        return Ok(names.into_iter().next());
+    }
+    for (table, wanted) in COLUMNS.iter().filter(|(table, _)| names.iter().any(|name| name == table)) {
+        let mut info = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        let columns: Vec<String> = info.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        if !wanted.iter().all(|column| columns.iter().any(|name| name == column)) {
+            return Ok(Some((*table).to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Brings the database to the current schema; the caller holds the write transaction.
+pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
+    // Another process may have been faster.
+    if identify(connection, path)? == Identity::Current {
+        return Ok(());
+    }
+    connection.execute_batch(TABLES)?;
+    let has_exit_code = connection
+        .query_row("SELECT 1 FROM pragma_table_info('workflow_runs') WHERE name = 'exit_code'", [], |_| Ok(()))
+        .optional()?
+        .is_some();
+    if !has_exit_code {
+        connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
+    }
+    connection.execute_batch(index::SCHEMA)?;
+    connection
+        .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"))?;
+    Ok(())
+}

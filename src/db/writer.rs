@@ -1,0 +1,166 @@
+//! The writer: transactions at the durability asked for, checkpoints, and what happens when a flush fails.
+//!
+//! Invariant: a failed flush is never tried again, because the kernel may have dropped the pages that it could not
+//! write and then report success. The writer is poisoned instead: it refuses further writes until it is opened again,
+//! and its close runs no checkpoint. Checkpoints are run here and not by SQLite's own hook, which ignores their errors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::failure::{Located, Place, is_busy, is_io_failure, system_errno};
+use crate::durable::Durability;
+use crate::error::{Error, Result};
+
+/// Pages by which the write-ahead log grows between checkpoints: 4 MiB, as SQLite's default.
+const CHECKPOINT_PAGES: u32 = 1_000;
+
+pub(super) struct Writer {
+    connection: Connection,
+    /// What the connection's `synchronous` is set to.
+    synchronous: Option<Durability>,
+    /// Pages in the write-ahead log after the last commit, told by SQLite.
+    wal_pages: Arc<AtomicU32>,
+    /// `wal_pages` at the last checkpoint.
+    checkpointed_at: u32,
+    failed_flush: Option<FailedFlush>,
+}
+
+struct FailedFlush {
+    reason: String,
+    errno: i32,
+}
+
+impl Writer {
+    pub(super) fn new(mut connection: Connection, place: Place<'_>) -> Result<Self> {
+        let wal_pages = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&wal_pages);
+        let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+            told.store(pages.cast_unsigned(), Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(hook)).located(place, None)?;
+        Ok(Self { connection, synchronous: None, wal_pages, checkpointed_at: 0, failed_flush: None })
+    }
+
+    /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
+    pub(super) fn transact<T>(
+        &mut self,
+        place: Place<'_>,
+        durability: Durability,
+        body: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.ready(place)?;
+        self.set_synchronous(durability).located(place, Some(&self.connection))?;
+        run(&self.connection, "BEGIN IMMEDIATE").located(place, Some(&self.connection))?;
+        let value = match body(&self.connection) {
+            Ok(value) => value,
+            Err(error) => {
+                let error = place.locate(error, Some(&self.connection));
+                self.roll_back();
+                return Err(error);
+            }
+        };
+        if let Err(error) = run(&self.connection, "COMMIT") {
+            let error = Error::from(error);
+            if is_io_failure(&error) {
+                self.poison(&error);
+            }
+            let error = place.locate(error, Some(&self.connection));
+            self.roll_back();
+            return Err(error);
+        }
+        self.checkpoint_if_due();
+        Ok(value)
+    }
+
+    /// Rewrites the database without its free pages, and shortens the file.
+    pub(super) fn vacuum(&mut self, place: Place<'_>) -> Result<()> {
+        self.ready(place)?;
+        self.set_synchronous(Durability::Full).located(place, Some(&self.connection))?;
+        for statement in ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+            match self.connection.execute_batch(statement).map_err(Error::from) {
+                Ok(()) => {}
+                Err(error) => {
+                    if is_io_failure(&error) {
+                        self.poison(&error);
+                    }
+                    return Err(place.locate(error, Some(&self.connection)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses work after a failed flush, and clears what a panic in an earlier transaction left open.
+    fn ready(&self, place: Place<'_>) -> Result<()> {
+        if let Some(failed) = &self.failed_flush {
+            return Err(Error::Poisoned {
+                path: place.path.to_owned(),
+                reason: failed.reason.clone(),
+                errno: failed.errno,
+            });
+        }
+        self.roll_back();
+        Ok(())
+    }
+
+    fn set_synchronous(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        if self.synchronous == Some(durability) {
+            return Ok(());
+        }
+        self.synchronous = None;
+        run(
+            &self.connection,
+            match durability {
+                Durability::Full => "PRAGMA synchronous = FULL",
+                Durability::Normal => "PRAGMA synchronous = NORMAL",
+            },
+        )?;
+        self.synchronous = Some(durability);
+        Ok(())
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            // Only an open transaction can be rolled back, and nothing else can fail: SQLite does it itself on errors.
+            let _ = run(&self.connection, "ROLLBACK");
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages < self.checkpointed_at {
+            self.checkpointed_at = 0;
+        }
+        if pages - self.checkpointed_at < CHECKPOINT_PAGES {
+            return;
+        }
+        self.checkpointed_at = pages;
+        // The commit is durable without it. A lock is somebody else's checkpoint, a full disk leaves the log growing
+        // until the commits say so; only an I/O error, which may be a lost flush, ends the writing.
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            let busy = is_busy(&error);
+            let error = Error::from(error);
+            if !busy && is_io_failure(&error) {
+                self.poison(&error);
+            }
+        }
+    }
+
+    fn poison(&mut self, error: &Error) {
+        let errno = match system_errno(&self.connection) {
+            0 => libc::EIO,
+            errno => errno,
+        };
+        self.failed_flush = Some(FailedFlush { reason: error.to_string(), errno });
+        // The checkpoint of a last close would flush again.
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    }
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}

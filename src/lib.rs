@@ -1,0 +1,20 @@
+//! Persistent storage for workflow and agent daemons: an append-only log with workflow runs in SQLite, a cold archive
+//! of day files, and content-addressed blobs, all in one directory.
+//!
+//! This crate is the core of the Python package `nerve_store`; `docs/architecture.md` describes it. Dependencies point
+//! one way: `error, time, digest <- durable, db <- log, blob <- run, archive <- py`. Python is known to `py` alone.
+
+pub mod archive;
+pub mod blob;
+pub mod db;
+pub mod digest;
+pub mod durable;
+pub mod error;
+pub mod log;
+pub mod run;
+pub mod time;
+
+#[cfg(feature = "python")]
+mod py;
+
+pub use error::{Error, Result};

@@ -1,0 +1,31 @@
+//! The meta key-values.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::db::Database;
+use crate::error::Result;
+
+/// The value under `key`.
+pub fn get_meta(database: &Database, key: &str) -> Result<Option<String>> {
+    database.read("read meta", |connection| read_meta(connection, key))
+}
+
+/// Sets the value under `key`, as durable as the store.
+pub fn set_meta(database: &Database, key: &str, value: &str) -> Result<()> {
+    database.write("write meta", None, |connection| write_meta(connection, key, value))
+}
+
+/// [`get_meta`] in the caller's transaction.
+pub(crate) fn read_meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// [`set_meta`] in the caller's transaction.
+pub(crate) fn write_meta(connection: &Connection, key: &str, value: &str) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )?;
+    statement.execute([key, value])?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `LogStore`: the archive; and the helpers on days.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDate, PyTuple};
+
+use super::convert::{Count, Integer, Record, date, day};
+use super::iter::LogIterator;
+use super::log::LogStore;
+use crate::archive::{self, Options};
+use crate::error::Error;
+use crate::time::{self, UtcDay};
+
+static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
+static ARCHIVE_RESULT: Record = Record::new("ArchiveResult");
+
+/// How long rows stay in the database unless told otherwise: 30 days.
+pub(super) const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The UTC day that `timestamp` (milliseconds, years 1970 to 9999) falls on.
+#[pyfunction]
+pub(super) fn utc_day(py: Python<'_>, timestamp: Integer) -> PyResult<Bound<'_, PyDate>> {
+    date(py, UtcDay::of(timestamp.0)?)
+}
+
+/// The last UTC day that lies wholly before `boundary` (milliseconds).
+#[pyfunction]
+pub(super) fn last_archivable_day(py: Python<'_>, boundary: Integer) -> PyResult<Bound<'_, PyDate>> {
+    date(py, UtcDay::last_before(boundary.0)?)
+}
+
+#[pymethods]
+impl LogStore {
+    /// Move the rows of every UTC day that ended before `now - retention` to that day's file.
+    #[pyo3(
+        signature = (*, now = None, retention = DEFAULT_RETENTION, max_days = None, vacuum = false, dry_run = false, progress = None),
+        text_signature = "($self, *, now=None, retention=..., max_days=None, vacuum=False, dry_run=False, progress=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the options")]
+    fn archive_logs<'py>(
+        &self,
+        py: Python<'py>,
+        now: Option<Integer>,
+        retention: Duration,
+        max_days: Option<Count>,
+        vacuum: bool,
+        dry_run: bool,
+        progress: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let now = match now {
+            Some(now) => time::check_timestamp(now.0)?,
+            None => time::now()?,
+        };
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let options = Options {
+            boundary: now.saturating_sub(retention),
+            max_days: max_days.map(|days| usize::try_from(days.0).unwrap_or(usize::MAX)),
+            vacuum,
+            dry_run,
+        };
+        if let Some(progress) = progress.as_ref().filter(|progress| !progress.is_callable()) {
+            let found = progress.get_type().name()?.to_string();
+            return Err(PyTypeError::new_err(format!("progress is a function of (done, total), not {found:?}")));
+        }
+        let progress = progress.map(Bound::unbind);
+        let mut report = Report { progress, raised: None };
+        let outcome =
+            py.detach(|| self.archive.run(&self.database, options, &mut |done, total| report.step(done, total)));
+        let outcome = match (outcome, report.raised) {
+            (Err(Error::Cancelled), Some(raised)) => return Err(raised),
+            (outcome, _) => outcome?,
+        };
+        let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
+        let days = PyTuple::new(py, days)?;
+        ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
+    }
+
+    /// The day files in the archive, oldest first. Reads each file to count and hash it.
+    fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.database.check_open()?;
+        let days = py.detach(|| self.archive.days())?;
+        days.iter().map(|day| create_day(py, day)).collect()
+    }
+
+    /// The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
+    #[pyo3(name = "read_archive")]
+    fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
+        self.database.check_open()?;
+        let rows = py.detach(|| self.archive.read(day))?;
+        Ok(LogIterator::over_archive(Arc::clone(&self.database), rows))
+    }
+}
+
+fn create_day<'py>(py: Python<'py>, archived: &archive::ArchivedDay) -> PyResult<Bound<'py, PyAny>> {
+    let path = archived.path.as_os_str();
+    let fields = (
+        date(py, archived.day)?,
+        archived.row_count,
+        path,
+        archived.size,
+        archived.sha256.to_string(),
+        archived.added_rows,
+    );
+    ARCHIVED_DAY.create(py, fields)
+}
+
+/// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
+/// stops a long run between two steps.
+struct Report {
+    progress: Option<Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Report {
+    fn step(&mut self, done: u64, total: u64) -> crate::Result<()> {
+        let outcome = Python::attach(|py| {
+            py.check_signals()?;
+            self.progress.as_ref().map(|progress| progress.call1(py, (done, total))).transpose()
+        });
+        outcome.map(drop).map_err(|error| {
+            self.raised = Some(error);
+            Error::Cancelled
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! Arguments as they come from Python, checked once, and results as they go back.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
+
+use crate::durable::Durability;
+use crate::run::RunStatus;
+use crate::time::UtcDay;
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Durability {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match &*object.extract::<PyBackedStr>()? {
+            "full" => Ok(Self::Full),
+            "normal" => Ok(Self::Normal),
+            other => Err(PyValueError::new_err(format!("durability is \"full\" or \"normal\", not {other:?}"))),
+        }
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for RunStatus {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let text = object.extract::<PyBackedStr>()?;
+        text.parse().map_err(|()| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            PyValueError::new_err(format!("unknown status {:?}; known are {known}", &*text))
+        })
+    }
+}
+
+/// A whole number of 64 bits: an int, or what has `__index__`; no bool and no float.
+#[derive(Clone, Copy)]
+pub(super) struct Integer(pub(super) i64);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Integer {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_instance_of::<PyBool>() {
+            return Err(PyTypeError::new_err("'bool' object cannot be interpreted as an integer here"));
+        }
+        object.extract::<i64>().map(Self).map_err(|error| {
+            if error.is_instance_of::<PyOverflowError>(object.py()) {
+                PyValueError::new_err("the integer does not fit into 64 bits")
+            } else {
+                error
+            }
+        })
+    }
+}
+
+/// A count: an [`Integer`] that is not negative.
+#[derive(Clone, Copy)]
+pub(super) struct Count(pub(super) u64);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Count {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let Integer(value) = object.extract()?;
+        u64::try_from(value).map(Self).map_err(|_| PyValueError::new_err(format!("{value} is negative")))
+    }
+}
+
+/// A path that can be one: not empty, no NUL.
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let path: PathBuf = object.extract()?;
+        let bytes = path.as_os_str().as_encoded_bytes();
+        if bytes.is_empty() {
+            Err(PyValueError::new_err("the path is empty"))
+        } else if bytes.contains(&0) {
+            Err(PyValueError::new_err("the path contains a NUL character"))
+        } else {
+            Ok(Self(path))
+        }
+    }
+}
+
+/// A calendar date; a datetime, which is a date to `isinstance`, is refused.
+pub(super) fn day(date: &Bound<'_, PyAny>) -> PyResult<UtcDay> {
+    let date = date.cast::<PyDate>()?;
+    if date.hasattr("hour")? {
+        return Err(PyTypeError::new_err("a datetime.date is needed, not a datetime"));
+    }
+    UtcDay::from_date(date.get_year(), date.get_month().into(), date.get_day().into())
+        .ok_or_else(|| PyValueError::new_err("the day is outside of the years 1970 to 9999"))
+}
+
+/// The `datetime.date` of a day.
+pub(super) fn date(py: Python<'_>, day: UtcDay) -> PyResult<Bound<'_, PyDate>> {
+    let (year, month, day) = day.date();
+    PyDate::new(py, year, u8::try_from(month)?, u8::try_from(day)?)
+}
+
+/// A path as a `str`.
+pub(super) fn path_text(path: &std::path::Path) -> OsString {
+    path.as_os_str().to_owned()
+}
+
+/// Text in the words of `repr`, or `None`.
+pub(super) fn repr(py: Python<'_>, text: Option<&str>) -> PyResult<String> {
+    match text {
+        Some(text) => Ok(PyString::new(py, text).repr()?.to_string()),
+        None => Ok("None".to_owned()),
+    }
+}
+
+/// A class of `nerve_store.records`.
+pub(super) struct Record {
+    name: &'static str,
+    class: PyOnceLock<Py<PyType>>,
+}
+
+impl Record {
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name, class: PyOnceLock::new() }
+    }
+
+    pub(super) fn class<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyType>> {
+        self.class.import(py, "nerve_store.records", self.name)
+    }
+
+    /// A new record with these fields, in their order.
+    pub(super) fn create<'py>(
+        &self,
+        py: Python<'py>,
+        fields: impl pyo3::call::PyCallArgs<'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.class(py)?.call1(fields)
+    }
+}

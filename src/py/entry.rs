@@ -1,0 +1,280 @@
+//! The records that travel by the million: `LogEntry` and `NewLogEntry`.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyAny, PyTuple, PyType};
+
+use super::convert::{Integer, repr};
+use crate::log;
+
+/// A row of the log.
+///
+/// `id` strictly increases and is never reused; `timestamp` is in milliseconds since the Unix epoch, UTC.
+#[pyclass(frozen, eq, hash, module = "nerve_store")]
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct LogEntry(pub(super) log::LogEntry);
+
+#[pymethods]
+impl LogEntry {
+    #[classattr]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __match_args__: (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str) =
+        ("id", "source", "type", "ref_id", "payload", "timestamp");
+
+    #[new]
+    fn new(
+        id: Integer,
+        source: PyBackedStr,
+        r#type: PyBackedStr,
+        ref_id: Option<PyBackedStr>,
+        payload: Option<PyBackedStr>,
+        timestamp: Integer,
+    ) -> Self {
+        Self(log::LogEntry {
+            id: id.0,
+            source: source.to_string(),
+            kind: r#type.to_string(),
+            ref_id: ref_id.map(|text| text.to_string()),
+            payload: payload.map(|text| text.to_string()),
+            timestamp: timestamp.0,
+        })
+    }
+
+    /// Strictly increasing, never reused; the order of ids is the order of commits.
+    #[getter]
+    fn id(&self) -> i64 {
+        self.0.id
+    }
+
+    /// Who wrote it.
+    #[getter]
+    fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// What happened.
+    #[getter]
+    fn r#type(&self) -> &str {
+        &self.0.kind
+    }
+
+    /// What it is about; for the rows of a workflow run, its id.
+    #[getter]
+    fn ref_id(&self) -> Option<&str> {
+        self.0.ref_id.as_deref()
+    }
+
+    /// Free text, by custom JSON.
+    #[getter]
+    fn payload(&self) -> Option<&str> {
+        self.0.payload.as_deref()
+    }
+
+    /// Milliseconds since the Unix epoch, UTC.
+    #[getter]
+    fn timestamp(&self) -> i64 {
+        self.0.timestamp
+    }
+
+    /// The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`.
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.0.payload {
+            Some(payload) => py.import("json")?.call_method1("loads", (payload,)),
+            None => Ok(py.None().into_bound(py)),
+        }
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let entry = &self.0;
+        Ok(format!(
+            "LogEntry(id={}, source={}, type={}, ref_id={}, payload={}, timestamp={})",
+            entry.id,
+            repr(py, Some(&entry.source))?,
+            repr(py, Some(&entry.kind))?,
+            repr(py, entry.ref_id.as_deref())?,
+            repr(py, entry.payload.as_deref())?,
+            entry.timestamp
+        ))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let entry = &slf.get().0;
+        let fields = (entry.id, &entry.source, &entry.kind, &entry.ref_id, &entry.payload, entry.timestamp);
+        Ok((slf.get_type(), fields.into_pyobject(slf.py())?))
+    }
+}
+
+/// A row to append. `timestamp` is in milliseconds since the Unix epoch, UTC; None: the time of the append.
+#[pyclass(frozen, eq, hash, module = "nerve_store")]
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct NewLogEntry {
+    source: String,
+    kind: String,
+    ref_id: Option<String>,
+    payload: Option<String>,
+    timestamp: Option<i64>,
+}
+
+#[pymethods]
+impl NewLogEntry {
+    #[classattr]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __match_args__: (&'static str, &'static str, &'static str, &'static str, &'static str) =
+        ("source", "type", "ref_id", "payload", "timestamp");
+
+    #[new]
+    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None))]
+    fn new(
+        source: PyBackedStr,
+        r#type: PyBackedStr,
+        ref_id: Option<PyBackedStr>,
+        payload: Option<PyBackedStr>,
+        timestamp: Option<Integer>,
+    ) -> Self {
+        Self {
+            source: source.to_string(),
+            kind: r#type.to_string(),
+            ref_id: ref_id.map(|text| text.to_string()),
+            payload: payload.map(|text| text.to_string()),
+            timestamp: timestamp.map(|timestamp| timestamp.0),
+        }
+    }
+
+    /// Who writes it.
+    #[getter]
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What happened.
+    #[getter]
+    fn r#type(&self) -> &str {
+        &self.kind
+    }
+
+    /// What it is about; for the rows of a workflow run, its id.
+    #[getter]
+    fn ref_id(&self) -> Option<&str> {
+        self.ref_id.as_deref()
+    }
+
+    /// Free text, by custom JSON.
+    #[getter]
+    fn payload(&self) -> Option<&str> {
+        self.payload.as_deref()
+    }
+
+    /// Milliseconds since the Unix epoch, UTC; None: the time of the append.
+    #[getter]
+    fn timestamp(&self) -> Option<i64> {
+        self.timestamp
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "NewLogEntry(source={}, type={}, ref_id={}, payload={}, timestamp={})",
+            repr(py, Some(&self.source))?,
+            repr(py, Some(&self.kind))?,
+            repr(py, self.ref_id.as_deref())?,
+            repr(py, self.payload.as_deref())?,
+            self.timestamp.map_or_else(|| "None".to_owned(), |timestamp| timestamp.to_string())
+        ))
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let entry = slf.get();
+        let fields = (&entry.source, &entry.kind, &entry.ref_id, &entry.payload, entry.timestamp);
+        Ok((slf.get_type(), fields.into_pyobject(slf.py())?))
+    }
+}
+
+/// A row to append as it was given; its texts are not copied.
+pub(super) enum Given {
+    New(Py<NewLogEntry>),
+    Stored(Py<LogEntry>),
+    Fields(Fields),
+}
+
+/// The fields of a row, its texts still Python's.
+pub(super) struct Fields {
+    pub(super) source: PyBackedStr,
+    pub(super) kind: PyBackedStr,
+    pub(super) ref_id: Option<PyBackedStr>,
+    pub(super) payload: Option<PyBackedStr>,
+    pub(super) timestamp: Option<i64>,
+}
+
+impl Fields {
+    /// The row in the core's terms.
+    pub(super) fn borrow(&self) -> log::NewLogEntry<'_> {
+        log::NewLogEntry {
+            source: &self.source,
+            kind: &self.kind,
+            ref_id: self.ref_id.as_deref(),
+            payload: self.payload.as_deref(),
+            timestamp: self.timestamp,
+        }
+    }
+}
+
+impl Given {
+    /// The row in the core's terms.
+    pub(super) fn borrow(&self) -> log::NewLogEntry<'_> {
+        match self {
+            Self::New(entry) => {
+                let entry = entry.get();
+                log::NewLogEntry {
+                    source: &entry.source,
+                    kind: &entry.kind,
+                    ref_id: entry.ref_id.as_deref(),
+                    payload: entry.payload.as_deref(),
+                    timestamp: entry.timestamp,
+                }
+            }
+            Self::Stored(entry) => {
+                let entry = &entry.get().0;
+                log::NewLogEntry {
+                    source: &entry.source,
+                    kind: &entry.kind,
+                    ref_id: entry.ref_id.as_deref(),
+                    payload: entry.payload.as_deref(),
+                    timestamp: Some(entry.timestamp),
+                }
+            }
+            Self::Fields(fields) => fields.borrow(),
+        }
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Given {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(tuple) = object.cast::<PyTuple>() {
+            type Row = (PyBackedStr, PyBackedStr, Option<PyBackedStr>, Option<PyBackedStr>, Option<Integer>);
+            if tuple.len() != 5 {
+                let length = tuple.len();
+                return Err(PyTypeError::new_err(format!(
+                    "a row as a tuple is (source, type, ref_id, payload, timestamp); this one has {length} items"
+                )));
+            }
+            let (source, kind, ref_id, payload, timestamp): Row = tuple.extract()?;
+            return Ok(Self::Fields(Fields {
+                source,
+                kind,
+                ref_id,
+                payload,
+                timestamp: timestamp.map(|timestamp| timestamp.0),
+            }));
+        }
+        if let Ok(entry) = object.cast::<NewLogEntry>() {
+            return Ok(Self::New(entry.to_owned().unbind()));
+        }
+        if let Ok(entry) = object.cast::<LogEntry>() {
+            return Ok(Self::Stored(entry.to_owned().unbind()));
+        }
+        let found = object.get_type().name()?.to_string();
+        Err(PyTypeError::new_err(format!("a row is a NewLogEntry, a LogEntry or a tuple, not {found:?}")))
+    }
+}

@@ -1,0 +1,110 @@
+//! Iterators over rows, from the database or from an archive file.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::vec::IntoIter;
+
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+
+use super::entry::LogEntry;
+use crate::archive::ArchivedRows;
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::log::{self, Pages};
+
+/// Rows that one step reads from an archive file.
+const ARCHIVE_PAGE: usize = 256;
+
+/// The rows of a filter or of an archived day, page by page; no transaction is open between steps.
+#[pyclass(frozen, module = "nerve_store._core")]
+pub(super) struct LogIterator {
+    database: Arc<Database>,
+    state: Mutex<State>,
+}
+
+struct State {
+    source: Source,
+    page: IntoIter<log::LogEntry>,
+    /// What comes after the page.
+    failure: Option<Error>,
+}
+
+enum Source {
+    Database(Pages),
+    Archive(ArchivedRows),
+    Ended,
+}
+
+impl LogIterator {
+    pub(super) fn over_pages(database: Arc<Database>, pages: Pages) -> Self {
+        Self::over(database, Source::Database(pages))
+    }
+
+    pub(super) fn over_archive(database: Arc<Database>, rows: ArchivedRows) -> Self {
+        Self::over(database, Source::Archive(rows))
+    }
+
+    fn over(database: Arc<Database>, source: Source) -> Self {
+        Self { database, state: Mutex::new(State { source, page: Vec::new().into_iter(), failure: None }) }
+    }
+}
+
+#[pymethods]
+impl LogIterator {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<LogEntry>> {
+        let buffered = self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).page.next();
+        if let Some(entry) = buffered {
+            return Ok(Some(LogEntry(entry)));
+        }
+        let entry = py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).refill(&self.database))?;
+        Ok(entry.map(LogEntry))
+    }
+}
+
+impl State {
+    /// The next row, after reading the next page if this one is used up. An error ends the iteration.
+    fn refill(&mut self, database: &Database) -> Result<Option<log::LogEntry>> {
+        if let Some(entry) = self.page.next() {
+            return Ok(Some(entry));
+        }
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        let page = match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Ended => return Ok(None),
+            Source::Database(mut pages) => {
+                let page = pages.next_page(database)?;
+                self.source = Source::Database(pages);
+                page
+            }
+            Source::Archive(mut rows) => {
+                database.check_open()?;
+                let mut page = Vec::with_capacity(ARCHIVE_PAGE);
+                while page.len() < ARCHIVE_PAGE {
+                    match rows.next_row() {
+                        Ok(Some(entry)) => page.push(entry),
+                        Ok(None) => break,
+                        // The rows before the damage are good, and are returned first.
+                        Err(error) => {
+                            self.failure = Some(error);
+                            break;
+                        }
+                    }
+                }
+                if self.failure.is_none() {
+                    self.source = Source::Archive(rows);
+                }
+                page
+            }
+        };
+        self.page = page.into_iter();
+        match self.page.next() {
+            Some(entry) => Ok(Some(entry)),
+            None => self.failure.take().map_or(Ok(None), Err),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! `LogStore`: opening, appending, reading, meta, closing. Its methods on runs are in `run`, on the archive in `archive`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
+use rusqlite::types::Value;
+
+use super::convert::{Count, FilePath, Integer, Record, date, path_text};
+use super::entry::{Fields, Given, LogEntry};
+use super::iter::LogIterator;
+use crate::archive::{ARCHIVED_UP_TO, Archive};
+use crate::db::{Config, Database, SqlParams};
+use crate::durable::Durability;
+use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Pages};
+
+static LOG_STATS: Record = Record::new("LogStats");
+
+/// The log database and its archive: rows, workflow runs, meta.
+///
+/// One object serves any number of threads; any number of processes may open the same file. Use it as a context
+/// manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
+#[pyclass(frozen, module = "nerve_store")]
+pub(super) struct LogStore {
+    pub(super) database: Arc<Database>,
+    pub(super) archive: Archive,
+    max_text_bytes: usize,
+}
+
+impl LogStore {
+    /// The row in the core's terms, if it can be stored.
+    pub(super) fn check<'a>(&self, entry: log::NewLogEntry<'a>) -> crate::Result<log::NewLogEntry<'a>> {
+        entry.checked(self.max_text_bytes)
+    }
+}
+
+#[pymethods]
+impl LogStore {
+    /// Open the database at `path`, or create it (directories 0700, file 0600).
+    #[new]
+    #[pyo3(
+        signature = (path, *, durability = Durability::Full, read_only = false, busy_timeout = 30.0, archive_dir = None,
+            max_payload_bytes = Count(DEFAULT_MAX_TEXT_BYTES as u64)),
+        text_signature = "(path, *, durability='full', read_only=False, busy_timeout=30.0, archive_dir=None, \
+            max_payload_bytes=67108864)"
+    )]
+    fn new(
+        py: Python<'_>,
+        path: FilePath,
+        durability: Durability,
+        read_only: bool,
+        busy_timeout: f64,
+        archive_dir: Option<FilePath>,
+        max_payload_bytes: Count,
+    ) -> PyResult<Self> {
+        let busy_timeout = Duration::try_from_secs_f64(busy_timeout).map_err(|_| {
+            PyValueError::new_err(format!("busy_timeout is a number of seconds from 0, not {busy_timeout}"))
+        })?;
+        let config = Config { durability, read_only, busy_timeout };
+        let database = py.detach(|| Database::open(&path.0, config))?;
+        let archive_dir = match archive_dir {
+            Some(directory) => std::path::absolute(directory.0)?,
+            None => database.path().parent().unwrap_or(Path::new("/")).join("archive/logs"),
+        };
+        Ok(Self {
+            database: Arc::new(database),
+            archive: Archive::new(archive_dir),
+            max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// The absolute path of the database.
+    #[getter]
+    fn path(&self) -> OsString {
+        path_text(self.database.path())
+    }
+
+    /// The absolute path of the directory of the day files.
+    #[getter]
+    fn archive_dir(&self) -> OsString {
+        path_text(self.archive.directory())
+    }
+
+    /// Whether the store refuses writes.
+    #[getter]
+    fn read_only(&self) -> bool {
+        self.database.config().read_only
+    }
+
+    /// Whether `close()` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.database.is_closed()
+    }
+
+    /// Append one row and return it; it is as durable as asked when this returns.
+    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, durability = None))]
+    #[expect(clippy::too_many_arguments, reason = "the columns")]
+    fn append(
+        &self,
+        py: Python<'_>,
+        source: PyBackedStr,
+        r#type: PyBackedStr,
+        ref_id: Option<PyBackedStr>,
+        payload: Option<PyBackedStr>,
+        timestamp: Option<Integer>,
+        durability: Option<Durability>,
+    ) -> PyResult<LogEntry> {
+        let fields =
+            Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
+        let entry = self.check(fields.borrow())?;
+        Ok(LogEntry(py.detach(|| log::append(&self.database, &entry, durability))?))
+    }
+
+    /// Append rows in one transaction, all or none; returns their ids.
+    #[pyo3(signature = (entries, *, durability = None))]
+    fn append_many<'py>(
+        &self,
+        py: Python<'py>,
+        entries: &Bound<'py, PyAny>,
+        durability: Option<Durability>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut given = Vec::new();
+        for (index, entry) in entries.try_iter()?.enumerate() {
+            given.push(entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?);
+        }
+        let mut rows = Vec::with_capacity(given.len());
+        for (index, entry) in given.iter().enumerate() {
+            rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
+        }
+        let (first, count) = py.detach(|| log::append_many(&self.database, rows.into_iter(), durability))?;
+        py.get_type::<pyo3::types::PyRange>().call1((first, first + i64::try_from(count)?))
+    }
+
+    /// The rows that match every filter given, in id order.
+    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
+        before_id = None, limit = None, descending = false))]
+    #[expect(clippy::too_many_arguments, reason = "the filters")]
+    fn query(
+        &self,
+        py: Python<'_>,
+        source: Option<PyBackedStr>,
+        r#type: Option<PyBackedStr>,
+        ref_id: Option<PyBackedStr>,
+        since: Option<Integer>,
+        until: Option<Integer>,
+        after_id: Option<Integer>,
+        before_id: Option<Integer>,
+        limit: Option<Count>,
+        descending: bool,
+    ) -> PyResult<Vec<LogEntry>> {
+        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
+        let rows = py.detach(|| log::query(&self.database, &filter))?;
+        Ok(rows.into_iter().map(LogEntry).collect())
+    }
+
+    /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.
+    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
+        before_id = None, limit = None, descending = false))]
+    #[expect(clippy::too_many_arguments, reason = "the filters")]
+    fn iter(
+        &self,
+        py: Python<'_>,
+        source: Option<PyBackedStr>,
+        r#type: Option<PyBackedStr>,
+        ref_id: Option<PyBackedStr>,
+        since: Option<Integer>,
+        until: Option<Integer>,
+        after_id: Option<Integer>,
+        before_id: Option<Integer>,
+        limit: Option<Count>,
+        descending: bool,
+    ) -> PyResult<LogIterator> {
+        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
+        let pages = py.detach(|| Pages::open(&self.database, filter))?;
+        Ok(LogIterator::over_pages(Arc::clone(&self.database), pages))
+    }
+
+    /// How many rows `query` would return.
+    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
+        before_id = None, limit = None, descending = false))]
+    #[expect(clippy::too_many_arguments, reason = "the filters")]
+    fn count(
+        &self,
+        py: Python<'_>,
+        source: Option<PyBackedStr>,
+        r#type: Option<PyBackedStr>,
+        ref_id: Option<PyBackedStr>,
+        since: Option<Integer>,
+        until: Option<Integer>,
+        after_id: Option<Integer>,
+        before_id: Option<Integer>,
+        limit: Option<Count>,
+        descending: bool,
+    ) -> PyResult<u64> {
+        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
+        Ok(py.detach(|| log::count(&self.database, &filter))?)
+    }
+
+    /// The rows of one read-only SQL statement, on a connection of its own.
+    #[pyo3(signature = (query, params = None), text_signature = "($self, query, params=())")]
+    fn sql<'py>(
+        &self,
+        py: Python<'py>,
+        query: PyBackedStr,
+        params: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let params = sql_params(params)?;
+        let rows = py.detach(|| self.database.sql(&query, &params))?;
+        rows.into_iter()
+            .map(|row| {
+                PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
+            })
+            .collect()
+    }
+
+    /// The value under `key`, or None.
+    fn get_meta(&self, py: Python<'_>, key: PyBackedStr) -> PyResult<Option<String>> {
+        Ok(py.detach(|| log::get_meta(&self.database, &key))?)
+    }
+
+    /// Set the value under `key`, as durable as the store.
+    fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
+        Ok(py.detach(|| log::set_meta(&self.database, &key, &value))?)
+    }
+
+    /// Figures of the database; counts the rows.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (stats, watermark) = py.detach(|| -> crate::Result<_> {
+            Ok((log::stats(&self.database)?, log::get_meta(&self.database, ARCHIVED_UP_TO)?))
+        })?;
+        let runs = PyDict::new(py);
+        for (status, count) in stats.runs {
+            runs.set_item(status, count)?;
+        }
+        let watermark = watermark.and_then(|day| day.parse().ok()).map(|day| date(py, day)).transpose()?;
+        LOG_STATS.create(
+            py,
+            (
+                path_text(self.database.path()),
+                stats.row_count,
+                stats.ids.map(|ids| ids.0),
+                stats.ids.map(|ids| ids.1),
+                stats.timestamps.map(|timestamps| timestamps.0),
+                stats.timestamps.map(|timestamps| timestamps.1),
+                runs,
+                stats.database_bytes,
+                stats.wal_bytes,
+                stats.free_bytes,
+                watermark,
+            ),
+        )
+    }
+
+    /// Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.database.close())?)
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().database.check_open()?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (exc_type = None, exc = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<Bound<'_, PyType>>,
+        exc: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc, traceback);
+        self.close(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let closed = if self.database.is_closed() { " (closed)" } else { "" };
+        Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.database.path().to_str())?))
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the filters")]
+fn filter(
+    source: Option<PyBackedStr>,
+    kind: Option<PyBackedStr>,
+    ref_id: Option<PyBackedStr>,
+    since: Option<Integer>,
+    until: Option<Integer>,
+    after_id: Option<Integer>,
+    before_id: Option<Integer>,
+    limit: Option<Count>,
+    descending: bool,
+) -> Filter {
+    let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+    let integer = |integer: Option<Integer>| integer.map(|integer| integer.0);
+    Filter {
+        source: text(source),
+        kind: text(kind),
+        ref_id: text(ref_id),
+        since: integer(since),
+        until: integer(until),
+        after_id: integer(after_id),
+        before_id: integer(before_id),
+        limit: limit.map(|limit| limit.0),
+        descending,
+    }
+}
+
+/// The same exception, saying which of the rows it is about.
+fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
+    let message = format!("entries[{index}]: {}", error.value(py));
+    if error.is_instance_of::<PyTypeError>(py) {
+        PyTypeError::new_err(message)
+    } else if error.is_instance_of::<PyValueError>(py) {
+        PyValueError::new_err(message)
+    } else {
+        error
+    }
+}
+
+fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
+    let Some(params) = params else { return Ok(SqlParams::Positional(Vec::new())) };
+    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
+        return Err(PyTypeError::new_err("params is a sequence or a mapping of values, not one value"));
+    }
+    if let Ok(mapping) = params.cast::<PyMapping>() {
+        let items = mapping.items()?.iter().map(|item| {
+            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
+            Ok((name, sql_value(&value)?))
+        });
+        return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
+    }
+    let values = params.try_iter()?.map(|value| sql_value(&value?));
+    Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
+}
+
+fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if value.is_none() {
+        Ok(Value::Null)
+    } else if value.is_instance_of::<PyBool>() {
+        Ok(Value::Integer(value.extract::<bool>()?.into()))
+    } else if value.is_instance_of::<PyInt>() {
+        Ok(Value::Integer(value.extract::<Integer>()?.0))
+    } else if let Ok(float) = value.cast::<PyFloat>() {
+        Ok(Value::Real(float.value()))
+    } else if value.is_instance_of::<PyString>() {
+        Ok(Value::Text(value.extract()?))
+    } else if value.is_instance_of::<PyBytes>() {
+        Ok(Value::Blob(value.extract::<PyBackedBytes>()?.to_vec()))
+    } else {
+        let found = value.get_type().name()?.to_string();
+        Err(PyTypeError::new_err(format!("an SQL value is None, int, float, str or bytes, not {found:?}")))
+    }
+}
+
+fn sql_result(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+    match value {
+        Value::Null => Ok(py.None().into_bound(py)),
+        Value::Integer(integer) => integer.into_bound_py_any(py),
+        Value::Real(real) => real.into_bound_py_any(py),
+        Value::Text(text) => text.into_bound_py_any(py),
+        Value::Blob(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
+    }
+}

@@ -1,0 +1,47 @@
+//! The Python bindings, and the only place that knows Python.
+//!
+//! A method takes owned, checked inputs, detaches from the interpreter, calls the core, and converts what comes back.
+//! No Python runs while a lock of the core is held.
+
+mod archive;
+mod blob;
+mod convert;
+mod entry;
+mod error;
+mod iter;
+mod json;
+mod log;
+mod run;
+
+use pyo3::prelude::*;
+
+/// The core of nerve_store; import its names from `nerve_store`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use super::archive::{last_archivable_day, utc_day};
+    #[pymodule_export]
+    use super::blob::{BlobIterator, BlobStore, normalize_blob_hash};
+    #[pymodule_export]
+    use super::entry::{LogEntry, NewLogEntry};
+    #[pymodule_export]
+    use super::iter::LogIterator;
+    #[pymodule_export]
+    use super::log::LogStore;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+    #[pymodule_export]
+    const ARCHIVED_UP_TO: &str = crate::archive::ARCHIVED_UP_TO;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("SQLITE_VERSION", crate::db::sqlite_version())?;
+        module.add("DEFAULT_RETENTION", super::archive::DEFAULT_RETENTION)
+    }
+}

@@ -1,0 +1,208 @@
+//! `LogStore`: workflow runs and their threads.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDict, PyString};
+use serde_json::value::RawValue;
+
+use super::convert::{Count, Integer, Record};
+use super::entry::{Given, LogEntry};
+use super::json::to_python;
+use super::log::LogStore;
+use crate::durable::Durability;
+use crate::run::{self, Run, RunList, RunStatus, Transition, Trigger};
+use crate::time::check_timestamp;
+
+static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
+static THREAD_MESSAGE: Record = Record::new("ThreadMessage");
+static THREAD_ROUND: Record = Record::new("ThreadRound");
+
+#[pymethods]
+impl LogStore {
+    /// Append `entry` and bring the run to the state `run`, both in one transaction.
+    #[pyo3(signature = (entry, run, *, force = false, durability = None))]
+    fn upsert_workflow_run(
+        &self,
+        py: Python<'_>,
+        entry: Given,
+        run: &Bound<'_, PyAny>,
+        force: bool,
+        durability: Option<Durability>,
+    ) -> PyResult<LogEntry> {
+        let run = extract_run(run)?;
+        let entry = self.check(entry.borrow())?;
+        let stored = py.detach(|| run::upsert(&self.database, &entry, &run, force, durability))?;
+        Ok(LogEntry(stored))
+    }
+
+    /// The predecessor's name for `upsert_workflow_run`.
+    #[pyo3(signature = (entry, run, *, force = false, durability = None))]
+    fn append_with_workflow_update(
+        &self,
+        py: Python<'_>,
+        entry: Given,
+        run: &Bound<'_, PyAny>,
+        force: bool,
+        durability: Option<Durability>,
+    ) -> PyResult<LogEntry> {
+        self.upsert_workflow_run(py, entry, run, force, durability)
+    }
+
+    /// Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+    #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None, durability = None))]
+    #[expect(clippy::too_many_arguments, reason = "the columns")]
+    fn transition<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: PyBackedStr,
+        status: RunStatus,
+        expect: Option<&Bound<'py, PyAny>>,
+        exit_code: Option<Integer>,
+        payload: Option<PyBackedStr>,
+        timestamp: Option<Integer>,
+        durability: Option<Durability>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let expect = expect.map(expected).transpose()?.unwrap_or_default();
+        let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
+        let timestamp = timestamp.map(|timestamp| timestamp.0);
+        let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
+        let run = py.detach(|| run::transition(&self.database, &entry, &run_id, &change, durability))?;
+        create_run(py, &run)
+    }
+
+    /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
+    fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let run = py.detach(|| run::get_run(&self.database, &run_id))?;
+        run.map(|run| create_run(py, &run)).transpose()
+    }
+
+    /// The queued and started runs, oldest first.
+    #[pyo3(signature = (workflow = None))]
+    fn get_active_workflow_runs<'py>(
+        &self,
+        py: Python<'py>,
+        workflow: Option<PyBackedStr>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        list(py, py.detach(|| run::active_runs(&self.database, workflow.as_deref()))?)
+    }
+
+    /// All runs, newest first.
+    #[pyo3(signature = (workflow = None))]
+    fn get_all_workflow_runs<'py>(
+        &self,
+        py: Python<'py>,
+        workflow: Option<PyBackedStr>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        list(py, py.detach(|| run::all_runs(&self.database, workflow.as_deref()))?)
+    }
+
+    /// What started the run, from its first `started` row; None if that says nothing.
+    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match py.detach(|| run::trigger_payload(&self.database, &run_id))? {
+            None => Ok(None),
+            Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
+            Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
+                let trigger = PyDict::new(py);
+                trigger.set_item("prompt", to_python(py, &prompt)?)?;
+                trigger.set_item("maxRounds", to_python(py, &max_rounds)?)?;
+                trigger.set_item("dryRun", dry_run)?;
+                Ok(Some(trigger.into_any()))
+            }
+        }
+    }
+
+    /// The run's command events, in order: objects with a string `type`.
+    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let events = py.detach(|| run::events(&self.database, &run_id))?;
+        events.iter().map(|event| to_python(py, event)).collect()
+    }
+
+    /// The run's messages, in order.
+    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let messages = py.detach(|| run::messages(&self.database, &run_id))?;
+        messages.iter().map(|message| create_message(py, message)).collect()
+    }
+
+    /// How many rounds the run's thread has.
+    fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
+        Ok(py.detach(|| run::round_count(&self.database, &run_id))?)
+    }
+
+    /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
+    #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
+    fn get_thread_rounds<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: PyBackedStr,
+        before: Count,
+        limit: Count,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let rounds = py.detach(|| run::rounds(&self.database, &run_id, before.0, limit.0))?;
+        let create = |round: &run::Round| {
+            THREAD_ROUND.create(py, (round.round, round.log_id, round.timestamp, create_message(py, &round.message)?))
+        };
+        rounds.iter().map(create).collect()
+    }
+}
+
+fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
+    WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
+}
+
+fn create_message<'py>(py: Python<'py>, message: &run::ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
+    let meta = message.meta.as_deref().map(|meta: &RawValue| to_python(py, meta)).transpose()?;
+    THREAD_MESSAGE
+        .create(py, (to_python(py, &message.role)?, to_python(py, &message.content)?, meta, message.timestamp))
+}
+
+/// The readable runs; each unreadable one is reported by name, in the log of the application.
+fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    for error in list.unreadable {
+        py.import("logging")?
+            .call_method1("getLogger", ("nerve_store",))?
+            .call_method1("error", ("%s", error.to_string()))?;
+    }
+    list.runs.iter().map(|run| create_run(py, run)).collect()
+}
+
+fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<Run> {
+    let py = run.py();
+    if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
+        let found = run.get_type().name()?.to_string();
+        return Err(PyTypeError::new_err(format!("run is a WorkflowRun, not {found:?}")));
+    }
+    Ok(Run {
+        run_id: field(run, "run_id")?,
+        workflow: field(run, "workflow")?,
+        status: field(run, "status")?,
+        timestamp: check_timestamp(field::<Integer>(run, "timestamp")?.0)?,
+        exit_code: field::<Option<Integer>>(run, "exit_code")?.map(|code| code.0),
+    })
+}
+
+/// A field of a record; a wrong type is an error that says which field has it.
+fn field<'py, T>(record: &Bound<'py, PyAny>, name: &str) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
+{
+    record.getattr(name)?.extract::<T>().map_err(|error| {
+        let py = record.py();
+        if error.is_instance_of::<PyTypeError>(py) {
+            PyTypeError::new_err(format!("run.{name}: {}", error.value(py)))
+        } else {
+            error
+        }
+    })
+}
+
+fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
+    if expect.is_instance_of::<PyString>() {
+        return Ok(vec![expect.extract()?]);
+    }
+    let statuses = expect.try_iter()?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
+    if statuses.is_empty() {
+        return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
+    }
+    Ok(statuses)
+}

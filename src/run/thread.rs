@@ -1,0 +1,206 @@
+//! The thread of a run: what a daemon reads to recover it, and what a person reads to follow it.
+
+use rusqlite::Connection;
+use serde_json::value::RawValue;
+
+use super::SOURCE;
+use super::payload::{self, Object, Payload};
+use crate::db::Database;
+use crate::error::Result;
+use crate::log::{Filter, LogEntry, each_row};
+
+/// Rows of a message.
+const MESSAGE: &str = "thread_workflow_message";
+/// Rows of a command event.
+const EVENT: &str = "thread_command_event";
+
+/// A message. Texts and values are JSON as it is written, so that nothing in them is lost.
+#[derive(Clone, Debug)]
+pub struct ThreadMessage {
+    /// A JSON string.
+    pub role: Box<RawValue>,
+    /// A JSON string.
+    pub content: Box<RawValue>,
+    /// Any JSON.
+    pub meta: Option<Box<RawValue>>,
+    /// The writer's own clock, in milliseconds; 0 when it gave no number.
+    pub timestamp: i64,
+}
+
+/// A numbered round.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// From 1, in the order of the log.
+    pub round: u64,
+    /// The row.
+    pub log_id: i64,
+    /// The row's timestamp, in milliseconds.
+    pub timestamp: i64,
+    /// What it says.
+    pub message: ThreadMessage,
+}
+
+/// What started a run.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// A prompt and a number of rounds.
+    Prompt {
+        /// A JSON string.
+        prompt: Box<RawValue>,
+        /// A JSON number.
+        max_rounds: Box<RawValue>,
+        /// Whether nothing was to be done in earnest.
+        dry_run: bool,
+    },
+    /// Another object.
+    Object(Box<RawValue>),
+}
+
+/// The run's messages, in order.
+pub fn messages(database: &Database, run_id: &str) -> Result<Vec<ThreadMessage>> {
+    collect(database, run_id, MESSAGE, |text| match payload::parse(text) {
+        Some(Payload::Object(object)) => message(&object),
+        _ => None,
+    })
+}
+
+/// The run's command events, in order, each as the JSON object that it is.
+pub fn events(database: &Database, run_id: &str) -> Result<Vec<Box<RawValue>>> {
+    collect(database, run_id, EVENT, |text| match payload::parse(text) {
+        Some(Payload::Object(object)) if payload::is_string(object.kind) => raw(text),
+        _ => None,
+    })
+}
+
+/// How many rounds the run's thread has.
+pub fn round_count(database: &Database, run_id: &str) -> Result<u64> {
+    let mut count = 0;
+    database.read("count rounds", |connection| each_round(connection, run_id, |_, _| count += 1))?;
+    Ok(count)
+}
+
+/// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers. One that is no message
+/// takes a number but is not returned.
+pub fn rounds(database: &Database, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
+    let mut number = 0;
+    let mut counted = Vec::new();
+    database.read("read rounds", |connection| {
+        each_round(connection, run_id, |entry, payload| {
+            number += 1;
+            if before == 0 || number < before {
+                let message = match payload {
+                    Payload::Object(object) => message(&object).or_else(|| event_message(&object, entry)),
+                    Payload::Other => None,
+                };
+                counted.push(message.map(|message| Round {
+                    round: number,
+                    log_id: entry.id,
+                    timestamp: entry.timestamp,
+                    message,
+                }));
+            }
+        })
+    })?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(counted.into_iter().rev().take(limit).flatten().collect())
+}
+
+/// What started the run, from its first `started` row.
+pub fn trigger_payload(database: &Database, run_id: &str) -> Result<Option<Trigger>> {
+    let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
+    let first = database.read("read a trigger", |connection| {
+        let mut first = None;
+        each_row(connection, &filter, |entry| first = Some(entry))?;
+        Ok(first)
+    })?;
+    let Some(text) = first.and_then(|entry| entry.payload) else { return Ok(None) };
+    let Some(Payload::Object(object)) = payload::parse(&text) else { return Ok(None) };
+    if let Some(prompt) = prompt(&object) {
+        return Ok(Some(prompt));
+    }
+    let Some(inner) = payload::as_object(object.trigger_payload) else { return Ok(None) };
+    Ok(prompt(&inner).or_else(|| object.trigger_payload.map(|inner| Trigger::Object(inner.to_owned()))))
+}
+
+fn prompt(object: &Object<'_>) -> Option<Trigger> {
+    match (object.prompt, object.max_rounds) {
+        (Some(prompt), Some(max_rounds))
+            if payload::is_string(object.prompt) && payload::is_number(object.max_rounds) =>
+        {
+            Some(Trigger::Prompt {
+                prompt: prompt.to_owned(),
+                max_rounds: max_rounds.to_owned(),
+                dry_run: object.dry_run.is_some_and(|value| value.get() == "true"),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn message(object: &Object<'_>) -> Option<ThreadMessage> {
+    match (object.role, object.content) {
+        (Some(role), Some(content)) if payload::is_string(object.role) && payload::is_string(object.content) => {
+            Some(ThreadMessage {
+                role: role.to_owned(),
+                content: content.to_owned(),
+                meta: object.meta.map(RawValue::to_owned),
+                timestamp: payload::milliseconds(object.timestamp),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A typed event in the form of a message: its type speaks unless it has a role, its text is its content or all of it.
+fn event_message(object: &Object<'_>, entry: &LogEntry) -> Option<ThreadMessage> {
+    let kind = object.kind.filter(|_| payload::is_string(object.kind))?;
+    let text = entry.payload.as_deref()?;
+    let content = match object.content.filter(|_| payload::is_string(object.content)) {
+        Some(content) => content.to_owned(),
+        None => serde_json::value::to_raw_value(&payload::stringify(text)).ok()?,
+    };
+    Some(ThreadMessage {
+        role: object.role.filter(|_| payload::is_string(object.role)).unwrap_or(kind).to_owned(),
+        content,
+        meta: raw(text),
+        timestamp: entry.timestamp,
+    })
+}
+
+/// Calls `round` for each row that counts as a round of the run: JSON, and no start of a thread.
+fn each_round(connection: &Connection, run_id: &str, mut round: impl FnMut(&LogEntry, Payload<'_>)) -> Result<()> {
+    let filter = Filter { ref_id: Some(run_id.to_owned()), source: Some(SOURCE.to_owned()), ..Filter::default() };
+    each_row(connection, &filter, |entry| {
+        if entry.kind != MESSAGE && entry.kind != EVENT {
+            return;
+        }
+        match entry.payload.as_deref().and_then(payload::parse) {
+            None => {}
+            Some(Payload::Object(object))
+                if payload::is_text(object.kind, "thread_start") || payload::is_text(object.role, "__start__") => {}
+            Some(payload) => round(&entry, payload),
+        }
+    })
+}
+
+fn collect<T>(database: &Database, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+    let filter = of_run(run_id, kind);
+    database.read("read a thread", |connection| {
+        let mut found = Vec::new();
+        each_row(connection, &filter, |entry| found.extend(entry.payload.as_deref().and_then(&pick)))?;
+        Ok(found)
+    })
+}
+
+fn of_run(run_id: &str, kind: &str) -> Filter {
+    Filter {
+        ref_id: Some(run_id.to_owned()),
+        source: Some(SOURCE.to_owned()),
+        kind: Some(kind.to_owned()),
+        ..Filter::default()
+    }
+}
+
+fn raw(text: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(text.to_owned()).ok()
+}
