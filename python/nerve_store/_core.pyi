@@ -1,0 +1,414 @@
+"""The Rust core of nerve_store. Import its names from `nerve_store`.
+
+Timestamps are integer milliseconds since the Unix epoch, UTC; a float or a bool is a `TypeError`. Text is Unicode
+without lone surrogates (`ValueError`); NUL is kept.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias, final
+
+from typing_extensions import Buffer
+
+from nerve_store.records import (
+    ArchivedDay,
+    ArchiveResult,
+    BlobStats,
+    LogStats,
+    ThreadMessage,
+    ThreadRound,
+    WorkflowRun,
+    WorkflowRunStatus,
+)
+
+__all__ = [
+    "ARCHIVED_UP_TO",
+    "BUILD_PROFILE",
+    "DEFAULT_RETENTION",
+    "SQLITE_VERSION",
+    "BlobIterator",
+    "BlobStore",
+    "LogEntry",
+    "LogIterator",
+    "LogStore",
+    "NewLogEntry",
+    "__version__",
+    "last_archivable_day",
+    "normalize_blob_hash",
+    "utc_day",
+]
+
+_Durability: TypeAlias = Literal["full", "normal"]
+_Status: TypeAlias = WorkflowRunStatus | str
+_SqlValue: TypeAlias = int | float | str | bytes | None
+
+__version__: Final[str]
+SQLITE_VERSION: Final[str]
+"""The version of the SQLite compiled into this module."""
+BUILD_PROFILE: Final[str]
+""""release" or "debug"; nobody should time a debug build."""
+DEFAULT_RETENTION: Final[timedelta]
+"""How long rows stay in the database unless `archive_logs` is told otherwise: 30 days."""
+ARCHIVED_UP_TO: Final[str]
+"""The meta key of the archive's watermark: the newest day that an archive run has finished."""
+
+def utc_day(timestamp: int) -> date:
+    """The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on."""
+
+def last_archivable_day(boundary: int) -> date:
+    """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def normalize_blob_hash(text: str) -> str | None:
+    """`text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits."""
+
+# Inside the classes `type` is the column.
+_LogEntryClass: TypeAlias = type[LogEntry]
+_NewLogEntryClass: TypeAlias = type[NewLogEntry]
+
+@final
+class LogEntry:
+    """A row of the log."""
+
+    __match_args__: Final = ("id", "source", "type", "ref_id", "payload", "timestamp")
+
+    def __new__(
+        cls, id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int
+    ) -> Self: ...
+    @property
+    def id(self) -> int:
+        """Strictly increasing, never reused; the order of ids is the order of commits."""
+    @property
+    def source(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def ref_id(self) -> str | None: ...
+    @property
+    def payload(self) -> str | None: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the Unix epoch, UTC."""
+    def json(self) -> Any:
+        """The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[_LogEntryClass, tuple[int, str, str, str | None, str | None, int]]: ...
+
+@final
+class NewLogEntry:
+    """A row to append. `timestamp` None: the time of the append."""
+
+    __match_args__: Final = ("source", "type", "ref_id", "payload", "timestamp")
+
+    def __new__(
+        cls,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: int | None = None,
+    ) -> Self: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def ref_id(self) -> str | None: ...
+    @property
+    def payload(self) -> str | None: ...
+    @property
+    def timestamp(self) -> int | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[_NewLogEntryClass, tuple[str, str, str | None, str | None, int | None]]: ...
+
+_AppendItem: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
+
+@final
+class LogIterator:
+    """The rows of a filter, page by page; no transaction is open between steps."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> LogEntry: ...
+
+@final
+class BlobIterator:
+    """The hashes of a blob store, in order."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> str: ...
+
+@final
+class LogStore:
+    """The log database and its archive: rows, workflow runs, meta.
+
+    One object serves any number of threads; any number of processes may open the same file. Use it as a context
+    manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
+    """
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: _Durability = "full",
+        read_only: bool = False,
+        busy_timeout: float = 30.0,
+        archive_dir: str | os.PathLike[str] | None = None,
+        max_payload_bytes: int = 67108864,
+    ) -> Self:
+        """Open the database at `path`, or create it (directories 0700, file 0600).
+
+        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place. A symbolic link at `path` is refused.
+
+        - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
+          power loss may drop the newest commits.
+        - `read_only`: refuse every write; nothing is created.
+        - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
+        - `archive_dir`: where day files go; default `archive/logs` beside the database.
+        - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+
+        Raises `StoreIOError`, `CorruptStoreError` (no database), `SchemaVersionError` (newer, or another
+        application's), `StoreBusyError`.
+        """
+    @property
+    def path(self) -> str: ...
+    @property
+    def archive_dir(self) -> str: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    def append(
+        self,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: int | None = None,
+        *,
+        durability: _Durability | None = None,
+    ) -> LogEntry:
+        """Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now."""
+    def append_many(
+        self,
+        entries: Iterable[_AppendItem],
+        *,
+        durability: _Durability | None = None,
+    ) -> range:
+        """Append rows in one transaction, all or none; returns their ids.
+
+        A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
+        before anything is written; an error names the index of the row.
+        """
+    def query(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> list[LogEntry]:
+        """The rows that match every filter given, in id order.
+
+        `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
+        exclusive. `limit` takes the first rows of the order asked for.
+        """
+    def iter(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> LogIterator:
+        """The rows of `query`, any number of them in constant memory, holding no transaction between steps.
+
+        Rows appended after the call are not included. Rows that an archive run takes away meanwhile are skipped.
+        """
+    def count(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+    ) -> int:
+        """How many rows `query` would return."""
+    def sql(
+        self, query: str, params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = ()
+    ) -> list[tuple[_SqlValue, ...]]:
+        """The rows of one read-only SQL statement, on a connection of its own.
+
+        Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
+        in the mapping). A statement that would write, attach or change settings is a `ValueError`, and so is one that
+        SQLite cannot compile.
+        """
+    def get_meta(self, key: str) -> str | None:
+        """The value under `key`, or None."""
+    def set_meta(self, key: str, value: str) -> None:
+        """Set the value under `key`, as durable as the store."""
+    def upsert_workflow_run(
+        self,
+        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        run: WorkflowRun,
+        *,
+        force: bool = False,
+        durability: _Durability | None = None,
+    ) -> LogEntry:
+        """Append `entry` and bring the run to the state `run`, both in one transaction.
+
+        A run that is not there may begin in any state; otherwise the transition must be legal
+        (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
+        a finished run is never lost to an update that has none.
+        """
+    def append_with_workflow_update(
+        self,
+        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        run: WorkflowRun,
+        *,
+        force: bool = False,
+        durability: _Durability | None = None,
+    ) -> LogEntry:
+        """The predecessor's name for `upsert_workflow_run`."""
+    def transition(
+        self,
+        run_id: str,
+        status: _Status,
+        *,
+        expect: _Status | Collection[_Status] | None = None,
+        exit_code: int | None = None,
+        payload: str | None = None,
+        timestamp: int | None = None,
+        durability: _Durability | None = None,
+    ) -> WorkflowRun:
+        """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+
+        `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
+        cannot go there is an `IllegalTransitionError` and changes nothing.
+        """
+    def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
+        """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""
+    def get_active_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
+        """The queued and started runs, oldest first.
+
+        A run whose stored status is unknown is left out and reported by name, as an error in the log of
+        `logging.getLogger("nerve_store")`; `get_workflow_run` raises for it.
+        """
+    def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
+        """All runs, newest first; an unreadable one as in `get_active_workflow_runs`."""
+    def get_trigger_payload(self, run_id: str) -> Any:
+        """What started the run, from its first `started` row; None if that says nothing.
+
+        The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
+        its `triggerPayload` object by the same rule; else that object as it is.
+        """
+    def get_thread_events(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's command events: every `thread_command_event` whose payload is an object with a string `type`."""
+    def get_thread_messages(self, run_id: str) -> list[ThreadMessage]:
+        """The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`."""
+    def get_thread_round_count(self, run_id: str) -> int:
+        """How many rounds the run's thread has."""
+    def get_thread_rounds(self, run_id: str, *, before: int = 0, limit: int) -> list[ThreadRound]:
+        """The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
+
+        A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
+        message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
+        rounds may come back.
+        """
+    def archive_logs(
+        self,
+        *,
+        now: int | None = None,
+        retention: timedelta = ...,
+        max_days: int | None = None,
+        vacuum: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> ArchiveResult:
+        """Move the rows of every UTC day that ended before `now - retention` to that day's file.
+
+        A day's file is staged, synced, published, read back and compared before exactly its rows are deleted; a file
+        that is there already gains the new rows and loses none. Rows of queued and started runs stay.
+
+        - `now`: milliseconds; None: the clock.
+        - `max_days`: at most so many days gain rows, the oldest first.
+        - `vacuum`: return the freed space to the file system; rewrites the database and needs as much space again.
+        - `dry_run`: change nothing and say what would be done.
+        - `progress`: called with (rows done, rows to do) for each day and each thousand rows; an exception that it
+          raises stops the run between two steps and is passed on.
+
+        Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
+        `ArchiveError` if it holds other rows under the same ids.
+        """
+    def archived_days(self) -> list[ArchivedDay]:
+        """The day files in the archive, oldest first. Reads each file to count and hash it."""
+    def read_archive(self, day: date) -> Iterator[LogEntry]:
+        """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
+    def stats(self) -> LogStats:
+        """Figures of the database; counts the rows."""
+    def close(self) -> None:
+        """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+
+@final
+class BlobStore:
+    """Content-addressed bytes under `<root>/<2 hex>/<62 hex>`, named by their sha256.
+
+    Safe to share between threads and processes. Reads verify the digest and never return wrong bytes. `root` is
+    created by the first write.
+    """
+
+    def __new__(
+        cls,
+        root: str | os.PathLike[str],
+        *,
+        durability: _Durability = "full",
+        read_only: bool = False,
+    ) -> Self: ...
+    @property
+    def root(self) -> str: ...
+    def write(self, data: str | Buffer) -> str:
+        """Store `data` (text as UTF-8) and return its sha256, lowercase hex.
+
+        Idempotent; a damaged copy is replaced. With "full" durability the bytes and their directories are synced
+        when this returns; after a flush that failed (`StoreIOError`) this object refuses further writes and deletions.
+        Any C-contiguous buffer is taken as its bytes. If another thread changes it meanwhile, what is stored is a mix
+        of old and new bytes, always under the hash of that mix.
+        """
+    def read(self, hash: str) -> bytes | None:
+        """The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ."""
+    def exists(self, hash: str, *, verify: bool = True) -> bool:
+        """Whether the blob is there and its bytes match; `verify` False: whether a file is there."""
+    def delete(self, hash: str) -> bool:
+        """Remove the blob; False if there was none."""
+    def size(self, hash: str) -> int:
+        """The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none."""
+    def stats(self) -> BlobStats:
+        """How many blobs there are and how many bytes they hold; looks at every file."""
+    def __contains__(self, hash: str, /) -> bool:
+        """The same as `exists(hash, verify=False)`."""
+    def __iter__(self) -> BlobIterator:
+        """The hashes of all blobs, in order; a blob written or deleted meanwhile may or may not come up."""

@@ -1,0 +1,53 @@
+"""The command line: `nerve-store` and `python -m nerve_store`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from nerve_store.cli.parser import parse_arguments
+from nerve_store.cli.problem import Problem, report
+from nerve_store.exceptions import NerveStoreError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+"""What a shell reports for a program that SIGINT ended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 found a problem; wrong usage exits with 2."""
+    arguments = parse_arguments(argv)
+    try:
+        exit_code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted: that is no problem of ours.
+        _discard_output()
+        return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (Problem, NerveStoreError, OSError, ValueError, RecursionError) as error:
+        report(error)
+        _discard_output_if_broken()
+        return 1
+    return exit_code
+
+
+def _discard_output_if_broken() -> None:
+    """Keep the interpreter from failing a second time, at exit, on output that could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, descriptor)
+    os.close(devnull)

@@ -1,0 +1,43 @@
+"""`nerve-store logs`: the rows of the log."""
+
+from __future__ import annotations
+
+import argparse
+
+from nerve_store.cli.arguments import integer, since, until
+from nerve_store.cli.output import print_entries
+from nerve_store.cli.stores import open_logs
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the filters."""
+    parser.set_defaults(run=_run)
+    parser.add_argument("--source", metavar="TEXT", help="rows of this source")
+    parser.add_argument("--type", metavar="TEXT", help="rows of this type")
+    parser.add_argument("--ref-id", metavar="TEXT", help="rows of this run, or whatever the row refers to")
+    time_help = "milliseconds, or an ISO 8601 date or time (UTC where it names no zone)"
+    parser.add_argument("--since", metavar="TIME", type=since, help=f"this time or later: {time_help}")
+    parser.add_argument("--until", metavar="TIME", type=until, help="this time or earlier; a bare date: its last")
+    parser.add_argument("--after-id", metavar="ID", type=integer(0), help="rows after this id")
+    parser.add_argument("--before-id", metavar="ID", type=integer(0), help="rows before this id")
+    parser.add_argument("--limit", metavar="N", type=integer(0), help="at most so many rows")
+    parser.add_argument("--descending", action="store_true", help="newest id first")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with open_logs(arguments.data) as store:
+        entries = store.iter(
+            source=arguments.source,
+            type=arguments.type,
+            ref_id=arguments.ref_id,
+            since=arguments.since,
+            until=arguments.until,
+            after_id=arguments.after_id,
+            before_id=arguments.before_id,
+            limit=arguments.limit,
+            descending=arguments.descending,
+        )
+        print_entries(entries, as_json=arguments.json)
+    return 0

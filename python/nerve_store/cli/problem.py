@@ -1,0 +1,29 @@
+"""How a command says that something is wrong: one line on standard error."""
+
+from __future__ import annotations
+
+import sys
+
+from nerve_store.cli.text import escape
+from nerve_store.exceptions import NerveStoreError
+
+__all__ = ["Problem", "report"]
+
+
+class Problem(Exception):  # noqa: N818 - it is what the command found, and exit code 1 means just that
+    """What a command found wrong, as one line for the user; the exit code is 1."""
+
+
+def report(problem: object) -> None:
+    """Print `nerve-store: error: ...`, one line whatever the message holds."""
+    sys.stderr.write(f"nerve-store: error: {escape(_message(problem))}\n")
+
+
+def _message(problem: object) -> str:
+    if isinstance(problem, OSError) and not isinstance(problem, NerveStoreError):
+        if problem.filename is not None and problem.strerror:
+            return f"{problem.filename}: {problem.strerror}"
+        return problem.strerror or str(problem)
+    if isinstance(problem, RecursionError):
+        return "a value is nested too deeply to print"
+    return str(problem) or type(problem).__name__

@@ -1,0 +1,79 @@
+"""Values as text for people: escaped, dated, sized."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["cut", "display_width", "escape", "format_bytes", "format_count", "format_rate", "format_timestamp"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def escape(text: str) -> str:
+    """`text` on one line and harmless on a terminal: control, format and surrogate characters as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def display_width(text: str) -> int:
+    """How many columns a terminal gives to `text`."""
+    if text.isascii():
+        return len(text)
+    return sum(_character_width(character) for character in text)
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` columns, with an ellipsis where it was cut."""
+    if display_width(text) <= width:
+        return text
+    kept = []
+    left = max(width, 1) - 1
+    for character in text:
+        left -= _character_width(character)
+        if left < 0:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
+
+
+def format_timestamp(milliseconds: int) -> str:
+    """ISO 8601 in UTC; the bare number where no calendar reaches."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return str(milliseconds)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 row`, `1,234 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def format_bytes(size: int) -> str:
+    """`512 B`, `1.5 MB`; decimal units."""
+    if size < 1000:
+        return f"{size} B"
+    amount = float(size)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.1f} TB"
+
+
+def format_rate(count: int, seconds: float) -> str:
+    """Things a second, to three figures: more would be noise."""
+    rate = count / max(seconds, 1e-9)
+    return f"{float(f'{rate:.3g}'):,.0f}"

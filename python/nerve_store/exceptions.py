@@ -1,0 +1,111 @@
+"""The errors of nerve_store.
+
+Each prints on one line: what happened, to which path or value, and the way out. Their fields carry the same facts for
+programs, so that nobody has to match on text. All of them pickle. Wrong types and values are the built-in `TypeError`
+and `ValueError`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArchiveBusyError",
+    "ArchiveCorruptError",
+    "ArchiveError",
+    "BlobCorruptError",
+    "BlobNotFoundError",
+    "CorruptStoreError",
+    "ForkedStoreError",
+    "IllegalTransitionError",
+    "NerveStoreError",
+    "SchemaVersionError",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreFullError",
+    "StoreIOError",
+]
+
+
+class NerveStoreError(Exception):
+    """The root of all errors that nerve_store defines."""
+
+    path: str | None = None
+    """The file or directory concerned, where there is one."""
+
+
+class StoreClosedError(NerveStoreError):
+    """The store was used after `close()`."""
+
+
+class ForkedStoreError(NerveStoreError):
+    """A forked child used a store that its parent opened; open the store again in the child."""
+
+
+class StoreBusyError(NerveStoreError, TimeoutError):
+    """Another process, or another thread, held what was needed for longer than `busy_timeout`; nothing was changed."""
+
+
+class StoreIOError(NerveStoreError, OSError):
+    """The operating system refused or failed a read or a write; `errno` and `path` say which.
+
+    After a failed flush the outcome of the call is unknown (the rows may be there after reopening), and the handle
+    refuses further writes until it is opened again.
+    """
+
+
+class StoreFullError(StoreIOError):
+    """The disk, the quota or the file size limit is exhausted; nothing was acknowledged, and reads go on."""
+
+
+class CorruptStoreError(NerveStoreError):
+    """A file is not what it should be: no database, a damaged page, a row that cannot be a row of ours."""
+
+
+class SchemaVersionError(NerveStoreError):
+    """The database was written by a newer nerve_store or by another application; it was left untouched."""
+
+    found: int | None = None
+    """The schema version found in the file."""
+    supported: int | None = None
+    """The newest schema version that this build reads."""
+
+
+class IllegalTransitionError(NerveStoreError, ValueError):
+    """A workflow run cannot go from its state to the one asked for; nothing was changed."""
+
+    run_id: str | None = None
+    from_status: str | None = None
+    """The state the run is in; None: there is no such run."""
+    to_status: str | None = None
+    allowed: tuple[str, ...] = ()
+    """The states that this call could have gone to."""
+
+
+class ArchiveError(NerveStoreError):
+    """The archive cannot do what was asked; no row was deleted."""
+
+
+class ArchiveBusyError(ArchiveError, StoreBusyError):
+    """Another archive run is under way on the same archive directory."""
+
+
+class ArchiveCorruptError(ArchiveError, CorruptStoreError):
+    """An archive file is damaged; `path` and the message name the file and the line."""
+
+
+class BlobCorruptError(NerveStoreError):
+    """The bytes on disk do not have the digest that they are stored under.
+
+    Writing the same content again repairs them.
+    """
+
+    hash: str | None = None
+    """The sha256 asked for, lowercase hex."""
+    actual_hash: str | None = None
+    """The sha256 of the bytes that are there."""
+
+
+class BlobNotFoundError(NerveStoreError, FileNotFoundError):
+    """There is no blob under this hash."""
+
+    hash: str | None = None
+    """What was asked for."""

@@ -1,0 +1,161 @@
+"""The records that the store takes and returns, and their enumerations.
+
+All are immutable, compare by value and pickle. Timestamps are integer milliseconds since the Unix epoch, UTC. The two
+that travel by the million, `LogEntry` and `NewLogEntry`, are written in Rust and live in `nerve_store._core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from enum import IntEnum, StrEnum
+
+__all__ = [
+    "ArchiveResult",
+    "ArchivedDay",
+    "BlobStats",
+    "ExitCode",
+    "LogStats",
+    "ThreadMessage",
+    "ThreadRound",
+    "WorkflowRun",
+    "WorkflowRunStatus",
+]
+
+
+class WorkflowRunStatus(StrEnum):
+    """The states of a workflow run. `IllegalTransitionError` documents what may follow what."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    INTERRUPTED = "interrupted"
+    DROPPED = "dropped"
+    KILLED = "killed"
+
+    @property
+    def is_active(self) -> bool:
+        """Queued or started: the run still works, and its rows are not archived."""
+        return self in (WorkflowRunStatus.QUEUED, WorkflowRunStatus.STARTED)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Completed, failed, dropped or killed: nothing follows."""
+        return self in (
+            WorkflowRunStatus.COMPLETED,
+            WorkflowRunStatus.FAILED,
+            WorkflowRunStatus.DROPPED,
+            WorkflowRunStatus.KILLED,
+        )
+
+
+class ExitCode(IntEnum):
+    """The exit codes that the predecessor writes; any other integer is allowed too."""
+
+    SUCCESS = 0
+    ROLE_ERROR = 1
+    MAX_ROUNDS = 2
+    KILLED = 137
+    CRASHED = 255
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRun:
+    """A workflow run as it is now: the materialized state behind its log rows."""
+
+    run_id: str
+    workflow: str
+    status: WorkflowRunStatus
+    timestamp: int
+    """When it took this state, in milliseconds."""
+    exit_code: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", WorkflowRunStatus(self.status))
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadMessage:
+    """One message of a run's thread."""
+
+    role: str
+    content: str
+    meta: object = None
+    """Whatever JSON the writer put there; None also when it put nothing."""
+    timestamp: int = 0
+    """The writer's own clock, in milliseconds; 0 when it gave no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRound:
+    """One numbered round of a run's thread."""
+
+    round: int
+    """From 1, in the order of the log."""
+    log_id: int
+    timestamp: int
+    """The log row's timestamp, in milliseconds."""
+    message: ThreadMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedDay:
+    """One UTC day's archive file."""
+
+    day: date
+    row_count: int
+    """Rows in the file."""
+    path: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the file, lowercase hex."""
+    added_rows: int = 0
+    """Rows that the archive run which returned this record added to the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveResult:
+    """What an archive run did; with `dry_run`, what it would have done."""
+
+    days: tuple[ArchivedDay, ...]
+    """The days that gained rows, oldest first."""
+    vacuumed: bool
+    dry_run: bool = False
+    pinned_rows: int = 0
+    """Rows old enough to go that stay, because their run is still active."""
+    unarchivable_rows: int = 0
+    """Rows whose timestamp is no integer of the years 1970 to 9999; they stay in the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """Figures of a log database."""
+
+    path: str
+    row_count: int
+    first_id: int | None
+    last_id: int | None
+    first_timestamp: int | None
+    """The least timestamp in the database, in milliseconds."""
+    last_timestamp: int | None
+    runs: Mapping[str, int]
+    """How many runs are in each status."""
+    database_bytes: int
+    wal_bytes: int
+    free_bytes: int
+    """Space inside the database file that new rows will use first; a vacuum returns it."""
+    archived_up_to: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStats:
+    """Figures of a blob store."""
+
+    root: str
+    blob_count: int
+    size: int
+    """Bytes of all blobs together."""
