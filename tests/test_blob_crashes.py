@@ -1,0 +1,168 @@
+"""Blobs under several processes, kills and failing system calls, and what is flushed when."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import nerve_store as ns
+from blob_support import (
+    CARELESS_WRITER,
+    COMPETITOR,
+    CONTENTS,
+    FORKER,
+    HASH,
+    WRITER,
+    assert_whole,
+    command,
+    count_calls,
+    inject,
+    run,
+    staged,
+)
+from support import KILLED, child_environment, require_strace, sample
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+
+def test_processes_write_and_delete_the_same_blobs(tmp_path: Path) -> None:
+    competitors = [
+        subprocess.Popen(
+            command(COMPETITOR, tmp_path / "blobs", durability, deletes),
+            env=child_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for durability, deletes in (("full", "deletes"), ("normal", ""), ("full", ""), ("normal", ""))
+    ]
+    for competitor in competitors:
+        assert competitor.stdout is not None
+        assert competitor.stdout.readline() == "ready\n"
+    said = [competitor.communicate("g", timeout=120)[0] for competitor in competitors]
+    assert said == ["done\n"] * 4
+    blobs = ns.BlobStore(tmp_path / "blobs")
+    assert {blob_hash: blobs.read(blob_hash) for blob_hash in blobs} == CONTENTS
+    assert staged(blobs) == []
+
+
+def test_a_forked_child_goes_on_with_its_parents_store(tmp_path: Path) -> None:
+    code, said = run(FORKER, tmp_path / "blobs")
+    assert code == 0
+    assert sorted(said[0].split()) == ["before", "child", "parent"]
+
+
+# --- kills and failing system calls ------------------------------------------------------------------------------
+
+
+def sweep_kills(program: str, directory: Path, points_per_call: int) -> int:
+    points = [
+        (call, when)
+        for call, times in count_calls(program, directory).items()
+        for when in sample(times, points_per_call)
+    ]
+    for number, (call, when) in enumerate(points):
+        root = directory / str(number)
+        code, said = run(program, root, prefix=inject(call, "signal=SIGKILL", when))
+        assert code in KILLED
+        assert_whole(root, said)
+    return len(points)
+
+
+def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+    require_strace()
+    assert sweep_kills(WRITER, tmp_path, 3) >= 9
+
+
+@pytest.mark.torture
+def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+    require_strace()
+    assert sweep_kills(WRITER, tmp_path, 1000) >= 60
+
+
+def test_the_sweep_catches_a_writer_that_does_not_stage(tmp_path: Path) -> None:
+    require_strace()
+    with pytest.raises(ns.BlobCorruptError):
+        sweep_kills(CARELESS_WRITER, tmp_path, 1000)
+
+
+def sweep_errors(directory: Path, points_per_call: int) -> None:
+    for call, times in count_calls(WRITER, directory).items():
+        for name in ("EIO", "ENOSPC"):
+            for when in sample(times, points_per_call):
+                root = directory / f"{call}-{name}-{when}"
+                code, said = run(WRITER, root, prefix=inject(call, f"error={name}", when))
+                assert code == 0
+                failed = [line for line in said if line.startswith("Store")]
+                assert {line.split()[1] for line in failed} <= {str(getattr(errno, name))}
+                if (call, name) == ("fsync", "EIO"):
+                    # A failed flush is not tried again: nothing is acknowledged from there on.
+                    assert failed
+                    assert said[-len(failed) :] == failed
+                elif name == "EIO":
+                    assert set(failed) <= {"StoreIOError 5"}
+                    assert len(failed) <= 1
+                assert_whole(root, said)
+
+
+def test_a_failing_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+    require_strace()
+    sweep_errors(tmp_path, 2)
+
+
+@pytest.mark.torture
+def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+    require_strace()
+    sweep_errors(tmp_path, 1000)
+
+
+def test_a_full_disk_that_shows_in_the_flush_does_not_poison(tmp_path: Path) -> None:
+    require_strace()
+    # The first flush is that of the new root's entry, the second that of the first staged blob.
+    _, said = run(WRITER, tmp_path / "blobs", prefix=inject("fsync", "error=ENOSPC", 2))
+    assert said == ["StoreFullError 28", *list(CONTENTS)[1:]]
+
+
+# --- what is flushed, and when -----------------------------------------------------------------------------------
+
+ONE = """
+blobs = ns.BlobStore(sys.argv[1], durability=sys.argv[2])
+say("begin")
+say(blobs.write("x"))
+say(blobs.write("x"))
+"""
+
+
+def trace(root: Path, durability: str) -> list[str]:
+    """What `ONE` flushes, publishes and says, in its order: the names of the files relative to `root`."""
+    log = root.parent / "strace"
+    calls = "fsync,fdatasync,rename,renameat,renameat2,write"
+    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={calls}"]
+    code, _ = run(ONE, root, durability, prefix=prefix)
+    assert code == 0
+    events: list[str] = []
+    for line in log.read_text().splitlines():
+        if flushed := re.search(r"\b(?:fsync|fdatasync)\(\d+<(.*?)>", line):
+            events.append("flush " + re.sub(r"\.stage-\w+", "*", os.path.relpath(flushed[1], root)))
+        elif "rename" in line:
+            events.append("publish")
+        elif said := re.search(r'write\(1<.*?>, "(\w+)', line):
+            events.append(said[1][:5])
+    return events[events.index("begin") + 1 :]
+
+
+def test_full_durability_flushes_bytes_before_the_name_and_both_before_the_answer(tmp_path: Path) -> None:
+    require_strace()
+    file, shard = f"{HASH[:2]}/{HASH[2:]}", HASH[:2]
+    kept = [f"flush {file}", f"flush {shard}", HASH[:5]]
+    published = ["flush .staging/*", "publish", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
+    # The root is new here, so that its entry is flushed when it is made, too.
+    assert trace(tmp_path / "full", "full") == ["flush ..", *published, *kept]
+    assert trace(tmp_path / "normal", "normal") == ["publish", HASH[:5], HASH[:5]]
+    # An earlier writer flushed nothing: a full write of the same bytes makes up for it.
+    assert trace(tmp_path / "normal", "full") == [*kept[:-1], "flush .", "flush ..", HASH[:5], *kept]

@@ -1,0 +1,236 @@
+"""The command line as a process of its own: the demo, pipes, signals, start-up; and the examples."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from nerve_store.cli import main
+from nerve_store.cli.progress import progress_bar
+
+COMMAND = [sys.executable, "-m", "nerve_store"]
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False, **options)
+
+
+@pytest.fixture
+def many_rows(data_dir: Path) -> Path:
+    """More rows than a pipe holds."""
+    with ns.LogStore(data_dir / "logs.db") as store:
+        store.append_many([("system", "tick", None, "x" * 100, number) for number in range(5_000)])
+    return data_dir
+
+
+# --- demo --------------------------------------------------------------------------------------------------------
+
+
+def figures_without_timings(value: Any) -> Any:
+    if isinstance(value, dict):
+        timed = re.compile("seconds|per_second|path|data|root|_bytes")
+        return {key: figures_without_timings(item) for key, item in value.items() if not timed.search(key)}
+    return [figures_without_timings(item) for item in value] if isinstance(value, list) else value
+
+
+def test_the_demo_checks_itself_and_is_the_same_each_time(tmp_path: Path) -> None:
+    results = [run("demo", "--rows", "2000", "--json", "--data", tmp_path / name) for name in ("first", "second")]
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    first, second = (json.loads(result.stdout) for result in results)
+    assert figures_without_timings(first) == figures_without_timings(second)
+    steps = {step["step"]: step for step in first["steps"]}
+    assert list(steps) == ["store outputs", "work", "crash", "recover", "archive", "archive again", "verify"]
+    assert steps["archive"]["days"] == 4
+    assert steps["archive"]["pinned_rows"] > 0
+    assert steps["archive again"]["pinned_rows"] == 0
+    assert first["summary"]["archive"]["row_count"] == steps["verify"]["archived_rows"]
+    assert run("stats", "--json", "--data", tmp_path / "first").stdout == json.dumps(first["summary"], indent=2) + "\n"
+
+
+def test_the_demo_says_what_it_does_and_ends_with_the_summary(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    result = run("demo", "--rows", "1000", "--data", data)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "killed the daemon (SIGKILL)" in result.stdout
+    assert result.stdout.split("\n\n")[1] == run("stats", "--data", data).stdout
+    runs = json.loads(run("runs", "--json", "--data", data).stdout)
+    assert {item["status"] for item in runs} == {"completed", "failed", "killed", "dropped"}
+
+
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_the_demo_touches_nothing_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_directory: bool
+) -> None:
+    data = tmp_path / "data"
+    if is_directory:
+        data.mkdir()
+        (data / "mine").write_text("mine")
+    else:
+        data.write_text("mine")
+    assert main(["demo", "--data", str(data)]) == 1
+    assert "name a fresh" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == (["data", "mine"] if is_directory else ["data"])
+
+
+# --- pipes, signals, start-up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_problem(many_rows: Path, flags: list[str]) -> None:
+    command = [*COMMAND, "logs", "--data", str(many_rows), *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["stats"], ["logs"]], ids=" ".join)
+def test_output_that_cannot_be_written_is_a_problem(many_rows: Path, arguments: list[str]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run(
+            [*COMMAND, *arguments, "--data", str(many_rows)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "nerve-store: error: No space left on device\n")
+
+
+def test_ctrl_c_ends_quietly(many_rows: Path) -> None:
+    command = [*COMMAND, "logs", "--data", str(many_rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 130
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_output_encoding_will_do(upstream_data: Path, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for arguments in (["logs"], ["logs", "--json"], ["runs"]):
+        command = [*COMMAND, *arguments, "--data", str(upstream_data)]
+        result = subprocess.run(command, capture_output=True, check=False, env=environment)
+        assert (result.returncode, result.stderr) == (0, b"")
+        result.stdout.decode(encoding)
+
+
+def test_a_pipe_shows_no_progress_bar(many_rows: Path) -> None:
+    result = run("archive", "--data", many_rows)
+    assert (result.returncode, result.stderr) == (0, "")
+    with progress_bar("label") as progress:
+        assert progress is None
+
+
+def test_a_terminal_shows_a_progress_bar_and_cuts_long_payloads(many_rows: Path) -> None:
+    pytest.importorskip("rich")
+    shown = b""
+    for arguments in (["logs", "--limit", "1"], ["archive"]):
+        control, terminal = os.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))
+        command = [*COMMAND, *arguments, "--data", str(many_rows)]
+        environment = {**os.environ, "TERM": "xterm"}
+        with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
+            os.close(terminal)
+            shown += read_all(control)
+            assert process.wait(timeout=30) == 0
+    heading, row = shown.decode().splitlines()[:2]
+    assert heading.endswith("payload")
+    assert row.endswith("xxx…")
+    assert len(row) == 80
+    assert b"archiving rows" in shown
+    assert b"moved 5,000 rows of 1 day" in shown
+
+
+def read_all(descriptor: int) -> bytes:
+    """Everything until the other end of the terminal is closed, which Linux reports as an error."""
+    content = b""
+    try:
+        while part := os.read(descriptor, 65536):
+            content += part
+    except OSError:
+        pass
+    os.close(descriptor)
+    return content
+
+
+def test_version() -> None:
+    result = run("--version")
+    build = f"(SQLite {ns.SQLITE_VERSION}, {ns.BUILD_PROFILE} build)"
+    assert (result.returncode, result.stdout) == (0, f"nerve-store {ns.__version__} {build}\n")
+
+
+def test_nothing_heavy_is_imported_at_the_start() -> None:
+    program = (
+        "import sys; before = set(sys.modules);"
+        "from nerve_store.cli.parser import build_parser; build_parser(['logs']);"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"rich", "asyncio", "sqlite3", "subprocess", "tempfile", "logging", "random"} & set(imported)
+
+
+def test_start_up_takes_less_than_60_ms_more_than_the_interpreter() -> None:
+    def processor_seconds() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def fastest(*command: str) -> float:
+        # Processor time, because other tests share the machine with this one.
+        seconds = []
+        for _ in range(7):
+            started = processor_seconds()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            seconds.append(processor_seconds() - started)
+        return min(seconds)
+
+    if ns.BUILD_PROFILE == "debug":
+        pytest.skip("a debug build is not what anybody waits for")
+    assert fastest("-m", "nerve_store", "--version") - fastest("-c", "pass") < 0.060
+
+
+# --- examples ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(example: Path, tmp_path: Path) -> None:
+    for arguments in ([], [str(tmp_path / "data")]):
+        command = [sys.executable, str(example), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert len(result.stdout.splitlines()) >= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_daemon_example_recovers(tmp_path: Path) -> None:
+    (example,) = (path for path in EXAMPLES if path.stem == "daemon")
+    out = subprocess.run(
+        [sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "run-1 was started" in out
+    assert "2 messages" in out
+    assert "crashed, started, completed; exit code 0" in out
