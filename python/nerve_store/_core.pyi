@@ -156,18 +156,23 @@ class LogStore:
         read_only: bool = False,
         busy_timeout: float = 30.0,
         archive_dir: str | os.PathLike[str] | None = None,
+        segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Self:
         """Open the database at `path`, or create it (directories 0700, file 0600).
 
-        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place. A symbolic link at `path` is refused.
+        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place and indexed, about a second a million rows. A symbolic link at `path` is refused.
 
         - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
           power loss may drop the newest commits.
         - `read_only`: refuse every write; nothing is created.
         - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
         - `archive_dir`: where day files go; default `archive/logs` beside the database.
+        - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
         - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+        - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
+          exception that it raises stops that, and the next opening goes on with it.
 
         Raises `StoreIOError`, `CorruptStoreError` (no database), `SchemaVersionError` (newer, or another
         application's), `StoreBusyError`.

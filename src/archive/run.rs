@@ -6,11 +6,10 @@ use roaring::RoaringTreemap;
 
 use super::day_file::{self, ArchivedDay, DayFile, path_of};
 use super::export::{Written, write_day};
-use crate::db::Database;
 use crate::durable::{self, DirectoryLock, Durability, Staged};
 use crate::error::{Error, Result};
 use crate::log::index::{Archivable, archivable};
-use crate::log::{self, LogEntry};
+use crate::log::{self, Log, LogEntry};
 use crate::time::UtcDay;
 
 /// The meta key of the watermark: the newest day that an archive run has finished.
@@ -75,7 +74,7 @@ impl Archive {
     }
 
     /// Moves the rows of every day that ended before the boundary to that day's file.
-    pub fn run(&self, database: &Database, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
+    pub fn run(&self, log: &Log, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
         let last_day = match UtcDay::last_before(options.boundary) {
             Ok(day) => day,
             // The retention reaches back beyond 1970: nothing is that old.
@@ -85,10 +84,14 @@ impl Archive {
         let _lock = if options.dry_run {
             None
         } else {
-            database.check_writable("archive")?;
+            log.database().check_writable("archive")?;
             Some(self.lock()?)
         };
-        let Archivable { days, pinned, unarchivable } = archivable(database, last_day.last_timestamp())?;
+        let Archivable { days, pinned, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
+        if !options.dry_run && !days.is_empty() {
+            // Rounds are numbered when their rows are sealed, which they can only be while they are here.
+            log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
+        }
         let mut outcome = Outcome { pinned_rows: pinned, unarchivable_rows: unarchivable, ..Outcome::default() };
         let total = days.values().map(RoaringTreemap::len).sum();
         let mut done = 0;
@@ -105,9 +108,9 @@ impl Archive {
                 progress(done, total)
             };
             let written = if options.dry_run {
-                write_day(database, &self.directory, day, &ids, &mut std::io::sink(), &mut advance)?
+                write_day(log.database(), &self.directory, day, &ids, &mut std::io::sink(), &mut advance)?
             } else {
-                self.archive_day(database, day, &ids, &mut advance)?
+                self.archive_day(log, day, &ids, &mut advance)?
             };
             if written.added_rows > 0 {
                 outcome.days.push(ArchivedDay {
@@ -124,10 +127,10 @@ impl Archive {
             return Ok(outcome);
         }
         if any && !cut_short {
-            set_watermark(database, last_day)?;
+            set_watermark(log, last_day)?;
         }
         if options.vacuum {
-            database.vacuum()?;
+            log.database().vacuum()?;
             outcome.vacuumed = true;
         }
         Ok(outcome)
@@ -137,13 +140,13 @@ impl Archive {
     /// the rows that are in the file.
     fn archive_day(
         &self,
-        database: &Database,
+        log: &Log,
         day: UtcDay,
         ids: &RoaringTreemap,
         advance: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Written> {
         let mut staged = Staged::create(&self.directory)?;
-        let written = write_day(database, &self.directory, day, ids, &mut staged, advance)?;
+        let written = write_day(log.database(), &self.directory, day, ids, &mut staged, advance)?;
         // Also when nothing was added: an earlier run may have been killed between publishing the file and syncing the
         // directory, and its rows are deleted below.
         staged.publish(&path_of(&self.directory, day), Durability::Full)?;
@@ -153,8 +156,8 @@ impl Archive {
             let reason = "the file reads back differently from what was written; its rows were kept in the database";
             return Err(Error::ArchiveCorrupt { path: published.path, reason: reason.into() });
         }
-        delete_rows(database, &written.exported)?;
-        set_watermark(database, day)?;
+        delete_rows(log, &written.exported)?;
+        set_watermark(log, day)?;
         Ok(written)
     }
 
@@ -179,10 +182,10 @@ impl ArchivedRows {
 
 /// Deletes the rows with `ids`, except those whose run was resumed meanwhile. The files that hold them are synced, so
 /// a power loss that undoes a delete leaves a row in both places, which the next run settles.
-fn delete_rows(database: &Database, ids: &RoaringTreemap) -> Result<()> {
+fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
     let mut ids = ids.iter().peekable();
     while ids.peek().is_some() {
-        database.write("delete archived rows", Some(Durability::Normal), |connection| {
+        log.write("delete archived rows", Some(Durability::Normal), |transaction| {
             let mut left = DELETE_ROWS;
             while left > 0 {
                 let Some(first) = ids.next() else { break };
@@ -192,7 +195,7 @@ fn delete_rows(database: &Database, ids: &RoaringTreemap) -> Result<()> {
                     last += 1;
                     left -= 1;
                 }
-                log::index::delete_unpinned(connection, first.cast_signed(), last.cast_signed())?;
+                log::index::delete_unpinned(transaction.connection(), first.cast_signed(), last.cast_signed())?;
             }
             Ok(())
         })?;
@@ -201,8 +204,8 @@ fn delete_rows(database: &Database, ids: &RoaringTreemap) -> Result<()> {
 }
 
 /// Moves the watermark on to `day`; never back.
-fn set_watermark(database: &Database, day: UtcDay) -> Result<()> {
-    database.write("write the watermark", None, |connection| {
+fn set_watermark(log: &Log, day: UtcDay) -> Result<()> {
+    log.database().write("write the watermark", None, |connection| {
         let known = log::read_meta(connection, ARCHIVED_UP_TO)?.and_then(|known| known.parse::<UtcDay>().ok());
         if known.is_some_and(|known| known >= day) {
             return Ok(());
@@ -214,19 +217,18 @@ fn set_watermark(database: &Database, day: UtcDay) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::Config;
-    use crate::log::{Filter, NewLogEntry, append_many, query};
+    use crate::log::{Filter, LogConfig, NewLogEntry, append_many, query};
 
     const DAY: i64 = 86_400_000;
 
-    fn opened() -> (tempfile::TempDir, Database, Archive) {
+    fn opened() -> (tempfile::TempDir, Log, Archive) {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("logs.db"), Config::default()).unwrap();
+        let log = Log::open(&directory.path().join("logs.db"), LogConfig::default(), &mut |_, _| Ok(())).unwrap();
         let archive = Archive::new(directory.path().join("archive/logs"));
-        (directory, database, archive)
+        (directory, log, archive)
     }
 
-    fn append(database: &Database, timestamps: impl IntoIterator<Item = i64>) {
+    fn append(log: &Log, timestamps: impl IntoIterator<Item = i64>) {
         let rows: Vec<_> = timestamps
             .into_iter()
             .map(|timestamp| NewLogEntry {
@@ -237,12 +239,12 @@ mod tests {
                 timestamp: Some(timestamp),
             })
             .collect();
-        append_many(database, rows.into_iter(), None).unwrap();
+        append_many(log, &rows, None).unwrap();
     }
 
-    fn run(database: &Database, archive: &Archive) -> Result<Outcome> {
+    fn run(log: &Log, archive: &Archive) -> Result<Outcome> {
         let options = Options { boundary: 50 * DAY, max_days: None, vacuum: false, dry_run: false };
-        archive.run(database, options, &mut |_, _| Ok(()))
+        archive.run(log, options, &mut |_, _| Ok(()))
     }
 
     fn archived(archive: &Archive) -> Vec<LogEntry> {
@@ -258,30 +260,30 @@ mod tests {
 
     #[test]
     fn late_rows_join_their_days_and_nothing_is_lost() {
-        let (_directory, database, archive) = opened();
-        append(&database, (10..20).flat_map(|day| (0..1_500).map(move |row| day * DAY + row)));
-        let mut all = query(&database, &Filter::default()).unwrap();
-        assert_eq!(run(&database, &archive).unwrap().days.len(), 10);
-        append(&database, [10 * DAY, 0, 60 * DAY]);
-        let late = query(&database, &Filter::default()).unwrap();
-        let outcome = run(&database, &archive).unwrap();
+        let (_directory, log, archive) = opened();
+        append(&log, (10..20).flat_map(|day| (0..1_500).map(move |row| day * DAY + row)));
+        let mut all = query(&log, &Filter::default()).unwrap();
+        assert_eq!(run(&log, &archive).unwrap().days.len(), 10);
+        append(&log, [10 * DAY, 0, 60 * DAY]);
+        let late = query(&log, &Filter::default()).unwrap();
+        let outcome = run(&log, &archive).unwrap();
         let gained: Vec<_> =
             outcome.days.iter().map(|day| (day.day.to_string(), day.row_count, day.added_rows)).collect();
         assert_eq!(gained, [("1970-01-01".to_owned(), 1, 1), ("1970-01-11".to_owned(), 1_501, 1)]);
-        assert_eq!(query(&database, &Filter::default()).unwrap(), late[2..]);
+        assert_eq!(query(&log, &Filter::default()).unwrap(), late[2..]);
         all.extend_from_slice(&late[..2]);
         let mut found = archived(&archive);
         found.sort_unstable_by_key(|row| row.id);
         assert_eq!(found, all);
-        assert_eq!(log::get_meta(&database, ARCHIVED_UP_TO).unwrap().unwrap(), "1970-02-19");
+        assert_eq!(log::get_meta(log.database(), ARCHIVED_UP_TO).unwrap().unwrap(), "1970-02-19");
     }
 
     #[test]
     fn rows_of_an_active_run_stay_until_it_ends() {
-        let (_directory, database, archive) = opened();
-        append(&database, [5 * DAY, 5 * DAY + 1]);
+        let (_directory, log, archive) = opened();
+        append(&log, [5 * DAY, 5 * DAY + 1]);
         let set = |status: &str| {
-            database
+            log.database()
                 .write("test", None, |connection| {
                     connection
                         .execute("INSERT OR REPLACE INTO workflow_runs VALUES ('run', 'w', ?1, 0, NULL)", [status])?;
@@ -291,22 +293,22 @@ mod tests {
         };
         for status in ["queued", "started", "unheard of"] {
             set(status);
-            let outcome = run(&database, &archive).unwrap();
+            let outcome = run(&log, &archive).unwrap();
             assert_eq!((outcome.days.len(), outcome.pinned_rows), (0, 2), "{status}");
         }
         set("crashed");
-        assert_eq!(run(&database, &archive).unwrap().days[0].row_count, 2);
+        assert_eq!(run(&log, &archive).unwrap().days[0].row_count, 2);
     }
 
     #[test]
     fn a_row_resumed_between_export_and_delete_stays() {
-        let (_directory, database, archive) = opened();
-        append(&database, [5 * DAY]);
+        let (_directory, log, archive) = opened();
+        append(&log, [5 * DAY]);
         let options = Options { boundary: 50 * DAY, max_days: None, vacuum: false, dry_run: false };
         archive
-            .run(&database, options, &mut |done, total| {
+            .run(&log, options, &mut |done, total| {
                 if done == total {
-                    database.write("test", None, |connection| {
+                    log.database().write("test", None, |connection| {
                         Ok(connection
                             .execute_batch("INSERT INTO workflow_runs VALUES ('run', 'w', 'started', 0, NULL)")?)
                     })?;
@@ -314,7 +316,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(archived(&archive), query(&database, &Filter::default()).unwrap());
+        assert_eq!(archived(&archive), query(&log, &Filter::default()).unwrap());
     }
 
     #[test]
@@ -326,19 +328,19 @@ mod tests {
             "{\"id\":1,\"source\":\"other\",\"type\":\"t\",\"refId\":\"run\",\"payload\":null,\"timestamp\":432000000}\n",
             "{\"id\":7,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":null,\"timestamp\":0}\n",
         ] {
-            let (_directory, database, archive) = opened();
-            append(&database, [5 * DAY]);
+            let (_directory, log, archive) = opened();
+            append(&log, [5 * DAY]);
             durable::create_directories(archive.directory(), Durability::Normal).unwrap();
             let path = archive.directory().join("1970-01-06.jsonl");
             let mut file = Staged::create(archive.directory()).unwrap();
             std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
             file.publish(&path, Durability::Normal).unwrap();
-            let refused = run(&database, &archive);
+            let refused = run(&log, &archive);
             assert!(
                 matches!(refused, Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. })),
                 "{content}: {refused:?}"
             );
-            assert_eq!(query(&database, &Filter::default()).unwrap().len(), 1);
+            assert_eq!(query(&log, &Filter::default()).unwrap().len(), 1);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
             assert_eq!(std::fs::read_dir(archive.directory()).unwrap().count(), 1, "nothing staged is left");
         }
@@ -346,15 +348,15 @@ mod tests {
 
     #[test]
     fn a_second_run_at_once_is_refused_and_a_dry_run_changes_nothing() {
-        let (directory, database, archive) = opened();
-        append(&database, [5 * DAY]);
+        let (directory, log, archive) = opened();
+        append(&log, [5 * DAY]);
         let options = Options { boundary: 50 * DAY, max_days: None, vacuum: true, dry_run: true };
-        let told = archive.run(&database, options, &mut |_, _| Ok(())).unwrap();
+        let told = archive.run(&log, options, &mut |_, _| Ok(())).unwrap();
         assert!(!told.vacuumed && !directory.path().join("archive").exists());
         let mut refused = Vec::new();
         let done = archive
-            .run(&database, Options { dry_run: false, ..options }, &mut |_, _| {
-                refused.push(run(&database, &archive));
+            .run(&log, Options { dry_run: false, ..options }, &mut |_, _| {
+                refused.push(run(&log, &archive));
                 Ok(())
             })
             .unwrap();

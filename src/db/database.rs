@@ -58,7 +58,7 @@ impl Database {
         let place = Place { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
         let connections = Connections { writer: None, readers: Readers::default(), sql_readers: Readers::default() };
         let connections = if config.read_only {
-            connections.readers.keep(open::first_reader(place)?);
+            connections.readers.keep(open::unprepared_reader(place)?);
             connections
         } else {
             Connections { writer: Some(Mutex::new(Writer::new(open::writer(place)?, place)?)), ..connections }
@@ -94,7 +94,8 @@ impl Database {
 
     /// Runs `body` in one read transaction: it sees one state of the database.
     pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.connected(|connections| connections.readers.with(self.place(operation), open::reader, body))
+        let open = if self.config.read_only { open::unprepared_reader } else { open::reader };
+        self.connected(|connections| connections.readers.with(self.place(operation), open, body))
     }
 
     /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.

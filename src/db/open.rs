@@ -11,6 +11,7 @@ use super::failure::{Located, Place, is_busy};
 use super::schema::{self, Identity};
 use crate::durable::{self, Durability, Staged};
 use crate::error::{Error, Result};
+use crate::log::index;
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
 const STATEMENT_CACHE: usize = 64;
@@ -127,18 +128,21 @@ pub(super) fn reader(place: Place<'_>) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Opens the first reader of a read-only store, which nobody else has vouched for.
-pub(super) fn first_reader(place: Place<'_>) -> Result<Connection> {
-    let connection = reader(place)?;
-    // Outdated is fine to read: the tables of all versions so far are the same.
-    let identity = schema::identify(&connection, place.path).and_then(|_| {
-        connection
-            .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'logs'", [], |row| row.get::<_, i64>(0))
-            .map_err(Error::from)
+/// Opens a reader of a read-only store, whose database nobody has identified or brought up to date.
+pub(super) fn unprepared_reader(place: Place<'_>) -> Result<Connection> {
+    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let prepared = schema::identify(&connection, place.path).and_then(|_| {
+        let has = |table: &str| connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table]);
+        if !has("logs")? {
+            return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
+        }
+        if !has("log_segments")? {
+            // Then nothing is sealed, which is what an empty index of the connection's own says as well.
+            connection.execute_batch(&index::SCHEMA.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+        }
+        Ok(connection.execute_batch(READER_PRAGMAS)?)
     });
-    if identity.located(place, Some(&connection))? == 0 {
-        return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
-    }
+    prepared.located(place, Some(&connection))?;
     Ok(connection)
 }
 
@@ -148,6 +152,8 @@ fn connect(place: Place<'_>, access: OpenFlags) -> Result<Connection> {
     connection.busy_timeout(place.busy_timeout).located(place, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.execute_batch(SHARED_PRAGMAS).located(place, Some(&connection))?;
+    // `rarray`, by which a statement looks up many ids at once.
+    rusqlite::vtab::array::load_module(&connection).located(place, None)?;
     Ok(connection)
 }
 

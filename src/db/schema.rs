@@ -9,8 +9,8 @@ use crate::log::index;
 
 /// The newest schema that this build reads and writes.
 ///
-/// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours.
-pub const SCHEMA_VERSION: i32 = 1;
+/// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place.
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// "NRVS", in the header of every database of ours, where `file(1)` and other tools look.
 const APPLICATION_ID: i32 = 0x4e52_5653;
@@ -69,7 +69,7 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity>
         APPLICATION_ID if version > SCHEMA_VERSION => Err(refused(format!(
             "written by a newer nerve_store (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade nerve_store"
         ))),
-        APPLICATION_ID if version == SCHEMA_VERSION => Ok(Identity::Current),
+        APPLICATION_ID if version == SCHEMA_VERSION && !has_predecessors_indexes(connection)? => Ok(Identity::Current),
         APPLICATION_ID => Ok(Identity::Outdated),
         0 if version == 0 => match unmarked_stranger(connection)? {
             None => Ok(Identity::Outdated),
@@ -99,6 +99,17 @@ fn unmarked_stranger(connection: &Connection) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// The predecessor puts its indexes back when it opens one of our databases.
+fn has_predecessors_indexes(connection: &Connection) -> Result<bool> {
+    let mut statement = connection.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?;
+    for name in index::PREDECESSORS {
+        if statement.exists([name])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Brings the database to the current schema; the caller holds the write transaction.
 pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
     // Another process may have been faster.
@@ -114,6 +125,9 @@ pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }
     connection.execute_batch(index::SCHEMA)?;
+    for name in index::PREDECESSORS {
+        connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
+    }
     connection
         .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"))?;
     Ok(())

@@ -1,42 +1,81 @@
 //! Appending rows.
 
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, Statement};
 
 use super::entry::{LogEntry, NewLogEntry};
-use crate::db::Database;
+use super::store::Log;
 use crate::durable::Durability;
 use crate::error::Result;
 
+/// Rows that one statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
+const ROWS_PER_STATEMENT: usize = 16;
+const COLUMNS: usize = 5;
+
 /// Appends one checked row and returns it as it is stored.
-pub fn append(database: &Database, entry: &NewLogEntry<'_>, durability: Option<Durability>) -> Result<LogEntry> {
-    database.write("append", durability, |connection| insert(connection, entry)).map(|id| entry.stored(id))
+pub fn append(log: &Log, entry: &NewLogEntry<'_>, durability: Option<Durability>) -> Result<LogEntry> {
+    let id = log.write("append", durability, |transaction| transaction.insert(std::slice::from_ref(entry)))?;
+    Ok(entry.stored(id))
 }
 
-/// Appends checked rows in one transaction; returns the first id and how many there are.
-pub fn append_many<'a>(
-    database: &Database,
-    entries: impl ExactSizeIterator<Item = NewLogEntry<'a>>,
-    durability: Option<Durability>,
-) -> Result<(i64, usize)> {
-    let count = entries.len();
-    if count == 0 {
-        return Ok((0, 0));
+/// Appends checked rows in one transaction; returns the first id.
+pub fn append_many(log: &Log, entries: &[NewLogEntry<'_>], durability: Option<Durability>) -> Result<i64> {
+    if entries.is_empty() {
+        return Ok(0);
     }
-    let last = database.write("append", durability, |connection| {
-        let mut last = 0;
-        for entry in entries {
-            last = insert(connection, &entry)?;
-        }
-        Ok(last)
-    })?;
-    // One writer at a time gives out ids one by one, so those of a transaction are consecutive.
-    Ok((last - i64::try_from(count).unwrap_or(i64::MAX) + 1, count))
+    let last = log.write("append", durability, |transaction| transaction.insert(entries))?;
+    Ok(first_of(last, entries.len()))
 }
 
-/// Inserts one checked row in the caller's transaction; returns its id.
-pub(crate) fn insert(connection: &Connection, entry: &NewLogEntry<'_>) -> Result<i64> {
-    let mut statement = connection
-        .prepare_cached("INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let values: [&dyn ToSql; 5] = [&entry.source, &entry.kind, &entry.ref_id, &entry.payload, &entry.timestamp];
-    Ok(statement.insert(values)?)
+/// One writer at a time gives out ids one by one, so those of a transaction are consecutive.
+fn first_of(last: i64, count: usize) -> i64 {
+    last - i64::try_from(count).unwrap_or(i64::MAX) + 1
+}
+
+/// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.
+pub(super) fn insert(
+    connection: &Connection,
+    entries: &[NewLogEntry<'_>],
+    mut inserted: impl FnMut(i64, &NewLogEntry<'_>) -> Result<()>,
+) -> Result<i64> {
+    let mut last = 0;
+    let (groups, rest) = entries.as_chunks::<ROWS_PER_STATEMENT>();
+    let mut tell = |last: i64, group: &[NewLogEntry<'_>]| {
+        (first_of(last, group.len())..).zip(group).try_for_each(|(id, entry)| inserted(id, entry))
+    };
+    if !groups.is_empty() {
+        let mut statement = connection.prepare_cached(&insert_sql(ROWS_PER_STATEMENT))?;
+        for group in groups {
+            last = execute(&mut statement, connection, group)?;
+            tell(last, group)?;
+        }
+    }
+    if !rest.is_empty() {
+        let mut statement = connection.prepare_cached(&insert_sql(1))?;
+        for entry in rest {
+            let group = std::slice::from_ref(entry);
+            last = execute(&mut statement, connection, group)?;
+            tell(last, group)?;
+        }
+    }
+    Ok(last)
+}
+
+fn insert_sql(rows: usize) -> String {
+    format!(
+        "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES {}",
+        ["(?, ?, ?, ?, ?)"].repeat(rows).join(", ")
+    )
+}
+
+fn execute(statement: &mut Statement<'_>, connection: &Connection, entries: &[NewLogEntry<'_>]) -> Result<i64> {
+    for (index, entry) in entries.iter().enumerate() {
+        let first = index * COLUMNS + 1;
+        statement.raw_bind_parameter(first, entry.source)?;
+        statement.raw_bind_parameter(first + 1, entry.kind)?;
+        statement.raw_bind_parameter(first + 2, entry.ref_id)?;
+        statement.raw_bind_parameter(first + 3, entry.payload)?;
+        statement.raw_bind_parameter(first + 4, entry.timestamp)?;
+    }
+    statement.raw_execute()?;
+    Ok(connection.last_insert_rowid())
 }

@@ -3,6 +3,7 @@
 use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
+use super::index::IndexedRow;
 use crate::error::{Error, Result};
 use crate::time::{check_timestamp, now};
 
@@ -66,6 +67,19 @@ impl NewLogEntry<'_> {
             None => now()?,
         };
         Ok(Self { timestamp: Some(timestamp), ..self })
+    }
+
+    /// The row as the index sees it.
+    pub(super) fn indexed(&self, id: i64) -> IndexedRow<'_> {
+        let timestamp = self.timestamp.unwrap_or_default();
+        IndexedRow {
+            id,
+            source: Some(self.source),
+            kind: Some(self.kind),
+            ref_id: self.ref_id,
+            payload: self.payload,
+            timestamps: (timestamp, timestamp),
+        }
     }
 
     /// The row as it is read back.

@@ -1,9 +1,7 @@
-//! Which rows a read wants, and the SQL that says so.
+//! Which rows a read wants.
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Result, Statement};
-
-use super::index;
 
 /// The conditions of a read; every one that is given must hold.
 #[derive(Clone, Debug, Default)]
@@ -28,68 +26,60 @@ pub struct Filter {
     pub descending: bool,
 }
 
+impl Filter {
+    /// The least id that can match; above [`Filter::last_id`] if none can.
+    pub(super) fn first_id(&self) -> i64 {
+        self.after_id.map_or(i64::MIN, |id| id.saturating_add(1))
+    }
+
+    /// The greatest id that can match.
+    pub(super) fn last_id(&self) -> i64 {
+        self.before_id.map_or(i64::MAX, |id| id.saturating_sub(1))
+    }
+
+    /// The conditions on the columns, not on the id, as SQL that begins with ` AND`; parameters from `first` on.
+    pub(super) fn conditions(&self, first: usize) -> Conditions<'_> {
+        let mut conditions = Conditions { sql: String::new(), values: Vec::new(), first };
+        for (condition, text) in [("source =", &self.source), ("type =", &self.kind), ("ref_id =", &self.ref_id)] {
+            if let Some(text) = text {
+                conditions.add(condition, Value::Text(text));
+            }
+        }
+        for (condition, bound) in [("timestamp >=", self.since), ("timestamp <=", self.until)] {
+            if let Some(bound) = bound {
+                conditions.add(condition, Value::Integer(bound));
+            }
+        }
+        conditions
+    }
+}
+
 enum Value<'a> {
     Text(&'a str),
     Integer(i64),
 }
 
-impl Filter {
-    /// `SELECT <what> FROM logs …` with the conditions, the order and the limit, and its parameters to bind.
-    pub(super) fn select(&self, what: &str) -> Select<'_> {
-        let mut select = Select { sql: format!("SELECT {what} FROM logs"), values: Vec::new() };
-        // The index module says which column it wants the planner to search by.
-        let lead = index::lead(self);
-        for (lead_of, condition, text) in [
-            (index::Lead::Kind, "source =", &self.source),
-            (index::Lead::Kind, "type =", &self.kind),
-            (index::Lead::RefId, "ref_id =", &self.ref_id),
-        ] {
-            if let Some(text) = text {
-                select.condition(lead == lead_of, condition, Value::Text(text));
-            }
-        }
-        for (condition, bound) in [("timestamp >=", self.since), ("timestamp <=", self.until)] {
-            if let Some(bound) = bound {
-                select.condition(lead == index::Lead::Timestamp, condition, Value::Integer(bound));
-            }
-        }
-        for (condition, bound) in [("id >", self.after_id), ("id <", self.before_id)] {
-            if let Some(bound) = bound {
-                select.condition(true, condition, Value::Integer(bound));
-            }
-        }
-        select.sql.push_str(if self.descending { " ORDER BY id DESC" } else { " ORDER BY id" });
-        if let Some(limit) = self.limit {
-            select.values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-            select.sql.push_str(&format!(" LIMIT ?{}", select.values.len()));
-        }
-        select
-    }
-}
-
-/// A statement that is not compiled yet.
-pub(super) struct Select<'a> {
+/// Conditions and their parameters.
+pub(super) struct Conditions<'a> {
     pub(super) sql: String,
     values: Vec<Value<'a>>,
+    first: usize,
 }
 
-impl<'a> Select<'a> {
-    /// Adds a condition; a unary plus keeps the planner from searching by a column.
-    fn condition(&mut self, searchable: bool, condition: &str, value: Value<'a>) {
+impl<'a> Conditions<'a> {
+    fn add(&mut self, condition: &str, value: Value<'a>) {
+        self.sql.push_str(&format!(" AND {condition} ?{}", self.first + self.values.len()));
         self.values.push(value);
-        let word = if self.values.len() == 1 { "WHERE" } else { "AND" };
-        let plus = if searchable { "" } else { "+" };
-        self.sql.push_str(&format!(" {word} {plus}{condition} ?{}", self.values.len()));
     }
 
     /// Binds the parameters to the compiled statement.
     pub(super) fn bind(&self, statement: &mut Statement<'_>) -> Result<()> {
-        for (position, value) in self.values.iter().enumerate() {
+        for (position, value) in (self.first..).zip(&self.values) {
             let value = match value {
                 Value::Text(text) => ToSqlOutput::from(*text),
                 Value::Integer(integer) => ToSqlOutput::from(*integer),
             };
-            statement.raw_bind_parameter(position + 1, value)?;
+            statement.raw_bind_parameter(position, value)?;
         }
         Ok(())
     }

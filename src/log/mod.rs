@@ -7,15 +7,24 @@ mod entry;
 mod filter;
 pub(crate) mod index;
 mod meta;
+pub(crate) mod payload;
 mod read;
 mod stats;
+mod store;
 
-pub(crate) use append::insert;
 pub use append::{append, append_many};
 pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry};
 pub use filter::Filter;
 pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
+pub(crate) use read::by_ids;
 pub use read::{Pages, count, query};
-pub(crate) use read::{by_ids, each_row};
 pub use stats::{LogStats, stats};
+pub use store::{Log, LogConfig, Progress, Snapshot, Transaction};
+
+/// The source of the rows that belong to a workflow run.
+pub(crate) const SOURCE: &str = "workflow";
+/// The type of a thread's messages.
+pub(crate) const MESSAGE: &str = "thread_workflow_message";
+/// The type of a thread's command events.
+pub(crate) const EVENT: &str = "thread_command_event";

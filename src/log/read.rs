@@ -4,45 +4,24 @@ use rusqlite::Connection;
 
 use super::entry::{COLUMNS, LogEntry};
 use super::filter::Filter;
-use crate::db::Database;
+use super::store::Log;
 use crate::error::Result;
 
 /// Rows that one step of [`Pages`] reads: enough to make the transaction's cost small, few enough to hold in memory.
 const PAGE_ROWS: u64 = 512;
 
 /// Every row that matches, in the filter's order.
-pub fn query(database: &Database, filter: &Filter) -> Result<Vec<LogEntry>> {
-    database.read("query", |connection| rows(connection, filter))
-}
-
-/// How many rows [`query`] would return.
-pub fn count(database: &Database, filter: &Filter) -> Result<u64> {
-    database.read("count", |connection| {
-        // Without a limit the order is of no use, and SQLite drops it.
-        let select = filter.select("1");
-        let mut statement = connection.prepare_cached(&format!("SELECT count(*) FROM ({})", select.sql))?;
-        select.bind(&mut statement)?;
-        let mut rows = statement.raw_query();
-        Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
+pub fn query(log: &Log, filter: &Filter) -> Result<Vec<LogEntry>> {
+    log.read("query", |snapshot| {
+        let mut entries = Vec::new();
+        snapshot.search(filter, |entry| entries.push(entry))?;
+        Ok(entries)
     })
 }
 
-fn rows(connection: &Connection, filter: &Filter) -> Result<Vec<LogEntry>> {
-    let mut entries = Vec::new();
-    each_row(connection, filter, |entry| entries.push(entry))?;
-    Ok(entries)
-}
-
-/// Calls `visit` with every row that matches, in the filter's order, in the caller's transaction.
-pub(crate) fn each_row(connection: &Connection, filter: &Filter, mut visit: impl FnMut(LogEntry)) -> Result<()> {
-    let select = filter.select(COLUMNS);
-    let mut statement = connection.prepare_cached(&select.sql)?;
-    select.bind(&mut statement)?;
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        visit(LogEntry::from_row(row)?);
-    }
-    Ok(())
+/// How many rows [`query`] would return.
+pub fn count(log: &Log, filter: &Filter) -> Result<u64> {
+    log.read("count", |snapshot| snapshot.count(filter))
 }
 
 /// Rows that a span of ids may hold besides those asked for, as a multiple, before they are looked up one by one.
@@ -79,8 +58,8 @@ pub struct Pages {
 
 impl Pages {
     /// The rows that match now; none is read yet.
-    pub fn open(database: &Database, mut filter: Filter) -> Result<Self> {
-        let last = database.read("query", |connection| {
+    pub fn open(log: &Log, mut filter: Filter) -> Result<Self> {
+        let last = log.database().read("query", |connection| {
             let mut statement = connection.prepare_cached("SELECT coalesce(max(id), 0) FROM logs")?;
             Ok(statement.query_row([], |row| row.get::<_, i64>(0))?)
         })?;
@@ -90,13 +69,13 @@ impl Pages {
     }
 
     /// The next rows; none at the end.
-    pub fn next_page(&mut self, database: &Database) -> Result<Vec<LogEntry>> {
+    pub fn next_page(&mut self, log: &Log) -> Result<Vec<LogEntry>> {
         if self.left == 0 {
             return Ok(Vec::new());
         }
         let wanted = PAGE_ROWS.min(self.left);
         self.filter.limit = Some(wanted);
-        let page = database.read("query", |connection| rows(connection, &self.filter))?;
+        let page = query(log, &self.filter)?;
         self.left -= page.len() as u64;
         match page.last() {
             Some(last) if page.len() as u64 == wanted => {
@@ -112,15 +91,18 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::Config;
-    use crate::log::{NewLogEntry, append_many};
+    use crate::db::{Config, Database};
+    use crate::log::{LogConfig, NewLogEntry, append_many};
     use proptest::prelude::*;
 
     type Row = (u8, u8, Option<u8>, i64);
 
-    fn filled(rows: &[Row]) -> (tempfile::TempDir, Database, Vec<LogEntry>) {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("logs.db"), Config::default()).unwrap();
+    fn opened(directory: &tempfile::TempDir, segment_rows: u64) -> Log {
+        let config = LogConfig { segment_rows: Some(segment_rows), ..LogConfig::default() };
+        Log::open(&directory.path().join("logs.db"), config, &mut |_, _| Ok(())).unwrap()
+    }
+
+    fn append(log: &Log, rows: &[Row]) -> Vec<LogEntry> {
         let name = |number: &u8| ["a", "b", "c"][usize::from(*number % 3)];
         let entries: Vec<_> = rows
             .iter()
@@ -132,9 +114,17 @@ mod tests {
                 timestamp: Some(*timestamp),
             })
             .collect();
-        let (first, _) = append_many(&database, entries.iter().copied(), None).unwrap();
-        let stored = entries.iter().zip(first..).map(|(entry, id)| entry.stored(id)).collect();
-        (directory, database, stored)
+        let first = append_many(log, &entries, None).unwrap();
+        entries.iter().zip(first..).map(|(entry, id)| entry.stored(id)).collect()
+    }
+
+    /// As another program does it, behind the index's back: on a connection of its own.
+    fn run_sql(database: &Database, sql: &str) {
+        database.write("test", None, |connection| Ok(connection.execute_batch(sql)?)).unwrap();
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        proptest::collection::vec((any::<u8>(), any::<u8>(), any::<Option<u8>>(), 0_i64..20), 1..25)
     }
 
     fn text() -> impl Strategy<Value = Option<String>> {
@@ -144,7 +134,7 @@ mod tests {
     prop_compose! {
         fn filters()(source in text(), kind in text(), ref_id in text(),
             since in proptest::option::of(0_i64..20), until in proptest::option::of(0_i64..20),
-            after_id in proptest::option::of(0_i64..40), before_id in proptest::option::of(0_i64..40),
+            after_id in proptest::option::of(0_i64..60), before_id in proptest::option::of(0_i64..60),
             limit in proptest::option::of(0_u64..30), descending: bool) -> Filter {
             Filter { source, kind, ref_id, since, until, after_id, before_id, limit, descending }
         }
@@ -169,21 +159,66 @@ mod tests {
         found
     }
 
+    /// What happens to the log between reads.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Append(Vec<Row>),
+        AppendByAnotherWriter(Vec<Row>),
+        AppendByAnotherProgram,
+        Delete(i64),
+        Reopen,
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            3 => rows().prop_map(Event::Append),
+            2 => rows().prop_map(Event::AppendByAnotherWriter),
+            1 => Just(Event::AppendByAnotherProgram),
+            1 => (1_i64..60).prop_map(Event::Delete),
+            1 => Just(Event::Reopen),
+        ]
+    }
+
+    fn cases() -> u32 {
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(cases()))]
 
         #[test]
         fn every_read_agrees_with_a_plain_scan(
-            rows in proptest::collection::vec(any::<Row>().prop_map(|(a, b, c, timestamp)| (a, b, c, timestamp.rem_euclid(20))), 1..40),
-            filters in proptest::collection::vec(filters(), 20),
+            segment_rows in prop_oneof![2_u64..9, Just(4_096)],
+            history in proptest::collection::vec((events(), proptest::collection::vec(filters(), 4)), 1..12),
         ) {
-            let (_directory, database, entries) = filled(&rows);
-            for filter in filters {
-                let wanted = expected(&entries, &filter);
-                prop_assert_eq!(&query(&database, &filter).unwrap(), &wanted);
-                prop_assert_eq!(count(&database, &filter).unwrap(), wanted.len() as u64);
-                let mut pages = Pages::open(&database, filter).unwrap();
-                prop_assert_eq!(&pages.next_page(&database).unwrap(), &wanted);
+            let directory = tempfile::tempdir().unwrap();
+            let mut log = opened(&directory, segment_rows);
+            let other = opened(&directory, 3);
+            let stranger = Database::open(&directory.path().join("logs.db"), Config::default()).unwrap();
+            let mut entries: Vec<LogEntry> = Vec::new();
+            for (event, filters) in history {
+                match event {
+                    Event::Append(rows) => entries.extend(append(&log, &rows)),
+                    Event::AppendByAnotherWriter(rows) => entries.extend(append(&other, &rows)),
+                    Event::AppendByAnotherProgram => {
+                        run_sql(&stranger, "INSERT INTO logs (source, type, ref_id, timestamp) VALUES ('a', 'b', 'a', 7)");
+                        entries.extend(query(&log, &Filter { descending: true, limit: Some(1), ..Filter::default() }).unwrap());
+                    }
+                    Event::Delete(id) => {
+                        run_sql(&stranger, &format!("DELETE FROM logs WHERE id BETWEEN {id} AND {}", id + 4));
+                        entries.retain(|entry| !(id..=id + 4).contains(&entry.id));
+                    }
+                    Event::Reopen => {
+                        drop(log);
+                        log = opened(&directory, segment_rows);
+                    }
+                }
+                for filter in filters {
+                    let wanted = expected(&entries, &filter);
+                    prop_assert_eq!(&query(&log, &filter).unwrap(), &wanted, "{:?}", filter);
+                    prop_assert_eq!(count(&other, &filter).unwrap(), wanted.len() as u64, "{:?}", filter);
+                    prop_assert_eq!(&Pages::open(&log, filter).unwrap().next_page(&log).unwrap(), &wanted);
+                }
             }
         }
     }
@@ -192,13 +227,14 @@ mod tests {
     fn pages_cover_everything_once_and_nothing_newer() {
         let rows: Vec<Row> = (0..1_300).map(|number| (0, 0, None, number)).collect();
         for descending in [false, true] {
-            let (_directory, database, mut entries) = filled(&rows);
-            let mut pages = Pages::open(&database, Filter { descending, ..Filter::default() }).unwrap();
-            let newer = NewLogEntry { source: "new", kind: "", ref_id: None, payload: None, timestamp: Some(0) };
-            append_many(&database, std::iter::once(newer), None).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let log = opened(&directory, 100);
+            let mut entries = append(&log, &rows);
+            let mut pages = Pages::open(&log, Filter { descending, ..Filter::default() }).unwrap();
+            append(&log, &[(1, 1, None, 0)]);
             let mut found = Vec::new();
             loop {
-                let page = pages.next_page(&database).unwrap();
+                let page = pages.next_page(&log).unwrap();
                 if page.is_empty() {
                     break;
                 }

@@ -1,5 +1,6 @@
 //! Figures of a log database.
 
+use super::index;
 use crate::db::Database;
 use crate::error::Result;
 
@@ -29,22 +30,17 @@ pub fn stats(database: &Database) -> Result<LogStats> {
     let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
     database.read("read figures", |connection| {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0));
-        let bounds = |column: &str| {
-            // Two statements, because SQLite answers each from one end of an index, and both at once by reading it all.
-            let bound = |function: &str| {
-                connection.query_row(&format!("SELECT CAST({function}({column}) AS INTEGER) FROM logs"), [], |row| {
-                    row.get::<_, Option<i64>>(0)
-                })
-            };
-            Ok::<_, rusqlite::Error>(bound("min")?.zip(bound("max")?))
+        let id = |function: &str| {
+            connection.query_row(&format!("SELECT {function}(id) FROM logs"), [], |row| row.get::<_, Option<i64>>(0))
         };
         let page_size = number("PRAGMA page_size")?;
         let mut runs =
             connection.prepare("SELECT status, count(*) FROM workflow_runs GROUP BY status ORDER BY status")?;
+        let (row_count, timestamps) = index::census(connection)?;
         Ok(LogStats {
-            row_count: number("SELECT count(*) FROM logs")?,
-            ids: bounds("id")?,
-            timestamps: bounds("timestamp")?,
+            row_count,
+            ids: id("min")?.zip(id("max")?),
+            timestamps,
             runs: runs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?,
             database_bytes: number("PRAGMA page_count")? * page_size,
             wal_bytes,

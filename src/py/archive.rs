@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDate, PyTuple};
 
 use super::convert::{Count, Integer, Record, date, day};
 use super::iter::LogIterator;
 use super::log::LogStore;
+use super::progress::Report;
 use crate::archive::{self, Options};
-use crate::error::Error;
 use crate::time::{self, UtcDay};
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
@@ -61,18 +60,9 @@ impl LogStore {
             vacuum,
             dry_run,
         };
-        if let Some(progress) = progress.as_ref().filter(|progress| !progress.is_callable()) {
-            let found = progress.get_type().name()?.to_string();
-            return Err(PyTypeError::new_err(format!("progress is a function of (done, total), not {found:?}")));
-        }
-        let progress = progress.map(Bound::unbind);
-        let mut report = Report { progress, raised: None };
-        let outcome =
-            py.detach(|| self.archive.run(&self.database, options, &mut |done, total| report.step(done, total)));
-        let outcome = match (outcome, report.raised) {
-            (Err(Error::Cancelled), Some(raised)) => return Err(raised),
-            (outcome, _) => outcome?,
-        };
+        let mut report = Report::to(progress)?;
+        let outcome = py.detach(|| self.archive.run(&self.log, options, &mut |done, total| report.step(done, total)));
+        let outcome = report.settle(outcome)?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
         ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
@@ -80,7 +70,7 @@ impl LogStore {
 
     /// The day files in the archive, oldest first. Reads each file to count and hash it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.database.check_open()?;
+        self.log.database().check_open()?;
         let days = py.detach(|| self.archive.days())?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
@@ -88,9 +78,9 @@ impl LogStore {
     /// The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
-        self.database.check_open()?;
+        self.log.database().check_open()?;
         let rows = py.detach(|| self.archive.read(day))?;
-        Ok(LogIterator::over_archive(Arc::clone(&self.database), rows))
+        Ok(LogIterator::over_archive(Arc::clone(&self.log), rows))
     }
 }
 
@@ -105,24 +95,4 @@ fn create_day<'py>(py: Python<'py>, archived: &archive::ArchivedDay) -> PyResult
         archived.added_rows,
     );
     ARCHIVED_DAY.create(py, fields)
-}
-
-/// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
-/// stops a long run between two steps.
-struct Report {
-    progress: Option<Py<PyAny>>,
-    raised: Option<PyErr>,
-}
-
-impl Report {
-    fn step(&mut self, done: u64, total: u64) -> crate::Result<()> {
-        let outcome = Python::attach(|py| {
-            py.check_signals()?;
-            self.progress.as_ref().map(|progress| progress.call1(py, (done, total))).transpose()
-        });
-        outcome.map(drop).map_err(|error| {
-            self.raised = Some(error);
-            Error::Cancelled
-        })
-    }
 }

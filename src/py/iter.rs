@@ -8,9 +8,8 @@ use pyo3::sync::MutexExt;
 
 use super::entry::LogEntry;
 use crate::archive::ArchivedRows;
-use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::log::{self, Pages};
+use crate::log::{self, Log, Pages};
 
 /// Rows that one step reads from an archive file.
 const ARCHIVE_PAGE: usize = 256;
@@ -18,7 +17,7 @@ const ARCHIVE_PAGE: usize = 256;
 /// The rows of a filter or of an archived day, page by page; no transaction is open between steps.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogIterator {
-    database: Arc<Database>,
+    log: Arc<Log>,
     state: Mutex<State>,
 }
 
@@ -36,16 +35,16 @@ enum Source {
 }
 
 impl LogIterator {
-    pub(super) fn over_pages(database: Arc<Database>, pages: Pages) -> Self {
-        Self::over(database, Source::Database(pages))
+    pub(super) fn over_pages(log: Arc<Log>, pages: Pages) -> Self {
+        Self::over(log, Source::Database(pages))
     }
 
-    pub(super) fn over_archive(database: Arc<Database>, rows: ArchivedRows) -> Self {
-        Self::over(database, Source::Archive(rows))
+    pub(super) fn over_archive(log: Arc<Log>, rows: ArchivedRows) -> Self {
+        Self::over(log, Source::Archive(rows))
     }
 
-    fn over(database: Arc<Database>, source: Source) -> Self {
-        Self { database, state: Mutex::new(State { source, page: Vec::new().into_iter(), failure: None }) }
+    fn over(log: Arc<Log>, source: Source) -> Self {
+        Self { log, state: Mutex::new(State { source, page: Vec::new().into_iter(), failure: None }) }
     }
 }
 
@@ -60,14 +59,14 @@ impl LogIterator {
         if let Some(entry) = buffered {
             return Ok(Some(LogEntry(entry)));
         }
-        let entry = py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).refill(&self.database))?;
+        let entry = py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).refill(&self.log))?;
         Ok(entry.map(LogEntry))
     }
 }
 
 impl State {
     /// The next row, after reading the next page if this one is used up. An error ends the iteration.
-    fn refill(&mut self, database: &Database) -> Result<Option<log::LogEntry>> {
+    fn refill(&mut self, log: &Log) -> Result<Option<log::LogEntry>> {
         if let Some(entry) = self.page.next() {
             return Ok(Some(entry));
         }
@@ -77,12 +76,12 @@ impl State {
         let page = match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Ended => return Ok(None),
             Source::Database(mut pages) => {
-                let page = pages.next_page(database)?;
+                let page = pages.next_page(log)?;
                 self.source = Source::Database(pages);
                 page
             }
             Source::Archive(mut rows) => {
-                database.check_open()?;
+                log.database().check_open()?;
                 let mut page = Vec::with_capacity(ARCHIVE_PAGE);
                 while page.len() < ARCHIVE_PAGE {
                     match rows.next_row() {

@@ -15,10 +15,11 @@ use rusqlite::types::Value;
 use super::convert::{Count, FilePath, Integer, Record, date, path_text};
 use super::entry::{Fields, Given, LogEntry};
 use super::iter::LogIterator;
+use super::progress::Report;
 use crate::archive::{ARCHIVED_UP_TO, Archive};
-use crate::db::{Config, Database, SqlParams};
+use crate::db::{Config, SqlParams};
 use crate::durable::Durability;
-use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Pages};
+use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Log, LogConfig, Pages};
 
 static LOG_STATS: Record = Record::new("LogStats");
 
@@ -28,7 +29,7 @@ static LOG_STATS: Record = Record::new("LogStats");
 /// manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
 #[pyclass(frozen, module = "nerve_store")]
 pub(super) struct LogStore {
-    pub(super) database: Arc<Database>,
+    pub(super) log: Arc<Log>,
     pub(super) archive: Archive,
     max_text_bytes: usize,
 }
@@ -44,11 +45,12 @@ impl LogStore {
 impl LogStore {
     /// Open the database at `path`, or create it (directories 0700, file 0600).
     #[new]
+    #[expect(clippy::too_many_arguments, reason = "the options")]
     #[pyo3(
         signature = (path, *, durability = Durability::Full, read_only = false, busy_timeout = 30.0, archive_dir = None,
-            max_payload_bytes = Count(DEFAULT_MAX_TEXT_BYTES as u64)),
+            segment_rows = Count(4096), max_payload_bytes = Count(DEFAULT_MAX_TEXT_BYTES as u64), progress = None),
         text_signature = "(path, *, durability='full', read_only=False, busy_timeout=30.0, archive_dir=None, \
-            max_payload_bytes=67108864)"
+            segment_rows=4096, max_payload_bytes=67108864, progress=None)"
     )]
     fn new(
         py: Python<'_>,
@@ -57,19 +59,27 @@ impl LogStore {
         read_only: bool,
         busy_timeout: f64,
         archive_dir: Option<FilePath>,
+        segment_rows: Count,
         max_payload_bytes: Count,
+        progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let busy_timeout = Duration::try_from_secs_f64(busy_timeout).map_err(|_| {
             PyValueError::new_err(format!("busy_timeout is a number of seconds from 0, not {busy_timeout}"))
         })?;
-        let config = Config { durability, read_only, busy_timeout };
-        let database = py.detach(|| Database::open(&path.0, config))?;
+        if segment_rows.0 < 2 {
+            return Err(PyValueError::new_err(format!("segment_rows is at least 2, not {}", segment_rows.0)));
+        }
+        let database = Config { durability, read_only, busy_timeout };
+        let config = LogConfig { database, segment_rows: Some(segment_rows.0) };
+        let mut report = Report::to(progress)?;
+        let log = py.detach(|| Log::open(&path.0, config, &mut |done, total| report.step(done, total)));
+        let log = report.settle(log)?;
         let archive_dir = match archive_dir {
             Some(directory) => std::path::absolute(directory.0)?,
-            None => database.path().parent().unwrap_or(Path::new("/")).join("archive/logs"),
+            None => log.database().path().parent().unwrap_or(Path::new("/")).join("archive/logs"),
         };
         Ok(Self {
-            database: Arc::new(database),
+            log: Arc::new(log),
             archive: Archive::new(archive_dir),
             max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
         })
@@ -78,7 +88,7 @@ impl LogStore {
     /// The absolute path of the database.
     #[getter]
     fn path(&self) -> OsString {
-        path_text(self.database.path())
+        path_text(self.log.database().path())
     }
 
     /// The absolute path of the directory of the day files.
@@ -90,13 +100,13 @@ impl LogStore {
     /// Whether the store refuses writes.
     #[getter]
     fn read_only(&self) -> bool {
-        self.database.config().read_only
+        self.log.database().config().read_only
     }
 
     /// Whether `close()` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.database.is_closed()
+        self.log.database().is_closed()
     }
 
     /// Append one row and return it; it is as durable as asked when this returns.
@@ -115,7 +125,7 @@ impl LogStore {
         let fields =
             Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
         let entry = self.check(fields.borrow())?;
-        Ok(LogEntry(py.detach(|| log::append(&self.database, &entry, durability))?))
+        Ok(LogEntry(py.detach(|| log::append(&self.log, &entry, durability))?))
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
@@ -134,8 +144,8 @@ impl LogStore {
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
         }
-        let (first, count) = py.detach(|| log::append_many(&self.database, rows.into_iter(), durability))?;
-        py.get_type::<pyo3::types::PyRange>().call1((first, first + i64::try_from(count)?))
+        let first = py.detach(|| log::append_many(&self.log, &rows, durability))?;
+        py.get_type::<pyo3::types::PyRange>().call1((first, first + i64::try_from(rows.len())?))
     }
 
     /// The rows that match every filter given, in id order.
@@ -156,7 +166,7 @@ impl LogStore {
         descending: bool,
     ) -> PyResult<Vec<LogEntry>> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let rows = py.detach(|| log::query(&self.database, &filter))?;
+        let rows = py.detach(|| log::query(&self.log, &filter))?;
         Ok(rows.into_iter().map(LogEntry).collect())
     }
 
@@ -178,8 +188,8 @@ impl LogStore {
         descending: bool,
     ) -> PyResult<LogIterator> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let pages = py.detach(|| Pages::open(&self.database, filter))?;
-        Ok(LogIterator::over_pages(Arc::clone(&self.database), pages))
+        let pages = py.detach(|| Pages::open(&self.log, filter))?;
+        Ok(LogIterator::over_pages(Arc::clone(&self.log), pages))
     }
 
     /// How many rows `query` would return.
@@ -200,7 +210,7 @@ impl LogStore {
         descending: bool,
     ) -> PyResult<u64> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        Ok(py.detach(|| log::count(&self.database, &filter))?)
+        Ok(py.detach(|| log::count(&self.log, &filter))?)
     }
 
     /// The rows of one read-only SQL statement, on a connection of its own.
@@ -212,7 +222,7 @@ impl LogStore {
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let params = sql_params(params)?;
-        let rows = py.detach(|| self.database.sql(&query, &params))?;
+        let rows = py.detach(|| self.log.database().sql(&query, &params))?;
         rows.into_iter()
             .map(|row| {
                 PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
@@ -222,18 +232,18 @@ impl LogStore {
 
     /// The value under `key`, or None.
     fn get_meta(&self, py: Python<'_>, key: PyBackedStr) -> PyResult<Option<String>> {
-        Ok(py.detach(|| log::get_meta(&self.database, &key))?)
+        Ok(py.detach(|| log::get_meta(self.log.database(), &key))?)
     }
 
     /// Set the value under `key`, as durable as the store.
     fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
-        Ok(py.detach(|| log::set_meta(&self.database, &key, &value))?)
+        Ok(py.detach(|| log::set_meta(self.log.database(), &key, &value))?)
     }
 
     /// Figures of the database; counts the rows.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (stats, watermark) = py.detach(|| -> crate::Result<_> {
-            Ok((log::stats(&self.database)?, log::get_meta(&self.database, ARCHIVED_UP_TO)?))
+            Ok((log::stats(self.log.database())?, log::get_meta(self.log.database(), ARCHIVED_UP_TO)?))
         })?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
@@ -243,7 +253,7 @@ impl LogStore {
         LOG_STATS.create(
             py,
             (
-                path_text(self.database.path()),
+                path_text(self.log.database().path()),
                 stats.row_count,
                 stats.ids.map(|ids| ids.0),
                 stats.ids.map(|ids| ids.1),
@@ -260,11 +270,11 @@ impl LogStore {
 
     /// Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.database.close())?)
+        Ok(py.detach(|| self.log.database().close())?)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        slf.get().database.check_open()?;
+        slf.get().log.database().check_open()?;
         Ok(slf)
     }
 
@@ -281,8 +291,8 @@ impl LogStore {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let closed = if self.database.is_closed() { " (closed)" } else { "" };
-        Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.database.path().to_str())?))
+        let closed = if self.log.database().is_closed() { " (closed)" } else { "" };
+        Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.log.database().path().to_str())?))
     }
 }
 

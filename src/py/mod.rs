@@ -11,6 +11,7 @@ mod error;
 mod iter;
 mod json;
 mod log;
+mod progress;
 mod run;
 
 use pyo3::prelude::*;

@@ -32,7 +32,7 @@ impl LogStore {
     ) -> PyResult<LogEntry> {
         let run = extract_run(run)?;
         let entry = self.check(entry.borrow())?;
-        let stored = py.detach(|| run::upsert(&self.database, &entry, &run, force, durability))?;
+        let stored = py.detach(|| run::upsert(&self.log, &entry, &run, force, durability))?;
         Ok(LogEntry(stored))
     }
 
@@ -67,13 +67,13 @@ impl LogStore {
         let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
         let timestamp = timestamp.map(|timestamp| timestamp.0);
         let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
-        let run = py.detach(|| run::transition(&self.database, &entry, &run_id, &change, durability))?;
+        let run = py.detach(|| run::transition(&self.log, &entry, &run_id, &change, durability))?;
         create_run(py, &run)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
     fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = py.detach(|| run::get_run(&self.database, &run_id))?;
+        let run = py.detach(|| run::get_run(self.log.database(), &run_id))?;
         run.map(|run| create_run(py, &run)).transpose()
     }
 
@@ -84,7 +84,7 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::active_runs(&self.database, workflow.as_deref()))?)
+        list(py, py.detach(|| run::active_runs(self.log.database(), workflow.as_deref()))?)
     }
 
     /// All runs, newest first.
@@ -94,12 +94,12 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::all_runs(&self.database, workflow.as_deref()))?)
+        list(py, py.detach(|| run::all_runs(self.log.database(), workflow.as_deref()))?)
     }
 
     /// What started the run, from its first `started` row; None if that says nothing.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.database, &run_id))? {
+        match py.detach(|| run::trigger_payload(&self.log, &run_id))? {
             None => Ok(None),
             Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
             Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
@@ -114,19 +114,19 @@ impl LogStore {
 
     /// The run's command events, in order: objects with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.database, &run_id))?;
+        let events = py.detach(|| run::events(&self.log, &run_id))?;
         events.iter().map(|event| to_python(py, event)).collect()
     }
 
     /// The run's messages, in order.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.database, &run_id))?;
+        let messages = py.detach(|| run::messages(&self.log, &run_id))?;
         messages.iter().map(|message| create_message(py, message)).collect()
     }
 
     /// How many rounds the run's thread has.
     fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.database, &run_id))?)
+        Ok(py.detach(|| run::round_count(&self.log, &run_id))?)
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
@@ -138,7 +138,7 @@ impl LogStore {
         before: Count,
         limit: Count,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.database, &run_id, before.0, limit.0))?;
+        let rounds = py.detach(|| run::rounds(&self.log, &run_id, before.0, limit.0))?;
         let create = |round: &run::Round| {
             THREAD_ROUND.create(py, (round.round, round.log_id, round.timestamp, create_message(py, &round.message)?))
         };

@@ -2,16 +2,11 @@
 //!
 //! Invariant: the log row and the run's state commit together, or neither does.
 
-mod payload;
 mod status;
 mod store;
 mod thread;
 
-pub use payload::{is_json, stringify};
 pub use status::RunStatus;
 
 pub use store::{Run, RunList, Transition, active_runs, all_runs, get_run, transition, transition_entry, upsert};
 pub use thread::{Round, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload};
-
-/// The source of the rows that belong to a run.
-const SOURCE: &str = "workflow";

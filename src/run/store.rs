@@ -2,12 +2,11 @@
 
 use rusqlite::{Connection, Row};
 
-use super::SOURCE;
 use super::status::RunStatus;
 use crate::db::Database;
 use crate::durable::Durability;
 use crate::error::{Error, Result};
-use crate::log::{self, LogEntry, NewLogEntry};
+use crate::log::{Log, LogEntry, NewLogEntry, SOURCE};
 
 /// A workflow run as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +45,14 @@ const COLUMNS: &str = "run_id, workflow, status, timestamp, exit_code";
 
 /// Appends the checked `entry` and brings the run to the state `run`, both in one transaction.
 pub fn upsert(
-    database: &Database,
+    log: &Log,
     entry: &NewLogEntry<'_>,
     run: &Run,
     force: bool,
     durability: Option<Durability>,
 ) -> Result<LogEntry> {
-    let id = database.write("update a workflow run", durability, |connection| {
-        let current = match find(connection, &run.run_id, database)? {
+    let id = log.write("update a workflow run", durability, |transaction| {
+        let current = match find(transaction.connection(), &run.run_id, log.database())? {
             // A forced update also replaces what cannot be read.
             Some(Err(_)) if force => None,
             Some(found) => Some(found?),
@@ -62,22 +61,22 @@ pub fn upsert(
         if let Some(current) = current.as_ref().filter(|_| !force) {
             check(current, run.status, &[])?;
         }
-        store(connection, run, current.as_ref(), force)?;
-        log::insert(connection, entry)
+        store(transaction.connection(), run, current.as_ref(), force)?;
+        transaction.insert(std::slice::from_ref(entry))
     })?;
     Ok(entry.stored(id))
 }
 
 /// Takes an existing run to another state and logs it, in one transaction; returns the run as it is then.
 pub fn transition(
-    database: &Database,
+    log: &Log,
     entry: &NewLogEntry<'_>,
     run_id: &str,
     change: &Transition<'_>,
     durability: Option<Durability>,
 ) -> Result<Run> {
-    database.write("update a workflow run", durability, |connection| {
-        let Some(current) = find(connection, run_id, database)?.transpose()? else {
+    log.write("update a workflow run", durability, |transaction| {
+        let Some(current) = find(transaction.connection(), run_id, log.database())?.transpose()? else {
             return Err(Error::IllegalTransition {
                 run_id: run_id.to_owned(),
                 from: None,
@@ -93,8 +92,8 @@ pub fn transition(
             exit_code: change.exit_code,
             ..current.clone()
         };
-        let stored = store(connection, &next, Some(&current), false)?;
-        log::insert(connection, entry)?;
+        let stored = store(transaction.connection(), &next, Some(&current), false)?;
+        transaction.insert(std::slice::from_ref(entry))?;
         Ok(stored)
     })
 }
@@ -229,37 +228,36 @@ fn exit_code(next: &Run, current: Option<&Run>, force: bool) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::Config;
-    use crate::log::{Filter, count};
+    use crate::log::{Filter, LogConfig, count};
 
-    fn database() -> (tempfile::TempDir, Database) {
+    fn opened() -> (tempfile::TempDir, Log) {
         let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("logs.db"), Config::default()).unwrap();
-        (directory, database)
+        let log = Log::open(&directory.path().join("logs.db"), LogConfig::default(), &mut |_, _| Ok(())).unwrap();
+        (directory, log)
     }
 
     fn run(status: RunStatus, exit_code: Option<i64>) -> Run {
         Run { run_id: "r".into(), workflow: "w".into(), status, timestamp: 1, exit_code }
     }
 
-    fn put(database: &Database, status: RunStatus, exit_code: Option<i64>, force: bool) -> Result<LogEntry> {
+    fn put(log: &Log, status: RunStatus, exit_code: Option<i64>, force: bool) -> Result<LogEntry> {
         let entry = NewLogEntry { timestamp: Some(1), ..transition_entry("r", status, None, None) };
-        upsert(database, &entry, &run(status, exit_code), force, None)
+        upsert(log, &entry, &run(status, exit_code), force, None)
     }
 
-    fn rows(database: &Database) -> u64 {
-        count(database, &Filter::default()).unwrap()
+    fn rows(log: &Log) -> u64 {
+        count(log, &Filter::default()).unwrap()
     }
 
     #[test]
     fn the_row_and_the_state_change_together_or_not_at_all() {
-        let (_directory, database) = database();
-        put(&database, RunStatus::Started, None, false).unwrap();
-        put(&database, RunStatus::Completed, Some(0), false).unwrap();
-        assert!(matches!(put(&database, RunStatus::Started, None, false), Err(Error::IllegalTransition { .. })));
-        assert_eq!((rows(&database), get_run(&database, "r").unwrap()), (2, Some(run(RunStatus::Completed, Some(0)))));
-        put(&database, RunStatus::Started, None, true).unwrap();
-        assert_eq!((rows(&database), get_run(&database, "r").unwrap()), (3, Some(run(RunStatus::Started, Some(0)))));
+        let (_directory, log) = opened();
+        put(&log, RunStatus::Started, None, false).unwrap();
+        put(&log, RunStatus::Completed, Some(0), false).unwrap();
+        assert!(matches!(put(&log, RunStatus::Started, None, false), Err(Error::IllegalTransition { .. })));
+        assert_eq!((rows(&log), get_run(log.database(), "r").unwrap()), (2, Some(run(RunStatus::Completed, Some(0)))));
+        put(&log, RunStatus::Started, None, true).unwrap();
+        assert_eq!((rows(&log), get_run(log.database(), "r").unwrap()), (3, Some(run(RunStatus::Started, Some(0)))));
     }
 
     #[test]
@@ -281,18 +279,18 @@ mod tests {
 
     #[test]
     fn a_spoiled_run_spoils_no_other() {
-        let (_directory, database) = database();
-        put(&database, RunStatus::Started, None, false).unwrap();
-        database
+        let (_directory, log) = opened();
+        put(&log, RunStatus::Started, None, false).unwrap();
+        log.database()
             .write("test", None, |connection| {
                 Ok(connection.execute_batch("INSERT INTO workflow_runs VALUES ('spoiled', 'w', 'paused', 2, NULL)")?)
             })
             .unwrap();
-        for list in [all_runs(&database, None).unwrap(), active_runs(&database, Some("w")).unwrap()] {
+        for list in [all_runs(log.database(), None).unwrap(), active_runs(log.database(), Some("w")).unwrap()] {
             assert_eq!(list.runs, [run(RunStatus::Started, None)]);
             assert!(list.unreadable.iter().all(|error| error.to_string().contains("spoiled")));
             assert_eq!(list.unreadable.len(), 1);
         }
-        assert!(matches!(get_run(&database, "spoiled"), Err(Error::Corrupt { .. })));
+        assert!(matches!(get_run(log.database(), "spoiled"), Err(Error::Corrupt { .. })));
     }
 }

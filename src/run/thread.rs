@@ -1,18 +1,10 @@
 //! The thread of a run: what a daemon reads to recover it, and what a person reads to follow it.
 
-use rusqlite::Connection;
 use serde_json::value::RawValue;
 
-use super::SOURCE;
-use super::payload::{self, Object, Payload};
-use crate::db::Database;
 use crate::error::Result;
-use crate::log::{Filter, LogEntry, each_row};
-
-/// Rows of a message.
-const MESSAGE: &str = "thread_workflow_message";
-/// Rows of a command event.
-const EVENT: &str = "thread_command_event";
+use crate::log::payload::{self, Object, Payload};
+use crate::log::{EVENT, Filter, Log, LogEntry, MESSAGE, SOURCE, query};
 
 /// A message. Texts and values are JSON as it is written, so that nothing in them is lost.
 #[derive(Clone, Debug)]
@@ -57,62 +49,43 @@ pub enum Trigger {
 }
 
 /// The run's messages, in order.
-pub fn messages(database: &Database, run_id: &str) -> Result<Vec<ThreadMessage>> {
-    collect(database, run_id, MESSAGE, |text| match payload::parse(text) {
+pub fn messages(log: &Log, run_id: &str) -> Result<Vec<ThreadMessage>> {
+    collect(log, run_id, MESSAGE, |text| match payload::parse(text) {
         Some(Payload::Object(object)) => message(&object),
         _ => None,
     })
 }
 
 /// The run's command events, in order, each as the JSON object that it is.
-pub fn events(database: &Database, run_id: &str) -> Result<Vec<Box<RawValue>>> {
-    collect(database, run_id, EVENT, |text| match payload::parse(text) {
+pub fn events(log: &Log, run_id: &str) -> Result<Vec<Box<RawValue>>> {
+    collect(log, run_id, EVENT, |text| match payload::parse(text) {
         Some(Payload::Object(object)) if payload::is_string(object.kind) => raw(text),
         _ => None,
     })
 }
 
 /// How many rounds the run's thread has.
-pub fn round_count(database: &Database, run_id: &str) -> Result<u64> {
-    let mut count = 0;
-    database.read("count rounds", |connection| each_round(connection, run_id, |_, _| count += 1))?;
-    Ok(count)
+pub fn round_count(log: &Log, run_id: &str) -> Result<u64> {
+    log.read("count rounds", |snapshot| snapshot.round_count(run_id))
 }
 
 /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers. One that is no message
 /// takes a number but is not returned.
-pub fn rounds(database: &Database, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
-    let mut number = 0;
-    let mut counted = Vec::new();
-    database.read("read rounds", |connection| {
-        each_round(connection, run_id, |entry, payload| {
-            number += 1;
-            if before == 0 || number < before {
-                let message = match payload {
-                    Payload::Object(object) => message(&object).or_else(|| event_message(&object, entry)),
-                    Payload::Other => None,
-                };
-                counted.push(message.map(|message| Round {
-                    round: number,
-                    log_id: entry.id,
-                    timestamp: entry.timestamp,
-                    message,
-                }));
-            }
-        })
-    })?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(counted.into_iter().rev().take(limit).flatten().collect())
+pub fn rounds(log: &Log, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
+    let rows = log.read("read rounds", |snapshot| snapshot.round_rows(run_id, before, limit))?;
+    Ok(rows.into_iter().filter_map(|row| round(row.number, &row.entry)).collect())
+}
+
+fn round(round: u64, entry: &LogEntry) -> Option<Round> {
+    let Some(Payload::Object(object)) = entry.payload.as_deref().and_then(payload::parse) else { return None };
+    let message = message(&object).or_else(|| event_message(&object, entry))?;
+    Some(Round { round, log_id: entry.id, timestamp: entry.timestamp, message })
 }
 
 /// What started the run, from its first `started` row.
-pub fn trigger_payload(database: &Database, run_id: &str) -> Result<Option<Trigger>> {
+pub fn trigger_payload(log: &Log, run_id: &str) -> Result<Option<Trigger>> {
     let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
-    let first = database.read("read a trigger", |connection| {
-        let mut first = None;
-        each_row(connection, &filter, |entry| first = Some(entry))?;
-        Ok(first)
-    })?;
+    let first = query(log, &filter)?.pop();
     let Some(text) = first.and_then(|entry| entry.payload) else { return Ok(None) };
     let Some(Payload::Object(object)) = payload::parse(&text) else { return Ok(None) };
     if let Some(prompt) = prompt(&object) {
@@ -167,27 +140,11 @@ fn event_message(object: &Object<'_>, entry: &LogEntry) -> Option<ThreadMessage>
     })
 }
 
-/// Calls `round` for each row that counts as a round of the run: JSON, and no start of a thread.
-fn each_round(connection: &Connection, run_id: &str, mut round: impl FnMut(&LogEntry, Payload<'_>)) -> Result<()> {
-    let filter = Filter { ref_id: Some(run_id.to_owned()), source: Some(SOURCE.to_owned()), ..Filter::default() };
-    each_row(connection, &filter, |entry| {
-        if entry.kind != MESSAGE && entry.kind != EVENT {
-            return;
-        }
-        match entry.payload.as_deref().and_then(payload::parse) {
-            None => {}
-            Some(Payload::Object(object))
-                if payload::is_text(object.kind, "thread_start") || payload::is_text(object.role, "__start__") => {}
-            Some(payload) => round(&entry, payload),
-        }
-    })
-}
-
-fn collect<T>(database: &Database, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+fn collect<T>(log: &Log, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
     let filter = of_run(run_id, kind);
-    database.read("read a thread", |connection| {
+    log.read("read a thread", |snapshot| {
         let mut found = Vec::new();
-        each_row(connection, &filter, |entry| found.extend(entry.payload.as_deref().and_then(&pick)))?;
+        snapshot.search(&filter, |entry| found.extend(entry.payload.as_deref().and_then(&pick)))?;
         Ok(found)
     })
 }

@@ -16,7 +16,7 @@ use serde_json::{Serializer, Value};
 const MAX_DEPTH: usize = 1_000;
 
 /// A payload that is JSON.
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     /// An object; boxed, because it is much larger than the rest.
     Object(Box<Object<'a>>),
     /// Anything else.
@@ -25,20 +25,20 @@ pub(super) enum Payload<'a> {
 
 /// The members of an object that matter here, each as it is written.
 #[derive(Default)]
-pub(super) struct Object<'a> {
-    pub(super) role: Option<&'a RawValue>,
-    pub(super) content: Option<&'a RawValue>,
-    pub(super) meta: Option<&'a RawValue>,
-    pub(super) kind: Option<&'a RawValue>,
-    pub(super) timestamp: Option<&'a RawValue>,
-    pub(super) prompt: Option<&'a RawValue>,
-    pub(super) max_rounds: Option<&'a RawValue>,
-    pub(super) dry_run: Option<&'a RawValue>,
-    pub(super) trigger_payload: Option<&'a RawValue>,
+pub(crate) struct Object<'a> {
+    pub(crate) role: Option<&'a RawValue>,
+    pub(crate) content: Option<&'a RawValue>,
+    pub(crate) meta: Option<&'a RawValue>,
+    pub(crate) kind: Option<&'a RawValue>,
+    pub(crate) timestamp: Option<&'a RawValue>,
+    pub(crate) prompt: Option<&'a RawValue>,
+    pub(crate) max_rounds: Option<&'a RawValue>,
+    pub(crate) dry_run: Option<&'a RawValue>,
+    pub(crate) trigger_payload: Option<&'a RawValue>,
 }
 
 /// Reads a payload; None if it is not JSON.
-pub(super) fn parse(text: &str) -> Option<Payload<'_>> {
+pub(crate) fn parse(text: &str) -> Option<Payload<'_>> {
     let is_object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let payload = if is_object {
         Payload::Object(Box::new(serde_json::from_str(text).ok()?))
@@ -49,42 +49,37 @@ pub(super) fn parse(text: &str) -> Option<Payload<'_>> {
     (!is_too_deep(text)).then_some(payload)
 }
 
-/// Whether `text` is JSON as this module reads it.
-pub fn is_json(text: &str) -> bool {
-    parse(text).is_some()
-}
-
 /// Whether a raw value is a string.
-pub(super) fn is_string(value: Option<&RawValue>) -> bool {
+pub(crate) fn is_string(value: Option<&RawValue>) -> bool {
     value.is_some_and(|value| value.get().starts_with('"'))
 }
 
 /// Whether a raw value is a number.
-pub(super) fn is_number(value: Option<&RawValue>) -> bool {
+pub(crate) fn is_number(value: Option<&RawValue>) -> bool {
     value.is_some_and(|value| value.get().starts_with(|first: char| first == '-' || first.is_ascii_digit()))
 }
 
 /// Whether a raw value is the string `wanted`.
-pub(super) fn is_text(value: Option<&RawValue>, wanted: &str) -> bool {
+pub(crate) fn is_text(value: Option<&RawValue>, wanted: &str) -> bool {
     let Some(value) = value.filter(|value| value.get().starts_with('"')) else { return false };
     // A string with a lone surrogate does not parse, and is none of the words that are looked for.
     serde_json::from_str::<Cow<'_, str>>(value.get()).is_ok_and(|text| text == wanted)
 }
 
 /// A raw value as a raw object.
-pub(super) fn as_object(value: Option<&RawValue>) -> Option<Object<'_>> {
+pub(crate) fn as_object(value: Option<&RawValue>) -> Option<Object<'_>> {
     serde_json::from_str(value.filter(|value| value.get().starts_with('{'))?.get()).ok()
 }
 
 /// A raw number in whole milliseconds, rounded towards zero; 0 for anything else.
-pub(super) fn milliseconds(value: Option<&RawValue>) -> i64 {
+pub(crate) fn milliseconds(value: Option<&RawValue>) -> i64 {
     let Some(value) = value.filter(|value| is_number(Some(value))) else { return 0 };
     value.get().parse::<i64>().unwrap_or_else(|_| value.get().parse::<f64>().unwrap_or(0.0) as i64)
 }
 
 /// The text that `JSON.stringify(JSON.parse(text))` gives, except that integers stay exact and the keys in their order.
 /// What cannot be read as values (a lone surrogate, a number beyond any range) comes back as it is.
-pub fn stringify(text: &str) -> String {
+pub(crate) fn stringify(text: &str) -> String {
     let mut written = Vec::with_capacity(text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     deserializer.disable_recursion_limit(); // What gets here is nested at most MAX_DEPTH deep.
@@ -223,6 +218,10 @@ fn is_too_deep(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_json(text: &str) -> bool {
+        parse(text).is_some()
+    }
 
     fn object(text: &str) -> Box<Object<'_>> {
         match parse(text) {

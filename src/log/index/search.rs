@@ -1,0 +1,370 @@
+//! From a filter to the rows: which rows the index proposes, and checking them.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use roaring::RoaringBitmap;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, Statement};
+
+use super::codec::{decode, ids};
+use super::recent::Recent;
+use super::sealed_end;
+use crate::error::Result;
+use crate::log::entry::{COLUMNS, LogEntry};
+use crate::log::filter::Filter;
+
+/// Ids that one statement looks up.
+const CHUNK_IDS: usize = 256;
+
+/// Rows that a span of ids may hold besides those proposed, as a multiple, before they are looked up one by one.
+const SPARSE: u64 = 6;
+
+/// Calls `visit` with every row that matches, in the filter's order, in the caller's transaction.
+pub(crate) fn search(
+    connection: &Connection,
+    recent: &Recent,
+    filter: &Filter,
+    mut visit: impl FnMut(LogEntry),
+) -> Result<()> {
+    let mut check = Check::prepare(connection, filter, COLUMNS)?;
+    each_candidate(connection, recent, filter, &mut |candidate| {
+        check.run(candidate, &mut |row| {
+            visit(LogEntry::from_row(row)?);
+            Ok(())
+        })
+    })
+}
+
+/// How many rows match.
+pub(crate) fn count(connection: &Connection, recent: &Recent, filter: &Filter) -> Result<u64> {
+    let mut found = 0;
+    let mut check = Check::prepare(connection, filter, "1")?;
+    each_candidate(connection, recent, filter, &mut |candidate| {
+        check.run(candidate, &mut |_| {
+            found += 1;
+            Ok(())
+        })
+    })?;
+    Ok(found)
+}
+
+/// Rows that may match, all in the filter's order.
+enum Candidate {
+    /// Every row from the one id to the other.
+    Span(i64, i64),
+    /// These rows.
+    Ids(Vec<i64>),
+}
+
+type Propose<'a> = dyn FnMut(Candidate) -> Result<ControlFlow<()>> + 'a;
+
+/// Proposes every row that can match, in the filter's order, until it is told to stop.
+fn each_candidate(connection: &Connection, recent: &Recent, filter: &Filter, propose: &mut Propose<'_>) -> Result<()> {
+    if filter.limit == Some(0) || filter.since > Some(filter.until.unwrap_or(i64::MAX)) {
+        return Ok(());
+    }
+    let end = sealed_end(connection)?;
+    let mut steps = [Part::Sealed, Part::Tail];
+    if filter.descending {
+        steps.reverse();
+    }
+    for part in steps {
+        let flow = match part {
+            Part::Sealed => sealed(connection, filter, end, propose)?,
+            Part::Tail => tail(connection, recent, filter, end, propose)?,
+        };
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Sealed,
+    Tail,
+}
+
+fn tail(
+    connection: &Connection,
+    recent: &Recent,
+    filter: &Filter,
+    sealed_end: i64,
+    propose: &mut Propose<'_>,
+) -> Result<ControlFlow<()>> {
+    let first = sealed_end.saturating_add(1).max(filter.first_id());
+    let last = filter.last_id();
+    if first > last {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let known = match &filter.ref_id {
+        Some(ref_id) => recent.ids(connection, sealed_end, ref_id)?,
+        None => None,
+    };
+    match known {
+        Some(mut ids) => {
+            ids.retain(|id| (first..=last).contains(id));
+            propose_ids(ids, filter.descending, propose)
+        }
+        None => propose(Candidate::Span(first, last)),
+    }
+}
+
+/// Where rows may be in a segment.
+struct Place {
+    first_id: i64,
+    last_id: i64,
+    /// None: anywhere.
+    set: Option<RoaringBitmap>,
+}
+
+fn sealed(
+    connection: &Connection,
+    filter: &Filter,
+    sealed_end: i64,
+    propose: &mut Propose<'_>,
+) -> Result<ControlFlow<()>> {
+    if filter.first_id() > sealed_end {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let mut spans = Spans { filter, open: None, propose };
+    let flow = each_place(connection, filter, &mut |place| spans.take(place))?;
+    if flow.is_break() { Ok(flow) } else { spans.finish() }
+}
+
+/// Calls `visit` with the places in the segments that can hold a match, in the filter's order.
+fn each_place(
+    connection: &Connection,
+    filter: &Filter,
+    visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let order = if filter.descending { "DESC" } else { "ASC" };
+    let bounds =
+        (filter.first_id(), filter.last_id(), filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX));
+    // The segment in which the first id falls, or the first one.
+    let from = connection
+        .prepare_cached("SELECT coalesce(max(first_id), ?1) FROM log_segments WHERE first_id <= ?1")?
+        .query_row([bounds.0], |row| row.get::<_, i64>(0))?;
+    let zone = "first_id >= ?1 AND first_id <= ?2 AND last_id >= ?3 AND max_timestamp >= ?4 AND min_timestamp <= ?5";
+    let (sql, terms): (String, Vec<&str>) = match (&filter.ref_id, &filter.source, &filter.kind) {
+        (Some(ref_id), _, _) => (
+            format!(
+                "SELECT first_id, last_id, ids FROM log_postings CROSS JOIN log_segments ON first_id = segment
+                 WHERE ref_id = ?6 AND segment >= ?1 AND segment <= ?2 AND {zone} ORDER BY segment {order}"
+            ),
+            vec![ref_id],
+        ),
+        (None, Some(source), Some(kind)) => (
+            format!(
+                "SELECT first_id, last_id, ids FROM log_kinds CROSS JOIN log_segments ON first_id = segment
+                 WHERE source = ?6 AND type = ?7 AND segment >= ?1 AND segment <= ?2 AND {zone} ORDER BY segment {order}"
+            ),
+            vec![source, kind],
+        ),
+        (None, Some(term), None) | (None, None, Some(term)) => {
+            let column = if filter.source.is_some() { "source" } else { "type" };
+            let merged = merge_kinds(connection, column, term, (from, bounds.1))?;
+            return each_merged(connection, filter, merged, visit);
+        }
+        (None, None, None) => {
+            (format!("SELECT first_id, last_id, NULL FROM log_segments WHERE {zone} ORDER BY first_id {order}"), vec![])
+        }
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    for (position, bound) in [from, bounds.1, bounds.0, bounds.2, bounds.3].into_iter().enumerate() {
+        statement.raw_bind_parameter(position + 1, bound)?;
+    }
+    for (position, term) in terms.into_iter().enumerate() {
+        statement.raw_bind_parameter(position + 6, term)?;
+    }
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let set = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
+        if visit(Place { first_id: row.get(0)?, last_id: row.get(1)?, set })?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// For a source without a type or a type without a source: where any of its pairs occurs, by segment.
+fn merge_kinds(
+    connection: &Connection,
+    column: &str,
+    term: &str,
+    segments: (i64, i64),
+) -> Result<BTreeMap<i64, Option<RoaringBitmap>>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT segment, ids FROM log_kinds WHERE {column} = ?1 AND segment >= ?2 AND segment <= ?3"
+    ))?;
+    let mut rows = statement.query((term, segments.0, segments.1))?;
+    let mut merged: BTreeMap<i64, Option<RoaringBitmap>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let set = row.get_ref(1)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
+        merged
+            .entry(row.get(0)?)
+            .and_modify(|known| {
+                *known = match (known.take(), &set) {
+                    (Some(known), Some(set)) => Some(known | set),
+                    _ => None,
+                };
+            })
+            .or_insert(set);
+    }
+    Ok(merged)
+}
+
+fn each_merged(
+    connection: &Connection,
+    filter: &Filter,
+    merged: BTreeMap<i64, Option<RoaringBitmap>>,
+    visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT last_id FROM log_segments WHERE first_id = ?1 AND max_timestamp >= ?2 AND min_timestamp <= ?3",
+    )?;
+    let mut visit_one = |(first_id, set): (i64, Option<RoaringBitmap>)| -> Result<ControlFlow<()>> {
+        let mut rows =
+            statement.query((first_id, filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX)))?;
+        match rows.next()? {
+            Some(row) => visit(Place { first_id, last_id: row.get(0)?, set }),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    };
+    let mut ascending;
+    let mut descending;
+    let places: &mut dyn Iterator<Item = _> = if filter.descending {
+        descending = merged.into_iter().rev();
+        &mut descending
+    } else {
+        ascending = merged.into_iter();
+        &mut ascending
+    };
+    for place in places {
+        if visit_one(place)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Turns places into candidates: neighbouring whole segments become one span.
+struct Spans<'a, 'b> {
+    filter: &'a Filter,
+    open: Option<(i64, i64)>,
+    propose: &'a mut Propose<'b>,
+}
+
+impl Spans<'_, '_> {
+    fn take(&mut self, place: Place) -> Result<ControlFlow<()>> {
+        let (first, last) = (place.first_id.max(self.filter.first_id()), place.last_id.min(self.filter.last_id()));
+        let Some(set) = place.set else {
+            self.open = match self.open {
+                Some((open_first, open_last)) if !self.filter.descending && first - open_last == 1 => {
+                    Some((open_first, last))
+                }
+                Some((open_first, open_last)) if self.filter.descending && open_first - last == 1 => {
+                    Some((first, open_last))
+                }
+                open => {
+                    self.open = Some((first, last));
+                    return match open {
+                        Some((first, last)) => (self.propose)(Candidate::Span(first, last)),
+                        None => Ok(ControlFlow::Continue(())),
+                    };
+                }
+            };
+            return Ok(ControlFlow::Continue(()));
+        };
+        if let Some((first, last)) = self.open.take()
+            && (self.propose)(Candidate::Span(first, last))?.is_break()
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        let ids = ids(place.first_id, &set).filter(|id| (first..=last).contains(id)).collect();
+        propose_ids(ids, self.filter.descending, self.propose)
+    }
+
+    fn finish(self) -> Result<ControlFlow<()>> {
+        match self.open {
+            Some((first, last)) => (self.propose)(Candidate::Span(first, last)),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+}
+
+/// Proposes ascending ids, as a span where they are dense.
+fn propose_ids(mut ids: Vec<i64>, descending: bool, propose: &mut Propose<'_>) -> Result<ControlFlow<()>> {
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(ControlFlow::Continue(())) };
+    if last.abs_diff(*first) / SPARSE <= ids.len() as u64 {
+        return propose(Candidate::Span(*first, *last));
+    }
+    if descending {
+        ids.reverse();
+    }
+    propose(Candidate::Ids(ids))
+}
+
+/// Looks candidates up and checks them against the whole filter, until the limit is reached.
+struct Check<'a> {
+    span: Statement<'a>,
+    ids: Statement<'a>,
+    left: u64,
+}
+
+impl<'a> Check<'a> {
+    fn prepare(connection: &'a Connection, filter: &Filter, columns: &str) -> Result<Self> {
+        let conditions = filter.conditions(3);
+        let order = if filter.descending { " DESC" } else { "" };
+        let mut span = connection.prepare(&format!(
+            "SELECT {columns} FROM logs WHERE id BETWEEN ?1 AND ?2{} ORDER BY id{order}",
+            conditions.sql
+        ))?;
+        let mut ids = connection.prepare(&format!(
+            "SELECT {columns} FROM rarray(?1) AS wanted CROSS JOIN logs ON logs.id = wanted.value WHERE true{}",
+            conditions.sql
+        ))?;
+        conditions.bind(&mut span)?;
+        conditions.bind(&mut ids)?;
+        Ok(Self { span, ids, left: filter.limit.unwrap_or(u64::MAX) })
+    }
+
+    fn run(&mut self, candidate: Candidate, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<ControlFlow<()>> {
+        match candidate {
+            Candidate::Span(first, last) => {
+                self.span.raw_bind_parameter(1, first)?;
+                self.span.raw_bind_parameter(2, last)?;
+                step(&mut self.span, &mut self.left, visit)
+            }
+            Candidate::Ids(ids) => {
+                for chunk in ids.chunks(CHUNK_IDS) {
+                    let wanted: Rc<Vec<Value>> = Rc::new(chunk.iter().map(|id| Value::Integer(*id)).collect());
+                    self.ids.raw_bind_parameter(1, wanted)?;
+                    if step(&mut self.ids, &mut self.left, visit)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+}
+
+fn step(
+    statement: &mut Statement<'_>,
+    left: &mut u64,
+    visit: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+) -> Result<ControlFlow<()>> {
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        visit(row)?;
+        *left -= 1;
+        if *left == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}

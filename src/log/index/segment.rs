@@ -1,0 +1,174 @@
+//! Gathering rows, and sealing them.
+
+use std::collections::HashMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::codec::encode;
+use super::rounds::is_round;
+use crate::error::Result;
+
+/// A (source, type) pair in at least one of so many rows is not located within the segment: checking all of its rows
+/// costs less than storing where they are.
+const COMMON: u64 = 16;
+
+/// A row as the index sees it. What is not text counts as NULL: no filter finds it.
+pub(crate) struct IndexedRow<'a> {
+    pub(crate) id: i64,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) ref_id: Option<&'a str>,
+    pub(crate) payload: Option<&'a str>,
+    /// Between these two; they differ only for what is no integer.
+    pub(crate) timestamps: (i64, i64),
+}
+
+impl<'a> IndexedRow<'a> {
+    /// From a statement over the columns of [`crate::log::LogEntry`]. Never an error, whatever another program stored.
+    pub(super) fn read(row: &'a Row<'_>) -> Result<Self> {
+        let text = |column: usize| -> Result<Option<&'a str>> {
+            Ok(match row.get_ref(column)? {
+                ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
+                _ => None,
+            })
+        };
+        let timestamps = match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) => (timestamp, timestamp),
+            ValueRef::Real(timestamp) => (timestamp.floor() as i64, timestamp.ceil() as i64),
+            _ => (i64::MIN, i64::MAX),
+        };
+        Ok(Self { id: row.get(0)?, source: text(1)?, kind: text(2)?, ref_id: text(3)?, payload: text(4)?, timestamps })
+    }
+}
+
+/// Rows that will become a segment.
+#[derive(Default)]
+pub(super) struct Gathered {
+    first_id: i64,
+    last_id: i64,
+    row_count: u64,
+    timestamps: (i64, i64),
+    checksum: Xxh3,
+    refs: HashMap<Box<str>, Occurrences>,
+    kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
+}
+
+#[derive(Default)]
+struct Occurrences {
+    ids: Vec<u32>,
+    rounds: Vec<u32>,
+}
+
+impl Gathered {
+    pub(super) fn row_count(&self) -> u64 {
+        self.row_count
+    }
+
+    /// Whether a row with this id can join: offsets have 32 bits.
+    pub(super) fn can_take(&self, id: i64) -> bool {
+        self.row_count == 0 || id.checked_sub(self.first_id).is_some_and(|offset| u32::try_from(offset).is_ok())
+    }
+
+    /// Takes in a row; its id is above all others.
+    pub(super) fn add(&mut self, row: &IndexedRow<'_>) {
+        if self.row_count == 0 {
+            self.first_id = row.id;
+            self.timestamps = row.timestamps;
+        }
+        let offset = u32::try_from(row.id - self.first_id).unwrap_or(u32::MAX);
+        self.last_id = row.id;
+        self.row_count += 1;
+        self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
+        self.hash(row);
+        if let (Some(source), Some(kind)) = (row.source, row.kind) {
+            entry(entry(&mut self.kinds, source), kind).push(offset);
+        }
+        if let Some(ref_id) = row.ref_id {
+            let occurrences = entry(&mut self.refs, ref_id);
+            occurrences.ids.push(offset);
+            if is_round(row.source, row.kind, row.payload) {
+                occurrences.rounds.push(offset);
+            }
+        }
+    }
+
+    /// Writes the segment in the caller's transaction, and begins the next.
+    pub(super) fn seal(&mut self, connection: &Connection) -> Result<()> {
+        let gathered = std::mem::take(self);
+        if gathered.row_count == 0 {
+            return Ok(());
+        }
+        gathered.write_segment(connection)?;
+        gathered.write_kinds(connection)?;
+        gathered.write_postings(connection)
+    }
+
+    fn write_segment(&self, connection: &Connection) -> Result<()> {
+        let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let checksum = self.checksum.digest().cast_signed();
+        let (min, max) = self.timestamps;
+        statement.execute((self.first_id, self.last_id, self.row_count, min, max, checksum))?;
+        Ok(())
+    }
+
+    fn write_kinds(&self, connection: &Connection) -> Result<()> {
+        let mut statement = connection.prepare_cached("INSERT INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
+        for (source, kinds) in &self.kinds {
+            for (kind, offsets) in kinds {
+                let is_common = offsets.len() as u64 * COMMON >= self.row_count;
+                let ids = if is_common { None } else { Some(encode(offsets)) };
+                statement.execute((source, kind, self.first_id, ids))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_postings(&self, connection: &Connection) -> Result<()> {
+        let mut earlier = connection.prepare_cached(
+            "SELECT rounds_before + round_count FROM log_postings
+             WHERE ref_id = ?1 AND round_count > 0 ORDER BY segment DESC LIMIT 1",
+        )?;
+        let mut insert = connection.prepare_cached("INSERT INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        // In the order of the table, so that neighbours share pages.
+        let mut refs: Vec<_> = self.refs.iter().collect();
+        refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
+        for (ref_id, occurrences) in refs {
+            let round_count = occurrences.rounds.len();
+            let (rounds_before, rounds) = if round_count == 0 {
+                (0, None)
+            } else {
+                let before = earlier.query_row([ref_id], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0);
+                // The same set, most of the time.
+                let rounds = (occurrences.rounds != occurrences.ids).then(|| encode(&occurrences.rounds));
+                (before, rounds)
+            };
+            insert.execute((ref_id, self.first_id, encode(&occurrences.ids), round_count, rounds_before, rounds))?;
+        }
+        Ok(())
+    }
+
+    /// The checksum covers ids, timestamps and texts, each text with its length, so that no two contents agree.
+    fn hash(&mut self, row: &IndexedRow<'_>) {
+        self.checksum.update(&row.id.to_le_bytes());
+        self.checksum.update(&row.timestamps.0.to_le_bytes());
+        for text in [row.source, row.kind, row.ref_id, row.payload] {
+            match text {
+                Some(text) => {
+                    self.checksum.update(&(text.len() as u64).to_le_bytes());
+                    self.checksum.update(text.as_bytes());
+                }
+                None => self.checksum.update(&u64::MAX.to_le_bytes()),
+            }
+        }
+    }
+}
+
+/// The value under `key`, without allocating a key that is there.
+fn entry<'a, V: Default>(map: &'a mut HashMap<Box<str>, V>, key: &str) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.into(), V::default());
+    }
+    map.entry(key.into()).or_default()
+}

@@ -1,0 +1,162 @@
+//! The log: a database whose write transactions keep the index, and whose reads go through it.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::entry::{LogEntry, NewLogEntry};
+use super::filter::Filter;
+use super::index::{self, DEFAULT_SEGMENT_ROWS, Recent, Sealer};
+use crate::db::{Config, Database};
+use crate::durable::Durability;
+use crate::error::Result;
+
+/// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
+/// where it was, others can write in between, and the write-ahead log stays small.
+const CATCH_UP_SEGMENTS: u64 = 32;
+
+/// How a log is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogConfig {
+    /// The database.
+    pub database: Config,
+    /// Rows of a segment of the index; None: the default.
+    pub segment_rows: Option<u64>,
+}
+
+/// An open log, shared between threads.
+pub struct Log {
+    database: Database,
+    sealer: Mutex<Sealer>,
+    recent: Recent,
+}
+
+/// Called with (rows indexed, rows to index) while an older database is brought up to date; an error stops it between
+/// two steps, and the next opening goes on.
+pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
+
+impl Log {
+    /// Opens the log at `path`, or creates it. A database without an index, such as the predecessor's, gets it now.
+    pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
+        let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
+        let database = Database::open(path, config.database)?;
+        let log = Self { database, sealer: Mutex::new(Sealer::new(segment_rows)), recent: Recent::default() };
+        if !config.database.read_only {
+            log.catch_up(segment_rows, progress)?;
+        }
+        Ok(log)
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs `body` in one read transaction: it sees one state of the log.
+    pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        self.database.read(operation, |connection| body(&Snapshot { connection, recent: &self.recent }))
+    }
+
+    /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
+    pub fn write<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let outcome = self.database.write(operation, durability, |connection| {
+            // Only the holder of the write transaction takes this lock, so that it is free.
+            let mut sealer = self.sealer();
+            sealer.begin(connection)?;
+            body(&mut Transaction { connection, sealer: &mut sealer })
+        });
+        if outcome.is_err() {
+            self.sealer().forget();
+        }
+        outcome
+    }
+
+    fn sealer(&self) -> MutexGuard<'_, Sealer> {
+        self.sealer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seals the segments of a tail that is longer than one.
+    fn catch_up(&self, segment_rows: u64, progress: &mut Progress<'_>) -> Result<()> {
+        let (is_due, total) = self.read("look at the index", |snapshot| snapshot.unsealed(segment_rows))?;
+        if !is_due {
+            return Ok(());
+        }
+        let mut done = 0;
+        progress(done, total)?;
+        loop {
+            let more = self.write("index the log", Some(Durability::Normal), |transaction| {
+                transaction.sealer.catch_up(transaction.connection, CATCH_UP_SEGMENTS)
+            })?;
+            done = if more { total.min(done + CATCH_UP_SEGMENTS * segment_rows) } else { total };
+            progress(done, total)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// One state of the log.
+pub struct Snapshot<'a> {
+    connection: &'a Connection,
+    recent: &'a Recent,
+}
+
+impl Snapshot<'_> {
+    /// Calls `visit` with every row that matches, in the filter's order.
+    pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
+        index::search(self.connection, self.recent, filter, visit)
+    }
+
+    /// How many rows match.
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        index::count(self.connection, self.recent, filter)
+    }
+
+    /// How many rounds the run has.
+    pub(crate) fn round_count(&self, run_id: &str) -> Result<u64> {
+        index::round_count(self.connection, self.recent, run_id)
+    }
+
+    /// The rows of the run's rounds numbered below `before` (0: any), from the `limit` highest numbers, newest first.
+    pub(crate) fn round_rows(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<index::RoundRow>> {
+        index::round_rows(self.connection, self.recent, run_id, before, limit)
+    }
+
+    /// Whether so many rows are not sealed yet; and about how many there are.
+    fn unsealed(&self, segment_rows: u64) -> Result<(bool, u64)> {
+        index::unsealed(self.connection, segment_rows)
+    }
+}
+
+/// A write transaction under way.
+pub struct Transaction<'a> {
+    connection: &'a Connection,
+    sealer: &'a mut Sealer,
+}
+
+impl Transaction<'_> {
+    /// The connection, for the tables besides the log, and for deleting rows.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// Inserts checked rows; returns the last id. Those of one call are consecutive.
+    pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
+        self.sealer.load(self.connection)?;
+        super::append::insert(self.connection, entries, |id, entry| {
+            self.sealer.add(self.connection, &entry.indexed(id))
+        })
+    }
+
+    /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.
+    pub(crate) fn seal(&mut self) -> Result<()> {
+        self.sealer.seal_all(self.connection)
+    }
+}

@@ -1,0 +1,44 @@
+//! Progress of long work, told to a Python function.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
+/// stops long work between two steps.
+pub(super) struct Report {
+    progress: Option<Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Report {
+    /// To `progress`, which must be callable, if there is one.
+    pub(super) fn to(progress: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
+        if let Some(progress) = progress.as_ref().filter(|progress| !progress.is_callable()) {
+            let found = progress.get_type().name()?.to_string();
+            return Err(PyTypeError::new_err(format!("progress is a function of (done, total), not {found:?}")));
+        }
+        Ok(Self { progress: progress.map(Bound::unbind), raised: None })
+    }
+
+    /// One step; an error asks the work to stop.
+    pub(super) fn step(&mut self, done: u64, total: u64) -> Result<()> {
+        let outcome = Python::attach(|py| {
+            py.check_signals()?;
+            self.progress.as_ref().map(|progress| progress.call1(py, (done, total))).transpose()
+        });
+        outcome.map(drop).map_err(|error| {
+            self.raised = Some(error);
+            Error::Cancelled
+        })
+    }
+
+    /// The outcome of the work, or what the function raised to stop it.
+    pub(super) fn settle<T>(self, outcome: Result<T>) -> PyResult<T> {
+        match (outcome, self.raised) {
+            (Err(Error::Cancelled), Some(raised)) => Err(raised),
+            (outcome, _) => Ok(outcome?),
+        }
+    }
+}
