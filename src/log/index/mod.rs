@@ -1,14 +1,17 @@
 //! The segment index: how rows are found without a B-tree index that every append would have to keep.
 //!
 //! Rows are appended to `logs` alone. Each time a segment's worth has gathered, the transaction that crosses the line
-//! *seals* them: it writes where which reference and which (source, type) pair occurs. What is not sealed yet is the
-//! *tail*, which is scanned. `docs/format.md` describes the bytes, `docs/architecture.md` why it is fast.
+//! *seals* them: it writes which (source, type) pairs and which times occur in the segment, and, as one blob, where which
+//! reference occurs. Each time a group of segments has gathered, it *merges* their blobs into one row a reference. What
+//! is not sealed yet is the *tail*, which is scanned. `docs/format.md` describes the bytes, `docs/architecture.md` why it
+//! is fast.
 //!
 //! Invariants: `logs` is the truth. The index only proposes rows, and every proposed row is checked against the whole
 //! filter; it may propose too much, never too little. The one exception: the round postings number the rounds of a run,
 //! computed once, from the row itself, when it is sealed.
 
 mod codec;
+mod merge;
 mod plan;
 mod recent;
 mod rounds;
@@ -33,21 +36,25 @@ CREATE TABLE IF NOT EXISTS log_segments (
   max_timestamp INTEGER NOT NULL,
   checksum      INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS log_postings (
-  ref_id        TEXT NOT NULL,
-  segment       INTEGER NOT NULL,
-  ids           BLOB NOT NULL,
-  round_count   INTEGER NOT NULL,
-  rounds_before INTEGER NOT NULL,
-  rounds        BLOB,
-  PRIMARY KEY (ref_id, segment)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log_kinds (
   source        TEXT NOT NULL,
   type          TEXT NOT NULL,
   segment       INTEGER NOT NULL,
   ids           BLOB,
   PRIMARY KEY (source, type, segment)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log_fresh (
+  segment       INTEGER PRIMARY KEY,
+  postings      BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS log_postings (
+  ref_id        TEXT NOT NULL,
+  first_id      INTEGER NOT NULL,
+  ids           BLOB NOT NULL,
+  round_count   INTEGER NOT NULL,
+  rounds_before INTEGER NOT NULL,
+  rounds        BLOB,
+  PRIMARY KEY (ref_id, first_id)
 ) WITHOUT ROWID;
 ";
 
@@ -90,4 +97,13 @@ fn sealed_end(connection: &rusqlite::Connection) -> crate::Result<i64> {
     let mut statement = connection.prepare_cached("SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1")?;
     let mut rows = statement.query([])?;
     Ok(rows.next()?.map_or(Ok(i64::MIN), |row| row.get(0))?)
+}
+
+/// The last id whose reference is in the merged postings; below any if none is.
+fn merged_end(connection: &rusqlite::Connection) -> crate::Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT min(segment) FROM log_fresh")?;
+    match statement.query_row([], |row| row.get::<_, Option<i64>>(0))? {
+        Some(first) => Ok(first - 1),
+        None => sealed_end(connection),
+    }
 }

@@ -1,13 +1,13 @@
 //! The rounds of a run: which rows count, and finding them by their numbers at the cost of what is returned.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::Connection;
 
 use super::codec::{decode, ids};
 use super::recent::Recent;
-use super::sealed_end;
 use crate::error::Result;
 use crate::log::entry::LogEntry;
-use crate::log::filter::Filter;
 use crate::log::payload::{self, Payload};
 use crate::log::read::by_ids;
 use crate::log::{EVENT, MESSAGE, SOURCE};
@@ -34,8 +34,8 @@ pub(crate) struct RoundRow {
 
 /// How many rounds the run has, those included whose rows have been archived.
 pub(crate) fn round_count(connection: &Connection, recent: &Recent, run_id: &str) -> Result<u64> {
-    let end = sealed_end(connection)?;
-    Ok(sealed_count(connection, run_id)? + tail_rounds(connection, recent, end, run_id)?.len() as u64)
+    let (_, recent) = recent.ids(connection, run_id)?;
+    Ok(merged_count(connection, run_id)? + recent.rounds.len() as u64)
 }
 
 /// The rows whose numbers are below `before` (0: any), from the `limit` highest numbers, newest first. Rows that have
@@ -47,76 +47,141 @@ pub(crate) fn round_rows(
     before: u64,
     limit: u64,
 ) -> Result<Vec<RoundRow>> {
-    let sealed = sealed_count(connection, run_id)?;
-    let tail = tail_rounds(connection, recent, sealed_end(connection)?, run_id)?;
-    let total = sealed + tail.len() as u64;
+    let (_, recent) = recent.ids(connection, run_id)?;
+    let merged = merged_count(connection, run_id)?;
+    let total = merged + recent.rounds.len() as u64;
     let newest = if before == 0 { total } else { total.min(before - 1) };
-    let oldest = newest.saturating_sub(limit) + 1;
-    let wanted = oldest..=newest;
+    let wanted = newest.saturating_sub(limit) + 1..=newest;
 
-    let mut found: Vec<RoundRow> = tail
-        .into_iter()
-        .zip(sealed + 1..)
-        .filter(|(_, number)| wanted.contains(number))
-        .map(|(entry, number)| RoundRow { number, entry })
-        .collect();
-    found.reverse();
-    let numbered = sealed_rounds(connection, run_id, oldest, newest)?;
-    let ids: Vec<i64> = numbered.iter().rev().map(|(id, _)| *id).collect();
-    let mut entries = by_ids(connection, &ids)?.into_iter().rev().peekable();
-    for (id, number) in numbered {
-        // An index that proposes a row of another run is no reason to return it.
-        if let Some(entry) =
-            entries.next_if(|entry| entry.id == id).filter(|entry| entry.ref_id.as_deref() == Some(run_id))
-        {
-            found.push(RoundRow { number, entry });
-        }
+    let numbered = recent.rounds.into_iter().zip(merged + 1..);
+    let mut rounds: Vec<(i64, u64)> = numbered.filter(|(_, number)| wanted.contains(number)).collect();
+    rounds.reverse();
+    if *wanted.start() <= merged {
+        rounds.extend(merged_rounds(connection, run_id, &wanted)?);
     }
-    Ok(found)
+    let ids: Vec<i64> = rounds.iter().rev().map(|(id, _)| *id).collect();
+    let mut entries = by_ids(connection, &ids)?.into_iter().rev().peekable();
+    let rows = rounds.into_iter().filter_map(|(id, number)| {
+        let entry = entries.next_if(|entry| entry.id == id)?;
+        // An index that proposes a row of another run is no reason to return it.
+        (entry.ref_id.as_deref() == Some(run_id)).then_some(RoundRow { number, entry })
+    });
+    Ok(rows.collect())
 }
 
-fn sealed_count(connection: &Connection, run_id: &str) -> Result<u64> {
+fn merged_count(connection: &Connection, run_id: &str) -> Result<u64> {
     let mut statement = connection.prepare_cached(
         "SELECT rounds_before + round_count FROM log_postings
-         WHERE ref_id = ?1 AND round_count > 0 ORDER BY segment DESC LIMIT 1",
+         WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
     let mut rows = statement.query([run_id])?;
     Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
 }
 
-/// The ids of the sealed rounds numbered from `oldest` to `newest`, with their numbers, newest first.
-fn sealed_rounds(connection: &Connection, run_id: &str, oldest: u64, newest: u64) -> Result<Vec<(i64, u64)>> {
+/// The ids of the merged rounds with the numbers `wanted`, and their numbers, newest first.
+fn merged_rounds(connection: &Connection, run_id: &str, wanted: &RangeInclusive<u64>) -> Result<Vec<(i64, u64)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT segment, rounds_before, round_count, coalesce(rounds, ids) FROM log_postings
-         WHERE ref_id = ?1 AND round_count > 0 AND rounds_before < ?2 ORDER BY segment DESC",
+        "SELECT first_id, rounds_before, round_count, coalesce(rounds, ids) FROM log_postings
+         WHERE ref_id = ?1 AND round_count > 0 AND rounds_before < ?2 ORDER BY first_id DESC",
     )?;
-    let mut rows = statement.query((run_id, newest))?;
+    let mut rows = statement.query((run_id, wanted.end()))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let before: u64 = row.get(1)?;
-        if before + row.get::<_, u64>(2)? < oldest {
+        if before + row.get::<_, u64>(2)? < *wanted.start() {
             break;
         }
         let set = decode(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let numbered: Vec<_> = ids(row.get(0)?, &set).zip(before + 1..).collect();
-        found.extend(numbered.into_iter().rev().filter(|(_, number)| (oldest..=newest).contains(number)));
+        found.extend(numbered.into_iter().rev().filter(|(_, number)| wanted.contains(number)));
     }
     Ok(found)
 }
 
-/// The rows of the tail that are rounds of the run, in order.
-fn tail_rounds(connection: &Connection, recent: &Recent, sealed_end: i64, run_id: &str) -> Result<Vec<LogEntry>> {
-    let filter = Filter {
-        source: Some(SOURCE.to_owned()),
-        ref_id: Some(run_id.to_owned()),
-        after_id: Some(sealed_end),
-        ..Filter::default()
-    };
-    let mut found = Vec::new();
-    super::search(connection, recent, &filter, |entry| {
-        if is_round(Some(&entry.source), Some(&entry.kind), entry.payload.as_deref()) {
-            found.push(entry);
+#[cfg(test)]
+mod tests {
+    use crate::log::{EVENT, Filter, Log, LogConfig, MESSAGE, NewLogEntry, SOURCE, append_many, query};
+    use proptest::prelude::*;
+
+    const PAYLOADS: [(&str, bool); 6] = [
+        ("{\"role\":\"a\",\"content\":\"b\"}", true),
+        ("{\"type\":\"thread_start\"}", false),
+        ("{\"role\":\"__start__\",\"content\":\"b\"}", false),
+        ("not JSON", false),
+        ("null", true),
+        ("{\"type\":\"call\"}", true),
+    ];
+    const RUNS: [&str; 3] = ["r1", "r2", "r3"];
+
+    type Row = (usize, usize, bool);
+
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
+        proptest::collection::vec((0..PAYLOADS.len(), 0..RUNS.len(), any::<bool>()), 0..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn rounds_have_the_numbers_of_a_plain_count(
+            batches in proptest::collection::vec((rows(), any::<bool>()), 1..8),
+            segment_rows in 2_u64..6,
+            pages in proptest::collection::vec((0_u64..40, 0_u64..12), 8),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("logs.db");
+            let config = LogConfig { segment_rows: Some(segment_rows), ..LogConfig::default() };
+            let mut log = Log::open(&path, config, &mut |_, _| Ok(())).unwrap();
+            let mut expected: [Vec<i64>; 3] = Default::default();
+            for (batch, reopen) in batches {
+                let entries: Vec<_> = batch
+                    .iter()
+                    .map(|(payload, run, is_event)| NewLogEntry {
+                        source: SOURCE,
+                        kind: if *is_event { EVENT } else { MESSAGE },
+                        ref_id: Some(RUNS[*run]),
+                        payload: Some(PAYLOADS[*payload].0),
+                        timestamp: Some(1),
+                    })
+                    .collect();
+                let first = append_many(&log, &entries, None).unwrap();
+                for (id, (payload, run, _)) in (first..).zip(&batch) {
+                    if PAYLOADS[*payload].1 {
+                        expected[*run].push(id);
+                    }
+                }
+                if reopen {
+                    drop(log);
+                    log = Log::open(&path, config, &mut |_, _| Ok(())).unwrap();
+                }
+                for (run, ids) in RUNS.iter().zip(&expected) {
+                    prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
+                    for (before, limit) in &pages {
+                        let found = log.read("test", |snapshot| snapshot.round_rows(run, *before, *limit)).unwrap();
+                        let found: Vec<_> = found.into_iter().map(|row| (row.number, row.entry.id)).collect();
+                        let numbered = (1..).zip(ids.iter().copied()).filter(|(number, _)| *before == 0 || number < before);
+                        let mut wanted: Vec<(u64, i64)> = numbered.collect();
+                        wanted.reverse();
+                        wanted.truncate(usize::try_from(*limit).unwrap());
+                        prop_assert_eq!(found, wanted);
+                    }
+                }
+            }
+            // Rounds keep their numbers when their rows leave.
+            let all = query(&log, &Filter::default()).unwrap();
+            log.write("test", None, |transaction| {
+                transaction.seal()?;
+                Ok(transaction.connection().execute_batch("DELETE FROM logs")?)
+            }).unwrap();
+            prop_assert_eq!(query(&log, &Filter::default()).unwrap(), vec![]);
+            for (run, ids) in RUNS.iter().zip(&expected) {
+                prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
+            }
+            let late = NewLogEntry { source: SOURCE, kind: EVENT, ref_id: Some("r1"), payload: Some("1"), timestamp: Some(1) };
+            let id = append_many(&log, &[late], None).unwrap();
+            prop_assert!(all.iter().all(|entry| entry.id < id));
+            let newest = log.read("test", |snapshot| snapshot.round_rows("r1", 0, 1)).unwrap();
+            prop_assert_eq!(newest[0].number, expected[0].len() as u64 + 1);
         }
-    })?;
-    Ok(found)
+    }
 }

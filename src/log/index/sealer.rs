@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::merge::merge_if_due;
 use super::sealed_end;
 use super::segment::{Gathered, IndexedRow};
 use crate::error::Result;
@@ -68,7 +69,7 @@ impl Sealer {
     pub(crate) fn seal_all(&mut self, connection: &Connection) -> Result<()> {
         self.load(connection)?;
         if let Some(mut tail) = self.tail.take() {
-            tail.seal(connection)?;
+            seal(&mut tail, connection)?;
             self.tail = Some(tail);
         }
         Ok(())
@@ -92,13 +93,18 @@ impl Sealer {
     /// Takes a row into `tail` and seals it if it is full; says whether it was.
     fn take_into(&self, tail: &mut Gathered, connection: &Connection, row: &IndexedRow<'_>) -> Result<bool> {
         if !tail.can_take(row.id) {
-            tail.seal(connection)?;
+            seal(tail, connection)?;
         }
         tail.add(row);
         let is_full = tail.row_count() >= self.segment_rows;
         if is_full {
-            tail.seal(connection)?;
+            seal(tail, connection)?;
         }
         Ok(is_full)
     }
+}
+
+fn seal(tail: &mut Gathered, connection: &Connection) -> Result<()> {
+    tail.seal(connection)?;
+    merge_if_due(connection)
 }

@@ -65,51 +65,76 @@ fn each_candidate(connection: &Connection, recent: &Recent, filter: &Filter, pro
     if filter.limit == Some(0) || filter.since > Some(filter.until.unwrap_or(i64::MAX)) {
         return Ok(());
     }
-    let end = sealed_end(connection)?;
-    let mut steps = [Part::Sealed, Part::Tail];
-    if filter.descending {
-        steps.reverse();
+    match &filter.ref_id {
+        Some(ref_id) => by_reference(connection, recent, filter, ref_id, propose),
+        None => by_segment(connection, filter, propose),
     }
-    for part in steps {
-        let flow = match part {
-            Part::Sealed => sealed(connection, filter, end, propose)?,
-            Part::Tail => tail(connection, recent, filter, end, propose)?,
-        };
-        if flow.is_break() {
-            break;
-        }
-    }
-    Ok(())
+    .map(drop)
 }
 
-#[derive(Clone, Copy)]
-enum Part {
-    Sealed,
-    Tail,
-}
-
-fn tail(
+/// The rows of a reference: those that are merged, and the recent ones.
+fn by_reference(
     connection: &Connection,
     recent: &Recent,
     filter: &Filter,
-    sealed_end: i64,
+    ref_id: &str,
     propose: &mut Propose<'_>,
 ) -> Result<ControlFlow<()>> {
-    let first = sealed_end.saturating_add(1).max(filter.first_id());
-    let last = filter.last_id();
-    if first > last {
-        return Ok(ControlFlow::Continue(()));
+    let (merged_end, recent) = recent.ids(connection, ref_id)?;
+    let mut recent = recent.ids;
+    recent.retain(|id| (filter.first_id()..=filter.last_id()).contains(id));
+    if filter.descending && propose_ids(std::mem::take(&mut recent), true, propose)?.is_break() {
+        return Ok(ControlFlow::Break(()));
     }
-    let known = match &filter.ref_id {
-        Some(ref_id) => recent.ids(connection, sealed_end, ref_id)?,
-        None => None,
-    };
-    match known {
-        Some(mut ids) => {
-            ids.retain(|id| (first..=last).contains(id));
-            propose_ids(ids, filter.descending, propose)
+    if filter.first_id() <= merged_end && merged(connection, filter, ref_id, propose)?.is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
+    propose_ids(recent, false, propose)
+}
+
+fn merged(
+    connection: &Connection,
+    filter: &Filter,
+    ref_id: &str,
+    propose: &mut Propose<'_>,
+) -> Result<ControlFlow<()>> {
+    let (first, last) = (filter.first_id(), filter.last_id());
+    // The group in which the first id falls, or the first one.
+    let from: i64 = connection
+        .prepare_cached("SELECT coalesce(max(first_id), ?2) FROM log_postings WHERE ref_id = ?1 AND first_id <= ?2")?
+        .query_row((ref_id, first), |row| row.get(0))?;
+    let order = if filter.descending { "DESC" } else { "ASC" };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT first_id, ids FROM log_postings
+         WHERE ref_id = ?1 AND first_id >= ?2 AND first_id <= ?3 ORDER BY first_id {order}"
+    ))?;
+    let mut rows = statement.query((ref_id, from, last))?;
+    while let Some(row) = rows.next()? {
+        let set = decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let ids = ids(row.get(0)?, &set).filter(|id| (first..=last).contains(id)).collect();
+        if propose_ids(ids, filter.descending, propose)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        None => propose(Candidate::Span(first, last)),
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The rows of the segments whose zone and kinds allow a match, and the tail.
+fn by_segment(connection: &Connection, filter: &Filter, propose: &mut Propose<'_>) -> Result<ControlFlow<()>> {
+    let end = sealed_end(connection)?;
+    let tail = (end.saturating_add(1).max(filter.first_id()), filter.last_id());
+    let propose_tail = |propose: &mut Propose<'_>| {
+        if tail.0 <= tail.1 { propose(Candidate::Span(tail.0, tail.1)) } else { Ok(ControlFlow::Continue(())) }
+    };
+    if filter.descending {
+        if propose_tail(propose)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        sealed(connection, filter, end, propose)
+    } else if sealed(connection, filter, end, propose)?.is_break() {
+        Ok(ControlFlow::Break(()))
+    } else {
+        propose_tail(propose)
     }
 }
 
@@ -149,27 +174,20 @@ fn each_place(
         .prepare_cached("SELECT coalesce(max(first_id), ?1) FROM log_segments WHERE first_id <= ?1")?
         .query_row([bounds.0], |row| row.get::<_, i64>(0))?;
     let zone = "first_id >= ?1 AND first_id <= ?2 AND last_id >= ?3 AND max_timestamp >= ?4 AND min_timestamp <= ?5";
-    let (sql, terms): (String, Vec<&str>) = match (&filter.ref_id, &filter.source, &filter.kind) {
-        (Some(ref_id), _, _) => (
-            format!(
-                "SELECT first_id, last_id, ids FROM log_postings CROSS JOIN log_segments ON first_id = segment
-                 WHERE ref_id = ?6 AND segment >= ?1 AND segment <= ?2 AND {zone} ORDER BY segment {order}"
-            ),
-            vec![ref_id],
-        ),
-        (None, Some(source), Some(kind)) => (
+    let (sql, terms): (String, Vec<&str>) = match (&filter.source, &filter.kind) {
+        (Some(source), Some(kind)) => (
             format!(
                 "SELECT first_id, last_id, ids FROM log_kinds CROSS JOIN log_segments ON first_id = segment
                  WHERE source = ?6 AND type = ?7 AND segment >= ?1 AND segment <= ?2 AND {zone} ORDER BY segment {order}"
             ),
             vec![source, kind],
         ),
-        (None, Some(term), None) | (None, None, Some(term)) => {
+        (Some(term), None) | (None, Some(term)) => {
             let column = if filter.source.is_some() { "source" } else { "type" };
             let merged = merge_kinds(connection, column, term, (from, bounds.1))?;
             return each_merged(connection, filter, merged, visit);
         }
-        (None, None, None) => {
+        (None, None) => {
             (format!("SELECT first_id, last_id, NULL FROM log_segments WHERE {zone} ORDER BY first_id {order}"), vec![])
         }
     };

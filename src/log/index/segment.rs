@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::codec::encode;
+use super::codec::{Posting, append_posting, encode};
 use super::rounds::is_round;
 use crate::error::Result;
 
@@ -51,14 +51,8 @@ pub(super) struct Gathered {
     row_count: u64,
     timestamps: (i64, i64),
     checksum: Xxh3,
-    refs: HashMap<Box<str>, Occurrences>,
+    refs: HashMap<Box<str>, Posting>,
     kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
-}
-
-#[derive(Default)]
-struct Occurrences {
-    ids: Vec<u32>,
-    rounds: Vec<u32>,
 }
 
 impl Gathered {
@@ -86,10 +80,10 @@ impl Gathered {
             entry(entry(&mut self.kinds, source), kind).push(offset);
         }
         if let Some(ref_id) = row.ref_id {
-            let occurrences = entry(&mut self.refs, ref_id);
-            occurrences.ids.push(offset);
+            let posting = entry(&mut self.refs, ref_id);
+            posting.ids.push(offset);
             if is_round(row.source, row.kind, row.payload) {
-                occurrences.rounds.push(offset);
+                posting.rounds.push(offset);
             }
         }
     }
@@ -102,7 +96,7 @@ impl Gathered {
         }
         gathered.write_segment(connection)?;
         gathered.write_kinds(connection)?;
-        gathered.write_postings(connection)
+        gathered.write_fresh(connection)
     }
 
     fn write_segment(&self, connection: &Connection) -> Result<()> {
@@ -125,27 +119,13 @@ impl Gathered {
         Ok(())
     }
 
-    fn write_postings(&self, connection: &Connection) -> Result<()> {
-        let mut earlier = connection.prepare_cached(
-            "SELECT rounds_before + round_count FROM log_postings
-             WHERE ref_id = ?1 AND round_count > 0 ORDER BY segment DESC LIMIT 1",
-        )?;
-        let mut insert = connection.prepare_cached("INSERT INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        // In the order of the table, so that neighbours share pages.
-        let mut refs: Vec<_> = self.refs.iter().collect();
-        refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
-        for (ref_id, occurrences) in refs {
-            let round_count = occurrences.rounds.len();
-            let (rounds_before, rounds) = if round_count == 0 {
-                (0, None)
-            } else {
-                let before = earlier.query_row([ref_id], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0);
-                // The same set, most of the time.
-                let rounds = (occurrences.rounds != occurrences.ids).then(|| encode(&occurrences.rounds));
-                (before, rounds)
-            };
-            insert.execute((ref_id, self.first_id, encode(&occurrences.ids), round_count, rounds_before, rounds))?;
+    fn write_fresh(&self, connection: &Connection) -> Result<()> {
+        let mut bytes = Vec::new();
+        for (ref_id, posting) in &self.refs {
+            append_posting(&mut bytes, ref_id, posting);
         }
+        let mut statement = connection.prepare_cached("INSERT INTO log_fresh VALUES (?1, ?2)")?;
+        statement.execute((self.first_id, bytes))?;
         Ok(())
     }
 
