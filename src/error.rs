@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -12,7 +13,7 @@ use crate::run::RunStatus;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can go wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The store was used after `close`.
     #[error("the store is closed; open it again")]
@@ -155,7 +156,16 @@ pub enum Error {
     Cancelled,
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(Arc<rusqlite::Error>),
+    /// The leader of a shared commit panicked.
+    #[error("an internal error ended the commit that the rows were part of; please report it")]
+    Internal,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
 }
 
 impl Error {

@@ -87,9 +87,12 @@ impl Database {
         self.connected(|_| Ok(()))
     }
 
-    /// The same, and an error if it was opened read-only.
+    /// The same, and an error if it was opened read-only. Waits for no writer.
     pub fn check_writable(&self, operation: &'static str) -> Result<()> {
-        self.with_writer(operation, |_, _| Ok(()))
+        self.connected(|connections| match connections.writer {
+            Some(_) => Ok(()),
+            None => Err(read_only(&self.path, operation)),
+        })
     }
 
     /// Runs `body` in one read transaction: it sees one state of the database.

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Statement};
 
+use super::commit::{commit, first_of};
 use super::entry::{LogEntry, NewLogEntry};
 use super::store::Log;
 use crate::durable::Durability;
@@ -13,8 +14,7 @@ const COLUMNS: usize = 5;
 
 /// Appends one checked row and returns it as it is stored.
 pub fn append(log: &Log, entry: &NewLogEntry<'_>, durability: Option<Durability>) -> Result<LogEntry> {
-    let id = log.write("append", durability, |transaction| transaction.insert(std::slice::from_ref(entry)))?;
-    Ok(entry.stored(id))
+    Ok(entry.stored(commit(log, std::slice::from_ref(entry), durability_of(log, durability))?))
 }
 
 /// Appends checked rows in one transaction; returns the first id.
@@ -22,13 +22,11 @@ pub fn append_many(log: &Log, entries: &[NewLogEntry<'_>], durability: Option<Du
     if entries.is_empty() {
         return Ok(0);
     }
-    let last = log.write("append", durability, |transaction| transaction.insert(entries))?;
-    Ok(first_of(last, entries.len()))
+    commit(log, entries, durability_of(log, durability))
 }
 
-/// One writer at a time gives out ids one by one, so those of a transaction are consecutive.
-fn first_of(last: i64, count: usize) -> i64 {
-    last - i64::try_from(count).unwrap_or(i64::MAX) + 1
+fn durability_of(log: &Log, durability: Option<Durability>) -> Durability {
+    durability.unwrap_or(log.database().config().durability)
 }
 
 /// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.

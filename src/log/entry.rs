@@ -69,6 +69,11 @@ impl NewLogEntry<'_> {
         Ok(Self { timestamp: Some(timestamp), ..self })
     }
 
+    /// Its texts together, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        [Some(self.source), Some(self.kind), self.ref_id, self.payload].into_iter().flatten().map(str::len).sum()
+    }
+
     /// The row as the index sees it.
     pub(super) fn indexed(&self, id: i64) -> IndexedRow<'_> {
         let timestamp = self.timestamp.unwrap_or_default();
@@ -95,6 +100,53 @@ impl NewLogEntry<'_> {
     }
 }
 
+/// A row to append that outlives the call which gives it.
+#[derive(Clone, Debug)]
+pub struct OwnedEntry {
+    source: String,
+    kind: String,
+    ref_id: Option<String>,
+    payload: Option<String>,
+    timestamp: Option<i64>,
+}
+
+impl From<&NewLogEntry<'_>> for OwnedEntry {
+    fn from(entry: &NewLogEntry<'_>) -> Self {
+        Self {
+            source: entry.source.to_owned(),
+            kind: entry.kind.to_owned(),
+            ref_id: entry.ref_id.map(str::to_owned),
+            payload: entry.payload.map(str::to_owned),
+            timestamp: entry.timestamp,
+        }
+    }
+}
+
+impl OwnedEntry {
+    /// The same row, borrowed.
+    pub fn borrow(&self) -> NewLogEntry<'_> {
+        NewLogEntry {
+            source: &self.source,
+            kind: &self.kind,
+            ref_id: self.ref_id.as_deref(),
+            payload: self.payload.as_deref(),
+            timestamp: self.timestamp,
+        }
+    }
+
+    /// The row as it is read back.
+    pub fn into_stored(self, id: i64) -> LogEntry {
+        LogEntry {
+            id,
+            source: self.source,
+            kind: self.kind,
+            ref_id: self.ref_id,
+            payload: self.payload,
+            timestamp: self.timestamp.unwrap_or_default(),
+        }
+    }
+}
+
 impl LogEntry {
     /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
     /// value of another type is an error that names the row.
@@ -102,7 +154,7 @@ impl LogEntry {
         let id = row.get(0)?;
         let strange = |column: &str, what: &str| {
             let reason = format!("row {id} of logs: {column} is {what}");
-            Error::Sqlite(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
+            Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
         };
         let optional = |index: usize, name: &str| -> Result<Option<String>> {
             match row.get_ref(index)? {

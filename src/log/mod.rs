@@ -3,8 +3,10 @@
 //! Rows never change. Ids strictly increase and are never reused; the order of ids is the order of commits.
 
 mod append;
+mod commit;
 mod entry;
 mod filter;
+mod follow;
 pub(crate) mod index;
 mod meta;
 pub(crate) mod payload;
@@ -13,8 +15,10 @@ mod stats;
 mod store;
 
 pub use append::{append, append_many};
-pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry};
+pub use commit::{Committed, Waiter, submit};
+pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
 pub use filter::Filter;
+pub use follow::Follower;
 pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub(crate) use read::by_ids;

@@ -1,12 +1,14 @@
 //! The log: a database whose write transactions keep the index, and whose reads go through it.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::commit::Commits;
 use super::entry::{LogEntry, NewLogEntry};
 use super::filter::Filter;
+use super::follow::Changes;
 use super::index::{self, DEFAULT_SEGMENT_ROWS, Recent, Sealer};
 use crate::db::{Config, Database};
 use crate::durable::Durability;
@@ -30,6 +32,8 @@ pub struct Log {
     database: Database,
     sealer: Mutex<Sealer>,
     recent: Recent,
+    commits: Arc<Commits>,
+    changes: Changes,
 }
 
 /// Called with (rows indexed, rows to index) while an older database is brought up to date; an error stops it between
@@ -41,7 +45,13 @@ impl Log {
     pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
         let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
         let database = Database::open(path, config.database)?;
-        let log = Self { database, sealer: Mutex::new(Sealer::new(segment_rows)), recent: Recent::default() };
+        let log = Self {
+            database,
+            sealer: Mutex::new(Sealer::new(segment_rows)),
+            recent: Recent::default(),
+            commits: Arc::default(),
+            changes: Changes::default(),
+        };
         if !config.database.read_only {
             log.catch_up(segment_rows, progress)?;
         }
@@ -71,10 +81,27 @@ impl Log {
             sealer.begin(connection)?;
             body(&mut Transaction { connection, sealer: &mut sealer })
         });
-        if outcome.is_err() {
-            self.sealer().forget();
+        match outcome {
+            Ok(_) => self.changes.announce(),
+            Err(_) => self.sealer().forget(),
         }
         outcome
+    }
+
+    /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
+    pub fn close(&self) -> Result<()> {
+        self.database.close()?;
+        self.commits.end();
+        self.changes.announce();
+        Ok(())
+    }
+
+    pub(super) fn commits(&self) -> &Arc<Commits> {
+        &self.commits
+    }
+
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     fn sealer(&self) -> MutexGuard<'_, Sealer> {
@@ -102,6 +129,12 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.commits.end();
+    }
+}
+
 /// One state of the log.
 pub struct Snapshot<'a> {
     connection: &'a Connection,
@@ -112,6 +145,12 @@ impl Snapshot<'_> {
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
         index::search(self.connection, self.recent, filter, visit)
+    }
+
+    /// The greatest id; below any if there are no rows.
+    pub(super) fn last_id(&self) -> Result<i64> {
+        let mut statement = self.connection.prepare_cached("SELECT max(id) FROM logs")?;
+        Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
     }
 
     /// How many rows match.

@@ -15,7 +15,7 @@ impl From<Error> for PyErr {
         Python::attach(|py| {
             let exception = match &error {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
-                Error::Cancelled => return PyRuntimeError::new_err(message),
+                Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
                 Error::Forked { path } => simple(py, "ForkedStoreError", &message, path),
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),

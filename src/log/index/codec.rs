@@ -93,7 +93,7 @@ fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
 
 fn damaged(reason: &str) -> Error {
     let reason = format!("the index of the log is damaged ({reason}); reindex() rebuilds it");
-    Error::Sqlite(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
+    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
 }
 
 #[cfg(test)]

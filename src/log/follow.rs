@@ -1,0 +1,143 @@
+//! Following the log: every row of every process, once, in id order.
+//!
+//! Ids are given out inside the write transaction, so their order is the order of commits, and whoever has seen all rows
+//! up to an id has seen all that will ever be below it. A commit of this process wakes its followers; those of other
+//! processes are looked for at intervals, which reads SQLite's shared memory and no disk while nothing changes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::entry::LogEntry;
+use super::filter::Filter;
+use super::store::Log;
+use crate::error::Result;
+
+/// Rows that one step returns at the most.
+const PAGE_ROWS: u64 = 512;
+
+/// How followers hear of this process's commits.
+#[derive(Default)]
+pub(super) struct Changes {
+    waiting: AtomicUsize,
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Changes {
+    pub(super) fn announce(&self) {
+        // A follower that is not counted yet has not looked at the log yet, and will see the change there.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    fn count(&self) -> u64 {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, known: u64, timeout: Duration) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_timeout_while(count, timeout, |count| *count == known));
+    }
+}
+
+/// The rows of a filter from an id on, without an end.
+pub struct Follower {
+    filter: Filter,
+}
+
+impl Follower {
+    /// The rows that match `filter`, whose `after_id` says where to begin; None: after the last row there is now.
+    pub fn open(log: &Log, mut filter: Filter) -> Result<Self> {
+        if filter.after_id.is_none() {
+            filter.after_id = Some(log.read("follow", |snapshot| snapshot.last_id())?);
+        }
+        filter.limit = Some(PAGE_ROWS);
+        filter.descending = false;
+        Ok(Self { filter })
+    }
+
+    /// The next rows; none if there are none yet after `timeout`.
+    pub fn next_page(&mut self, log: &Log, timeout: Duration) -> Result<Vec<LogEntry>> {
+        let changes = log.changes();
+        changes.waiting.fetch_add(1, Ordering::SeqCst);
+        let known = changes.count();
+        let mut page = self.read(log);
+        if matches!(&page, Ok(rows) if rows.is_empty()) && !timeout.is_zero() {
+            changes.wait(known, timeout);
+            page = self.read(log);
+        }
+        changes.waiting.fetch_sub(1, Ordering::SeqCst);
+        page
+    }
+
+    fn read(&mut self, log: &Log) -> Result<Vec<LogEntry>> {
+        log.read("follow", |snapshot| {
+            let last = snapshot.last_id()?;
+            let mut page = Vec::new();
+            snapshot.search(&self.filter, |entry| page.push(entry))?;
+            // Short of a full page, everything there is has been looked at.
+            let seen = if (page.len() as u64) < PAGE_ROWS { Some(last) } else { page.last().map(|entry| entry.id) };
+            self.filter.after_id = self.filter.after_id.max(seen);
+            Ok(page)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{LogConfig, NewLogEntry, append_many};
+
+    #[test]
+    fn a_follower_sees_each_row_of_each_writer_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let open = || {
+            Log::open(&path, LogConfig { segment_rows: Some(7), ..LogConfig::default() }, &mut |_, _| Ok(())).unwrap()
+        };
+        let (log, other) = (open(), open());
+        let put = |log: &Log, source| {
+            let row = NewLogEntry { source, kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
+            append_many(log, &[row], None).unwrap()
+        };
+        put(&log, "before");
+        let mut all = Follower::open(&log, Filter::default()).unwrap();
+        let mut some =
+            Follower::open(&log, Filter { source: Some("a".into()), after_id: Some(0), ..Filter::default() }).unwrap();
+        let (mut seen, mut seen_of_a) = (Vec::new(), Vec::new());
+        let mut expected = Vec::new();
+        for round in 0..40 {
+            let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
+            expected.push((put(writer, source), source));
+            seen.extend(all.next_page(&log, Duration::ZERO).unwrap());
+            if round % 5 == 0 {
+                seen_of_a.extend(some.next_page(&log, Duration::ZERO).unwrap());
+            }
+        }
+        seen_of_a.extend(some.next_page(&log, Duration::ZERO).unwrap());
+        assert_eq!(seen.iter().map(|row| (row.id, row.source.as_str())).collect::<Vec<_>>(), expected);
+        expected.retain(|(_, source)| *source == "a");
+        assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source.as_str())).collect::<Vec<_>>(), expected);
+        assert!(all.next_page(&log, Duration::from_millis(1)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_commit_of_this_process_wakes_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::open(&directory.path().join("logs.db"), LogConfig::default(), &mut |_, _| Ok(())).unwrap();
+        let mut follower = Follower::open(&log, Filter::default()).unwrap();
+        let started = std::time::Instant::now();
+        let page = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| follower.next_page(&log, Duration::from_secs(60)).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+            let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
+            append_many(&log, &[row], None).unwrap();
+            waiting.join().unwrap()
+        });
+        assert_eq!(page.len(), 1);
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}
