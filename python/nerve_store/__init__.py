@@ -1,5 +1,7 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
+from typing import TYPE_CHECKING
+
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -43,6 +45,9 @@ from nerve_store.records import (
 )
 from nerve_store.store import Store
 
+if TYPE_CHECKING:
+    from nerve_store.aio import AsyncLogStore
+
 __all__ = [
     "ARCHIVED_UP_TO",
     "BUILD_PROFILE",
@@ -53,6 +58,7 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "AsyncLogStore",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobStats",
@@ -81,3 +87,12 @@ __all__ = [
     "normalize_blob_hash",
     "utc_day",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import `AsyncLogStore` when it is asked for: asyncio takes longer than all the rest."""
+    if name == "AsyncLogStore":
+        from nerve_store.aio import AsyncLogStore
+
+        return AsyncLogStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,9 +28,11 @@ __all__ = [
     "BUILD_PROFILE",
     "DEFAULT_RETENTION",
     "SQLITE_VERSION",
+    "AppendChannel",
     "BlobIterator",
     "BlobStore",
     "LogEntry",
+    "LogFollower",
     "LogIterator",
     "LogStore",
     "NewLogEntry",
@@ -132,6 +134,7 @@ class LogIterator:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
+    def _take(self, most: int) -> list[LogEntry]: ...
 
 @final
 class BlobIterator:
@@ -139,6 +142,20 @@ class BlobIterator:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> str: ...
+
+@final
+class LogFollower:
+    """The rows of a filter as they are appended, by whatever process; endless."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> LogEntry: ...
+    def _poll(self) -> list[LogEntry]: ...
+
+@final
+class AppendChannel:
+    """The way back from the commits to one event loop; for `nerve_store.aio`."""
+
+    def __new__(cls, call: Callable[..., object], resolve: Callable[..., object]) -> Self: ...
 
 @final
 class LogStore:
@@ -362,12 +379,36 @@ class LogStore:
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
         `ArchiveError` if it holds other rows under the same ids.
         """
+    def _submit(
+        self, channel: AppendChannel, token: int, entries: Sequence[_AppendItem], durability: _Durability | None
+    ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The day files in the archive, oldest first. Reads each file to count and hash it."""
     def read_archive(self, day: date) -> Iterator[LogEntry]:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
+    def follow(
+        self,
+        *,
+        after_id: int | None = None,
+        poll_interval: float = 0.05,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> LogFollower:
+        """The rows that match, as they are appended by any process, each once, in id order; endless.
+
+        `after_id` None: from now on. A commit of this process is seen at once, one of another process within
+        `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
+        """
+    def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
+        """Build the index anew from the rows, in one transaction; needed only if a `CorruptStoreError` says so.
+
+        `progress` is called with (rows indexed, rows to index).
+        """
     def stats(self) -> LogStats:
-        """Figures of the database; counts the rows."""
+        """Figures of the database; looks at every row."""
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
     def __enter__(self) -> Self: ...

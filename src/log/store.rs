@@ -88,6 +88,15 @@ impl Log {
         outcome
     }
 
+    /// Builds the index anew from the rows, in one transaction.
+    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
+        self.write("rebuild the index", None, |transaction| {
+            transaction.sealer.rebuild(transaction.connection, &mut *progress)
+        })?;
+        self.recent.forget();
+        Ok(())
+    }
+
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
     pub fn close(&self) -> Result<()> {
         self.database.close()?;

@@ -1,9 +1,9 @@
 //! The records that travel by the million: `LogEntry` and `NewLogEntry`.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyAny, PyTuple, PyType};
+use pyo3::types::{PyAny, PyRange, PyTuple, PyType};
 
 use super::convert::{Integer, repr};
 use crate::log;
@@ -277,4 +277,21 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Given {
         let found = object.get_type().name()?.to_string();
         Err(PyTypeError::new_err(format!("a row is a NewLogEntry, a LogEntry or a tuple, not {found:?}")))
     }
+}
+
+/// The same exception, saying which of the rows it is about.
+pub(super) fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
+    let message = format!("entries[{index}]: {}", error.value(py));
+    if error.is_instance_of::<PyTypeError>(py) {
+        PyTypeError::new_err(message)
+    } else if error.is_instance_of::<PyValueError>(py) {
+        PyValueError::new_err(message)
+    } else {
+        error
+    }
+}
+
+/// The `range` of so many ids.
+pub(super) fn range(py: Python<'_>, first: i64, count: usize) -> PyResult<Bound<'_, PyAny>> {
+    py.get_type::<PyRange>().call1((first, first + i64::try_from(count)?))
 }

@@ -64,6 +64,30 @@ impl LogIterator {
     }
 }
 
+#[pymethods]
+impl LogIterator {
+    /// Up to so many rows at once; none at the end.
+    fn _take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<LogEntry>> {
+        let rows = py.detach(|| -> Result<Vec<log::LogEntry>> {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rows = Vec::with_capacity(most);
+            while rows.len() < most {
+                match state.refill(&self.log) {
+                    Ok(Some(row)) => rows.push(row),
+                    Ok(None) => break,
+                    Err(error) if rows.is_empty() => return Err(error),
+                    Err(error) => {
+                        state.failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            Ok(rows)
+        })?;
+        Ok(rows.into_iter().map(LogEntry).collect())
+    }
+}
+
 impl State {
     /// The next row, after reading the next page if this one is used up. An error ends the iteration.
     fn refill(&mut self, log: &Log) -> Result<Option<log::LogEntry>> {

@@ -13,13 +13,16 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, 
 use rusqlite::types::Value;
 
 use super::convert::{Count, FilePath, Integer, Record, date, path_text};
-use super::entry::{Fields, Given, LogEntry};
+use super::entry::{Fields, Given, LogEntry, at_index, range};
 use super::iter::LogIterator;
 use super::progress::Report;
 use crate::archive::{ARCHIVED_UP_TO, Archive};
 use crate::db::{Config, SqlParams};
 use crate::durable::Durability;
 use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Log, LogConfig, Pages};
+
+/// SQLite stores rows of up to a billion bytes, and a row has four texts.
+const MOST_TEXT_BYTES: u64 = 200 << 20;
 
 static LOG_STATS: Record = Record::new("LogStats");
 
@@ -66,6 +69,12 @@ impl LogStore {
         let busy_timeout = Duration::try_from_secs_f64(busy_timeout).map_err(|_| {
             PyValueError::new_err(format!("busy_timeout is a number of seconds from 0, not {busy_timeout}"))
         })?;
+        if !(1..=MOST_TEXT_BYTES).contains(&max_payload_bytes.0) {
+            return Err(PyValueError::new_err(format!(
+                "max_payload_bytes is from 1 to {MOST_TEXT_BYTES}, not {}",
+                max_payload_bytes.0
+            )));
+        }
         if segment_rows.0 < 2 {
             return Err(PyValueError::new_err(format!("segment_rows is at least 2, not {}", segment_rows.0)));
         }
@@ -145,7 +154,7 @@ impl LogStore {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
         }
         let first = py.detach(|| log::append_many(&self.log, &rows, durability))?;
-        py.get_type::<pyo3::types::PyRange>().call1((first, first + i64::try_from(rows.len())?))
+        range(py, first, rows.len())
     }
 
     /// The rows that match every filter given, in id order.
@@ -240,6 +249,14 @@ impl LogStore {
         Ok(py.detach(|| log::set_meta(self.log.database(), &key, &value))?)
     }
 
+    /// Build the index anew from the rows, in one transaction.
+    #[pyo3(signature = (*, progress = None))]
+    fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let mut report = Report::to(progress)?;
+        let outcome = py.detach(|| self.log.reindex(&mut |done, total| report.step(done, total)));
+        report.settle(outcome)
+    }
+
     /// Figures of the database; counts the rows.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (stats, watermark) = py.detach(|| -> crate::Result<_> {
@@ -270,7 +287,7 @@ impl LogStore {
 
     /// Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.log.database().close())?)
+        Ok(py.detach(|| self.log.close())?)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -320,18 +337,6 @@ fn filter(
         before_id: integer(before_id),
         limit: limit.map(|limit| limit.0),
         descending,
-    }
-}
-
-/// The same exception, saying which of the rows it is about.
-fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
-    let message = format!("entries[{index}]: {}", error.value(py));
-    if error.is_instance_of::<PyTypeError>(py) {
-        PyTypeError::new_err(message)
-    } else if error.is_instance_of::<PyValueError>(py) {
-        PyValueError::new_err(message)
-    } else {
-        error
     }
 }
 

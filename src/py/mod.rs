@@ -8,6 +8,7 @@ mod blob;
 mod convert;
 mod entry;
 mod error;
+mod follow;
 mod iter;
 mod json;
 mod log;
@@ -27,6 +28,8 @@ mod _core {
     use super::blob::{BlobIterator, BlobStore, normalize_blob_hash};
     #[pymodule_export]
     use super::entry::{LogEntry, NewLogEntry};
+    #[pymodule_export]
+    use super::follow::{AppendChannel, LogFollower};
     #[pymodule_export]
     use super::iter::LogIterator;
     #[pymodule_export]

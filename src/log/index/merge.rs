@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::codec::{Posting, each_posting, encode};
+use super::codec::{Posting, decode, each_posting, encode, ids};
 use crate::error::Result;
 
 /// Segments of a group.
@@ -77,6 +77,28 @@ fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Po
         // The same set, most of the time.
         let rounds = (posting.rounds != posting.ids).then(|| encode(&posting.rounds));
         insert.execute((ref_id, first, encode(&posting.ids), round_count, before, rounds))?;
+    }
+    Ok(())
+}
+
+/// Calls `visit` with every round that the index knows, run by run or segment by segment.
+pub(super) fn each_round(connection: &Connection, mut visit: impl FnMut(&str, i64)) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT ref_id, first_id, coalesce(rounds, ids) FROM log_postings WHERE round_count > 0 ORDER BY ref_id, first_id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let run_id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let set = decode(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        ids(row.get(1)?, &set).for_each(|id| visit(run_id, id));
+    }
+    let mut statement = connection.prepare_cached("SELECT segment, postings FROM log_fresh ORDER BY segment")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let segment = row.get(0)?;
+        each_posting(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, |run_id, set, rounds| {
+            ids(segment, rounds.as_ref().unwrap_or(&set)).for_each(|id| visit(run_id, id));
+        })?;
     }
     Ok(())
 }

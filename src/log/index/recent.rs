@@ -44,6 +44,11 @@ impl Default for State {
 }
 
 impl Recent {
+    /// The index was built anew.
+    pub(crate) fn forget(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+    }
+
     /// Where the merged rows end, and the rows with this reference after that, in the caller's transaction.
     pub(super) fn ids(&self, connection: &Connection, ref_id: &str) -> Result<(i64, RecentIds)> {
         let merged_end = merged_end(connection)?;

@@ -167,6 +167,9 @@ mod tests {
                     }
                 }
             }
+            let unharmed = query(&log, &Filter { ref_id: Some("r2".into()), ..Filter::default() }).unwrap();
+            log.reindex(&mut |_, _| Ok(())).unwrap();
+            prop_assert_eq!(query(&log, &Filter { ref_id: Some("r2".into()), ..Filter::default() }).unwrap(), unharmed);
             // Rounds keep their numbers when their rows leave.
             let all = query(&log, &Filter::default()).unwrap();
             log.write("test", None, |transaction| {
@@ -174,6 +177,10 @@ mod tests {
                 Ok(transaction.connection().execute_batch("DELETE FROM logs")?)
             }).unwrap();
             prop_assert_eq!(query(&log, &Filter::default()).unwrap(), vec![]);
+            for (run, ids) in RUNS.iter().zip(&expected) {
+                prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
+            }
+            log.reindex(&mut |_, _| Ok(())).unwrap();
             for (run, ids) in RUNS.iter().zip(&expected) {
                 prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
             }

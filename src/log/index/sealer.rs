@@ -1,12 +1,16 @@
 //! Which rows are not sealed yet, as the writer knows it, and sealing them when there are enough.
 
+use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use super::merge::merge_if_due;
+use super::merge::{each_round, merge_if_due};
 use super::sealed_end;
 use super::segment::{Gathered, IndexedRow};
 use crate::error::Result;
 use crate::log::entry::COLUMNS;
+
+/// Rows between two reports of a rebuild.
+const PROGRESS_ROWS: u64 = 10_000;
 
 /// The writer's knowledge of the tail. It lives as long as the writer, and is forgotten whenever the tail may have
 /// changed behind its back: after a transaction that failed, and after another connection's commit.
@@ -90,17 +94,109 @@ impl Sealer {
         Ok((tail, false))
     }
 
+    /// Builds the whole index anew from the rows, in the caller's transaction. Rounds whose rows have left the log keep
+    /// their numbers, as far as the index still knows them.
+    pub(crate) fn rebuild(
+        &mut self,
+        connection: &Connection,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        self.forget();
+        let mut departed = Departed::read(connection)?;
+        for table in ["log_segments", "log_kinds", "log_fresh", "log_postings"] {
+            connection.execute_batch(&format!("DELETE FROM {table}"))?;
+        }
+        let total: u64 = connection.query_row("SELECT count(*) FROM logs", [], |row| row.get(0))?;
+        let mut done = 0;
+        let mut tail = Gathered::default();
+        let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs ORDER BY id"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let row = IndexedRow::read(row)?;
+            self.take_departed(&mut tail, connection, &mut departed, row.id)?;
+            self.take_into(&mut tail, connection, &row)?;
+            done += 1;
+            if done % PROGRESS_ROWS == 0 {
+                progress(done, total)?;
+            }
+        }
+        self.take_departed(&mut tail, connection, &mut departed, i64::MAX)?;
+        // What follows may be shorter than a segment, and is sealed when there is more; but departed rounds are known
+        // to nothing else.
+        seal(&mut tail, connection)?;
+        progress(total, total)?;
+        self.tail = Some(tail);
+        Ok(())
+    }
+
+    fn take_departed(
+        &self,
+        tail: &mut Gathered,
+        connection: &Connection,
+        departed: &mut Departed,
+        bound: i64,
+    ) -> Result<()> {
+        while let Some((id, run_id)) = departed.next_below(bound) {
+            if !tail.can_take(id) {
+                seal(tail, connection)?;
+            }
+            tail.add_departed(id, run_id);
+            self.seal_if_full(tail, connection)?;
+        }
+        Ok(())
+    }
+
+    fn seal_if_full(&self, tail: &mut Gathered, connection: &Connection) -> Result<bool> {
+        let is_full = tail.taken() >= self.segment_rows;
+        if is_full {
+            seal(tail, connection)?;
+        }
+        Ok(is_full)
+    }
+
     /// Takes a row into `tail` and seals it if it is full; says whether it was.
     fn take_into(&self, tail: &mut Gathered, connection: &Connection, row: &IndexedRow<'_>) -> Result<bool> {
         if !tail.can_take(row.id) {
             seal(tail, connection)?;
         }
         tail.add(row);
-        let is_full = tail.row_count() >= self.segment_rows;
-        if is_full {
-            seal(tail, connection)?;
+        self.seal_if_full(tail, connection)
+    }
+}
+
+/// Rounds whose rows have left the log, by id.
+struct Departed {
+    runs: Vec<Box<str>>,
+    rounds: std::iter::Peekable<std::vec::IntoIter<(i64, usize)>>,
+}
+
+impl Departed {
+    /// Those that the index knows.
+    fn read(connection: &Connection) -> Result<Self> {
+        let mut live = RoaringTreemap::new();
+        let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id > 0 ORDER BY id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            live.insert(row.get(0)?);
         }
-        Ok(is_full)
+        let mut runs: Vec<Box<str>> = Vec::new();
+        let mut rounds = Vec::new();
+        each_round(connection, |run_id, id| {
+            if u64::try_from(id).is_ok_and(|id| !live.contains(id)) {
+                if runs.last().is_none_or(|last| **last != *run_id) {
+                    runs.push(run_id.into());
+                }
+                rounds.push((id, runs.len() - 1));
+            }
+        })?;
+        rounds.sort_unstable();
+        Ok(Self { runs, rounds: rounds.into_iter().peekable() })
+    }
+
+    /// The next one with an id below `bound`.
+    fn next_below(&mut self, bound: i64) -> Option<(i64, &str)> {
+        let (id, run) = self.rounds.next_if(|(id, _)| *id < bound)?;
+        Some((id, &self.runs[run]))
     }
 }
 

@@ -48,7 +48,10 @@ impl<'a> IndexedRow<'a> {
 pub(super) struct Gathered {
     first_id: i64,
     last_id: i64,
+    /// Rows that are there.
     row_count: u64,
+    /// Rows taken in, those included that left the log.
+    taken: u64,
     timestamps: (i64, i64),
     checksum: Xxh3,
     refs: HashMap<Box<str>, Posting>,
@@ -56,23 +59,22 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn row_count(&self) -> u64 {
-        self.row_count
+    /// How many rows were taken in.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether a row with this id can join: offsets have 32 bits.
     pub(super) fn can_take(&self, id: i64) -> bool {
-        self.row_count == 0 || id.checked_sub(self.first_id).is_some_and(|offset| u32::try_from(offset).is_ok())
+        self.taken == 0 || id.checked_sub(self.first_id).is_some_and(|offset| u32::try_from(offset).is_ok())
     }
 
     /// Takes in a row; its id is above all others.
     pub(super) fn add(&mut self, row: &IndexedRow<'_>) {
+        let offset = self.take(row.id);
         if self.row_count == 0 {
-            self.first_id = row.id;
             self.timestamps = row.timestamps;
         }
-        let offset = u32::try_from(row.id - self.first_id).unwrap_or(u32::MAX);
-        self.last_id = row.id;
         self.row_count += 1;
         self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
         self.hash(row);
@@ -88,10 +90,28 @@ impl Gathered {
         }
     }
 
+    /// Takes in a round whose row has left the log, and which keeps its number.
+    pub(super) fn add_departed(&mut self, id: i64, ref_id: &str) {
+        let offset = self.take(id);
+        let posting = entry(&mut self.refs, ref_id);
+        posting.ids.push(offset);
+        posting.rounds.push(offset);
+    }
+
+    /// The offset of the next id.
+    fn take(&mut self, id: i64) -> u32 {
+        if self.taken == 0 {
+            self.first_id = id;
+        }
+        self.taken += 1;
+        self.last_id = id;
+        u32::try_from(id - self.first_id).unwrap_or(u32::MAX)
+    }
+
     /// Writes the segment in the caller's transaction, and begins the next.
     pub(super) fn seal(&mut self, connection: &Connection) -> Result<()> {
         let gathered = std::mem::take(self);
-        if gathered.row_count == 0 {
+        if gathered.taken == 0 {
             return Ok(());
         }
         gathered.write_segment(connection)?;
