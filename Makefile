@@ -68,12 +68,15 @@ format: $(TOOLS) ## rewrite the sources in the common format
 	$(BIN)/ruff check --quiet --fix-only
 	$(BIN)/ruff format --quiet
 
-bench: $(BUILT) ## ours beside what a user would write instead
-	$(BIN)/python -m pytest benches -p no:xdist --basetemp=.bench \
-		--benchmark-enable --benchmark-autosave --benchmark-quiet
+bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON and the plot
+	$(BIN)/python -m pytest benches -p no:xdist --basetemp=.bench -o faulthandler_timeout=3600 \
+		--benchmark-enable --benchmark-quiet --benchmark-autosave --benchmark-storage=benches/results \
+		--figures=docs/benchmarks/latest.json
+	$(if $(NERVE_BENCH_ROWS),,$(BIN)/python benches/plot.py)
 
 torture: $(BUILT) ## long fault and crash sweeps
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2
+	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2 -o faulthandler_timeout=0
 
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist

@@ -1,7 +1,5 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
-from typing import TYPE_CHECKING
-
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -32,21 +30,22 @@ from nerve_store.exceptions import (
     StoreFullError,
     StoreIOError,
 )
-from nerve_store.records import (
-    ArchivedDay,
-    ArchiveResult,
-    BlobStats,
-    ExitCode,
-    LogStats,
-    ThreadMessage,
-    ThreadRound,
-    WorkflowRun,
-    WorkflowRunStatus,
-)
 from nerve_store.store import Store
 
+TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
     from nerve_store.aio import AsyncLogStore
+    from nerve_store.records import (
+        ArchivedDay,
+        ArchiveResult,
+        BlobStats,
+        ExitCode,
+        LogStats,
+        ThreadMessage,
+        ThreadRound,
+        WorkflowRun,
+        WorkflowRunStatus,
+    )
 
 __all__ = [
     "ARCHIVED_UP_TO",
@@ -89,10 +88,33 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import `AsyncLogStore` when it is asked for: asyncio takes longer than all the rest."""
-    if name == "AsyncLogStore":
-        from nerve_store.aio import AsyncLogStore
+_LAZY = {
+    "aio": ("AsyncLogStore",),
+    "records": (
+        "ArchivedDay",
+        "ArchiveResult",
+        "BlobStats",
+        "ExitCode",
+        "LogStats",
+        "ThreadMessage",
+        "ThreadRound",
+        "WorkflowRun",
+        "WorkflowRunStatus",
+    ),
+}
+"""What is imported when it is asked for: dataclasses and asyncio take longer to import than all the rest."""
 
-        return AsyncLogStore
+
+def __getattr__(name: str) -> object:
+    for module, names in _LAZY.items():
+        if name in names:
+            import importlib
+
+            value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(__all__) | set(globals()))

@@ -5,7 +5,7 @@ without lone surrogates (`ValueError`); NUL is kept.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, final
@@ -179,11 +179,12 @@ class LogStore:
     ) -> Self:
         """Open the database at `path`, or create it (directories 0700, file 0600).
 
-        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place and indexed, about a second a million rows. A symbolic link at `path` is refused.
+        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place and indexed, which takes some seconds a
+        million rows. A symbolic link at `path` is refused.
 
         - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
           power loss may drop the newest commits.
-        - `read_only`: refuse every write; nothing is created.
+        - `read_only`: refuse every write; no database is created, and none is brought up to date.
         - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
         - `archive_dir`: where day files go; default `archive/logs` beside the database.
         - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
@@ -384,7 +385,7 @@ class LogStore:
     ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The day files in the archive, oldest first. Reads each file to count and hash it."""
-    def read_archive(self, day: date) -> Iterator[LogEntry]:
+    def read_archive(self, day: date) -> LogIterator:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
     def follow(
         self,

@@ -107,7 +107,7 @@ class AsyncLogStore:
     async def append(
         self,
         source: str,
-        type: str,  # noqa: A002 the column's name
+        type: str,
         ref_id: str | None = None,
         payload: str | None = None,
         timestamp: int | None = None,
@@ -124,7 +124,7 @@ class AsyncLogStore:
         rows = list(entries)
         if not rows:
             self._check_open()
-            return range(0, 0)
+            return range(0)
         ids: range = await self._submit(rows, durability, wants_entry=False)
         return ids
 

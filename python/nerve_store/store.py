@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Literal, Self
 
 from nerve_store._core import BlobStore, LogStore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Literal, Self
 
 __all__ = ["Store"]
 

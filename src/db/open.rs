@@ -103,6 +103,10 @@ fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let identity = schema::identify(connection, place.path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    if connection.is_readonly("main")? {
+        let reason = "the file system is read-only; open the store with read_only".to_owned();
+        return Err(Error::errno(place.path, place.operation, libc::EROFS, reason));
+    }
     let mode = patiently(place.busy_timeout, || {
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
     })?;

@@ -63,8 +63,10 @@ impl Pages {
             let mut statement = connection.prepare_cached("SELECT coalesce(max(id), 0) FROM logs")?;
             Ok(statement.query_row([], |row| row.get::<_, i64>(0))?)
         })?;
-        let end = last.saturating_add(1);
-        filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
+        // After the greatest id that there can be nothing new comes.
+        if let Some(end) = last.checked_add(1) {
+            filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
+        }
         Ok(Self { left: filter.limit.unwrap_or(u64::MAX), filter })
     }
 
