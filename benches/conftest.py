@@ -1,163 +1,118 @@
-"""The frame of the benchmarks: what they ran on, first; ours and the peer in turns; their ratio, last."""
+"""The frame of the benchmarks: what they ran on, first; the table of figures, last."""
 
 from __future__ import annotations
 
-import gc
-import os
-import platform
-import sqlite3
-import statistics
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import figures
 import nerve_store as ns
+from databases import Databases, build_databases
+from figures import Figure
+from machine import conditions
+from peers import PEERS, Durability, PeerLog
+from turns import Compare, compare_in_turns
+from workload import FULL_SCALE, SCALE
 
-T = TypeVar("T")
+FIGURES = pytest.StashKey[list[Figure]]()
+CONDITIONS = pytest.StashKey[Mapping[str, str | int]]()
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """The medians of one case, in seconds a round."""
-
-    case: str
-    rows: int
-    ours: float
-    peer: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times faster than the peer."""
-        return self.peer / self.ours
+Record = Callable[[Figure], None]
+OpenPeers = Callable[[Durability], dict[str, PeerLog]]
 
 
-COMPARISONS = pytest.StashKey[list[Comparison]]()
-
-
-class Compare(Protocol):
-    """The fixture `compare`."""
-
-    def __call__(
-        self,
-        case: str,
-        *,
-        ours: Callable[[T], object],
-        peer: Callable[[T], object],
-        work: Callable[[], T],
-        rows: int,
-        rounds: int,
-    ) -> None:
-        """Time `ours` and `peer` in turns, each round on fresh work of `rows` rows that `work` made beforehand."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--figures", type=Path, help="where to write the summary that plot.py draws, after a full run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if ns.BUILD_PROFILE != "release":
         raise pytest.UsageError(f"nerve_store is a {ns.BUILD_PROFILE} build; time a release build: make bench")
-    config.stash[COMPARISONS] = []
+    config.stash[FIGURES] = []
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     directory = Path(config.getoption("basetemp") or tempfile.gettempdir())
     directory = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.is_dir())
-    flush_ms = flush_time(directory) * 1000
-    return [
-        f"nerve_store {ns.__version__} ({ns.BUILD_PROFILE}), SQLite {ns.SQLITE_VERSION}",
-        f"peer: Python {platform.python_version()} sqlite3, SQLite {sqlite3.sqlite_version}",
-        f"machine: {processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        f"disk: {file_system(directory)}, {flush_ms:.2f} ms a flush (median), load {os.getloadavg()[0]:.1f}",
-    ]
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def file_system(directory: Path) -> str:
-    command = ["df", "--output=fstype", str(directory)]
-    name: str = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-    if name in {"tmpfs", "ramfs"}:
-        raise pytest.UsageError(f"{directory} is on {name}, where a flush costs nothing: give --basetemp on a disk")
-    return name
-
-
-def flush_time(directory: Path) -> float:
-    """What overwriting one page costs when it must survive a power loss: the floor of a full commit."""
-    pages = 50
-    times = []
-    with tempfile.TemporaryFile(dir=directory) as file:
-        os.write(file.fileno(), bytes(4096 * pages))
-        os.fsync(file.fileno())
-        for page in range(pages):
-            start = time.perf_counter()
-            os.pwrite(file.fileno(), b"x" * 4096, page * 4096)
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    config.stash[CONDITIONS] = conditions(directory)
+    return [f"{name}: {value}" for name, value in config.stash[CONDITIONS].items()]
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Compare:
-    def run(
-        case: str,
-        *,
-        ours: Callable[[T], object],
-        peer: Callable[[T], object],
-        work: Callable[[], T],
-        rows: int,
-        rounds: int,
-    ) -> None:
-        peer_times: list[float] = []
+def record(pytestconfig: pytest.Config) -> Record:
+    """Puts a figure into the table."""
+    return pytestconfig.stash[FIGURES].append
 
-        def time_peer() -> None:
-            prepared = work()
-            gc.collect()
-            start = time.perf_counter()
-            peer(prepared)
-            peer_times.append(time.perf_counter() - start)
 
-        # Who goes first alternates from round to round; the first round of each warms up and is not counted.
-        def before() -> tuple[tuple[T], dict[str, object]]:
-            if len(peer_times) % 2 == 0:
-                time_peer()
-            prepared = work()
-            gc.collect()
-            return (prepared,), {}
-
-        turn = 0
-
-        def after(_: T) -> None:
-            nonlocal turn
-            turn += 1
-            if len(peer_times) < turn:
-                time_peer()
-
-        pedantic: Callable[..., object] = benchmark.pedantic
-        pedantic(ours, setup=before, teardown=after, rounds=rounds, warmup_rounds=1)
-        assert benchmark.stats is not None, "give --benchmark-enable"
-        assert len(peer_times) == rounds + 1
-        comparison = Comparison(case, rows, benchmark.stats.stats.median, statistics.median(peer_times[1:]))
-        benchmark.extra_info.update(rows=rows, peer_median=comparison.peer, ratio=comparison.ratio)
-        pytestconfig.stash[COMPARISONS].append(comparison)
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, record: Record) -> Compare:
+    def run(case, **arguments):  # type: ignore[no-untyped-def] # the protocol has the types
+        figure = compare_in_turns(benchmark, case, **arguments)
+        record(figure)
+        return figure
 
     return run
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    comparisons = config.stash[COMPARISONS]
-    if not comparisons:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ns.LogStore]:
+    """An empty store of ours."""
+    with ns.LogStore(tmp_path / "ours" / "logs.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_peers(tmp_path: Path) -> Iterator[OpenPeers]:
+    """Opens an empty log of each peer, by name."""
+    with ExitStack() as opened:
+
+        def run(durability: Durability) -> dict[str, PeerLog]:
+            logs = (peer(tmp_path / f"{peer.name}.db", durability=durability) for peer in PEERS)
+            return {log.name: opened.enter_context(closing(log)) for log in logs}
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """The databases of a million rows: ours, upstream's, and a copy of that for apsw. To be read only."""
+    return build_databases(tmp_path_factory.mktemp("databases"))
+
+
+@pytest.fixture(scope="session")
+def large_store(databases: Databases) -> Iterator[ns.LogStore]:
+    """Ours of a million rows."""
+    with ns.LogStore(databases.ours, read_only=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def large_peers(databases: Databases) -> Iterator[dict[str, PeerLog]]:
+    """The peers of a million rows."""
+    with ExitStack() as opened:
+        logs = (peer(databases.peers[peer.name], create=False) for peer in PEERS)
+        yield {log.name: opened.enter_context(closing(log)) for log in logs}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    measured = config.stash[FIGURES]
+    if not measured:
         return
-    terminalreporter.section("ours beside the peer, medians")
-    terminalreporter.write_line(f"{'case':<44} {'ours rows/s':>14} {'peer rows/s':>14} {'ratio':>8}")
-    for one in comparisons:
-        figures = f"{one.rows / one.ours:>14,.0f} {one.rows / one.peer:>14,.0f} {one.ratio:>8.2f}"
-        terminalreporter.write_line(f"{one.case:<44} {figures}")
+    terminalreporter.section("ours beside the peers, medians")
+    for line in figures.table(measured):
+        terminalreporter.write_line(line)
+    path: Path | None = config.getoption("--figures")
+    if path is None:
+        return
+    if exitstatus != pytest.ExitCode.OK:
+        terminalreporter.write_line(f"not written: {path}, because a case failed")
+    elif SCALE != FULL_SCALE:
+        terminalreporter.write_line(f"not written: {path}, because NERVE_BENCH_ROWS is {SCALE:,}")
+    else:
+        figures.write(path, measured, config.stash[CONDITIONS])
+        terminalreporter.write_line(f"written: {path}")

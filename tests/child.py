@@ -6,10 +6,13 @@ printed is an acknowledgement: it is written by one `write` call as soon as the 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import resource
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -86,6 +89,13 @@ def hold_archive(*, path: str, now: int) -> None:
     say({"days": {str(day.day): day.added_rows for day in result.days}})
 
 
+def hold_archived(*, path: str, now: int) -> None:
+    """Archive, say so, and wait with the store open until a line comes in."""
+    with ns.LogStore(path) as store:
+        say({"days": [str(day.day) for day in store.archive_logs(now=now).days]})
+        sys.stdin.readline()
+
+
 def hold_lock(*, path: str) -> None:
     """Hold the database's write lock, as any program may, until a line comes in."""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -146,6 +156,49 @@ def call_forked(*, path: str) -> None:
     store.close()
 
 
+def drop_forked(*, path: str) -> None:
+    """Fork with an open store; the child forgets it and ends as any program does. Says what the parent can still do."""
+    store = ns.LogStore(path)
+    rows = store.iter()
+    store.append("system", "before", None, None, 0)
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        del store, rows
+        gc.collect()
+        sys.exit(0)
+    _, status = os.waitpid(child, 0)
+    say({"status": status})
+    for _ in range(3):
+        store.append("system", "after", None, None, 0)
+        say(counted_by_another_program(path))
+    store.close()
+
+
+def counted_by_another_program(path: str) -> int:
+    script = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM logs').fetchone())"
+    return int(subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True).stdout)
+
+
+def memory(*, path: str, calls: int, rows_per_call: int, payload_bytes: int) -> None:
+    """Fill one day, read it row by row, archive it, read the archive; says what each added to the memory, in KiB."""
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with ns.LogStore(path, durability="normal") as store:
+        rows = [("system", "tick", None, "x" * payload_bytes, 0)] * rows_per_call
+        for _ in range(calls):
+            store.append_many(rows)
+        filled = peak()
+        read = sum(1 for _ in store.iter())
+        iterated = peak()
+        (day,) = store.archive_logs().days
+        archived = peak()
+        again = sum(1 for _ in store.read_archive(day.day))
+        say({"rows": [read, day.row_count, again], "size": day.size})
+        say({"iter": iterated - filled, "archive": archived - iterated, "read_archive": peak() - archived})
+
+
 def deep_payload(*, path: str, depth: int) -> None:
     """Append payloads nested `depth` levels and read them in every way there is."""
     nested = "[" * depth + "]" * depth
@@ -200,7 +253,20 @@ def archive_badly(*, path: str, now: int) -> None:
 
 PROGRAMS: dict[str, Callable[..., None]] = {
     program.__name__: program
-    for program in (append, runs, archive, hold_archive, hold_lock, outcomes, call_forked, deep_payload, archive_badly)
+    for program in (
+        append,
+        runs,
+        archive,
+        hold_archive,
+        hold_archived,
+        hold_lock,
+        outcomes,
+        call_forked,
+        drop_forked,
+        memory,
+        deep_payload,
+        archive_badly,
+    )
 }
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ import atexit
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import functools
 import hashlib
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -251,6 +253,11 @@ def start_child(program: str, **arguments: Any) -> subprocess.Popen[str]:
     )
 
 
+def acknowledged_ids(output: str) -> list[int]:
+    """The ids that a child said; a line that a kill cut off was not said."""
+    return [row_id for line in output.split("\n")[:-1] for row_id in json.loads(line)]
+
+
 # --- strace: killed, or failed, at the Nth system call -----------------------------------------------------------
 
 FAULT_CALLS = (
@@ -317,6 +324,15 @@ def count_calls(log: Path, program: str, **arguments: Any) -> dict[str, int]:
     }
 
 
+def trace_calls(log: Path, program: str, **arguments: Any) -> str:
+    """What strace says about the `FAULT_CALLS` of a whole run of the program, with the paths behind descriptors."""
+    require_strace()
+    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={','.join(FAULT_CALLS)}"]
+    done = run_child(program, prefix=prefix, **arguments)
+    assert done.returncode == 0, done.stderr
+    return log.read_text("utf-8", "replace")
+
+
 def sample(count: int, size: int) -> list[int]:
     """`size` numbers from 1 to `count`, evenly spread, both ends among them."""
     if count <= size:
@@ -348,6 +364,47 @@ def tiny_disk(directory: Path, size: str = "1m") -> Iterator[Callable[[str], Non
         _unmount(directory)
 
 
+class PowerCutDisk:
+    """A file system that forgets what was not flushed when its power is cut."""
+
+    EXT4_SHUTDOWN = 0x8004587D
+    NO_LOG_FLUSH = struct.pack("I", 2)
+
+    def __init__(self, image: Path, directory: Path) -> None:
+        self.image = image
+        self.directory = directory
+
+    def power_up(self) -> None:
+        _mount("-o", "loop", str(self.image), str(self.directory))
+
+    def cut_power(self) -> None:
+        descriptor = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, self.EXT4_SHUTDOWN, self.NO_LOG_FLUSH)
+        finally:
+            os.close(descriptor)
+        _unmount(self.directory)
+
+
+@contextlib.contextmanager
+def power_cut_disk(scratch: Path) -> Iterator[PowerCutDisk]:
+    """An ext4 in a file; skips where such a thing cannot be mounted."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("mkfs.ext4 is not installed")
+    disk = PowerCutDisk(scratch / "disk.img", scratch / "disk")
+    disk.directory.mkdir(exist_ok=True)
+    with disk.image.open("wb") as image:
+        image.truncate(48 << 20)
+    subprocess.run(["mkfs.ext4", "-qF", str(disk.image)], check=True, capture_output=True)
+    disk.power_up()
+    try:
+        yield disk
+    finally:
+        if disk.directory.is_mount():
+            _unmount(disk.directory)
+        disk.image.unlink()
+
+
 @contextlib.contextmanager
 def read_only_directory(directory: Path) -> Iterator[None]:
     """`directory` as a file system that takes no writes, also not from root."""
@@ -375,11 +432,13 @@ LOG_STORE_WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     "append_with_workflow_update": lambda store: store.append_with_workflow_update(_ENTRY, _RUN),
     "transition": lambda store: store.transition("run-1", "completed"),
     "archive_logs": lambda store: store.archive_logs(),
+    "reindex": lambda store: store.reindex(),
 }
 LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "query": lambda store: store.query(),
     "iter": lambda store: list(store.iter()),
     "count": lambda store: store.count(),
+    "follow": lambda store: next(store.follow(after_id=0)),
     "sql": lambda store: store.sql("SELECT 1"),
     "get_meta": lambda store: store.get_meta("key"),
     "get_workflow_run": lambda store: store.get_workflow_run("run-1"),

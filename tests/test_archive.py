@@ -406,6 +406,32 @@ def test_large_day_is_merged(log_store: ns.LogStore) -> None:
     assert as_rows(log_store.read_archive(day(0))) == rows
 
 
+def test_many_rows_of_one_instant_are_all_taken(log_store: ns.LogStore) -> None:
+    """More than any page of the plan, all at one place in the order of time, between rows that stay."""
+    odd = [("system", "tick", None, None, timestamp) for timestamp in (at(0) + 0.5, at(0) - 0.5, "later", -1)]
+    foreign_many(log_store.path, INSERT_ROW, odd)
+    log_store.append_many([("system", "tick", None, None, at(0))] * 45_000)
+    foreign_many(log_store.path, INSERT_ROW, odd)
+    last = append(log_store, at(1))
+    result = log_store.archive_logs(now=NOW)
+    assert gained(result) == {day(0): 45_000, day(1): 1}
+    assert result.unarchivable_rows == 8
+    assert log_store.sql("SELECT id FROM logs ORDER BY id") == [
+        (n,) for n in (1, 2, 3, 4, 45_005, 45_006, 45_007, 45_008)
+    ]
+    assert [row.id for row in read_day_file(day_files(log_store.archive_dir)[day(0)])] == list(range(5, 45_005))
+    assert as_rows(log_store.read_archive(day(1))) == [last]
+
+
+def test_memory_does_not_grow_with_the_day(data_dir: Path) -> None:
+    done = run_child("memory", path=str(data_dir / "logs.db"), calls=160, rows_per_call=200, payload_bytes=3_000)
+    assert done.returncode == 0, done.stderr
+    done_rows, added = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done_rows["rows"] == [32_000] * 3
+    assert done_rows["size"] > 96_000_000
+    assert all(kibibytes < 32_768 for kibibytes in added.values()), added
+
+
 def test_empty_day_file_of_upstream_gains_rows(log_store: ns.LogStore) -> None:
     """What upstream's wipe leaves behind is a file of no bytes: no row, but no damage either."""
     path = Path(log_store.archive_dir) / f"{day(0)}.jsonl"
@@ -501,6 +527,15 @@ def test_rows_whose_timestamp_is_no_integer_stay_and_are_counted(log_store: ns.L
     ]
 
 
+def test_rows_whose_id_is_not_positive_stay_and_are_counted(log_store: ns.LogStore) -> None:
+    strange = [Row(row_id, "system", "tick", None, None, at(0)) for row_id in (-7, 0)]
+    foreign_many(log_store.path, INSERT_ROW_WITH_ID, strange)
+    row = append(log_store, at(0))
+    result = log_store.archive_logs(now=NOW)
+    assert (gained(result), result.unarchivable_rows) == ({day(0): 1}, 2)
+    assert assert_union(log_store, [*strange, row]).database == {item.id: item for item in strange}
+
+
 # --- damaged files -----------------------------------------------------------------------------------------------
 
 Damage = Callable[[bytes], bytes]
@@ -529,6 +564,7 @@ DAMAGES: dict[str, Damage] = {
     "other json": lambda content: b"[1,2]\n" + content,
     "key missing": changed(b',"refId":"ref-0"', b""),
     "key unknown": changed(b'"source"', b'"origin"'),
+    "key too many": changed(b"}\n", b',"more":1}\n'),
     "id is text": changed(b'"id":1', b'"id":"1"'),
     "timestamp of another day": changed(f'"timestamp":{at(0)}'.encode(), f'"timestamp":{at(1)}'.encode()),
     "timestamp is a fraction": changed(f'"timestamp":{at(0)}'.encode(), f'"timestamp":{at(0)}.5'.encode()),
@@ -676,6 +712,31 @@ def test_exception_of_progress_stops_the_run_and_the_next_one_completes(log_stor
     assert {path.name for path in Path(log_store.archive_dir).iterdir() if not path.name.endswith(".jsonl")} <= {
         ".lock"
     }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupt_in_progress_stops_the_run(log_store: ns.LogStore, error: type[BaseException]) -> None:
+    rows = fill(log_store)
+
+    def progress(_done: int, _total: int) -> None:
+        raise error
+
+    with pytest.raises(error):
+        log_store.archive_logs(now=NOW, progress=progress)
+    assert_union(log_store, rows)
+    assert len(log_store.archive_logs(now=NOW).days) == 10
+
+
+def test_store_that_is_closed_during_the_run_stops_it(data_dir: Path) -> None:
+    path = data_dir / "logs.db"
+    store = ns.LogStore(path)
+    rows = fill(store)
+    with pytest.raises(ns.StoreClosedError):
+        store.archive_logs(now=NOW, progress=lambda _done, _total: store.close())
+    with ns.LogStore(path) as reopened:
+        assert_union(reopened, rows)
+        assert len(reopened.archive_logs(now=NOW).days) == 10
+        assert assert_union(reopened, rows).database == {}
 
 
 def test_row_that_comes_in_during_the_run_is_not_lost(log_store: ns.LogStore) -> None:

@@ -571,9 +571,13 @@ def test_damaged_page_is_reported_by_the_read_that_meets_it(tmp_path: Path) -> N
     middle = len(content) // 2 // 4096 * 4096
     content[middle : middle + 4096] = b"\xa5" * 4096
     path.write_bytes(content)
-    with ns.LogStore(path) as store:
-        error = refused(ns.CorruptStoreError, store.query)
-        assert str(path) in str(error)
+
+    def open_and_read() -> None:
+        with ns.LogStore(path) as store:
+            store.query()
+
+    assert str(path) in str(refused(ns.CorruptStoreError, open_and_read))
+    assert path.read_bytes()[middle : middle + 4096] == b"\xa5" * 4096
 
 
 def row_of_another_program(path: Path, column: str, expression: str) -> None:

@@ -1,4 +1,4 @@
-"""Threads, processes, forks and kills: every acknowledged row is there, once."""
+"""Threads, processes and forks: every acknowledged row is there, once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,13 @@ import pytest
 import nerve_store as ns
 from reference import DAY_MS, Row, day_start, utc_day
 from support import (
-    KILLED,
+    acknowledged_ids,
     as_row,
-    as_rows,
     assert_union,
-    count_calls,
     database_rows,
     foreign_sql,
     read_union,
-    require_strace,
     run_child,
-    run_failing,
-    run_killed,
-    sample,
     start_child,
 )
 
@@ -308,12 +302,6 @@ def test_others_read_and_write_while_an_archiver_stands_still(log_store: ns.LogS
 # --- processes ---------------------------------------------------------------------------------------------------
 
 
-def acknowledged_ids(output: str) -> list[int]:
-    """The ids that a child said; a line that a kill cut off was not said."""
-    lines = output.split("\n")
-    return [row_id for line in lines[:-1] for row_id in json.loads(line)]
-
-
 @pytest.mark.parametrize("rows_per_call", [1, 20])
 def test_processes_append_at_once(log_store: ns.LogStore, rows_per_call: int) -> None:
     count = 100 * rows_per_call
@@ -383,107 +371,11 @@ def test_forked_child_is_refused_and_its_parent_unharmed(data_dir: Path) -> None
         assert [entry.type for entry in store.query()] == ["before", "own", "after"]
 
 
-# --- kills and failing disks -------------------------------------------------------------------------------------
-
-
-def kill_appender(tmp_path: Path, kills_per_call: int | None, **options: Any) -> int:
-    """Kill an appending process at its system calls; every acknowledged row must be there, and no torn one."""
-    require_strace()
-    counts = count_calls(
-        tmp_path / "calls", "append", path=str(tmp_path / "counted" / "logs.db"), caller="a", **options
-    )
-    assert counts["write"] > 1
-    kills = 0
-    for call, count in counts.items():
-        for when in sample(count, kills_per_call or count):
-            path = tmp_path / f"{call}-{when}" / "logs.db"
-            done = run_killed(call, when, "append", path=str(path), caller="a", **options)
-            assert done.returncode in KILLED, f"{call} {when} of {count}: {done.returncode} {done.stderr}"
-            acknowledged = acknowledged_ids(done.stdout)
-            with ns.LogStore(path) as store:
-                rows = database_rows(store)
-                ids = [row.id for row in rows]
-                per_call = options.get("rows_per_call", 1)
-                assert ids[: len(acknowledged)] == acknowledged
-                assert len(ids) - len(acknowledged) in (0, per_call), "half a call, or more than one, was kept"
-                assert [row.payload for row in rows] == [str(n) for n in range(len(rows))]
-                assert store.append("system", "after", timestamp=0).id == len(rows) + 1
-            kills += 1
-    return kills
-
-
-@pytest.mark.parametrize("rows_per_call", [1, 7])
-def test_killed_appender_loses_no_acknowledged_row(tmp_path: Path, rows_per_call: int) -> None:
-    assert kill_appender(tmp_path, 2, count=21, rows_per_call=rows_per_call) >= 6
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize("durability", ["full", "normal"])
-@pytest.mark.parametrize("rows_per_call", [1, 7])
-def test_appender_killed_at_any_call_loses_no_acknowledged_row(
-    tmp_path: Path, rows_per_call: int, durability: str
-) -> None:
-    assert kill_appender(tmp_path, None, count=70, rows_per_call=rows_per_call, durability=durability) >= 30
-
-
-def kill_runs(tmp_path: Path, kills_per_call: int | None) -> int:
-    """Kill a process that takes runs through their life: a run's state and its last log row always agree."""
-    require_strace()
-    counts = count_calls(tmp_path / "calls", "runs", path=str(tmp_path / "counted" / "logs.db"), count=4)
-    kills = 0
-    for call, count in counts.items():
-        for when in sample(count, kills_per_call or count):
-            path = tmp_path / f"{call}-{when}" / "logs.db"
-            done = run_killed(call, when, "runs", path=str(path), count=4)
-            assert done.returncode in KILLED
-            said = dict(json.loads(line) for line in done.stdout.split("\n")[:-1])
-            with ns.LogStore(path) as store:
-                runs = {run.run_id: run.status.value for run in store.get_all_workflow_runs()}
-                logged = {row.ref_id: row.type for row in database_rows(store)}
-                assert runs == logged
-                order = ["queued", "started", "completed"]
-                for run_id, status in said.items():
-                    assert order.index(runs[run_id]) >= order.index(status)
-            kills += 1
-    return kills
-
-
-def test_killed_transition_leaves_run_and_log_in_agreement(tmp_path: Path) -> None:
-    assert kill_runs(tmp_path, 2) >= 4
-
-
-@pytest.mark.torture
-def test_transition_killed_at_any_call_leaves_run_and_log_in_agreement(tmp_path: Path) -> None:
-    assert kill_runs(tmp_path, None) >= 20
-
-
-@pytest.mark.parametrize("extra", [0, 1, 3])
-def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path: Path, extra: int) -> None:
-    """Once a flush failed nobody knows what is on the disk: nothing is acknowledged until the store is reopened."""
-    require_strace()
-    opening = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "opened" / "logs.db"), count=0)
-    counts = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "counted" / "logs.db"), count=10)
-    call = max(("fsync", "fdatasync"), key=lambda name: counts.get(name, 0))
-    assert counts[call] >= 10
-    # One flush an append, after those of the opening; some of what was counted belongs to the closing.
-    number = opening.get(call, 0) + 1 + extra
-    path = tmp_path / "failing" / "logs.db"
-    done = run_failing(call, "EIO", number, "outcomes", path=str(path), count=10)
+def test_forked_child_that_ends_takes_nothing_with_it(data_dir: Path) -> None:
+    """Its copy of the store is dropped on the way out: no lock is released, no file folded in or removed."""
+    done = run_child("drop_forked", path=str(data_dir / "logs.db"))
     assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    outcomes, read = said[:-1], said[-1]["read"]
-    acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
-    failures = [outcome for outcome in outcomes if "error" in outcome]
-    assert 1 <= len(failures) < 10
-    assert outcomes[-len(failures) :] == failures, "a write was acknowledged after the failure"
-    assert {failure["error"] for failure in failures} == {"StoreIOError"}
-    assert failures[0]["errno"] == 5
-    assert all(failure["is_ours"] for failure in failures)
-    assert set(acknowledged) <= set(read), "reads go on"
-    with ns.LogStore(path) as store:
-        ids = [entry.id for entry in store.query()]
-        assert ids[: len(acknowledged)] == acknowledged
-        # What the failed call wrote may be there; what was refused afterwards may not.
-        assert len(ids) - len(acknowledged) <= 1
-        assert as_rows(store.query())[0].payload == "0"
-        assert store.append("system", "after", timestamp=0).id > len(acknowledged)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"status": 0}, 2, 3, 4]
+    with ns.LogStore(data_dir / "logs.db") as store:
+        assert store.count() == 4
+    assert [path.name for path in data_dir.iterdir()] == ["logs.db"]

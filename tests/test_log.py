@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,17 @@ def test_append_many_takes_any_iterable(log_store: ns.LogStore) -> None:
     assert [entry.payload for entry in log_store.query()] == [str(number) for number in range(10_000)]
 
 
+def test_text_may_be_of_a_class_derived_from_str(log_store: ns.LogStore) -> None:
+    class Kind(StrEnum):
+        TICK = "tick"
+
+    entry = log_store.append(Kind.TICK, Kind.TICK, Kind.TICK, Kind.TICK, 0)
+    assert {type(text) for text in (entry.source, entry.type, entry.ref_id, entry.payload)} == {str}
+    assert log_store.query(type=Kind.TICK) == [entry]
+    log_store.append("workflow", ns.WorkflowRunStatus.STARTED)
+    assert log_store.count(type="started") == 1
+
+
 def test_append_many_of_nothing_appends_nothing(log_store: ns.LogStore) -> None:
     assert len(log_store.append_many([])) == 0
     assert log_store.count() == 0
@@ -119,6 +131,16 @@ def test_append_many_may_read_the_store_while_it_iterates(log_store: ns.LogStore
 
     assert log_store.append_many(rows()) == range(2, 5)
     assert [entry.payload for entry in log_store.query(type="next")] == ["0 of 1", "1 of 1", "2 of 1"]
+
+
+def test_append_many_may_append_while_it_iterates(log_store: ns.LogStore) -> None:
+    def rows() -> Iterator[tuple[str, str, None, None, int]]:
+        for _ in range(3):
+            log_store.append("system", "inner", timestamp=0)
+            yield ("system", "outer", None, None, 0)
+
+    assert log_store.append_many(rows()) == range(4, 7)
+    assert [entry.type for entry in log_store.query()] == ["inner"] * 3 + ["outer"] * 3
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
@@ -200,16 +222,16 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("filters", FILTERS, ids=str)
-def test_filters_select_what_a_plain_filter_selects(
-    log_store: ns.LogStore, filters: dict[str, Any], descending: bool
-) -> None:
-    model = queried(log_store)
-    expected = model.query(**filters, descending=descending)
-    assert as_rows(log_store.query(**filters, descending=descending)) == expected
-    assert as_rows(log_store.iter(**filters, descending=descending)) == expected
-    assert log_store.count(**filters, descending=descending) == len(expected)
+@pytest.mark.parametrize("segment_rows", [2, 7, 32, 60, 4096])
+def test_filters_select_what_a_plain_filter_selects(data_dir: Path, segment_rows: int) -> None:
+    with ns.LogStore(data_dir / "logs.db", segment_rows=segment_rows) as store:
+        model = queried(store)
+        for filters in FILTERS:
+            for descending in (False, True):
+                expected = model.query(**filters, descending=descending)
+                assert as_rows(store.query(**filters, descending=descending)) == expected, filters
+                assert as_rows(store.iter(**filters, descending=descending)) == expected, filters
+                assert store.count(**filters, descending=descending) == len(expected), filters
 
 
 def test_a_filter_of_none_does_not_filter(log_store: ns.LogStore) -> None:
@@ -507,6 +529,24 @@ def test_a_store_takes_a_path_object_or_text(data_dir: Path, monkeypatch: pytest
     assert sorted(path.name for path in data_dir.iterdir()) == ["archive", "logs.db"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a?b#c%20d", "file:x?mode=ro", ":memory:", 'it\'s "quoted"', "工作 🧠", os.fsdecode(b"\xff\xfe"), " ", "-wal"],
+)
+def test_any_file_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / name
+    with ns.LogStore(path) as store:
+        store.append("system", "tick", timestamp=0)
+        store.append("system", "tick", timestamp=MAX_TIMESTAMP)
+        store.archive_logs()
+    with ns.LogStore(path) as store:
+        assert Path(store.path) == path
+        assert store.count() == 1
+        assert [day.row_count for day in store.archived_days()] == [1]
+    assert sorted(item.name for item in path.parent.iterdir()) == sorted([name, "archive"])
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
 def test_default_archive_directory_is_beside_the_database(data_dir: Path) -> None:
     with ns.LogStore(data_dir / "logs.db") as store:
         assert Path(store.path).samefile(data_dir / "logs.db")
@@ -586,6 +626,8 @@ def test_database_left_by_a_killed_process_is_opened(data_dir: Path, tmp_path: P
         # In another process: closing a file of a live database here would drop the store's locks on it.
         files = [str(data_dir / name) for name in ("logs.db", "logs.db-wal")]
         subprocess.run(["cp", *files, str(copy)], check=True)
+    with ns.LogStore(copy / "logs.db", read_only=True) as store:
+        assert store.query() == [entry]
     with ns.LogStore(copy / "logs.db") as store:
         assert store.query() == [entry]
     assert [path.name for path in copy.iterdir()] == ["logs.db"]

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 import nerve_store as ns
 import reference
@@ -83,6 +83,9 @@ NOWS = st.builds(
 RETENTIONS = st.sampled_from([timedelta(0), timedelta(days=3), timedelta(days=30), timedelta(days=2, milliseconds=1)])
 
 
+SEGMENT_ROWS = st.sampled_from([2, 3, 7, 64, 4096])
+
+
 class Stop(Exception):  # noqa: N818
     """What a progress callback raises."""
 
@@ -95,22 +98,29 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="nerve-store-model-"))
-        self.store = ns.Store(self.directory / "data", durability="normal")
         self.model = Log()
         self.appended: dict[int, Row] = {}
+        self.last_id = 0
         self.blobs: dict[str, bytes] = {}
         self.damaged: set[str] = set()
+        self.thinned: set[str | None] = set()
+        """Runs of which another program deleted rows: a sealed round keeps its number all the same."""
 
     def teardown(self) -> None:
-        self.store.close()
+        self.logs.close()
         shutil.rmtree(self.directory)
 
-    @property
-    def logs(self) -> ns.LogStore:
-        return self.store.logs
+    def open(self, durability: Literal["full", "normal"], segment_rows: int) -> None:
+        self.logs = ns.LogStore(self.directory / "logs.db", durability=durability, segment_rows=segment_rows)
+        self.blob_store = ns.BlobStore(self.directory / "blobs", durability=durability)
+
+    @initialize(segment_rows=SEGMENT_ROWS)
+    def open_a_new_store(self, segment_rows: int) -> None:
+        self.open("normal", segment_rows)
 
     def remember(self, row: Row) -> None:
-        assert row.id > max(self.appended, default=0), "an id was reused"
+        assert row.id > self.last_id, "an id was reused"
+        self.last_id = row.id
         self.appended[row.id] = row
         self.model.append(row)
 
@@ -139,6 +149,17 @@ class StoreMachine(RuleBasedStateMachine):
         (entry,) = self.logs.query(descending=True, limit=1)
         assert as_rows([entry]) == [Row(entry.id, *row)]
         self.remember(Row(entry.id, *row))
+
+    @precondition(lambda self: self.model.database)
+    @rule(data=st.data())
+    def another_program_deletes(self, data: st.DataObject) -> None:
+        gone = data.draw(st.lists(st.sampled_from(sorted(self.model.database)), unique=True, max_size=10))
+        foreign_many(self.logs.path, "DELETE FROM logs WHERE id = ?", [[row_id] for row_id in gone])
+        archived = {row_id for rows in self.model.files.values() for row_id in rows}
+        for row_id in gone:
+            self.thinned.add(self.model.database.pop(row_id).ref_id)
+            if row_id not in archived:
+                del self.appended[row_id]
 
     @rule(filters=FILTERS)
     def query(self, filters: dict[str, Any]) -> None:
@@ -280,6 +301,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.logs.get_trigger_payload(run_id) == reference.trigger_payload(rows, run_id)
         assert self.logs.get_thread_events(run_id) == reference.thread_events(rows, run_id)
         assert [as_message(m) for m in self.logs.get_thread_messages(run_id)] == reference.thread_messages(rows, run_id)
+        if run_id in self.thinned:
+            return
         assert self.logs.get_thread_round_count(run_id) == reference.thread_round_count(rows, run_id)
         rounds = self.logs.get_thread_rounds(run_id, before=before, limit=limit)
         assert [as_round(item) for item in rounds] == reference.thread_rounds(rows, run_id, before, limit)
@@ -364,14 +387,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(target=hashes, data=st.binary(max_size=50) | st.text(max_size=20) | st.builds(bytes, st.integers(0, 20_000)))
     def write_blob(self, data: bytes | str) -> str:
         content = data.encode() if isinstance(data, str) else data
-        digest = self.store.blobs.write(data)
+        digest = self.blob_store.write(data)
         assert digest == hashlib.sha256(content).hexdigest()
         self.blobs[digest] = content
         self.damaged.discard(digest)
         return digest
 
     def blob_path(self, digest: str) -> Path:
-        return Path(self.store.blobs.root) / digest[:2] / digest[2:]
+        return Path(self.blob_store.root) / digest[:2] / digest[2:]
 
     @rule(digest=hashes, how=st.sampled_from(["flip", "cut", "grow", "empty"]))
     def damage_blob(self, digest: str, how: str) -> None:
@@ -398,30 +421,36 @@ class StoreMachine(RuleBasedStateMachine):
         asked = digest.upper() if upper else digest
         if digest in self.damaged:
             with pytest.raises(ns.BlobCorruptError) as refused:
-                self.store.blobs.read(asked)
+                self.blob_store.read(asked)
             assert refused.value.hash == digest
         else:
-            assert self.store.blobs.read(asked) == self.blobs.get(digest)
-        assert self.store.blobs.exists(asked) == (digest in self.blobs and digest not in self.damaged)
-        assert self.store.blobs.exists(asked, verify=False) == (asked in self.store.blobs) == (digest in self.blobs)
+            assert self.blob_store.read(asked) == self.blobs.get(digest)
+        assert self.blob_store.exists(asked) == (digest in self.blobs and digest not in self.damaged)
+        assert self.blob_store.exists(asked, verify=False) == (asked in self.blob_store) == (digest in self.blobs)
 
     @rule(digest=consumes(hashes))
     def delete_blob(self, digest: str) -> None:
-        assert self.store.blobs.delete(digest) == (digest in self.blobs)
+        assert self.blob_store.delete(digest) == (digest in self.blobs)
         self.blobs.pop(digest, None)
         self.damaged.discard(digest)
-        assert not self.store.blobs.delete(digest)
+        assert not self.blob_store.delete(digest)
 
     @invariant()
     def blobs_are_those_of_the_model(self) -> None:
-        assert list(self.store.blobs) == sorted(self.blobs)
+        assert list(self.blob_store) == sorted(self.blobs)
 
     # --- the store ---
 
-    @rule(durability=st.sampled_from(["full", "normal"]))
-    def close_and_reopen(self, durability: Any) -> None:
-        self.store.close()
-        self.store = ns.Store(self.directory / "data", durability=durability)
+    @rule(durability=st.sampled_from(["full", "normal"]), segment_rows=SEGMENT_ROWS)
+    def close_and_reopen(self, durability: Literal["full", "normal"], segment_rows: int) -> None:
+        self.logs.close()
+        self.open(durability, segment_rows)
+
+    @rule(segment_rows=SEGMENT_ROWS, row=NEW_ROWS)
+    def another_store_appends(self, segment_rows: int, row: tuple[str, str, str | None, str | None, int]) -> None:
+        with ns.LogStore(self.logs.path, durability="normal", segment_rows=segment_rows) as other:
+            self.remember(Row(other.append(*row).id, *row))
+            assert as_rows(other.query()) == self.model.rows()
 
     @rule()
     def figures(self) -> None:

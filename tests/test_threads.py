@@ -227,6 +227,9 @@ def test_json_that_is_no_message_takes_a_number_and_is_left_out(log_store: ns.Lo
             "t",
             '{"type":"t","n":1.5,"e":100,"z":0,"h":1e+21,"s":1e-7}',
         ),
+        # Each of these doubles comes out as the next one if the parser rounds carelessly.
+        ('{"type":"t","n":2.0015891434697786e+32}', "t", '{"type":"t","n":2.0015891434697786e+32}'),
+        ('{"type":"t","n":[1e23,9.5e-8,5e-324]}', "t", '{"type":"t","n":[1e+23,9.5e-8,5e-324]}'),
         ('{"type":"t","s":"\\u00fc\\/\\u0001\\u2028"}', "t", '{"type":"t","s":"ü/\\u0001\u2028"}'),
         ('{"type":"t","type":"u"}', "u", '{"type":"u"}'),
     ],

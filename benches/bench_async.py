@@ -1,0 +1,55 @@
+"""Appending from asyncio tasks, all at once, beside one commit each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from conftest import OpenPeers
+from figures import Target
+from peers import PeerLog
+from turns import Compare
+from workload import Row, Workload
+
+TASKS = 1000
+AsyncLogStore: Any = getattr(ns, "AsyncLogStore", None)
+
+
+@pytest.mark.skipif(AsyncLogStore is None, reason="nerve_store has no AsyncLogStore yet")
+def bench_append_from_tasks(open_peers: OpenPeers, compare: Compare, tmp_path: Path) -> None:
+    workload = Workload()
+
+    def one_commit_each(log: PeerLog) -> Callable[[list[Row]], None]:
+        def run(rows: list[Row]) -> None:
+            for row in rows:
+                log.append(row)
+
+        return run
+
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def opened() -> Any:
+            return await stack.enter_async_context(AsyncLogStore(tmp_path / "ours" / "logs.db"))
+
+        store = runner.run(opened())
+
+        async def append_all(rows: list[Row]) -> None:
+            await asyncio.gather(*(store.append(*row) for row in rows))
+
+        compare(
+            f"AsyncLogStore.append, {TASKS:,} tasks at once, full",
+            ours=lambda rows: runner.run(append_all(rows)),
+            peers={name: one_commit_each(log) for name, log in open_peers("full").items()},
+            work=lambda: workload.rows(TASKS),
+            rows=TASKS,
+            rounds=10,
+            target=Target(bound=20),
+        )
+        runner.run(stack.aclose())

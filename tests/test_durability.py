@@ -1,0 +1,314 @@
+"""What was acknowledged survives: kills at any system call, failing flushes, power cuts, and the order of the calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pytest
+
+import nerve_store as ns
+from reference import DAY_MS
+from support import (
+    KILLED,
+    acknowledged_ids,
+    assert_union,
+    count_calls,
+    database_rows,
+    foreign_sql,
+    power_cut_disk,
+    require_strace,
+    run_failing,
+    run_killed,
+    sample,
+    start_child,
+    trace_calls,
+)
+
+NOW = 1_800_000_000_000
+OLD = NOW - 100 * DAY_MS
+
+
+# --- the order of the calls --------------------------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """A system call, with the paths that it names or whose descriptor it is given."""
+
+    name: str
+    arguments: str
+    paths: list[str]
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the program says a line on its standard output."""
+        return self.name == "write" and self.arguments.startswith("1<")
+
+    def is_on(self, name: str, path: Path | str) -> bool:
+        return self.name == name and str(path) in self.paths
+
+
+def traced(tmp_path: Path, program: str, **arguments: Any) -> list[Call]:
+    text = trace_calls(tmp_path / "trace", program, **arguments)
+    found = re.findall(r"^\d+ +(\w+)\((.*)\) += \d", text, re.MULTILINE)
+    return [Call(name, rest, re.findall(r'(?<=")/[^"]*(?=")|(?<=<)/[^>]*(?=>)', rest)) for name, rest in found]
+
+
+def is_flush(call: Call, path: Path | str) -> bool:
+    return call.is_on("fsync", path) or call.is_on("fdatasync", path)
+
+
+@pytest.mark.parametrize("durability", ["full", "normal"])
+def test_append_is_flushed_before_it_is_acknowledged(tmp_path: Path, durability: str) -> None:
+    path = tmp_path / "data" / "logs.db"
+    calls = traced(tmp_path, "append", path=str(path), caller="a", count=20, durability=durability)
+    wal = f"{path}-wal"
+    acknowledged = 0
+    dirty = False
+    for call in calls:
+        if call.is_on("pwrite64", wal):
+            dirty = True
+        elif is_flush(call, wal):
+            dirty = False
+        elif call.acknowledges:
+            acknowledged += 1
+            assert not dirty or durability == "normal", "acknowledged before the flush"
+    assert acknowledged == 20
+    flushes = sum(is_flush(call, wal) for call in calls)
+    assert flushes >= 20 if durability == "full" else flushes < 10
+
+
+def test_new_store_is_in_its_directory_before_anything_is_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "data" / "logs.db"
+    calls = traced(tmp_path, "append", path=str(path), caller="a", count=1)
+    (acknowledged,) = [n for n, call in enumerate(calls) if call.acknowledges]
+    for created, parent in ((tmp_path / "a", tmp_path), (path.parent, tmp_path / "a")):
+        made = next(n for n, call in enumerate(calls) if call.is_on("mkdir", created))
+        assert any(is_flush(call, parent) for call in calls[made:acknowledged])
+    for name in (path, f"{path}-wal"):
+        first_write = next(n for n, call in enumerate(calls) if call.is_on("pwrite64", name))
+        assert any(is_flush(call, path.parent) for call in calls[:acknowledged]), name
+        assert any(is_flush(call, name) for call in calls[first_write:acknowledged]), name
+
+
+def test_archive_run_flushes_and_publishes_before_it_deletes(tmp_path: Path) -> None:
+    """Stage, write, flush, rename, flush the directory, and only then touch the database; day by day."""
+    path = tmp_path / "data" / "logs.db"
+    with ns.LogStore(path) as store:
+        store.append_many([("system", "tick", None, str(n), OLD + n % 3 * DAY_MS) for n in range(30)])
+        directory = Path(store.archive_dir)
+    calls = traced(tmp_path, "archive", path=str(path), now=NOW)
+    renames = [n for n, call in enumerate(calls) if call.name in ("rename", "renameat", "renameat2")]
+    assert len(renames) == 3
+    previous = 0
+    for rename in renames:
+        staged, published = (name for name in calls[rename].paths if name.startswith(str(directory)))
+        assert published.endswith(".jsonl")
+        assert ".jsonl" not in staged
+        steps = calls[previous:]
+        last_write = max(n for n, call in enumerate(steps) if call.is_on("write", staged))
+        flush = next(n for n, call in enumerate(steps) if is_flush(call, staged))
+        here = rename - previous
+        directory_flush = next(n for n, call in enumerate(steps) if n > here and is_flush(call, directory))
+        deletes = [n for n, call in enumerate(steps) if call.is_on("pwrite64", f"{path}-wal")]
+        assert last_write < flush < here < directory_flush < min(n for n in deletes if n > here)
+        assert not [n for n in deletes if last_write <= n <= directory_flush]
+        previous = rename + 1
+
+
+# --- kills and failing flushes -------------------------------------------------------------------------------------
+
+
+def kill_appender(tmp_path: Path, kills_per_call: int | None, **options: Any) -> int:
+    """Kill an appending process at its system calls; every acknowledged row must be there, and no torn one."""
+    require_strace()
+    counts = count_calls(
+        tmp_path / "calls", "append", path=str(tmp_path / "counted" / "logs.db"), caller="a", **options
+    )
+    assert counts["write"] > 1
+    kills = 0
+    for call, count in counts.items():
+        for when in sample(count, kills_per_call or count):
+            path = tmp_path / f"{call}-{when}" / "logs.db"
+            done = run_killed(call, when, "append", path=str(path), caller="a", **options)
+            assert done.returncode in KILLED, f"{call} {when} of {count}: {done.returncode} {done.stderr}"
+            acknowledged = acknowledged_ids(done.stdout)
+            with ns.LogStore(path) as store:
+                rows = database_rows(store)
+                ids = [row.id for row in rows]
+                per_call = options.get("rows_per_call", 1)
+                assert ids[: len(acknowledged)] == acknowledged
+                assert len(ids) - len(acknowledged) in (0, per_call), "half a call, or more than one, was kept"
+                assert [row.payload for row in rows] == [str(n) for n in range(len(rows))]
+                assert store.append("system", "after", timestamp=0).id == len(rows) + 1
+            kills += 1
+    return kills
+
+
+@pytest.mark.parametrize("rows_per_call", [1, 7])
+def test_killed_appender_loses_no_acknowledged_row(tmp_path: Path, rows_per_call: int) -> None:
+    assert kill_appender(tmp_path, 2, count=21, rows_per_call=rows_per_call) >= 6
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("durability", ["full", "normal"])
+@pytest.mark.parametrize("rows_per_call", [1, 7])
+def test_appender_killed_at_any_call_loses_no_acknowledged_row(
+    tmp_path: Path, rows_per_call: int, durability: str
+) -> None:
+    assert kill_appender(tmp_path, None, count=28, rows_per_call=rows_per_call, durability=durability) >= 30
+
+
+def kill_runs(tmp_path: Path, kills_per_call: int | None) -> int:
+    """Kill a process that takes runs through their life: a run's state and its last log row always agree."""
+    require_strace()
+    counts = count_calls(tmp_path / "calls", "runs", path=str(tmp_path / "counted" / "logs.db"), count=4)
+    kills = 0
+    for call, count in counts.items():
+        for when in sample(count, kills_per_call or count):
+            path = tmp_path / f"{call}-{when}" / "logs.db"
+            done = run_killed(call, when, "runs", path=str(path), count=4)
+            assert done.returncode in KILLED
+            said = dict(json.loads(line) for line in done.stdout.split("\n")[:-1])
+            with ns.LogStore(path) as store:
+                runs = {run.run_id: run.status.value for run in store.get_all_workflow_runs()}
+                logged = {row.ref_id: row.type for row in database_rows(store)}
+                assert runs == logged
+                order = ["queued", "started", "completed"]
+                for run_id, status in said.items():
+                    assert order.index(runs[run_id]) >= order.index(status)
+            kills += 1
+    return kills
+
+
+def test_killed_transition_leaves_run_and_log_in_agreement(tmp_path: Path) -> None:
+    assert kill_runs(tmp_path, 2) >= 4
+
+
+@pytest.mark.torture
+def test_transition_killed_at_any_call_leaves_run_and_log_in_agreement(tmp_path: Path) -> None:
+    assert kill_runs(tmp_path, None) >= 20
+
+
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path: Path, extra: int) -> None:
+    """Once a flush failed nobody knows what is on the disk: nothing is acknowledged until the store is reopened."""
+    require_strace()
+    opening = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "opened" / "logs.db"), count=0)
+    counts = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "counted" / "logs.db"), count=10)
+    call = max(("fsync", "fdatasync"), key=lambda name: counts.get(name, 0))
+    assert counts[call] >= 10
+    # One flush an append, after those of the opening; some of what was counted belongs to the closing.
+    number = opening.get(call, 0) + 1 + extra
+    path = tmp_path / "failing" / "logs.db"
+    done = run_failing(call, "EIO", number, "outcomes", path=str(path), count=10)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes, read = said[:-1], said[-1]["read"]
+    acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
+    failures = [outcome for outcome in outcomes if "error" in outcome]
+    assert 1 <= len(failures) < 10
+    assert outcomes[-len(failures) :] == failures, "a write was acknowledged after the failure"
+    assert {failure["error"] for failure in failures} == {"StoreIOError"}
+    assert failures[0]["errno"] == 5
+    assert all(failure["is_ours"] for failure in failures)
+    assert set(acknowledged) <= set(read), "reads go on"
+    with ns.LogStore(path) as store:
+        ids = [entry.id for entry in store.query()]
+        assert ids[: len(acknowledged)] == acknowledged
+        # What the failed call wrote may be there; what was refused afterwards may not.
+        assert len(ids) - len(acknowledged) <= 1
+        assert database_rows(store)[0].payload == "0"
+        assert store.append("system", "after", timestamp=0).id > len(acknowledged)
+
+
+# --- power cuts --------------------------------------------------------------------------------------------------
+
+
+def cut_power_while_appending(tmp_path: Path, rows: int, durability: Literal["full", "normal"]) -> tuple[int, int]:
+    """How many rows were acknowledged when the power went, and how many of them were there afterwards."""
+    with power_cut_disk(tmp_path) as disk:
+        path = disk.directory / "data" / "logs.db"
+        with start_child("append", path=str(path), caller="a", count=1_000_000, durability=durability) as child:
+            assert child.stdout is not None
+            said = "".join(child.stdout.readline() for _ in range(rows))
+            disk.cut_power()
+            child.kill()
+            child.wait(timeout=30)
+        acknowledged = acknowledged_ids(said)
+        assert acknowledged == list(range(1, rows + 1))
+        disk.power_up()
+        if not path.exists():
+            return rows, 0
+        with ns.LogStore(path) as store:
+            kept = database_rows(store)
+            assert [row.id for row in kept] == list(range(1, len(kept) + 1))
+            assert [row.payload for row in kept] == [str(n) for n in range(len(kept))]
+            assert store.append("system", "after", timestamp=0).id > len(kept)
+        assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
+        return rows, len(kept)
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_acknowledged_rows_survive_a_power_cut(tmp_path: Path, rows: int) -> None:
+    acknowledged, kept = cut_power_while_appending(tmp_path, rows, "full")
+    assert kept >= acknowledged
+
+
+def test_power_cut_drops_only_the_newest_rows_of_normal_durability(tmp_path: Path) -> None:
+    """Also the control of the test above: what was not flushed is really gone."""
+    acknowledged, kept = cut_power_while_appending(tmp_path, 50, "normal")
+    assert kept < acknowledged
+
+
+def cut_power_while_archiving(tmp_path: Path, delay: float) -> bool:
+    """Whether the cut came while the archive run was under way; nothing may be lost in either case."""
+    with power_cut_disk(tmp_path) as disk:
+        path = disk.directory / "data" / "logs.db"
+        with ns.LogStore(path) as store:
+            store.append_many(("system", "tick", None, f"{n} {'x' * 100}", OLD + n % 20 * DAY_MS) for n in range(4_000))
+            rows = database_rows(store)
+        with start_child("archive", path=str(path), now=NOW) as child:
+            time.sleep(delay)
+            disk.cut_power()
+            child.kill()
+            out, _ = child.communicate(timeout=30)
+        disk.power_up()
+        with ns.LogStore(path) as store:
+            union = assert_union(store, rows, may_repeat={row.id for row in rows})
+            under_way = bool(union.database and union.archived)
+            store.archive_logs(now=NOW)
+            assert assert_union(store, rows).database == {}
+        assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
+        return under_way or "days" not in out
+
+
+@pytest.mark.torture
+def test_archive_run_survives_a_power_cut_at_any_moment(tmp_path: Path) -> None:
+    under_way = [cut_power_while_archiving(tmp_path, 0.05 + 0.01 * step) for step in range(40)]
+    assert sum(under_way) >= 5
+
+
+def test_archive_run_survives_a_power_cut_at_its_end(tmp_path: Path) -> None:
+    """The run has returned: what it moved is in the files, and stays there."""
+    with power_cut_disk(tmp_path) as disk:
+        path = disk.directory / "data" / "logs.db"
+        with ns.LogStore(path) as store:
+            store.append_many(("system", "tick", None, str(n), OLD + n % 5 * DAY_MS) for n in range(500))
+            rows = database_rows(store)
+        with start_child("hold_archived", path=str(path), now=NOW) as child:
+            assert child.stdout is not None
+            assert len(json.loads(child.stdout.readline())["days"]) == 5
+            disk.cut_power()
+            child.kill()
+            child.wait(timeout=30)
+        disk.power_up()
+        with ns.LogStore(path) as store:
+            assert assert_union(store, rows, may_repeat={row.id for row in rows}).archived.keys() == {
+                row.id for row in rows
+            }
+            store.archive_logs(now=NOW)
+            assert assert_union(store, rows).database == {}
