@@ -25,12 +25,12 @@ const SHARED_PRAGMAS: &str = "
 PRAGMA temp_store = MEMORY;
 -- Views and triggers that another program put into the file may not call functions with side effects.
 PRAGMA trusted_schema = OFF;
--- 8 MiB instead of 2: the inner pages of the indexes of some million rows.
-PRAGMA cache_size = -8192;
 ";
 
 /// Pragmas of the writer.
 const WRITER_PRAGMAS: &str = "
+-- 8 MiB instead of 2: the pages that a merge of some thousand references writes.
+PRAGMA cache_size = -8192;
 -- After a burst, or a reader that was slow, the write-ahead log gives its space back.
 PRAGMA journal_size_limit = 67108864;
 -- On macOS a plain fsync does not reach the disk. Elsewhere this has no effect.
@@ -39,7 +39,11 @@ PRAGMA checkpoint_fullfsync = ON;
 ";
 
 /// Pragmas of readers. Their files are opened read-only as well; this also covers temporary tables.
-const READER_PRAGMAS: &str = "PRAGMA query_only = ON;";
+const READER_PRAGMAS: &str = "
+PRAGMA query_only = ON;
+-- 24 MiB: a thread of 5,000 messages lies on as many pages, and is read again and again by whoever watches it.
+PRAGMA cache_size = -24576;
+";
 
 /// The absolute path of the database. Its directory may be reached through symbolic links (data often lives on another
 /// disk), the file itself may not: whoever may write that directory could point it at any file of the daemon.

@@ -8,7 +8,7 @@ use super::failure::{Located, Place};
 use crate::error::Result;
 
 /// Idle connections that are kept; more are opened while more threads read at once.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Readers {

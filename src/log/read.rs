@@ -8,7 +8,7 @@ use super::store::Log;
 use crate::error::Result;
 
 /// Rows that one step of [`Pages`] reads: enough to make the transaction's cost small, few enough to hold in memory.
-const PAGE_ROWS: u64 = 512;
+const PAGE_ROWS: u64 = 1_024;
 
 /// Every row that matches, in the filter's order.
 pub fn query(log: &Log, filter: &Filter) -> Result<Vec<LogEntry>> {

@@ -143,3 +143,48 @@ impl Record {
         self.class(py)?.call1(fields)
     }
 }
+
+/// A class of `nerve_store.records` that is made by the thousand: a dataclass with slots and without `__post_init__`.
+///
+/// Its instances are filled slot by slot, which takes a quarter of the time that a frozen dataclass's own `__init__`
+/// takes, and gives the same.
+pub(super) struct PlainRecord<const FIELDS: usize> {
+    record: Record,
+    names: [&'static str; FIELDS],
+    parts: PyOnceLock<Parts<FIELDS>>,
+}
+
+struct Parts<const FIELDS: usize> {
+    /// `object.__new__`
+    new: Py<PyAny>,
+    /// The `__set__` of each slot.
+    setters: [Py<PyAny>; FIELDS],
+}
+
+impl<const FIELDS: usize> PlainRecord<FIELDS> {
+    pub(super) const fn new(name: &'static str, names: [&'static str; FIELDS]) -> Self {
+        Self { record: Record::new(name), names, parts: PyOnceLock::new() }
+    }
+
+    /// A new record with these fields, in the order of the names.
+    pub(super) fn create<'py>(
+        &self,
+        py: Python<'py>,
+        fields: [Bound<'py, PyAny>; FIELDS],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let class = self.record.class(py)?;
+        let parts = self.parts.get_or_try_init(py, || {
+            let mut setters = Vec::with_capacity(FIELDS);
+            for name in self.names {
+                setters.push(class.getattr(name)?.getattr("__set__")?.unbind());
+            }
+            let setters = setters.try_into().map_err(|_| PyTypeError::new_err("a record has its fields"))?;
+            Ok::<_, PyErr>(Parts { new: py.get_type::<PyAny>().getattr("__new__")?.unbind(), setters })
+        })?;
+        let record = parts.new.bind(py).call1((class,))?;
+        for (setter, field) in parts.setters.iter().zip(fields) {
+            setter.bind(py).call1((&record, field))?;
+        }
+        Ok(record)
+    }
+}

@@ -1,12 +1,12 @@
 //! `LogStore`: workflow runs and their threads.
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyString};
-use serde_json::value::RawValue;
 
-use super::convert::{Count, Integer, Record};
+use super::convert::{Count, Integer, PlainRecord, Record};
 use super::entry::{Given, LogEntry};
 use super::json::to_python;
 use super::log::LogStore;
@@ -15,8 +15,8 @@ use crate::run::{self, Run, RunList, RunStatus, Transition, Trigger};
 use crate::time::check_timestamp;
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
-static THREAD_MESSAGE: Record = Record::new("ThreadMessage");
-static THREAD_ROUND: Record = Record::new("ThreadRound");
+static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
+static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", "log_id", "timestamp", "message"]);
 
 #[pymethods]
 impl LogStore {
@@ -140,7 +140,13 @@ impl LogStore {
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let rounds = py.detach(|| run::rounds(&self.log, &run_id, before.0, limit.0))?;
         let create = |round: &run::Round| {
-            THREAD_ROUND.create(py, (round.round, round.log_id, round.timestamp, create_message(py, &round.message)?))
+            let fields = [
+                round.round.into_bound_py_any(py)?,
+                round.log_id.into_bound_py_any(py)?,
+                round.timestamp.into_bound_py_any(py)?,
+                create_message(py, &round.message)?,
+            ];
+            THREAD_ROUND.create(py, fields)
         };
         rounds.iter().map(create).collect()
     }
@@ -151,9 +157,17 @@ fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn create_message<'py>(py: Python<'py>, message: &run::ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
-    let meta = message.meta.as_deref().map(|meta: &RawValue| to_python(py, meta)).transpose()?;
-    THREAD_MESSAGE
-        .create(py, (to_python(py, &message.role)?, to_python(py, &message.content)?, meta, message.timestamp))
+    let meta = match message.meta.as_deref() {
+        Some(meta) => to_python(py, meta)?,
+        None => py.None().into_bound(py),
+    };
+    let fields = [
+        to_python(py, &message.role)?,
+        to_python(py, &message.content)?,
+        meta,
+        message.timestamp.into_bound_py_any(py)?,
+    ];
+    THREAD_MESSAGE.create(py, fields)
 }
 
 /// The readable runs; each unreadable one is reported by name, in the log of the application.

@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use roaring::RoaringBitmap;
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, Statement};
+use rusqlite::{CachedStatement, Connection, Row, Statement};
 
 use super::codec::{decode, ids};
 use super::recent::Recent;
 use super::sealed_end;
 use crate::error::Result;
 use crate::log::entry::{COLUMNS, LogEntry};
-use crate::log::filter::Filter;
+use crate::log::filter::{Conditions, Filter};
 
 /// Ids that one statement looks up.
 const CHUNK_IDS: usize = 256;
@@ -28,7 +28,7 @@ pub(crate) fn search(
     filter: &Filter,
     mut visit: impl FnMut(LogEntry),
 ) -> Result<()> {
-    let mut check = Check::prepare(connection, filter, COLUMNS)?;
+    let mut check = Check::new(connection, filter, COLUMNS);
     each_candidate(connection, recent, filter, &mut |candidate| {
         check.run(candidate, &mut |row| {
             visit(LogEntry::from_row(row)?);
@@ -40,7 +40,7 @@ pub(crate) fn search(
 /// How many rows match.
 pub(crate) fn count(connection: &Connection, recent: &Recent, filter: &Filter) -> Result<u64> {
     let mut found = 0;
-    let mut check = Check::prepare(connection, filter, "1")?;
+    let mut check = Check::new(connection, filter, "1");
     each_candidate(connection, recent, filter, &mut |candidate| {
         check.run(candidate, &mut |_| {
             found += 1;
@@ -328,46 +328,79 @@ fn propose_ids(mut ids: Vec<i64>, descending: bool, propose: &mut Propose<'_>) -
 
 /// Looks candidates up and checks them against the whole filter, until the limit is reached.
 struct Check<'a> {
-    span: Statement<'a>,
-    ids: Statement<'a>,
+    connection: &'a Connection,
+    conditions: Conditions<'a>,
+    columns: &'a str,
+    descending: bool,
+    /// Each is prepared when it is first needed.
+    span: Option<CachedStatement<'a>>,
+    ids: Option<CachedStatement<'a>>,
     left: u64,
 }
 
 impl<'a> Check<'a> {
-    fn prepare(connection: &'a Connection, filter: &Filter, columns: &str) -> Result<Self> {
-        let conditions = filter.conditions(3);
-        let order = if filter.descending { " DESC" } else { "" };
-        let mut span = connection.prepare(&format!(
-            "SELECT {columns} FROM logs WHERE id BETWEEN ?1 AND ?2{} ORDER BY id{order}",
-            conditions.sql
-        ))?;
-        let mut ids = connection.prepare(&format!(
-            "SELECT {columns} FROM rarray(?1) AS wanted CROSS JOIN logs ON logs.id = wanted.value WHERE true{}",
-            conditions.sql
-        ))?;
-        conditions.bind(&mut span)?;
-        conditions.bind(&mut ids)?;
-        Ok(Self { span, ids, left: filter.limit.unwrap_or(u64::MAX) })
+    fn new(connection: &'a Connection, filter: &'a Filter, columns: &'a str) -> Self {
+        Self {
+            connection,
+            conditions: filter.conditions(3),
+            columns,
+            descending: filter.descending,
+            span: None,
+            ids: None,
+            left: filter.limit.unwrap_or(u64::MAX),
+        }
     }
 
     fn run(&mut self, candidate: Candidate, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<ControlFlow<()>> {
         match candidate {
             Candidate::Span(first, last) => {
-                self.span.raw_bind_parameter(1, first)?;
-                self.span.raw_bind_parameter(2, last)?;
-                step(&mut self.span, &mut self.left, visit)
+                let mut statement = match self.span.take() {
+                    Some(statement) => statement,
+                    None => self.prepare_span()?,
+                };
+                statement.raw_bind_parameter(1, first)?;
+                statement.raw_bind_parameter(2, last)?;
+                let flow = step(&mut statement, &mut self.left, visit)?;
+                self.span = Some(statement);
+                Ok(flow)
             }
             Candidate::Ids(ids) => {
+                let mut statement = match self.ids.take() {
+                    Some(statement) => statement,
+                    None => self.prepare_ids()?,
+                };
                 for chunk in ids.chunks(CHUNK_IDS) {
                     let wanted: Rc<Vec<Value>> = Rc::new(chunk.iter().map(|id| Value::Integer(*id)).collect());
-                    self.ids.raw_bind_parameter(1, wanted)?;
-                    if step(&mut self.ids, &mut self.left, visit)?.is_break() {
+                    statement.raw_bind_parameter(1, wanted)?;
+                    if step(&mut statement, &mut self.left, visit)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
+                self.ids = Some(statement);
                 Ok(ControlFlow::Continue(()))
             }
         }
+    }
+
+    fn prepare_span(&self) -> Result<CachedStatement<'a>> {
+        let order = if self.descending { " DESC" } else { "" };
+        self.prepare(&format!(
+            "SELECT {} FROM logs WHERE id BETWEEN ?1 AND ?2{} ORDER BY id{order}",
+            self.columns, self.conditions.sql
+        ))
+    }
+
+    fn prepare_ids(&self) -> Result<CachedStatement<'a>> {
+        self.prepare(&format!(
+            "SELECT {} FROM rarray(?1) AS wanted CROSS JOIN logs ON logs.id = wanted.value WHERE true{}",
+            self.columns, self.conditions.sql
+        ))
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'a>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        self.conditions.bind(&mut statement)?;
+        Ok(statement)
     }
 }
 
