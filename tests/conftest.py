@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import nerve_store as ns
+
+UPSTREAM = Path(__file__).parent / "fixtures" / "upstream-0.5.0"
 
 # Every example that touches a store syncs its disk, so that a deadline would measure the machine.
 settings.register_profile(
@@ -46,11 +52,54 @@ def log_store(data_dir: Path) -> Iterator[ns.LogStore]:
 @pytest.fixture
 def upstream_data(tmp_path: Path) -> Path:
     """A writable copy of the predecessor's data directory."""
-    return Path(shutil.copytree(Path(__file__).parent / "fixtures" / "upstream-0.5.0" / "data", tmp_path / "upstream"))
+    return Path(shutil.copytree(UPSTREAM / "data", tmp_path / "upstream"))
 
 
 @pytest.fixture
 def upstream_archived(tmp_path: Path) -> Path:
     """A writable copy of the predecessor's data directory after its own archive runs."""
-    source = Path(__file__).parent / "fixtures" / "upstream-0.5.0" / "archived"
-    return Path(shutil.copytree(source, tmp_path / "upstream-archived"))
+    return Path(shutil.copytree(UPSTREAM / "archived", tmp_path / "upstream-archived"))
+
+
+# --- pytest-run-parallel -----------------------------------------------------------------------------------------
+
+# Each fixture of this file, made anew for a thread in a directory of its own.
+OWN_FIXTURES: dict[str, Callable[[Path, ExitStack], Any]] = {
+    "data_dir": lambda directory, _: directory / "data",
+    "store": lambda directory, stack: stack.enter_context(ns.Store(directory / "data")),
+    "log_store": lambda directory, stack: stack.enter_context(ns.LogStore(directory / "data" / "logs.db")),
+    "upstream_data": lambda directory, _: Path(shutil.copytree(UPSTREAM / "data", directory / "upstream")),
+    "upstream_archived": lambda directory, _: Path(
+        shutil.copytree(UPSTREAM / "archived", directory / "upstream-archived")
+    ),
+}
+
+
+def with_own_fixtures(test: Callable[..., None]) -> Callable[..., None]:
+    """`test` with fixtures of the calling thread's own: pytest-run-parallel gives all threads the same ones."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nerve-store-thread-")))
+            own = {name: make(directory, stack) for name, make in OWN_FIXTURES.items() if name in fixtures}
+            test(*arguments, **{**fixtures, **own})
+
+    return run
+
+
+def is_defined_by_a_test_file(item: pytest.Function, fixture: str) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.get(fixture, ())
+    return any(definition.func.__module__.startswith("test_") for definition in definitions)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("parallel_threads", 1) in (1, "1"):
+        return
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        if any(is_defined_by_a_test_file(item, fixture) for fixture in item.fixturenames):
+            item.add_marker(pytest.mark.thread_unsafe(reason="uses a fixture that its file defines"))
+        elif OWN_FIXTURES.keys() & set(item.fixturenames):
+            item.obj = with_own_fixtures(item.obj)

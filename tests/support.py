@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,14 +71,19 @@ def _decode(value: Any) -> Any:
     return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
 
 
+_ASKING = threading.Lock()
+"""One question and its answer at a time: tests may run in several threads."""
+
+
 def _ask(path: str | os.PathLike[str], sql: str, params: Any, *, many: bool = False, script: bool = False) -> list[Any]:
     process = _foreign()
     assert process.stdin is not None
     assert process.stdout is not None
     request = {"path": os.fspath(path), "sql": sql, "params": params, "many": many, "script": script}
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    reply = json.loads(process.stdout.readline())
+    with _ASKING:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        reply = json.loads(process.stdout.readline())
     if "error" in reply:
         raise RuntimeError(f"{reply['error']}: {sql}")
     return [tuple(_decode(value) for value in row) for row in reply["rows"]]

@@ -38,9 +38,15 @@ class _Channel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.futures: dict[int, tuple[asyncio.Future[Any], bool]] = {}
-        self.room = asyncio.Semaphore(_IN_FLIGHT)
+        self._room = asyncio.Event()  # a semaphore's release looks through all who wait
         self.native = AppendChannel(loop.call_soon_threadsafe, self.resolve)
         self._last_token = 0
+
+    async def wait_for_room(self) -> None:
+        """Return when fewer than the allowed number of appends are in flight."""
+        while len(self.futures) >= _IN_FLIGHT:
+            self._room.clear()
+            await self._room.wait()
 
     def open(self, loop: asyncio.AbstractEventLoop, *, wants_entry: bool) -> tuple[int, asyncio.Future[Any]]:
         """A token for a submission, and the future that it will resolve."""
@@ -51,9 +57,9 @@ class _Channel:
 
     def resolve(self, outcomes: list[tuple[int, range | None, LogEntry | None, Exception | None]]) -> None:
         """Resolve the futures of one commit; those that were cancelled meanwhile are passed over."""
+        self._room.set()
         for token, ids, entry, error in outcomes:
             future, wants_entry = self.futures.pop(token)
-            self.room.release()
             if future.done():
                 continue
             if error is not None:
@@ -78,6 +84,8 @@ class AsyncLogStore:
         busy_timeout: float = 30.0,
         archive_dir: str | os.PathLike[str] | None = None,
         segment_rows: int = 4096,
+        max_payload_bytes: int = 67108864,
+        progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Open the database at `path`, blocking for some milliseconds; the options are those of `LogStore`."""
         self._store = LogStore(
@@ -87,6 +95,8 @@ class AsyncLogStore:
             busy_timeout=busy_timeout,
             archive_dir=archive_dir,
             segment_rows=segment_rows,
+            max_payload_bytes=max_payload_bytes,
+            progress=progress,
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nerve_store")
         self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, _Channel] = WeakKeyDictionary()
@@ -96,6 +106,16 @@ class AsyncLogStore:
     def path(self) -> str:
         """The absolute path of the database."""
         return self._store.path
+
+    @property
+    def archive_dir(self) -> str:
+        """The absolute path of the directory of the day files."""
+        return self._store.archive_dir
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store refuses writes."""
+        return self._store.read_only
 
     @property
     def closed(self) -> bool:
@@ -134,13 +154,12 @@ class AsyncLogStore:
         channel = self._channels.get(loop)
         if channel is None:
             channel = self._channels.setdefault(loop, _Channel(loop))
-        await channel.room.acquire()
+        await channel.wait_for_room()
         token, future = channel.open(loop, wants_entry=wants_entry)
         try:
             self._store._submit(channel.native, token, rows, durability)
         except BaseException:
             del channel.futures[token]
-            channel.room.release()
             raise
         return await future
 

@@ -81,24 +81,28 @@ fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Po
     Ok(())
 }
 
-/// Calls `visit` with every round that the index knows, run by run or segment by segment.
-pub(super) fn each_round(connection: &Connection, mut visit: impl FnMut(&str, i64)) -> Result<()> {
+/// Calls `visit` with every round that the index knows, run by run or segment by segment. What is damaged is passed
+/// over: it is about to be built anew.
+pub(super) fn each_known_round(connection: &Connection, mut visit: impl FnMut(&str, i64)) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "SELECT ref_id, first_id, coalesce(rounds, ids) FROM log_postings WHERE round_count > 0 ORDER BY ref_id, first_id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let run_id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let set = decode(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        ids(row.get(1)?, &set).for_each(|id| visit(run_id, id));
+        let (Ok(run_id), Ok(bytes)) = (row.get_ref(0)?.as_str(), row.get_ref(2)?.as_blob()) else { continue };
+        if let Ok(set) = decode(bytes) {
+            ids(row.get(1)?, &set).for_each(|id| visit(run_id, id));
+        }
     }
     let mut statement = connection.prepare_cached("SELECT segment, postings FROM log_fresh ORDER BY segment")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let segment = row.get(0)?;
-        each_posting(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, |run_id, set, rounds| {
+        let Ok(bytes) = row.get_ref(1)?.as_blob() else { continue };
+        // The postings before the damage are good.
+        let _ = each_posting(bytes, |run_id, set, rounds| {
             ids(segment, rounds.as_ref().unwrap_or(&set)).for_each(|id| visit(run_id, id));
-        })?;
+        });
     }
     Ok(())
 }

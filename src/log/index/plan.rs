@@ -59,7 +59,7 @@ fn spans(connection: &Connection, last_timestamp: i64) -> Result<Vec<(i64, i64)>
             _ => spans.push((first, last)),
         }
     }
-    spans.push((sealed_end(connection)?.saturating_add(1), i64::MAX));
+    spans.extend(sealed_end(connection)?.checked_add(1).map(|first| (first, i64::MAX)));
     Ok(spans)
 }
 

@@ -3,7 +3,7 @@
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use super::merge::{each_round, merge_if_due};
+use super::merge::{each_known_round, merge_if_due};
 use super::sealed_end;
 use super::segment::{Gathered, IndexedRow};
 use crate::error::Result;
@@ -174,14 +174,14 @@ impl Departed {
     /// Those that the index knows.
     fn read(connection: &Connection) -> Result<Self> {
         let mut live = RoaringTreemap::new();
-        let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id > 0 ORDER BY id")?;
+        let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id >= 0 ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             live.insert(row.get(0)?);
         }
         let mut runs: Vec<Box<str>> = Vec::new();
         let mut rounds = Vec::new();
-        each_round(connection, |run_id, id| {
+        each_known_round(connection, |run_id, id| {
             if u64::try_from(id).is_ok_and(|id| !live.contains(id)) {
                 if runs.last().is_none_or(|last| **last != *run_id) {
                     runs.push(run_id.into());

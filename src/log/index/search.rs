@@ -122,9 +122,10 @@ fn merged(
 /// The rows of the segments whose zone and kinds allow a match, and the tail.
 fn by_segment(connection: &Connection, filter: &Filter, propose: &mut Propose<'_>) -> Result<ControlFlow<()>> {
     let end = sealed_end(connection)?;
-    let tail = (end.saturating_add(1).max(filter.first_id()), filter.last_id());
-    let propose_tail = |propose: &mut Propose<'_>| {
-        if tail.0 <= tail.1 { propose(Candidate::Span(tail.0, tail.1)) } else { Ok(ControlFlow::Continue(())) }
+    let tail = end.checked_add(1).map(|first| (first.max(filter.first_id()), filter.last_id()));
+    let propose_tail = |propose: &mut Propose<'_>| match tail {
+        Some((first, last)) if first <= last => propose(Candidate::Span(first, last)),
+        _ => Ok(ControlFlow::Continue(())),
     };
     if filter.descending {
         if propose_tail(propose)?.is_break() {
