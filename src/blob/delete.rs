@@ -3,7 +3,7 @@
 use super::BlobStore;
 use super::path::Name;
 use crate::digest::Digest;
-use crate::durable::{Directory, Durability};
+use crate::durable::Durability;
 use crate::error::Result;
 
 impl BlobStore {
@@ -11,7 +11,7 @@ impl BlobStore {
     pub fn delete(&self, digest: &Digest) -> Result<bool> {
         self.check_writable("delete a blob")?;
         let name = Name::of(digest);
-        let Some(root) = Directory::open(&self.root)? else { return Ok(false) };
+        let Some(root) = self.open_root()? else { return Ok(false) };
         if root.look(name.shard(), name.file())?.is_none() {
             return Ok(false);
         }

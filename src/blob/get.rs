@@ -11,7 +11,6 @@ use super::path::Name;
 use super::vouch::{Stamp, now_ns};
 use super::{BlobStore, CHUNK_BYTES, read_full};
 use crate::digest::{Digest, Hasher};
-use crate::durable::Directory;
 use crate::error::{Error, Result};
 
 const READ: &str = "read a blob";
@@ -84,12 +83,23 @@ impl OpenBlob {
 impl BlobStore {
     /// Opens the blob; None if there is none.
     pub fn open(&self, digest: &Digest) -> Result<Option<OpenBlob>> {
-        let Some(root) = Directory::open(&self.root)? else { return Ok(None) };
+        let Some(root) = self.open_root()? else { return Ok(None) };
         let name = Name::of(digest);
         let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(None) };
         let size = stat.st_size.unsigned_abs();
         let path = name.path(&self.root);
         Ok(Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 }))
+    }
+
+    /// Opens the blob for a first try at reading it whole: if that fails, [`BlobStore::open`] says why. None if it does not
+    /// lie where it lay when the store was opened.
+    pub fn open_quickly(&self, digest: &Digest) -> Option<OpenBlob> {
+        // Where the root lies is of no consequence: no bytes but the blob's leave here.
+        let root = self.kept_root.get()?;
+        let name = Name::of(digest);
+        let (file, size) = root.open_quickly(name.shard(), name.file())?;
+        let path = name.path(&self.root);
+        Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 })
     }
 
     /// The verified bytes of the blob; None if there is none.
@@ -109,7 +119,7 @@ impl BlobStore {
         if !verify {
             return Ok(self.size(digest)?.is_some());
         }
-        let Some(root) = Directory::open(&self.root)? else { return Ok(false) };
+        let Some(root) = self.open_root()? else { return Ok(false) };
         let name = Name::of(digest);
         let since_ns = now_ns();
         let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(false) };
@@ -126,7 +136,7 @@ impl BlobStore {
 
     /// The blob's size in bytes as the file system has it; None if there is none.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let Some(root) = Directory::open(&self.root)? else { return Ok(None) };
+        let Some(root) = self.open_root()? else { return Ok(None) };
         let name = Name::of(digest);
         Ok(root.look(name.shard(), name.file())?.map(|stat| stat.st_size.unsigned_abs()))
     }

@@ -19,8 +19,8 @@ mod vouch;
 
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf, absolute};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub use batch::Batch;
 pub use collect::Collected;
@@ -39,8 +39,8 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 /// A staged file that nobody has written to for so long belongs to nobody: its writer died.
 const ORPHANED_AFTER_SECONDS: i64 = 24 * 60 * 60;
 
-/// The blobs under one directory. Any number of threads and processes may use the same one; it holds no lock and no
-/// open file between calls, so that a forked child may go on with its parent's.
+/// The blobs under one directory. Any number of threads and processes may use the same one; between calls it holds
+/// no lock, and nothing open but two directories, so that a forked child may go on with its parent's.
 pub struct BlobStore {
     root: PathBuf,
     durability: Durability,
@@ -52,6 +52,10 @@ pub struct BlobStore {
     synced_root: AtomicBool,
     failed_flush: OnceLock<FailedFlush>,
     vouchers: Vouchers,
+    /// The root and the staging directory as they were first met, kept open to save the way there. Each use makes sure
+    /// that the root is still where it was.
+    kept_root: OnceLock<Arc<Directory>>,
+    kept_staging: OnceLock<Arc<Directory>>,
 }
 
 /// The flush after which nobody knows what is on the disk.
@@ -89,12 +93,24 @@ impl BlobStore {
             synced_root: AtomicBool::new(false),
             failed_flush: OnceLock::new(),
             vouchers: Vouchers::new(),
+            kept_root: OnceLock::new(),
+            kept_staging: OnceLock::new(),
         })
     }
 
     /// The directory, absolute.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The root as it is now; None if there is none.
+    fn open_root(&self) -> Result<Option<Arc<Directory>>> {
+        if let Some(kept) = self.kept_root.get().filter(|kept| kept.is_at_its_path()) {
+            return Ok(Some(Arc::clone(kept)));
+        }
+        let Some(root) = Directory::open(&self.root)?.map(Arc::new) else { return Ok(None) };
+        let _ = self.kept_root.set(Arc::clone(&root));
+        Ok(Some(root))
     }
 
     /// Whether the way to a shard is known to be synced.

@@ -23,7 +23,7 @@ const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
 /// bytes which were written, whatever the caller's memory does meanwhile. Dropped unfinished, it leaves nothing.
 pub struct BlobWriter<S: Borrow<BlobStore>> {
     store: S,
-    root: Directory,
+    root: Arc<Directory>,
     staged: StagedBeneath,
     hasher: Hasher,
     size: u64,
@@ -107,7 +107,7 @@ impl BlobStore {
     }
 
     /// Sees to it that the bytes are there.
-    pub(super) fn place(&self, root: &Directory, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Placed> {
+    pub(super) fn place(&self, root: &Arc<Directory>, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Placed> {
         let name = Name::of(digest);
         match self.find(root, digest, &name, bytes.len() as u64, verify, |file| holds(file, bytes))? {
             Found::Whole { stamp, synced } => self.keep(root, &name, stamp, synced),
@@ -120,20 +120,32 @@ impl BlobStore {
     }
 
     /// The root, which is made if it is missing.
-    pub(super) fn root_to_write(&self, operation: &'static str) -> Result<Directory> {
+    pub(super) fn root_to_write(&self, operation: &'static str) -> Result<Arc<Directory>> {
         self.check_writable(operation)?;
-        if let Some(root) = Directory::open(&self.root)? {
+        if let Some(root) = self.open_root()? {
             return Ok(root);
         }
         self.watch(durable::create_directories(&self.root, self.durability))?;
-        Directory::open(&self.root)?
+        self.open_root()?
             .ok_or_else(|| Error::errno(&self.root, operation, libc::ENOENT, "it vanished meanwhile".into()))
     }
 
     /// An empty staged file.
-    fn stage(&self, root: &Directory) -> Result<StagedBeneath> {
-        let staged = Arc::new(root.make_directory(path::STAGING)?).stage()?;
+    fn stage(&self, root: &Arc<Directory>) -> Result<StagedBeneath> {
+        let is_kept = self.kept_root.get().is_some_and(|kept| Arc::ptr_eq(kept, root));
+        if let Some(kept) = self.kept_staging.get().filter(|_| is_kept) {
+            match kept.stage() {
+                // It was removed.
+                Err(Error::Io { errno: libc::ENOENT, .. }) => {}
+                staged => return staged,
+            }
+        }
+        let staging = Arc::new(root.make_directory(path::STAGING)?);
+        let staged = staging.stage()?;
         self.vouchers.try_times(&staged);
+        if is_kept {
+            let _ = self.kept_staging.set(staging);
+        }
         Ok(staged)
     }
 

@@ -134,7 +134,7 @@ impl BlobStore {
 
 impl Run<'_> {
     fn labour(&self) {
-        let Ok(Some(root)) = Directory::open(&self.store.root) else { return };
+        let Ok(Some(root)) = self.store.open_root() else { return };
         while let Some(entry) = self.next() {
             let name = Name::of(&entry.digest);
             for _ in 0..MOST_READS {

@@ -2,23 +2,23 @@
 //! the directory before it. `docs/durability.md`, "Safe paths".
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Timespec, Timestamps,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Timespec,
+    Timestamps,
 };
 use rustix::io::Errno;
 
-use super::{Durability, STAGING_PREFIX, SYNC_DIRECTORY, sync_file};
+use super::staging::StagedBeneath;
+use super::{STAGING_PREFIX, SYNC_DIRECTORY};
 use crate::error::{Error, Result};
 
 const OPEN: &str = "open a file";
-const LOOK: &str = "look at a file";
-const PUBLISH: &str = "publish a file";
+pub(super) const LOOK: &str = "look at a file";
 
 /// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
 static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
@@ -28,9 +28,14 @@ static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// An open directory.
 pub struct Directory {
-    handle: OwnedFd,
+    pub(super) handle: OwnedFd,
     path: PathBuf,
+    /// Only of one that was opened by its whole path.
+    identity: Option<Identity>,
 }
+
+/// Device, inode and mount.
+type Identity = (u32, u32, u64, u64);
 
 impl Directory {
     /// Opens the directory at `path`, which may lead through symbolic links: where a store lies is its owner's affair.
@@ -38,17 +43,26 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(handle) => Ok(Some(Self { handle, path: path.to_owned() })),
+            Ok(handle) => {
+                let identity = identity(&handle, Path::new(""), AtFlags::EMPTY_PATH);
+                Ok(Some(Self { handle, path: path.to_owned(), identity }))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(path, "open a directory", errno)),
         }
+    }
+
+    /// Whether its path still leads to it: neither moved, nor replaced, nor under another mount. False if that cannot be
+    /// told.
+    pub fn is_at_its_path(&self) -> bool {
+        self.identity.is_some() && self.identity == identity(rustix::fs::CWD, &self.path, AtFlags::empty())
     }
 
     /// Opens the directory `name` in this one; None if there is nothing.
     pub fn directory(&self, name: &str) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.handle, name, flags, Mode::empty()) {
-            Ok(handle) => Ok(Some(Self { handle, path: self.path.join(name) })),
+            Ok(handle) => Ok(Some(Self { handle, path: self.path.join(name), identity: None })),
             Err(Errno::NOENT) => Ok(None),
             Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => Err(self.no_directory(name, errno)),
             Err(errno) => Err(failed(&self.path.join(name), "open a directory", errno)),
@@ -84,7 +98,11 @@ impl Directory {
     /// Opens the regular file `name` in the directory `folder` for reading. What is anything else is not opened, because
     /// opening a special file has effects of its own.
     pub fn open_regular(&self, folder: &str, name: &str) -> Result<Option<(File, Stat)>> {
-        if self.look(folder, name)?.is_none() {
+        // Most often a regular file lies there, and this one look suffices. It may be led astray by a link in the place of
+        // the folder, but nothing is opened on its word that the careful look, or the opening itself, would refuse.
+        let seen = rustix::fs::statat(&self.handle, format!("{folder}/{name}"), AtFlags::SYMLINK_NOFOLLOW);
+        let is_regular = seen.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        if !is_regular && self.look(folder, name)?.is_none() {
             return Ok(None);
         }
         // Should it be replaced in between, opening does not wait, and the second look finds it.
@@ -92,6 +110,24 @@ impl Directory {
         let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.below(folder, name), LOOK, errno))?;
         self.require_regular(folder, name, &stat)?;
         Ok(Some((File::from(handle), stat)))
+    }
+
+    /// Opens `folder`/`name` for reading in as few steps as there can be, if a regular file lies there, and says how many
+    /// bytes it had. Whoever finds anything else in it than expected opens it again, carefully: it may have been replaced
+    /// in between. None if it takes more care to say what is there.
+    pub fn open_quickly(&self, folder: &str, name: &str) -> Option<(File, u64)> {
+        if OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
+            return None;
+        }
+        let below = format!("{folder}/{name}");
+        let stat = rustix::fs::statat(&self.handle, below.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let handle = rustix::fs::openat2(&self.handle, below.as_str(), flags, Mode::empty(), resolve).ok()?;
+        Some((File::from(handle), stat.st_size.unsigned_abs()))
     }
 
     /// Opens `folder`/`name`; a link at the end is opened itself (with `PATH`) or refused.
@@ -242,12 +278,7 @@ impl Directory {
             let name = format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", std::process::id(), now().tv_nsec);
             match rustix::fs::openat(&self.handle, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
                 Ok(file) => {
-                    return Ok(StagedBeneath {
-                        file: file.into(),
-                        directory: Arc::clone(self),
-                        name,
-                        is_published: false,
-                    });
+                    return Ok(StagedBeneath::new(file.into(), Arc::clone(self), name));
                 }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(&self.path, "create a staging file", errno)),
@@ -278,75 +309,11 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// A file that is being written under a name of its own, to be published in another directory of the same file system.
-pub struct StagedBeneath {
-    file: File,
-    directory: Arc<Directory>,
-    name: String,
-    is_published: bool,
-}
-
-impl StagedBeneath {
-    /// The file.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// What the system says of it.
-    pub fn stat(&self) -> Result<Stat> {
-        rustix::fs::fstat(&self.file).map_err(|errno| failed(&self.path(), LOOK, errno))
-    }
-
-    /// Where it lies until it is published.
-    pub fn path(&self) -> PathBuf {
-        self.directory.path.join(&self.name)
-    }
-
-    /// Asks the system to begin with writing the bytes to the disk; promises nothing.
-    pub fn begin_sync(&self, offset: u64, size: u64) {
-        let (Ok(offset), Ok(size)) = (i64::try_from(offset), i64::try_from(size)) else { return };
-        // SAFETY: the call takes no memory, and the descriptor is open.
-        unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, size, libc::SYNC_FILE_RANGE_WRITE) };
-    }
-
-    /// Syncs the bytes if so asked.
-    pub fn sync(&self, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::Full => sync_file(&self.file, &self.path()),
-            Durability::Normal => Ok(()),
-        }
-    }
-
-    /// Publishes it as `name` in `target`, over whatever file is there. The entry is not synced yet.
-    pub fn publish(&mut self, target: &Directory, name: &str) -> Result<()> {
-        rustix::fs::renameat(&self.directory.handle, self.name.as_str(), &target.handle, name)
-            .map_err(|errno| failed(&target.path.join(name), PUBLISH, errno))?;
-        self.is_published = true;
-        Ok(())
-    }
-
-    /// Whether the file system gives two changes in quick succession different times, if somebody looked in between.
-    /// Where it does not, a file that was changed just now cannot be told from one that is changed again in the same
-    /// tick of the clock. The file is empty afterwards.
-    pub fn tells_changes_apart(&self) -> io::Result<bool> {
-        let mut last = None;
-        for _ in 0..4 {
-            rustix::io::pwrite(&self.file, b"?", 0)?;
-            let stat = rustix::fs::fstat(&self.file)?;
-            if last.replace((stat.st_ctime, stat.st_ctime_nsec)) == last {
-                return Ok(false);
-            }
-        }
-        self.file.set_len(0).map(|()| true)
-    }
-}
-
-impl Drop for StagedBeneath {
-    fn drop(&mut self) {
-        if !self.is_published {
-            let _ = self.directory.remove(&self.name);
-        }
-    }
+fn identity(from: impl AsFd, path: &Path, flags: AtFlags) -> Option<Identity> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(from, path, flags, wanted).ok()?;
+    let has_mount = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    has_mount.then_some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
 }
 
 /// The time, as files are stamped with it.
@@ -354,7 +321,7 @@ pub fn now() -> Timespec {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
 }
 
-fn failed(path: &Path, operation: &'static str, errno: Errno) -> Error {
+pub(super) fn failed(path: &Path, operation: &'static str, errno: Errno) -> Error {
     Error::io(path, operation, &errno.into())
 }
 

@@ -78,6 +78,11 @@ impl BlobStore {
     /// The bytes under `hash`; None if there are none, or if it is no sha256.
     fn read<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(digest) = parse(hash) else { return Ok(None) };
+        if let Some(blob) = py.detach(|| self.0.open_quickly(&digest))
+            && let Ok(bytes) = blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes)))
+        {
+            return Ok(Some(bytes));
+        }
         let Some(blob) = py.detach(|| self.0.open(&digest))? else { return Ok(None) };
         blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes))).map(Some)
     }
