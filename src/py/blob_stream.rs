@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyString};
 
+use super::blob_write::new_bytes;
 use super::memory::ExportedMemory;
 use crate::blob::{self, CHUNK_BYTES, OpenBlob};
 use crate::digest::Digest;
@@ -211,6 +212,12 @@ impl BlobReader {
 }
 
 impl Reading {
+    /// How many bytes are left.
+    fn left(&self) -> usize {
+        let size = u64::try_from(self.blob.size()).unwrap_or(u64::MAX);
+        usize::try_from(size.saturating_sub(self.position)).unwrap_or(usize::MAX)
+    }
+
     fn refill(&mut self) -> crate::Result<()> {
         if let Some((hash, actual, path)) = &self.failed {
             return Err(Error::BlobCorrupt { hash: *hash, actual: *actual, path: path.clone() });
@@ -248,6 +255,42 @@ impl BlobReader {
             Ok::<_, Error>(Some(count))
         })?
         .ok_or_else(closed)
+    }
+
+    /// All bytes that are left, if all of the blob were its own.
+    fn readall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let left = py.detach(|| self.lock().as_ref().map(Reading::left)).ok_or_else(closed)?;
+        if left == 0 {
+            // Nothing is left to verify what was read, if it was not: an empty file in the place of a blob.
+            py.detach(|| self.lock().as_mut().map_or(Ok(()), Reading::refill))?;
+        }
+        new_bytes(py, left, |target| {
+            py.detach(|| {
+                let mut filled = 0;
+                while filled < target.len() {
+                    let mut state = self.lock();
+                    let Some(reading) = &mut *state else { break };
+                    if reading.at == reading.filled {
+                        reading.refill()?;
+                    }
+                    let chunk = &reading.chunk[reading.at..reading.filled];
+                    let count = chunk.len().min(target.len() - filled);
+                    if count == 0 {
+                        break;
+                    }
+                    target[filled..filled + count].write_copy_of_slice(&chunk[..count]);
+                    reading.at += count;
+                    reading.position += count as u64;
+                    filled += count;
+                }
+                // Else another thread closed the file, or read from it.
+                if filled == target.len() {
+                    Ok(())
+                } else {
+                    Err(Error::Value("the file was read by another thread".into()))
+                }
+            })
+        })
     }
 
     /// How many bytes were read.
