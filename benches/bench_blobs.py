@@ -65,12 +65,8 @@ def bench_write_small(root: Path, compare: Compare) -> None:
         for content in contents:
             peer.write(content)
 
-    work = [fresh(4 * KIB) for _ in range(500)]
-
     def contents() -> list[bytes]:
-        nonlocal work
-        work = [fresh(4 * KIB) for _ in range(500)]
-        return work
+        return [fresh(4 * KIB) for _ in range(500)]
 
     compare("write 4 KiB, normal", ours=ours, peer=theirs, work=contents, rows=500, rounds=15)
 
@@ -105,7 +101,11 @@ def bench_write_present(root: Path, compare: Compare, durability: str) -> None:
     assert blobs.write(data) == peer.write(data)
 
     def repeated(write: Callable[[bytes], object]) -> Callable[[bytes], None]:
-        return lambda content: [write(content) for _ in range(20)] and None
+        def run(content: bytes) -> None:
+            for _ in range(20):
+                write(content)
+
+        return run
 
     case = f"write of a blob that is there, 1 MiB, {durability}"
     compare(case, ours=repeated(blobs.write), peer=repeated(peer.write), work=lambda: data, rows=20, rounds=15)
@@ -136,8 +136,7 @@ def big_file(root: Path) -> Path:
     path = root / "source"
     block = os.urandom(MIB)
     with open(path, "wb") as file:
-        for _ in range(1024):
-            file.write(block)
+        file.writelines(block for _ in range(1024))
         os.fsync(file.fileno())
     return path
 
@@ -164,7 +163,7 @@ def bench_write_file_beside_the_hash(root: Path, big_file: Path, compare: Compar
 
     def hash_alone(_: Path) -> None:
         hasher = hashlib.sha256()
-        for _ in range(1024):
+        for _piece in range(1024):
             hasher.update(buffer)
 
     def empty() -> Path:

@@ -119,5 +119,5 @@ class HashlibBlobs:
     @staticmethod
     def _write_all(file: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        while len(view):
+        while view:
             view = view[os.write(file, view) :]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import subprocess
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import nerve_store as ns
 from blob_support import HASH, command, place, sha256, staged
 from support import child_environment, is_one_line, read_only_directory, tree
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -73,9 +80,8 @@ def test_a_thousand_flipped_bits_are_each_found(blobs: ns.BlobStore) -> None:
             file.write(bytes([content[at] ^ bit]))
         with pytest.raises(ns.BlobCorruptError):
             blobs.read(hashes[number])
-        with pytest.raises(ns.BlobCorruptError), blobs.open(hashes[number]) as stream:
-            while stream.read(100_000):
-                pass
+        with blobs.open(hashes[number]) as stream, pytest.raises(ns.BlobCorruptError):
+            list(iter(lambda: stream.read(100_000), b""))
         assert not blobs.exists(hashes[number])
         (problem,) = blobs.verify().problems
         assert problem.hash == hashes[number]
@@ -110,9 +116,10 @@ def test_progress_is_told_in_bytes_and_may_stop_it(blobs: ns.BlobStore) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         blobs.verify(progress=stop)
-    for call in (blobs.verify, lambda progress: blobs.collect([], progress=progress)):
-        with pytest.raises(TypeError, match="progress"):
-            call(progress=3)  # type: ignore[operator]
+    with pytest.raises(TypeError, match="progress"):
+        blobs.verify(progress=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress"):
+        blobs.collect([], progress=3)  # type: ignore[arg-type]
 
 
 # --- collect -----------------------------------------------------------------------------------------------------
@@ -166,6 +173,61 @@ def test_the_grace_is_kept_to_the_second(blobs: ns.BlobStore) -> None:
     blobs.write("x")
     age(blobs, HASH, -3600)  # a clock that ran ahead
     assert blobs.collect([]).young_count == 1
+
+
+# --- who comes second sees what the first did ----------------------------------------------------------------------
+
+
+class Held:
+    """A shard's lock, held as another process would hold it, while something waits for it."""
+
+    def __init__(self, blobs: ns.BlobStore, kind: int) -> None:
+        self._directory = os.open(place(blobs, HASH).parent, os.O_RDONLY)
+        fcntl.flock(self._directory, kind)
+
+    def release_to(self, waiting: Callable[[], T], before: Callable[[], object]) -> T:
+        """Start `waiting`, see that it waits, do `before`, let go."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(waiting)
+            time.sleep(0.3)
+            assert not future.done(), "it did not take the lock"
+            before()
+            os.close(self._directory)
+            return future.result(timeout=30)
+
+
+def test_a_writer_sees_that_a_collector_was_faster(blobs: ns.BlobStore) -> None:
+    path = place(blobs, blobs.write("x"))
+    for writer in (blobs, ns.BlobStore(blobs.root)):
+        age(blobs, HASH, 8000)
+        assert Held(blobs, fcntl.LOCK_EX).release_to(partial(writer.write, "x"), path.unlink) == HASH
+        assert blobs.read(HASH) == b"x"
+
+
+def test_a_collector_sees_that_a_writer_was_faster(blobs: ns.BlobStore) -> None:
+    path = place(blobs, blobs.write("x"))
+    age(blobs, HASH, 8000)
+    report = Held(blobs, fcntl.LOCK_SH).release_to(lambda: blobs.collect([]), lambda: os.utime(path))
+    assert (report.deleted_count, report.young_count) == (0, 1)
+    assert blobs.read(HASH) == b"x"
+
+
+def test_a_verifier_sees_that_a_writer_has_healed(blobs: ns.BlobStore, tmp_path: Path) -> None:
+    path = place(blobs, blobs.write("x"))
+    path.write_bytes(b"y")
+    (tmp_path / "healed").write_bytes(b"x")
+    report = Held(blobs, fcntl.LOCK_SH).release_to(blobs.verify, lambda: (tmp_path / "healed").rename(path))
+    assert report == ns.BlobVerifyReport(1, 1, ())
+    assert blobs.read(HASH) == b"x"
+
+
+def test_neither_a_delete_nor_a_repair_comes_between_a_collectors_look_and_its_deletion(blobs: ns.BlobStore) -> None:
+    path = place(blobs, blobs.write("x"))
+    assert Held(blobs, fcntl.LOCK_EX).release_to(lambda: blobs.delete(HASH), lambda: None)
+    blobs.write("x")
+    path.write_bytes(b"damaged")
+    assert Held(blobs, fcntl.LOCK_EX).release_to(lambda: blobs.write("x"), path.unlink) == HASH
+    assert blobs.read(HASH) == b"x"
 
 
 # --- the sweep ---------------------------------------------------------------------------------------------------

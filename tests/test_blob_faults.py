@@ -174,7 +174,17 @@ for call in (blobs.read, blobs.exists, blobs.size, blobs.delete, lambda _: blobs
         say(errno.errorcode[error.errno])
 """
     for fault in ("ENOSYS", "EPERM"):
-        prefix = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=openat2", "-e", f"inject=openat2:error={fault}"]
+        prefix = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=openat2",
+            "-e",
+            f"inject=openat2:error={fault}",
+        ]
         elsewhere = tmp_path / fault
         code, said = run(program, blobs.root, elsewhere, prefix=prefix)
         assert (code, said) == (0, ["ELOOP"] * 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -111,7 +112,7 @@ def test_a_source_that_fails_on_the_way_leaves_nothing(
     blobs: ns.BlobStore, answer: object, error: type[BaseException]
 ) -> None:
     with pytest.raises(error):
-        blobs.write_file(Failing(answer))  # type: ignore[arg-type]
+        blobs.write_file(Failing(answer))
     assert list(blobs) == []
     assert staged(blobs) == []
 
@@ -120,7 +121,7 @@ def test_a_source_that_fails_on_the_way_leaves_nothing(
 def test_a_writer_stores_what_was_written(blobs: ns.BlobStore, size: int) -> None:
     content = content_of(size)
     with blobs.writer() as writer:
-        shutil.copyfileobj(io.BytesIO(content), writer, 100_000)  # type: ignore[misc]
+        shutil.copyfileobj(io.BytesIO(content), writer, 100_000)
         assert writer.tell() == size
         with pytest.raises(ValueError, match="no hash yet"):
             _ = writer.hash
@@ -145,7 +146,7 @@ def test_a_writer_takes_text_and_any_buffer(blobs: ns.BlobStore) -> None:
 
 
 def test_a_zip_is_written_straight_into_a_blob(blobs: ns.BlobStore) -> None:
-    with blobs.writer() as writer, zipfile.ZipFile(writer, "w") as archive:  # type: ignore[call-overload]
+    with blobs.writer() as writer, zipfile.ZipFile(writer, "w") as archive:
         archive.writestr("name", b"content")
     content = blobs.read(writer.hash)
     assert content is not None
@@ -153,7 +154,8 @@ def test_a_zip_is_written_straight_into_a_blob(blobs: ns.BlobStore) -> None:
 
 
 def test_an_unfinished_writer_leaves_nothing(blobs: ns.BlobStore) -> None:
-    with pytest.raises(RuntimeError), blobs.writer() as writer:
+    writer = blobs.writer()
+    with contextlib.suppress(RuntimeError), writer:
         writer.write(b"torn")
         raise RuntimeError
     with pytest.raises(ValueError, match="discarded"):
@@ -242,9 +244,13 @@ def test_nobody_reads_a_damaged_blob_to_its_end(blobs: ns.BlobStore, size: int, 
     for step in (1000, CHUNK, -1):
         received = b""
         with blobs.open(blob_hash) as file:
-            with pytest.raises(ns.BlobCorruptError):
+            try:
                 while piece := file.read(step):
                     received += piece
+            except ns.BlobCorruptError:
+                pass
+            else:
+                pytest.fail("it was read to its end")
             # It does not get better by trying again.
             with pytest.raises(ns.BlobCorruptError):
                 file.read(1 << 30)

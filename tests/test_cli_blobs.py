@@ -36,7 +36,17 @@ def path_of(cli: Cli, blob_hash: str) -> Path:
 
 def test_many_files_and_standard_input_are_put_at_once(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 3_000_000)
-    command = [sys.executable, "-m", "nerve_store", "--data", str(cli.data), "blob", "put", str(tmp_path / "large"), "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "nerve_store",
+        "--data",
+        str(cli.data),
+        "blob",
+        "put",
+        str(tmp_path / "large"),
+        "-",
+    ]
     done = subprocess.run(command, input=b"from a pipe\xff", env=child_environment(), capture_output=True, check=True)
     expected = [(sha256(b"x" * 3_000_000), str(tmp_path / "large")), (sha256(b"from a pipe\xff"), "-")]
     assert [tuple(line.split()) for line in done.stdout.decode().splitlines()] == expected

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, final
+from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -48,6 +48,9 @@ __all__ = [
 _Durability: TypeAlias = Literal["full", "normal"]
 _Status: TypeAlias = WorkflowRunStatus | str
 _SqlValue: TypeAlias = int | float | str | bytes | None
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> Buffer: ...
 
 __version__: Final[str]
 SQLITE_VERSION: Final[str]
@@ -459,9 +462,9 @@ class BlobStore:
 
         Any C-contiguous buffer is taken as its bytes, without a copy if it is read-only (`bytes`, a view of them, a
         read-only `mmap`); its owner promises that nobody writes to it, and if somebody does, the blob may come out
-        damaged, which every read of it finds. A writable buffer (`bytearray`, an array) is copied on the way, 256 KiB at
-        a time: if another thread changes it meanwhile, what is stored is a mix of old and new bytes, always under the
-        hash of that mix.
+        damaged, which every read of it finds. A writable buffer (`bytearray`, an array) is copied on the way, 256 KiB
+        at a time: if another thread changes it meanwhile, what is stored is a mix of old and new bytes, always under
+        the hash of that mix.
         """
     def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
@@ -470,7 +473,7 @@ class BlobStore:
         returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
         portions of 64 MiB, so that a generator may yield any number.
         """
-    def write_file(self, file: str | os.PathLike[str] | BinaryIO, *, verify: bool = False) -> str:
+    def write_file(self, file: str | os.PathLike[str] | BinaryIO | _Readable, *, verify: bool = False) -> str:
         """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
 
         `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,

@@ -176,7 +176,9 @@ def _list(arguments: argparse.Namespace) -> int:
         print_json(list(listed))
     elif arguments.long:
         columns = (Column("hash"), Column("bytes", right=True), Column("written"), Column("file"))
-        cells = ((str(e["hash"]), str(e["size"]), format_timestamp(int(str(e["written"]))), str(e["path"])) for e in listed)
+        cells = (
+            (str(e["hash"]), str(e["size"]), format_timestamp(int(str(e["written"]))), str(e["path"])) for e in listed
+        )
         print_table(columns, cells)
     else:
         for entry in listed:
