@@ -16,6 +16,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The digest written in `text` as 64 hexadecimal digits of either case; None if it is anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text: &[u8; 64] = text.as_bytes().try_into().ok()?;
@@ -30,7 +35,8 @@ impl Digest {
 impl fmt::Display for Digest {
     /// Lowercase hex.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        let digits: String = self.0.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]).collect();
+        formatter.write_str(&digits)
     }
 }
 
@@ -38,6 +44,10 @@ impl fmt::Debug for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
     }
+}
+
+fn hex_digit(value: u8) -> char {
+    char::from(b"0123456789abcdef"[usize::from(value)])
 }
 
 fn hex_value(digit: u8) -> Option<u8> {

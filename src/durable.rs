@@ -5,10 +5,16 @@
 //! step is for.
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
+mod beneath;
+mod staging;
+
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+pub use beneath::{Directory, Locked, now};
+pub use staging::StagedBeneath;
 
 use rustix::fs::FlockOperation;
 

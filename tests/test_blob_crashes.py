@@ -13,10 +13,12 @@ import pytest
 import nerve_store as ns
 from blob_support import (
     CARELESS_WRITER,
+    CARETAKER,
     COMPETITOR,
     CONTENTS,
     FORKER,
     HASH,
+    OTHER_WAYS,
     WRITER,
     assert_whole,
     command,
@@ -57,6 +59,9 @@ def test_a_forked_child_goes_on_with_its_parents_store(tmp_path: Path) -> None:
     assert sorted(said[0].split()) == ["before", "child", "parent"]
 
 
+ONE_THREAD = (WRITER, CARELESS_WRITER)
+PROGRAMS = ["single writes", "other ways", "caretaker"]
+
 # --- kills and failing system calls ------------------------------------------------------------------------------
 
 
@@ -66,23 +71,28 @@ def sweep_kills(program: str, directory: Path, points_per_call: int) -> int:
         for call, times in count_calls(program, directory).items()
         for when in sample(times, points_per_call)
     ]
+    killed = 0
     for number, (call, when) in enumerate(points):
         root = directory / str(number)
         code, said = run(program, root, prefix=inject(call, "signal=SIGKILL", when))
-        assert code in KILLED
+        # The threads of a batch share its work differently each time, and then none may get so far.
+        assert code in KILLED or (code == 0 and program not in ONE_THREAD)
+        killed += code != 0
         assert_whole(root, said)
-    return len(points)
+    return killed
 
 
-def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("program", "least"), [(WRITER, 9), (OTHER_WAYS, 9), (CARETAKER, 9)], ids=PROGRAMS)
+def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path, program: str, least: int) -> None:
     require_strace()
-    assert sweep_kills(WRITER, tmp_path, 3) >= 9
+    assert sweep_kills(program, tmp_path, 2) >= least
 
 
 @pytest.mark.torture
-def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [WRITER, OTHER_WAYS, CARETAKER], ids=PROGRAMS)
+def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
     require_strace()
-    assert sweep_kills(WRITER, tmp_path, 1000) >= 60
+    assert sweep_kills(program, tmp_path, 1000) >= 60
 
 
 def test_the_sweep_catches_a_writer_that_does_not_stage(tmp_path: Path) -> None:
@@ -91,34 +101,41 @@ def test_the_sweep_catches_a_writer_that_does_not_stage(tmp_path: Path) -> None:
         sweep_kills(CARELESS_WRITER, tmp_path, 1000)
 
 
-def sweep_errors(directory: Path, points_per_call: int) -> None:
-    for call, times in count_calls(WRITER, directory).items():
+def sweep_errors(program: str, directory: Path, points_per_call: int) -> None:
+    # Calls are counted per thread, so that in a batch several may fail, or none.
+    most_failed = 1 if program in ONE_THREAD else 3
+    runs_that_failed = 0
+    for call, times in count_calls(program, directory).items():
         for name in ("EIO", "ENOSPC"):
             for when in sample(times, points_per_call):
                 root = directory / f"{call}-{name}-{when}"
-                code, said = run(WRITER, root, prefix=inject(call, f"error={name}", when))
+                code, said = run(program, root, prefix=inject(call, f"error={name}", when))
                 assert code == 0
                 failed = [line for line in said if line.startswith("Store")]
                 assert {line.split()[1] for line in failed} <= {str(getattr(errno, name))}
                 if (call, name) == ("fsync", "EIO"):
                     # A failed flush is not tried again: nothing is acknowledged from there on.
-                    assert failed
-                    assert said[-len(failed) :] == failed
+                    assert failed or program not in ONE_THREAD
+                    assert said[len(said) - len(failed) :] == failed
                 elif name == "EIO":
                     assert set(failed) <= {"StoreIOError 5"}
-                    assert len(failed) <= 1
+                    assert len(failed) <= most_failed
+                runs_that_failed += bool(failed)
                 assert_whole(root, said)
+    assert runs_that_failed >= 6
 
 
-def test_a_failing_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [WRITER, OTHER_WAYS, CARETAKER], ids=PROGRAMS)
+def test_a_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
     require_strace()
-    sweep_errors(tmp_path, 2)
+    sweep_errors(program, tmp_path, 2)
 
 
 @pytest.mark.torture
-def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [WRITER, OTHER_WAYS, CARETAKER], ids=PROGRAMS)
+def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
     require_strace()
-    sweep_errors(tmp_path, 1000)
+    sweep_errors(program, tmp_path, 1000)
 
 
 def test_a_full_disk_that_shows_in_the_flush_does_not_poison(tmp_path: Path) -> None:
@@ -148,7 +165,7 @@ def trace(root: Path, durability: str) -> list[str]:
     events: list[str] = []
     for line in log.read_text().splitlines():
         if flushed := re.search(r"\b(?:fsync|fdatasync)\(\d+<(.*?)>", line):
-            events.append("flush " + re.sub(r"\.stage-\w+", "*", os.path.relpath(flushed[1], root)))
+            events.append("flush " + re.sub(r"\.stage-[\w-]+", "*", os.path.relpath(flushed[1], root)))
         elif "rename" in line:
             events.append("publish")
         elif said := re.search(r'write\(1<.*?>, "(\w+)', line):
@@ -159,10 +176,11 @@ def trace(root: Path, durability: str) -> list[str]:
 def test_full_durability_flushes_bytes_before_the_name_and_both_before_the_answer(tmp_path: Path) -> None:
     require_strace()
     file, shard = f"{HASH[:2]}/{HASH[2:]}", HASH[:2]
-    kept = [f"flush {file}", f"flush {shard}", HASH[:5]]
+    vouched_for = [HASH[:5]]
     published = ["flush .staging/*", "publish", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
     # The root is new here, so that its entry is flushed when it is made, too.
-    assert trace(tmp_path / "full", "full") == ["flush ..", *published, *kept]
+    assert trace(tmp_path / "full", "full") == ["flush ..", *published, *vouched_for]
     assert trace(tmp_path / "normal", "normal") == ["publish", HASH[:5], HASH[:5]]
     # An earlier writer flushed nothing: a full write of the same bytes makes up for it.
-    assert trace(tmp_path / "normal", "full") == [*kept[:-1], "flush .", "flush ..", HASH[:5], *kept]
+    made_up_for = [f"flush {file}", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
+    assert trace(tmp_path / "normal", "full") == [*made_up_for, *vouched_for]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, place, sha256, staged
-from support import is_one_line, read_only_directory, tiny_disk, tree
+from blob_support import HASH, place, run, sha256, staged
+from support import is_one_line, read_only_directory, require_strace, tiny_disk, tree
 
 
 @pytest.fixture
@@ -50,37 +52,155 @@ def test_what_is_no_regular_file_is_an_error_and_stays(blobs: ns.BlobStore, stra
     path.unlink()
     STRANGERS[stranger](path)
     before = path.lstat()
-    calls: list[Callable[[], object]] = [
-        lambda: blobs.read(HASH),
-        lambda: blobs.exists(HASH),
-        lambda: HASH in blobs,
-        lambda: blobs.size(HASH),
-        lambda: blobs.delete(HASH),
-        lambda: blobs.write("x"),
-    ]
-    for call in calls:
+    for call in every_call(blobs).values():
         with pytest.raises(ns.StoreIOError) as caught:
             call()
         assert caught.value.path == str(path)
         assert is_one_line(caught.value)
     assert list(blobs) == []
     assert blobs.stats().blob_count == 0
+    assert blobs.collect([], grace=timedelta(0)).deleted_count == 0
+    (problem,) = blobs.verify().problems
+    assert (problem.hash, problem.path, problem.quarantine) == (HASH, str(path), None)
     after = path.lstat()
     assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
     assert staged(blobs) == []
 
 
-def test_a_linked_shard_yields_verified_bytes_alone(blobs: ns.BlobStore, tmp_path: Path) -> None:
-    # A link in place of a shard is followed for now; what lies behind it is verified like anything else.
+def every_call(blobs: ns.BlobStore) -> dict[str, Callable[[], object]]:
+    return {
+        "read": lambda: blobs.read(HASH),
+        "open": lambda: blobs.open(HASH),
+        "exists": lambda: blobs.exists(HASH),
+        "in": lambda: HASH in blobs,
+        "size": lambda: blobs.size(HASH),
+        "delete": lambda: blobs.delete(HASH),
+        "write": lambda: blobs.write("x"),
+        "write_many": lambda: blobs.write_many(["x"]),
+        "write_file": lambda: blobs.write_file(io.BytesIO(b"x")),
+    }
+
+
+def test_a_linked_shard_is_not_followed(blobs: ns.BlobStore, tmp_path: Path) -> None:
     path = place(blobs, blobs.write("x"))
     path.parent.rename(tmp_path / "elsewhere")
     path.parent.symlink_to(tmp_path / "elsewhere")
-    assert blobs.read(HASH) == b"x"
-    assert list(blobs) == [HASH]
+    before = tree(tmp_path / "elsewhere")
+    calls = every_call(blobs) | {
+        "list": lambda: list(blobs),
+        "stats": blobs.stats,
+        "collect": lambda: blobs.collect([], grace=timedelta(0)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ns.StoreIOError, match="symbolic link") as caught:
+            call()
+        assert (caught.value.errno, caught.value.path) == (errno.ELOOP, str(path.parent)), name
+        assert is_one_line(caught.value)
+    (problem,) = blobs.verify().problems
+    assert (problem.hash, problem.path, problem.quarantine) == (None, str(path.parent), None)
+    assert tree(tmp_path / "elsewhere") == before
+    assert staged(blobs) == []
+
+
+@pytest.mark.parametrize("name", [".staging", ".quarantine"])
+def test_no_link_leads_the_way_out_of_the_root(blobs: ns.BlobStore, tmp_path: Path, name: str) -> None:
+    path = place(blobs, blobs.write("x"))
+    (tmp_path / "elsewhere").mkdir()
+    if (directory := Path(blobs.root, name)).exists():
+        directory.rmdir()
+    directory.symlink_to(tmp_path / "elsewhere")
     path.write_bytes(b"y")
-    assert not blobs.exists(HASH)
+    if name == ".staging":
+        for call in (lambda: blobs.write("z"), blobs.writer, lambda: blobs.write_many(["z"])):
+            with pytest.raises(ns.StoreIOError, match="symbolic link"):
+                call()
+    (problem,) = blobs.verify().problems
+    assert (problem.quarantine is None) == (name == ".quarantine")
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert ns.BlobStore(blobs.root).root == blobs.root
+
+
+def test_a_root_behind_a_link_is_its_owners_affair(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "blobs").symlink_to(tmp_path / "disk")
+    blobs = ns.BlobStore(tmp_path / "blobs")
+    assert blobs.read(blobs.write("x")) == b"x"
+    assert list(blobs) == [HASH]
+    assert (tmp_path / "disk" / HASH[:2]).is_dir()
+
+
+def test_a_special_file_is_never_opened_for_reading(blobs: ns.BlobStore, tmp_path: Path) -> None:
+    require_strace()
+    path = place(blobs, blobs.write("x"))
+    path.unlink()
+    os.mkfifo(path)
+    # Who waits for a reader of the fifo would be let go by the open itself.
+    program = """
+blobs = ns.BlobStore(sys.argv[1])
+for call in (blobs.read, blobs.open, blobs.exists, blobs.size, blobs.delete, lambda _: blobs.write("x"),
+             lambda _: blobs.verify()):
+    try:
+        call(sys.argv[2])
+        say("returned")
+    except ns.StoreIOError as error:
+        say(error.errno)
+"""
+    log = tmp_path / "strace"
+    prefix = ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=openat,openat2,open"]
+    code, said = run(program, blobs.root, HASH, prefix=prefix)
+    assert (code, said) == (0, [str(errno.EINVAL)] * 6 + ["returned"])
+    opened = [line for line in log.read_text().splitlines() if HASH[2:] in line]
+    assert len(opened) >= 7
+    assert [line for line in opened if "O_PATH" not in line] == []
+
+
+def test_a_kernel_without_openat2_follows_no_link_either(blobs: ns.BlobStore, tmp_path: Path) -> None:
+    require_strace()
+    blobs.write("x")
+    program = """
+import errno
+blobs = ns.BlobStore(sys.argv[1])
+name = blobs.write("x")
+blobs.write("z")
+assert blobs.read(name) == b"x" and blobs.exists(name) and name in blobs and blobs.verify().ok
+shard = f"{sys.argv[1]}/{name[:2]}"
+os.rename(shard, sys.argv[2])
+os.symlink(sys.argv[2], shard)
+for call in (blobs.read, blobs.exists, blobs.size, blobs.delete, lambda _: blobs.write("x")):
+    try:
+        call(name)
+        say("returned")
+    except ns.StoreIOError as error:
+        say(errno.errorcode[error.errno])
+"""
+    for fault in ("ENOSYS", "EPERM"):
+        prefix = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=openat2",
+            "-e",
+            f"inject=openat2:error={fault}",
+        ]
+        elsewhere = tmp_path / fault
+        code, said = run(program, blobs.root, elsewhere, prefix=prefix)
+        assert (code, said) == (0, ["ELOOP"] * 5)
+        Path(blobs.root, HASH[:2]).unlink()
+        elsewhere.rename(Path(blobs.root, HASH[:2]))
+
+
+def test_another_name_of_the_same_file_is_not_written_through(blobs: ns.BlobStore, tmp_path: Path) -> None:
+    path = place(blobs, blobs.write("x"))
+    os.link(path, tmp_path / "other")
+    (tmp_path / "other").write_bytes(b"y")
+    with pytest.raises(ns.BlobCorruptError):
+        blobs.read(HASH)
     assert blobs.write("x") == HASH
     assert blobs.read(HASH) == b"x"
+    assert (tmp_path / "other").read_bytes() == b"y"
 
 
 # --- read-only and full disks ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, final
+from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -16,6 +16,8 @@ from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
     BlobStats,
+    BlobVerifyReport,
+    CollectReport,
     LogStats,
     ThreadMessage,
     ThreadRound,
@@ -30,13 +32,16 @@ __all__ = [
     "SQLITE_VERSION",
     "AppendChannel",
     "BlobIterator",
+    "BlobReader",
     "BlobStore",
+    "BlobWriter",
     "LogEntry",
     "LogFollower",
     "LogIterator",
     "LogStore",
     "NewLogEntry",
     "__version__",
+    "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
     "utc_day",
@@ -45,6 +50,9 @@ __all__ = [
 _Durability: TypeAlias = Literal["full", "normal"]
 _Status: TypeAlias = WorkflowRunStatus | str
 _SqlValue: TypeAlias = int | float | str | bytes | None
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> Buffer: ...
 
 __version__: Final[str]
 SQLITE_VERSION: Final[str]
@@ -58,6 +66,9 @@ ARCHIVED_UP_TO: Final[str]
 
 def utc_day(timestamp: int) -> date:
     """The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on."""
+
+def blob_hash(data: str | Buffer) -> str:
+    """The sha256 of `data` (text as UTF-8), lowercase hex: the name that it has as a blob. Stores nothing."""
 
 def last_archivable_day(boundary: int) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
@@ -156,6 +167,57 @@ class AppendChannel:
     """The way back from the commits to one event loop; for `nerve_store.aio`."""
 
     def __new__(cls, call: Callable[..., object], resolve: Callable[..., object]) -> Self: ...
+
+@final
+class BlobReader:
+    """The raw file under the `io.BufferedReader` that `BlobStore.open` returns."""
+
+    def readinto(self, buffer: Buffer) -> int: ...
+    def readall(self) -> bytes: ...
+    def tell(self) -> int: ...
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def flush(self) -> None: ...
+    def readable(self) -> bool: ...
+    def writable(self) -> bool: ...
+    def seekable(self) -> bool: ...
+
+@final
+class BlobWriter:
+    """A file that becomes a blob when it is closed; `BlobStore.writer` makes it.
+
+    As a context manager it is closed at the end, or discarded if an exception comes: then nothing of it is left.
+    Nothing is acknowledged before `close`. Memory is constant, whatever the size.
+    """
+
+    def write(self, data: str | Buffer) -> int:
+        """Add bytes (text as UTF-8) and return how many. What is stored is hashed as it is stored."""
+    def close(self) -> None:
+        """Publish the blob; `hash` says its name. Does nothing if it was closed or discarded before."""
+    def discard(self) -> None:
+        """Give the blob up: nothing of it is left. Does nothing if it was closed before."""
+    @property
+    def hash(self) -> str:
+        """The sha256 of the blob, lowercase hex; a `ValueError` before it is published."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed or discarded."""
+    def tell(self) -> int:
+        """How many bytes were written."""
+    def flush(self) -> None:
+        """Does nothing: a blob is durable when it is closed."""
+    def writable(self) -> bool: ...
+    def readable(self) -> bool: ...
+    def seekable(self) -> bool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
 
 @final
 class LogStore:
@@ -437,18 +499,68 @@ class BlobStore:
     ) -> Self: ...
     @property
     def root(self) -> str: ...
-    def write(self, data: str | Buffer) -> str:
+    def write(self, data: str | Buffer, *, verify: bool = False) -> str:
         """Store `data` (text as UTF-8) and return its sha256, lowercase hex.
 
-        Idempotent; a damaged copy is replaced. With "full" durability the bytes and their directories are synced
-        when this returns; after a flush that failed (`StoreIOError`) this object refuses further writes and deletions.
-        Any C-contiguous buffer is taken as its bytes. If another thread changes it meanwhile, what is stored is a mix
-        of old and new bytes, always under the hash of that mix.
+        Idempotent; a damaged copy is replaced. A blob that is there already is not read again if this object wrote or
+        verified it and the file system says that it has not changed since; `verify` reads it all the same. With "full"
+        durability the bytes and their directories are synced when this returns; after a flush that failed
+        (`StoreIOError`) this object refuses further writes and deletions.
+
+        Any C-contiguous buffer is taken as its bytes, without a copy if it is read-only (`bytes`, a view of them, a
+        read-only `mmap`); its owner promises that nobody writes to it, and if somebody does, the blob may come out
+        damaged, which every read of it finds. A writable buffer (`bytearray`, an array) is copied on the way, 256 KiB
+        at a time: if another thread changes it meanwhile, what is stored is a mix of old and new bytes, always under
+        the hash of that mix.
         """
+    def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
+        """Store many items at once and return their hashes, in their order.
+
+        Hashes on all cores; flushes are overlapped, and each directory is flushed once. All are durable when this
+        returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
+        portions of 64 MiB, so that a generator may yield any number.
+        """
+    def write_file(self, file: str | os.PathLike[str] | BinaryIO | _Readable, *, verify: bool = False) -> str:
+        """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
+
+        `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,
+        and stays open. A path that cannot be read is an `OSError`.
+        """
+    def writer(self, *, verify: bool = False) -> BlobWriter:
+        """A file to write to, whose content becomes a blob when it is closed."""
     def read(self, hash: str) -> bytes | None:
         """The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ."""
+    def open(self, hash: str) -> BinaryIO:
+        """The blob as a file to read from, in constant memory; `BlobNotFoundError` if there is none.
+
+        Bytes are verified as they are read. Those of a blob of up to 256 KiB come after all of them were verified; of a
+        larger one, the last are withheld until all were, so that whoever reads to the end has read what was asked for,
+        and else gets `BlobCorruptError`: do not act on bytes before that. It cannot be seeked.
+        """
     def exists(self, hash: str, *, verify: bool = True) -> bool:
         """Whether the blob is there and its bytes match; `verify` False: whether a file is there."""
+    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> BlobVerifyReport:
+        """Read every blob, on all cores.
+
+        A damaged one is moved to `<root>/.quarantine` (not with `read_only`) and reported; the next write of its
+        content heals it. What is no regular file, or cannot be read, is reported and stays where it is. `progress` is
+        called with (done, total) bytes.
+        """
+    def collect(
+        self,
+        keep: Iterable[str],
+        *,
+        grace: timedelta = ...,
+        dry_run: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> CollectReport:
+        """Delete the blobs that are not in `keep` and were not written for `grace` (an hour, unless told otherwise).
+
+        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
+        a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
+        there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
+        with (done, total) shards.
+        """
     def delete(self, hash: str) -> bool:
         """Remove the blob; False if there was none."""
     def size(self, hash: str) -> int:

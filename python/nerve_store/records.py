@@ -14,7 +14,10 @@ from enum import IntEnum, StrEnum
 __all__ = [
     "ArchiveResult",
     "ArchivedDay",
+    "BlobProblem",
     "BlobStats",
+    "BlobVerifyReport",
+    "CollectReport",
     "ExitCode",
     "LogStats",
     "ThreadMessage",
@@ -159,3 +162,51 @@ class BlobStats:
     blob_count: int
     size: int
     """Bytes of all blobs together."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobProblem:
+    """Something in a blob's place that is not the blob."""
+
+    hash: str | None
+    """The name of the blob; None if a whole shard cannot be read."""
+    path: str
+    reason: str
+    """What is wrong, on one line."""
+    actual_hash: str | None = None
+    """The sha256 of the bytes that are there; None if they could not be read."""
+    quarantine: str | None = None
+    """Where the file was moved; None if it stays where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobVerifyReport:
+    """What `BlobStore.verify` found."""
+
+    blob_count: int
+    """How many blobs were read."""
+    size: int
+    """Bytes of these blobs together."""
+    problems: tuple[BlobProblem, ...]
+    """What is wrong, in the order of the paths."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What `BlobStore.collect` did; with `dry_run`, what it would have done."""
+
+    deleted_count: int
+    deleted_size: int
+    """Bytes of the deleted blobs together."""
+    kept_count: int
+    """Blobs that were to be kept."""
+    young_count: int
+    """Blobs that nobody keeps but that were written, or written again, within the grace period."""
+    missing: tuple[str, ...]
+    """Hashes that were to be kept and have no blob, in order."""
+    dry_run: bool = False

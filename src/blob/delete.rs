@@ -1,19 +1,30 @@
 //! Removing. The shard's directory stays, however empty: writers rely on it.
 
-use super::path::Place;
-use super::{BlobStore, get};
+use super::BlobStore;
+use super::path::Name;
 use crate::digest::Digest;
-use crate::durable;
+use crate::durable::Durability;
 use crate::error::Result;
 
 impl BlobStore {
     /// Removes the blob; says whether there was one.
     pub fn delete(&self, digest: &Digest) -> Result<bool> {
         self.check_writable("delete a blob")?;
-        let path = Place::of(&self.root, digest).file;
-        match get::look(&path)? {
-            Some(_) => self.watch(durable::remove(&path, self.durability)),
-            None => Ok(false),
+        let name = Name::of(digest);
+        let Some(root) = self.open_root()? else { return Ok(false) };
+        if root.look(name.shard(), name.file())?.is_none() {
+            return Ok(false);
         }
+        let Some(shard) = root.directory(name.shard())? else { return Ok(false) };
+        let was_there = {
+            // Without the lock, `collect` might look at this blob and then remove the one that a writer put in its place.
+            let _lock = shard.lock_shared()?;
+            shard.remove(name.file())?
+        };
+        self.vouchers.forget(digest);
+        if was_there && self.durability == Durability::Full {
+            self.watch(shard.sync())?;
+        }
+        Ok(was_there)
     }
 }

@@ -1,13 +1,16 @@
 //! Reading: no byte leaves here that does not belong to the digest asked for.
 
-use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
-use super::path::Place;
+use rustix::io::Errno;
+
+use super::path::Name;
+use super::vouch::{Stamp, now_ns};
 use super::{BlobStore, CHUNK_BYTES, read_full};
 use crate::digest::{Digest, Hasher};
-use crate::durable;
 use crate::error::{Error, Result};
 
 const READ: &str = "read a blob";
@@ -18,6 +21,9 @@ pub struct OpenBlob {
     path: PathBuf,
     digest: Digest,
     size: u64,
+    hasher: Hasher,
+    /// How many bytes were read and hashed.
+    read: u64,
 }
 
 impl OpenBlob {
@@ -27,40 +33,84 @@ impl OpenBlob {
     }
 
     /// Fills `buffer`, which is as long as [`OpenBlob::size`], and verifies it.
-    pub fn read_into(mut self, buffer: &mut [u8]) -> Result<()> {
-        let mut hasher = Hasher::new();
-        let mut size = 0;
+    pub fn read_into(mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<()> {
         for chunk in buffer.chunks_mut(CHUNK_BYTES) {
-            let count = read_full(&mut self.file, chunk).map_err(|error| Error::io(&self.path, READ, &error))?;
-            hasher.update(&chunk[..count]);
-            size += count;
+            if self.read_chunk(chunk)? < chunk.len() {
+                break;
+            }
         }
-        let actual = hasher.finish();
-        if size == buffer.len() && actual == self.digest {
+        self.verify()
+    }
+
+    /// Reads the next bytes until `chunk` is full or the blob has ended, and says how many there are. The last ones are
+    /// returned only if all bytes together are the blob's: whoever has read to the end has read what was asked for.
+    pub fn read_next(&mut self, chunk: &mut [u8]) -> Result<usize> {
+        // SAFETY: initialized memory may be looked at as memory that need not be, and only bytes are written to it.
+        let target = unsafe { &mut *(std::ptr::from_mut(chunk) as *mut [MaybeUninit<u8>]) };
+        let count = self.read_chunk(target)?;
+        if count < target.len() || self.read >= self.size {
+            self.verify()?;
+        }
+        Ok(count)
+    }
+
+    fn read_chunk(&mut self, chunk: &mut [MaybeUninit<u8>]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match rustix::io::read(&self.file, &mut chunk[filled..]) {
+                Ok(([], _)) => break,
+                Ok((bytes, _)) => {
+                    self.hasher.update(bytes);
+                    filled += bytes.len();
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io(&self.path, READ, &errno.into())),
+            }
+        }
+        self.read += filled as u64;
+        Ok(filled)
+    }
+
+    fn verify(&self) -> Result<()> {
+        let actual = self.hasher.clone().finish();
+        if self.read == self.size && actual == self.digest {
             return Ok(());
         }
-        Err(Error::BlobCorrupt { hash: self.digest, actual, path: self.path })
+        Err(Error::BlobCorrupt { hash: self.digest, actual, path: self.path.clone() })
     }
 }
 
 impl BlobStore {
     /// Opens the blob; None if there is none.
     pub fn open(&self, digest: &Digest) -> Result<Option<OpenBlob>> {
-        let path = Place::of(&self.root, digest).file;
-        let Some(file) = durable::open_regular(&path)? else { return Ok(None) };
-        let size = file.metadata().map_err(|error| Error::io(&path, READ, &error))?.len();
-        Ok(Some(OpenBlob { file, path, digest: *digest, size }))
+        let Some(root) = self.open_root()? else { return Ok(None) };
+        let name = Name::of(digest);
+        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(None) };
+        let size = stat.st_size.unsigned_abs();
+        let path = name.path(&self.root);
+        Ok(Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 }))
+    }
+
+    /// Opens the blob for a first try at reading it whole: if that fails, [`BlobStore::open`] says why. None if it does not
+    /// lie where it lay when the store was opened.
+    pub fn open_quickly(&self, digest: &Digest) -> Option<OpenBlob> {
+        // Where the root lies is of no consequence: no bytes but the blob's leave here.
+        let root = self.kept_root.get()?;
+        let name = Name::of(digest);
+        let (file, size) = root.open_quickly(name.shard(), name.file())?;
+        let path = name.path(&self.root);
+        Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 })
     }
 
     /// The verified bytes of the blob; None if there is none.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let Some(blob) = self.open(digest)? else { return Ok(None) };
+        let (path, size) = (blob.path.clone(), blob.size());
         let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(blob.size())
-            .map_err(|error| Error::errno(&blob.path, READ, libc::ENOMEM, error.to_string()))?;
-        bytes.resize(blob.size(), 0);
-        blob.read_into(&mut bytes)?;
+        bytes.try_reserve_exact(size).map_err(|error| Error::errno(&path, READ, libc::ENOMEM, error.to_string()))?;
+        blob.read_into(&mut bytes.spare_capacity_mut()[..size])?;
+        // SAFETY: they were read, every one of them, or there would have been an error.
+        unsafe { bytes.set_len(size) };
         Ok(Some(bytes))
     }
 
@@ -69,42 +119,53 @@ impl BlobStore {
         if !verify {
             return Ok(self.size(digest)?.is_some());
         }
-        let path = Place::of(&self.root, digest).file;
-        let Some(file) = durable::open_regular(&path)? else { return Ok(false) };
-        let actual = digest_of(&file).map_err(|error| Error::io(&path, READ, &error))?;
-        Ok(actual == *digest)
+        let Some(root) = self.open_root()? else { return Ok(false) };
+        let name = Name::of(digest);
+        let since_ns = now_ns();
+        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(false) };
+        let actual = digest_of(&file).map_err(|error| Error::io(&name.path(&self.root), READ, &error))?;
+        if actual != *digest {
+            return Ok(false);
+        }
+        let stamp = Stamp::of(&stat);
+        if self.vouchers.known(digest, &stamp).is_none() {
+            self.vouchers.vouch(digest, stamp, since_ns, false);
+        }
+        Ok(true)
     }
 
     /// The blob's size in bytes as the file system has it; None if there is none.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        Ok(look(&Place::of(&self.root, digest).file)?.map(|metadata| metadata.len()))
+        let Some(root) = self.open_root()? else { return Ok(None) };
+        let name = Name::of(digest);
+        Ok(root.look(name.shard(), name.file())?.map(|stat| stat.st_size.unsigned_abs()))
+    }
+
+    /// Where the blob lies, or would lie.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        Name::of(digest).path(Path::new(&self.root))
     }
 }
 
 /// The digest of what is left to read of `file`.
-pub(super) fn digest_of(mut file: &File) -> io::Result<Digest> {
+pub(super) fn digest_of(file: &File) -> io::Result<Digest> {
+    digest_with(file, |_| true).map(|digest| digest.unwrap_or_else(|| Digest::of(b"")))
+}
+
+/// The same; `step` is told how many bytes were read and says whether to go on. None if it did not.
+pub(super) fn digest_with(mut file: &File, mut step: impl FnMut(usize) -> bool) -> io::Result<Option<Digest>> {
     let mut hasher = Hasher::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let size = file.metadata()?.len();
+    let mut chunk = vec![0; usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(CHUNK_BYTES)];
     loop {
         let count = read_full(&mut file, &mut chunk)?;
         hasher.update(&chunk[..count]);
+        if !step(count) {
+            return Ok(None);
+        }
         if count < chunk.len() {
-            return Ok(hasher.finish());
+            return Ok(Some(hasher.finish()));
         }
-    }
-}
-
-/// What the file system says of a blob's file; None if there is none. Anything but a regular file is an error.
-pub(super) fn look(path: &Path) -> Result<Option<Metadata>> {
-    const LOOK: &str = "look at a blob";
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
-        Ok(metadata) => {
-            let reason = format!("it is {}, not a regular file", durable::kind_name(metadata.file_type()));
-            Err(Error::errno(path, LOOK, libc::EINVAL, reason))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path, LOOK, &error)),
     }
 }
 
@@ -118,8 +179,8 @@ mod tests {
     fn store_with(bytes: &[u8]) -> (tempfile::TempDir, BlobStore, Digest, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::new(directory.path(), Durability::Normal, false).unwrap();
-        let digest = store.write(bytes).unwrap();
-        let path = Place::of(directory.path(), &digest).file;
+        let digest = store.write(bytes, false).unwrap();
+        let path = store.path_of(&digest);
         (directory, store, digest, path)
     }
 
@@ -133,6 +194,12 @@ mod tests {
             let longer = [bytes.as_slice(), b"x"].concat();
             for damaged in [flipped.as_slice(), &bytes[1..], &longer, b""] {
                 std::fs::write(&path, damaged).unwrap();
+                let mut blob = store.open(&digest).unwrap().unwrap();
+                let mut chunk = vec![0; CHUNK_BYTES];
+                assert!(matches!(
+                    std::iter::repeat_with(|| blob.read_next(&mut chunk)).find(|read| !matches!(read, Ok(1..))),
+                    Some(Err(Error::BlobCorrupt { .. }))
+                ));
                 let Err(Error::BlobCorrupt { hash, actual, .. }) = store.read(&digest) else { panic!("undetected") };
                 assert_eq!((hash, actual), (digest, Digest::of(damaged)));
                 assert!(!store.exists(&digest, true).unwrap());
@@ -148,19 +215,19 @@ mod tests {
         std::fs::write(&path, b"right and more").unwrap();
         let blob = store.open(&digest).unwrap().unwrap();
         std::fs::write(&path, b"right").unwrap();
-        let mut buffer = vec![0; blob.size()];
+        let mut buffer = vec![MaybeUninit::uninit(); blob.size()];
         assert!(matches!(blob.read_into(&mut buffer), Err(Error::BlobCorrupt { .. })));
     }
 
     #[test]
     fn an_open_blob_outlives_its_deletion() {
         let (_directory, store, digest, _) = store_with(b"kept");
-        let blob = store.open(&digest).unwrap().unwrap();
+        let mut blob = store.open(&digest).unwrap().unwrap();
         assert!(store.delete(&digest).unwrap());
         assert!(!store.delete(&digest).unwrap());
-        let mut buffer = vec![0; blob.size()];
-        blob.read_into(&mut buffer).unwrap();
-        assert_eq!(buffer, b"kept");
+        let mut buffer = [0; 8];
+        assert_eq!(blob.read_next(&mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"kept");
         assert_eq!(store.read(&digest).unwrap(), None);
     }
 
@@ -174,7 +241,7 @@ mod tests {
         assert!(matches!(store.exists(&digest, false), Err(Error::Io { .. })));
         assert!(matches!(store.size(&digest), Err(Error::Io { .. })));
         assert!(matches!(store.delete(&digest), Err(Error::Io { .. })));
-        assert!(matches!(store.write(b"x"), Err(Error::Io { .. })));
+        assert!(matches!(store.write(b"x", false), Err(Error::Io { .. })));
         assert!(path.is_symlink());
     }
 }

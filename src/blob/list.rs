@@ -1,12 +1,13 @@
 //! Listing, one shard's names in memory at a time.
 
-use std::fs::{DirEntry, read_dir};
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::vec;
 
+use rustix::fs::FileType;
+
 use super::{BlobStore, path};
 use crate::digest::Digest;
+use crate::durable::Directory;
 use crate::error::{Error, Result};
 
 /// Figures of a blob store.
@@ -56,46 +57,60 @@ impl BlobStore {
     /// Counts the blobs and their bytes; looks at every file.
     pub fn stats(&self) -> Result<BlobStats> {
         let mut stats = BlobStats::default();
-        for digest in self.digests() {
-            // None: deleted since its name was read.
-            if let Some(size) = self.size(&digest?)? {
-                stats.blob_count += 1;
-                stats.size += size;
+        for shard_number in 0..path::SHARDS {
+            let Some(shard) = open_shard(&self.root, shard_number)? else { continue };
+            for entry in entries_of(&shard, shard_number)?.into_iter().filter(|entry| entry.is_regular) {
+                // None: deleted since its name was read.
+                if let Some(stat) = shard.stat(path::Name::of(&entry.digest).file())? {
+                    stats.blob_count += 1;
+                    stats.size += stat.st_size.unsigned_abs();
+                }
             }
         }
         Ok(stats)
     }
 }
 
-/// The digests in one shard, in order. What is no regular file or has another name is no blob and is passed over.
-fn digests_in(root: &Path, shard_number: usize) -> Result<Vec<Digest>> {
-    let shard = path::shard(root, shard_number);
-    let failed = |error: io::Error| Error::io(&shard, "list blobs", &error);
-    let entries = match read_dir(&shard) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut digests = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if let Some(digest) = path::digest(shard_number, &entry.file_name())
-            && is_regular(&entry).map_err(failed)?
-        {
-            digests.push(digest);
-        }
-    }
-    digests.sort_unstable();
-    Ok(digests)
+/// What has a blob's name.
+pub(super) struct Entry {
+    pub(super) digest: Digest,
+    /// Whether it is a regular file, as a blob is.
+    pub(super) is_regular: bool,
 }
 
-fn is_regular(entry: &DirEntry) -> io::Result<bool> {
-    match entry.file_type() {
-        Ok(kind) => Ok(kind.is_file()),
-        // Deleted since its name was read.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// The directory of a shard; None if there is none. Another file in its place holds no blobs either, but a symbolic link
+/// is an error: somebody means it to be followed, and it is not.
+pub(super) fn open_shard(root: &Path, shard_number: usize) -> Result<Option<Directory>> {
+    let Some(root) = Directory::open(root)? else { return Ok(None) };
+    match root.directory(&path::shard_name(shard_number)) {
+        Err(Error::Io { errno: libc::ENOTDIR, .. }) => Ok(None),
+        opened => opened,
     }
+}
+
+/// What is named like a blob of this shard, in order.
+pub(super) fn entries_of(shard: &Directory, shard_number: usize) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for (name, kind) in shard.entries()? {
+        let Some(digest) = path::digest(shard_number, name.to_bytes()) else { continue };
+        let is_regular = match kind {
+            FileType::RegularFile => true,
+            FileType::Unknown => shard
+                .stat(path::Name::of(&digest).file())?
+                .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
+            _ => false,
+        };
+        entries.push(Entry { digest, is_regular });
+    }
+    entries.sort_unstable_by_key(|entry| entry.digest);
+    Ok(entries)
+}
+
+/// The digests in one shard, in order. What is no regular file or has another name is no blob and is passed over.
+fn digests_in(root: &Path, shard_number: usize) -> Result<Vec<Digest>> {
+    let Some(shard) = open_shard(root, shard_number)? else { return Ok(Vec::new()) };
+    let entries = entries_of(&shard, shard_number)?;
+    Ok(entries.into_iter().filter(|entry| entry.is_regular).map(|entry| entry.digest).collect())
 }
 
 #[cfg(test)]
@@ -111,7 +126,7 @@ mod tests {
         let store = BlobStore::new(root, Durability::Normal, false).unwrap();
         assert_eq!(store.digests().count(), 0);
         let mut expected: Vec<Digest> =
-            (0..600_u32).map(|number| store.write(&number.to_le_bytes()).unwrap()).collect();
+            (0..600_u32).map(|number| store.write(&number.to_le_bytes(), false).unwrap()).collect();
         expected.sort_unstable();
 
         let hex = Digest::of(b"a stranger").to_string();

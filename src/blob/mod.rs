@@ -4,29 +4,43 @@
 //! bytes that do not have the digest asked for; a file in a blob's place is replaced as a whole or not at all.
 //! `docs/architecture.md`, "Blobs".
 
+mod batch;
+mod collect;
 mod delete;
 mod get;
 mod list;
+mod parallel;
 mod path;
+mod pipe;
+mod presence;
 mod put;
+mod verify;
+mod vouch;
 
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf, absolute};
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+pub use batch::Batch;
+pub use collect::Collected;
 pub use get::OpenBlob;
 pub use list::{BlobDigests, BlobStats};
 pub use put::BlobWriter;
+pub use verify::{BlobProblem, Verified};
 
-use crate::durable::{self, Durability};
+use crate::durable::{self, Directory, Durability};
 use crate::error::{Error, Result};
+use vouch::Vouchers;
 
 /// How much is read, hashed and written at a time.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The blobs under one directory. Any number of threads and processes may use the same one; it holds no lock and no
-/// open file between calls, so that a forked child may go on with its parent's.
+/// A staged file that nobody has written to for so long belongs to nobody: its writer died.
+const ORPHANED_AFTER_SECONDS: i64 = 24 * 60 * 60;
+
+/// The blobs under one directory. Any number of threads and processes may use the same one; between calls it holds
+/// no lock, and nothing open but two directories, so that a forked child may go on with its parent's.
 pub struct BlobStore {
     root: PathBuf,
     durability: Durability,
@@ -37,6 +51,11 @@ pub struct BlobStore {
     /// The same of the root's own entry.
     synced_root: AtomicBool,
     failed_flush: OnceLock<FailedFlush>,
+    vouchers: Vouchers,
+    /// The root and the staging directory as they were first met, kept open to save the way there. Each use makes sure
+    /// that the root is still where it was.
+    kept_root: OnceLock<Arc<Directory>>,
+    kept_staging: OnceLock<Arc<Directory>>,
 }
 
 /// The flush after which nobody knows what is on the disk.
@@ -62,6 +81,10 @@ impl BlobStore {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
+        if !read_only {
+            // Of no consequence if it fails: the next one who opens the store tries again.
+            let _ = sweep(&root);
+        }
         Ok(Self {
             root,
             durability,
@@ -69,12 +92,35 @@ impl BlobStore {
             synced_shards: [const { AtomicBool::new(false) }; path::SHARDS],
             synced_root: AtomicBool::new(false),
             failed_flush: OnceLock::new(),
+            vouchers: Vouchers::new(),
+            kept_root: OnceLock::new(),
+            kept_staging: OnceLock::new(),
         })
     }
 
     /// The directory, absolute.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The root as it is now; None if there is none.
+    fn open_root(&self) -> Result<Option<Arc<Directory>>> {
+        if let Some(kept) = self.kept_root.get().filter(|kept| kept.is_at_its_path()) {
+            return Ok(Some(Arc::clone(kept)));
+        }
+        let Some(root) = Directory::open(&self.root)?.map(Arc::new) else { return Ok(None) };
+        let _ = self.kept_root.set(Arc::clone(&root));
+        Ok(Some(root))
+    }
+
+    /// Whether the way to a shard is known to be synced.
+    fn knows_way(&self, shard_number: usize) -> bool {
+        self.synced_shards[shard_number].load(Ordering::Acquire) && self.synced_root.load(Ordering::Acquire)
+    }
+
+    /// Remembers that it is.
+    fn mark_way(&self, shard_number: usize) {
+        self.synced_shards[shard_number].store(true, Ordering::Release);
     }
 
     /// Refuses what would change anything where nothing may be changed.
@@ -104,6 +150,11 @@ impl BlobStore {
         }
         result
     }
+}
+
+fn sweep(root: &Path) -> Result<()> {
+    let Some(root) = Directory::open(root)? else { return Ok(()) };
+    root.directory(path::STAGING)?.map_or(Ok(()), |staging| staging.sweep_staged(ORPHANED_AFTER_SECONDS))
 }
 
 /// Reads until `buffer` is full or the end is there; says how much it read.
@@ -144,7 +195,7 @@ mod tests {
         let root = directory.path().join("blobs");
         let store = BlobStore::new(&root, Durability::Full, true).unwrap();
         let digest = Digest::of(b"x");
-        assert!(matches!(store.write(b"x"), Err(Error::Io { errno: libc::EROFS, .. })));
+        assert!(matches!(store.write(b"x", false), Err(Error::Io { errno: libc::EROFS, .. })));
         assert!(matches!(store.writer().err(), Some(Error::Io { errno: libc::EROFS, .. })));
         assert!(matches!(store.delete(&digest), Err(Error::Io { errno: libc::EROFS, .. })));
         assert!(store.read(&digest).unwrap().is_none());
@@ -155,9 +206,9 @@ mod tests {
     fn a_failed_flush_poisons_the_handle_for_writing_alone() {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::new(directory.path(), Durability::Full, false).unwrap();
-        let digest = store.write(b"x").unwrap();
+        let digest = store.write(b"x", false).unwrap();
         store.watch(durable::sync_directory(Path::new("/proc"))).unwrap_err();
-        assert!(matches!(store.write(b"y"), Err(Error::Poisoned { errno: libc::EINVAL, .. })));
+        assert!(matches!(store.write(b"y", false), Err(Error::Poisoned { errno: libc::EINVAL, .. })));
         assert!(matches!(store.delete(&digest), Err(Error::Poisoned { .. })));
         assert_eq!(store.read(&digest).unwrap().unwrap(), b"x");
     }

@@ -1,6 +1,5 @@
 //! Where a blob lies: `<root>/<2 hex>/<62 hex>`, lowercase. The only place that knows the layout.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
@@ -9,48 +8,60 @@ use crate::digest::Digest;
 pub(super) const SHARDS: usize = 256;
 
 /// Bytes that have no name yet. Hidden, and no two hex digits, so that nobody takes it for a shard.
-const STAGING: &str = ".staging";
+pub(super) const STAGING: &str = ".staging";
 
-/// Where one blob lies.
-pub(super) struct Place {
-    /// The number of the shard, below [`SHARDS`].
-    pub(super) shard_number: usize,
-    /// The directory of the shard.
-    pub(super) shard: PathBuf,
-    /// The blob itself.
-    pub(super) file: PathBuf,
+/// Damaged blobs that were moved aside, under their digest.
+pub(super) const QUARANTINE: &str = ".quarantine";
+
+/// The name of one blob.
+pub(super) struct Name {
+    text: String,
+    shard_number: usize,
 }
 
-impl Place {
-    pub(super) fn of(root: &Path, digest: &Digest) -> Self {
-        let text = digest.to_string();
-        let (shard_name, file_name) = text.split_at(2);
-        let shard = root.join(shard_name);
-        let file = shard.join(file_name);
-        let shard_number =
-            shard_name.chars().filter_map(|digit| digit.to_digit(16)).fold(0, |sum, digit| sum * 16 + digit);
-        Self { shard_number: shard_number as usize, shard, file }
+impl Name {
+    pub(super) fn of(digest: &Digest) -> Self {
+        Self { text: digest.to_string(), shard_number: shard_number(digest) }
+    }
+
+    /// The name of the shard.
+    pub(super) fn shard(&self) -> &str {
+        &self.text[..2]
+    }
+
+    /// The number of the shard.
+    pub(super) fn shard_number(&self) -> usize {
+        self.shard_number
+    }
+
+    /// The name within the shard.
+    pub(super) fn file(&self) -> &str {
+        &self.text[2..]
+    }
+
+    /// Where the blob lies.
+    pub(super) fn path(&self, root: &Path) -> PathBuf {
+        root.join(self.shard()).join(self.file())
     }
 }
 
-/// The directory of the shard with this number.
-pub(super) fn shard(root: &Path, shard_number: usize) -> PathBuf {
-    root.join(shard_name(shard_number))
+/// The number of the blob's shard, below [`SHARDS`].
+pub(super) fn shard_number(digest: &Digest) -> usize {
+    usize::from(digest.as_bytes()[0])
+}
+
+/// The name of the shard with this number.
+pub(super) fn shard_name(shard_number: usize) -> String {
+    format!("{shard_number:02x}")
 }
 
 /// The digest of the blob that has this file name in this shard; None if no blob is named so.
-pub(super) fn digest(shard_number: usize, file_name: &OsStr) -> Option<Digest> {
-    let file_name = file_name.to_str().filter(|name| !name.bytes().any(|byte| byte.is_ascii_uppercase()))?;
+pub(super) fn digest(shard_number: usize, file_name: &[u8]) -> Option<Digest> {
+    let file_name = std::str::from_utf8(file_name).ok()?;
+    if file_name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
     Digest::parse(&(shard_name(shard_number) + file_name))
-}
-
-/// The directory where bytes are staged, on the same file system as the blobs.
-pub(super) fn staging(root: &Path) -> PathBuf {
-    root.join(STAGING)
-}
-
-fn shard_name(shard_number: usize) -> String {
-    format!("{shard_number:02x}")
 }
 
 #[cfg(test)]
@@ -61,11 +72,11 @@ mod tests {
     fn a_place_and_its_name_agree() {
         for text in ["", "plan", "漢字"] {
             let digest = Digest::of(text.as_bytes());
-            let place = Place::of(Path::new("/blobs"), &digest);
+            let name = Name::of(&digest);
             let hex = digest.to_string();
-            assert_eq!(place.file, Path::new("/blobs").join(&hex[..2]).join(&hex[2..]));
-            assert_eq!(place.shard, shard(Path::new("/blobs"), place.shard_number));
-            assert_eq!(super::digest(place.shard_number, place.file.file_name().unwrap()), Some(digest));
+            assert_eq!(name.path(Path::new("/blobs")), Path::new("/blobs").join(&hex[..2]).join(&hex[2..]));
+            assert_eq!(name.shard(), shard_name(shard_number(&digest)));
+            assert_eq!(super::digest(shard_number(&digest), name.file().as_bytes()), Some(digest));
         }
     }
 
@@ -74,7 +85,8 @@ mod tests {
         let hex = Digest::of(b"").to_string();
         let short = &hex[2..];
         for name in [hex.as_str(), &short[1..], &short.to_uppercase(), ".stage-x", "", "..", &format!("{short}.tmp")] {
-            assert_eq!(digest(0xe3, OsStr::new(name)), None, "{name}");
+            assert_eq!(digest(0xe3, name.as_bytes()), None, "{name}");
         }
+        assert_eq!(digest(0xe3, &[0xff; 62]), None);
     }
 }

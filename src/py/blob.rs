@@ -1,24 +1,35 @@
-//! `BlobStore`, `BlobIterator` and `normalize_blob_hash`.
+//! `BlobStore`, `BlobIterator`, `blob_hash` and `normalize_blob_hash`.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::marker::PhantomData;
-use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
-use pyo3::ffi;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
+use super::blob_stream::{BlobReader, BlobWriter};
+use super::blob_write::{self, Data};
 use super::convert::{FilePath, Record};
+use super::progress::Report;
 use crate::blob;
 use crate::digest::Digest;
 use crate::durable::Durability;
-use crate::error::{Error, Result};
+use crate::error::Error;
+
+/// How much is read from the file behind `BlobStore.open` at a time.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long `collect` spares what was written or renewed lately, unless told otherwise: an hour.
+const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// Hashing so little takes less time than letting another thread run meanwhile.
+const FEW_BYTES: usize = 2048;
 
 /// Content-addressed bytes under `<root>/<2 hex>/<62 hex>`, named by their sha256.
 #[pyclass(frozen, module = "nerve_store._core")]
-pub(super) struct BlobStore(blob::BlobStore);
+pub(super) struct BlobStore(Arc<blob::BlobStore>);
 
 #[pymethods]
 impl BlobStore {
@@ -28,7 +39,7 @@ impl BlobStore {
         text_signature = "(root, *, durability='full', read_only=False)"
     )]
     fn new(py: Python<'_>, root: FilePath, durability: Durability, read_only: bool) -> PyResult<Self> {
-        Ok(Self(py.detach(|| blob::BlobStore::new(&root.0, durability, read_only))?))
+        Ok(Self(Arc::new(py.detach(|| blob::BlobStore::new(&root.0, durability, read_only))?)))
     }
 
     /// The directory, absolute.
@@ -38,26 +49,52 @@ impl BlobStore {
     }
 
     /// Store `data` (text as UTF-8) and return its sha256, lowercase hex.
-    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<String> {
-        let digest = if let Ok(text) = data.cast::<PyString>() {
-            let text = text.to_str()?;
-            py.detach(|| self.0.write(text.as_bytes()))?
-        } else if let Ok(bytes) = data.cast::<PyBytes>() {
-            let bytes = bytes.as_bytes();
-            py.detach(|| self.0.write(bytes))?
-        } else {
-            let exported = ExportedMemory::of(data)?;
-            let memory = exported.shared();
-            py.detach(|| memory.write_to(&self.0))?
-        };
-        Ok(digest.to_string())
+    #[pyo3(signature = (data, *, verify = false))]
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
+        let data = Data::of(data.clone())?;
+        let shared = data.shared()?;
+        Ok(py.detach(|| shared.write_to(&self.0, verify))?.to_string())
+    }
+
+    /// Store many items at once and return their hashes, in their order.
+    #[pyo3(signature = (items, *, verify = false))]
+    fn write_many(&self, items: &Bound<'_, PyAny>, verify: bool) -> PyResult<Vec<String>> {
+        let digests = blob_write::write_many(&self.0, items, verify)?;
+        Ok(digests.iter().map(Digest::to_string).collect())
+    }
+
+    /// Store the content of a file, by its path or open for reading bytes, in constant memory.
+    #[pyo3(signature = (file, *, verify = false))]
+    fn write_file(&self, file: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
+        Ok(blob_write::write_file(&self.0, file, verify)?.to_string())
+    }
+
+    /// A file to write to, whose content becomes a blob when it is closed.
+    #[pyo3(signature = (*, verify = false))]
+    fn writer(&self, py: Python<'_>, verify: bool) -> PyResult<BlobWriter> {
+        Ok(BlobWriter::new(py.detach(|| blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
     }
 
     /// The bytes under `hash`; None if there are none, or if it is no sha256.
     fn read<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(digest) = parse(hash) else { return Ok(None) };
+        if let Some(blob) = py.detach(|| self.0.open_quickly(&digest))
+            && let Ok(bytes) = blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes)))
+        {
+            return Ok(Some(bytes));
+        }
         let Some(blob) = py.detach(|| self.0.open(&digest))? else { return Ok(None) };
-        PyBytes::new_with(py, blob.size(), |bytes| Ok(py.detach(|| blob.read_into(bytes))?)).map(Some)
+        blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes))).map(Some)
+    }
+
+    /// The blob as a file to read from; `BlobNotFoundError` if there is none.
+    fn open<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let opened = match parse(hash) {
+            Some(digest) => py.detach(|| self.0.open(&digest))?,
+            None => None,
+        };
+        let blob = opened.ok_or_else(|| self.not_found(hash))?;
+        py.import("io")?.getattr("BufferedReader")?.call1((BlobReader::new(blob), READ_BUFFER_BYTES))
     }
 
     /// Whether the blob is there and its bytes match; `verify` False: whether a file is there.
@@ -73,15 +110,67 @@ impl BlobStore {
         Ok(py.detach(|| self.0.delete(&digest))?)
     }
 
+    /// Read every blob, on all cores; damaged ones are moved aside and reported.
+    #[pyo3(signature = (*, progress = None))]
+    fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        static REPORT: Record = Record::new("BlobVerifyReport");
+        static PROBLEM: Record = Record::new("BlobProblem");
+        let mut progress = Report::to(progress)?;
+        let is_heard = progress.is_heard();
+        let verified = py.detach(|| self.0.verify(is_heard, &mut |done, total| progress.step(done, total)));
+        let verified = progress.settle(verified)?;
+        let problem = |problem: &blob::BlobProblem| {
+            let (hash, actual) = (problem.hash.as_ref(), problem.actual.as_ref());
+            let quarantine = problem.quarantine.as_ref().map(|path| path.as_os_str());
+            let hashes = (hash.map(Digest::to_string), actual.map(Digest::to_string));
+            PROBLEM.create(py, (hashes.0, problem.path.as_os_str(), problem.reason.as_str(), hashes.1, quarantine))
+        };
+        let problems = verified.problems.iter().map(problem).collect::<PyResult<Vec<_>>>()?;
+        REPORT.create(py, (verified.blob_count, verified.size, PyTuple::new(py, problems)?))
+    }
+
+    /// Delete the blobs that are not in `keep` and were neither written nor written again for `grace`.
+    #[pyo3(
+        signature = (keep, *, grace = DEFAULT_GRACE, dry_run = false, progress = None),
+        text_signature = "($self, keep, *, grace=..., dry_run=False, progress=None)"
+    )]
+    fn collect<'py>(
+        &self,
+        py: Python<'py>,
+        keep: &Bound<'py, PyAny>,
+        grace: Duration,
+        dry_run: bool,
+        progress: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static REPORT: Record = Record::new("CollectReport");
+        if keep.is_instance_of::<PyString>() {
+            return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
+        }
+        let mut kept = HashSet::new();
+        for hash in keep.try_iter()? {
+            let hash = hash?;
+            let hash = hash.cast::<PyString>()?;
+            // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
+            let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
+            kept.insert(parse(hash).ok_or_else(wrong)?);
+        }
+        let mut progress = Report::to(progress)?;
+        let grace_ns = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX / 2);
+        let step = &mut |done, total| progress.step(done, total);
+        let collected = py.detach(|| self.0.collect(kept, grace_ns, dry_run, step));
+        let collected = progress.settle(collected)?;
+        let missing = PyTuple::new(py, collected.missing.iter().map(Digest::to_string))?;
+        let counts = (collected.deleted_count, collected.deleted_size, collected.kept_count, collected.young_count);
+        REPORT.create(py, (counts.0, counts.1, counts.2, counts.3, missing, dry_run))
+    }
+
     /// The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none.
     fn size(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<u64> {
         let size = match parse(hash) {
             Some(digest) => py.detach(|| self.0.size(&digest))?,
             None => None,
         };
-        let not_found =
-            || Error::BlobNotFound { hash: hash.to_string_lossy().into_owned(), path: self.0.root().to_owned() };
-        Ok(size.ok_or_else(not_found)?)
+        size.ok_or_else(|| self.not_found(hash))
     }
 
     /// How many blobs there are and how many bytes they hold; looks at every file.
@@ -104,6 +193,12 @@ impl BlobStore {
     }
 }
 
+impl BlobStore {
+    fn not_found(&self, hash: &Bound<'_, PyString>) -> PyErr {
+        Error::BlobNotFound { hash: hash.to_string_lossy().into_owned(), path: self.0.root().to_owned() }.into()
+    }
+}
+
 /// The hashes of a blob store, in order.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobIterator(Mutex<blob::BlobDigests>);
@@ -121,6 +216,15 @@ impl BlobIterator {
     }
 }
 
+/// The sha256 of `data` (text as UTF-8), lowercase hex: the name it would have as a blob.
+#[pyfunction]
+pub(super) fn blob_hash(py: Python<'_>, data: Bound<'_, PyAny>) -> PyResult<String> {
+    let data = Data::of(data)?;
+    let shared = data.shared()?;
+    let digest = if shared.size() > FEW_BYTES { py.detach(|| shared.digest()) } else { shared.digest() };
+    Ok(digest.to_string())
+}
+
 /// `text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits.
 #[pyfunction]
 pub(super) fn normalize_blob_hash(text: &Bound<'_, PyString>) -> Option<String> {
@@ -130,83 +234,4 @@ pub(super) fn normalize_blob_hash(text: &Bound<'_, PyString>) -> Option<String> 
 /// Text that is no UTF-8 (a lone surrogate) is no hash either.
 fn parse(hash: &Bound<'_, PyString>) -> Option<Digest> {
     Digest::parse(hash.to_str().ok()?)
-}
-
-/// The exported memory of a Python object. The C API itself, because pyo3's buffers refuse what has no shape (ctypes).
-struct ExportedMemory<'py> {
-    view: Box<ffi::Py_buffer>,
-    /// Only an attached thread holds one, and releases it.
-    attached: PhantomData<Python<'py>>,
-}
-
-impl<'py> ExportedMemory<'py> {
-    fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let py = data.py();
-        let mut view = Box::new(ffi::Py_buffer::new());
-        // SAFETY: the thread is attached, the object alive, and the view stays at its address until it is released.
-        if unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut *view, ffi::PyBUF_SIMPLE) } == 0 {
-            return Ok(Self { view, attached: PhantomData });
-        }
-        let error = PyErr::fetch(py);
-        if error.is_instance_of::<PyTypeError>(py) {
-            let name = data.get_type().fully_qualified_name()?;
-            return Err(PyTypeError::new_err(format!("data must be str or a bytes-like object, not {name}")));
-        }
-        if error.is_instance_of::<PyBufferError>(py) {
-            return Err(PyValueError::new_err(format!("{}; pass bytes(data)", error.value(py))));
-        }
-        Err(error)
-    }
-
-    fn shared(&self) -> SharedMemory<'_> {
-        // A simple view is C-contiguous, and its length is in bytes and not negative.
-        let size = self.view.len.unsigned_abs();
-        SharedMemory { address: self.view.buf.cast::<u8>().cast_const(), size, exported: PhantomData }
-    }
-}
-
-impl Drop for ExportedMemory<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the thread is attached, and the view was filled and not released before.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
-    }
-}
-
-/// Exported memory as a detached thread sees it: there, but another thread may change it at any time.
-struct SharedMemory<'a> {
-    address: *const u8,
-    size: usize,
-    exported: PhantomData<&'a ()>,
-}
-
-// SAFETY: the memory stays allocated while it is exported, whichever thread looks at it.
-unsafe impl Sync for SharedMemory<'_> {}
-
-impl SharedMemory<'_> {
-    /// Copies the memory once, chunk by chunk, and stores the copy under the copy's own digest.
-    fn write_to(&self, store: &blob::BlobStore) -> Result<Digest> {
-        let mut chunk = vec![0; self.size.min(blob::CHUNK_BYTES)];
-        if self.size == chunk.len() {
-            self.copy_to(0, &mut chunk);
-            return store.write(&chunk);
-        }
-        let mut writer = store.writer()?;
-        for start in (0..self.size).step_by(blob::CHUNK_BYTES) {
-            let part = &mut chunk[..(self.size - start).min(blob::CHUNK_BYTES)];
-            self.copy_to(start, part);
-            writer.write(part)?;
-        }
-        writer.finish()
-    }
-
-    /// Fills `target` from the memory that begins at `start`.
-    fn copy_to(&self, start: usize, target: &mut [u8]) {
-        assert!(start + target.len() <= self.size, "a copy from beyond the buffer");
-        if target.is_empty() {
-            return; // The memory of an empty buffer may be null.
-        }
-        // SAFETY: the part lies within the memory, and `target` is our own. Another thread may write to the source
-        // meanwhile: no reference to it is made, each byte is read once, and any value of a byte is valid.
-        unsafe { ptr::copy_nonoverlapping(self.address.add(start), target.as_mut_ptr(), target.len()) };
-    }
 }

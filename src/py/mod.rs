@@ -5,6 +5,8 @@
 
 mod archive;
 mod blob;
+mod blob_stream;
+mod blob_write;
 mod convert;
 mod entry;
 mod error;
@@ -12,6 +14,7 @@ mod follow;
 mod iter;
 mod json;
 mod log;
+mod memory;
 mod progress;
 mod run;
 
@@ -25,7 +28,9 @@ mod _core {
     #[pymodule_export]
     use super::archive::{last_archivable_day, utc_day};
     #[pymodule_export]
-    use super::blob::{BlobIterator, BlobStore, normalize_blob_hash};
+    use super::blob::{BlobIterator, BlobStore, blob_hash, normalize_blob_hash};
+    #[pymodule_export]
+    use super::blob_stream::{BlobReader, BlobWriter};
     #[pymodule_export]
     use super::entry::{LogEntry, NewLogEntry};
     #[pymodule_export]

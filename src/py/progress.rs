@@ -22,6 +22,11 @@ impl Report {
         Ok(Self { progress: progress.map(Bound::unbind), raised: None })
     }
 
+    /// Whether anybody listens.
+    pub(super) fn is_heard(&self) -> bool {
+        self.progress.is_some()
+    }
+
     /// One step; an error asks the work to stop.
     pub(super) fn step(&mut self, done: u64, total: u64) -> Result<()> {
         let outcome = Python::attach(|py| {

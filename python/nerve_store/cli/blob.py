@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
 
-from nerve_store import BlobNotFoundError, BlobStore, normalize_blob_hash
+from nerve_store import BlobNotFoundError, BlobStore, NerveStoreError, normalize_blob_hash
 from nerve_store.cli.arguments import add_command
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.blob_care import add_care_commands
+from nerve_store.cli.output import Column, print_json, print_line, print_table
 from nerve_store.cli.problem import Problem, report
+from nerve_store.cli.progress import Progress, progress_bar
 from nerve_store.cli.stores import blob_root, open_blobs
-from nerve_store.cli.text import escape
+from nerve_store.cli.text import escape, format_timestamp
 
 __all__ = ["add_arguments"]
 
 _STANDARD_STREAM = "-"
+_PIECE_BYTES = 1024 * 1024
+_SNIFFED_BYTES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -28,74 +35,166 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     get.set_defaults(run=_get)
     get.add_argument("hash", metavar="HASH")
     get.add_argument("--output", metavar="FILE", default=_STANDARD_STREAM, help="write there; '-' is standard output")
-    add_command(subcommands, "ls", common, "list the blobs with their sizes").set_defaults(run=_list)
+    get.add_argument("--force", action="store_true", help="write bytes that are no text to a terminal, too")
+    listing = add_command(subcommands, "ls", common, "list the blobs with their sizes")
+    listing.set_defaults(run=_list)
+    listing.add_argument("--long", action="store_true", help="with the time of their last write, and their paths")
     remove = add_command(subcommands, "rm", common, "remove blobs")
     remove.set_defaults(run=_remove)
     remove.add_argument("hashes", metavar="HASH", nargs="+")
+    add_care_commands(subcommands, common)
 
 
 def _put(arguments: argparse.Namespace) -> int:
     blobs = BlobStore(blob_root(arguments.data))
     stored: list[dict[str, object]] = []
     problems = 0
-    for file in arguments.files:
-        try:
-            content = _read(file)
-        except OSError as error:
-            report(error)
-            problems += 1
-            continue
-        digest = blobs.write(content)
-        stored.append({"hash": digest, "size": len(content), "file": file})
-        if not arguments.json:
-            print_line(f"{digest}  {escape(file)}")
+    total = sum(_size(file) for file in arguments.files)
+    done = 0
+    with progress_bar("storing bytes") as progress:
+        for file in arguments.files:
+            try:
+                digest, size = _store(blobs, file, progress, done, total)
+            except NerveStoreError:
+                raise
+            except OSError as error:
+                report(error)
+                problems += 1
+                continue
+            done += size
+            stored.append({"hash": digest, "size": size, "file": file})
+            if not arguments.json:
+                print_line(f"{digest}  {escape(file)}")
     if arguments.json:
         print_json(stored)
     return 1 if problems else 0
 
 
-def _read(file: str) -> bytes:
+def _size(file: str) -> int:
+    """What it looks like beforehand; a pipe has none."""
+    with suppress(OSError):
+        return 0 if file == _STANDARD_STREAM else os.stat(file).st_size
+    return 0
+
+
+def _store(blobs: BlobStore, file: str, progress: Progress | None, before: int, total: int) -> tuple[str, int]:
+    """The hash and the size."""
     if file == _STANDARD_STREAM:
-        return sys.stdin.buffer.read()
-    with open(file, "rb") as stream:
-        return stream.read()
+        source = _Watched(sys.stdin.buffer, progress, before, total)
+        return blobs.write_file(source), source.size
+    with open(file, "rb", buffering=0) as stream:
+        source = _Watched(stream, progress, before, total)
+        return blobs.write_file(source), source.size
+
+
+class _Watched:
+    """Counts what is read from a file."""
+
+    def __init__(self, stream: BinaryIO, progress: Progress | None, before: int, total: int) -> None:
+        self._stream = stream
+        self._progress = progress
+        self._before = before
+        self._total = total
+        self.size = 0
+
+    def read(self, size: int) -> bytes:
+        """What the file has next."""
+        piece = self._stream.read(size)
+        self.size += len(piece)
+        if self._progress is not None:
+            done = self._before + self.size
+            self._progress(done, max(done, self._total))
+        return piece
 
 
 def _get(arguments: argparse.Namespace) -> int:
     digest = _require_hash(arguments.hash)
-    content = open_blobs(arguments.data).read(digest)
-    if content is None:
-        raise Problem(f"there is no blob {digest} in {blob_root(arguments.data)!r}")
-    if arguments.output != _STANDARD_STREAM:
-        with open(arguments.output, "wb") as stream:
-            stream.write(content)
-        if arguments.json:
-            print_json({"hash": digest, "size": len(content), "file": arguments.output})
-        return 0
-    if arguments.json:
+    to_standard_output = arguments.output == _STANDARD_STREAM
+    if to_standard_output and arguments.json:
         arguments.parser.error("--json needs --output: standard output takes the bytes")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    blobs = open_blobs(arguments.data)
+    try:
+        stream = blobs.open(digest)
+    except BlobNotFoundError:
+        raise Problem(f"there is no blob {digest} in {blob_root(arguments.data)!r}") from None
+    with stream:
+        if to_standard_output:
+            _print_bytes(stream, force=arguments.force)
+            return 0
+        size = _copy_to_file(stream, arguments.output)
+    if arguments.json:
+        print_json({"hash": digest, "size": size, "file": arguments.output})
     return 0
+
+
+def _print_bytes(stream: BinaryIO, *, force: bool) -> None:
+    sys.stdout.flush()
+    piece = stream.read(_PIECE_BYTES)
+    if sys.stdout.isatty() and not force and not _is_text(piece[:_SNIFFED_BYTES]):
+        raise Problem("these bytes are no text and could upset the terminal: give --output FILE, a pipe, or --force")
+    while piece:
+        sys.stdout.buffer.write(piece)
+        piece = stream.read(_PIECE_BYTES)
+    sys.stdout.buffer.flush()
+
+
+def _is_text(sample: bytes) -> bool:
+    """Whether a terminal may show it: UTF-8, cut anywhere, without control characters but white space."""
+    text = sample.decode("utf-8", "ignore")
+    if len(sample) - len(text.encode()) > 3:
+        return False
+    return all(character.isprintable() or character in "\t\n\r" for character in text)
+
+
+def _copy_to_file(stream: BinaryIO, path: str) -> int:
+    """Nothing is put under the name before all bytes were verified."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        size = 0
+        with open(path, "wb") as target:  # a pipe, a device
+            while piece := stream.read(_PIECE_BYTES):
+                size += target.write(piece)
+        return size
+    path = os.path.realpath(path)
+    staged = f"{path}.{os.getpid()}.part"
+    try:
+        with open(staged, "xb") as target:
+            while piece := stream.read(_PIECE_BYTES):
+                target.write(piece)
+            size = target.tell()
+        os.replace(staged, path)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            with suppress(OSError):
+                os.unlink(staged)
+        raise
+    return size
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    listed = _sizes(open_blobs(arguments.data))
+    listed = _entries(open_blobs(arguments.data), long=arguments.long)
     if arguments.json:
-        print_json([{"hash": digest, "size": size} for digest, size in listed])
-        return 0
-    for digest, size in listed:
-        print_line(f"{digest}  {size:>12}")
+        print_json(list(listed))
+    elif arguments.long:
+        columns = (Column("hash"), Column("bytes", right=True), Column("written"), Column("file"))
+        cells = (
+            (str(e["hash"]), str(e["size"]), format_timestamp(int(str(e["written"]))), str(e["path"])) for e in listed
+        )
+        print_table(columns, cells)
+    else:
+        for entry in listed:
+            print_line(f"{entry['hash']}  {entry['size']:>12}")
     return 0
 
 
-def _sizes(blobs: BlobStore) -> Iterator[tuple[str, int]]:
+def _entries(blobs: BlobStore, *, long: bool) -> Iterator[dict[str, object]]:
     for digest in blobs:
-        try:
-            yield digest, blobs.size(digest)
-        except BlobNotFoundError:
-            continue  # removed since its name came up
+        # One that was removed since its name came up is no longer there.
+        with suppress(BlobNotFoundError, FileNotFoundError):
+            entry: dict[str, object] = {"hash": digest, "size": blobs.size(digest)}
+            if long:
+                path = os.path.join(blobs.root, digest[:2], digest[2:])
+                entry |= {"written": os.lstat(path).st_mtime_ns // 1_000_000, "path": path}
+            yield entry
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,70 @@
+//! Many blobs at once: hashed on all cores, their flushes overlapped, their directories flushed once.
+//! `docs/durability.md`, "A batch of blobs".
+
+use super::put::{Placed, WRITE};
+use super::{BlobStore, parallel, path};
+use crate::digest::Digest;
+use crate::durable::Durability;
+use crate::error::Result;
+
+/// How many files are flushed at once. The system merges flushes that are under way together; beyond this many, measured,
+/// nothing is gained.
+const FLUSHES_AT_ONCE: usize = 32;
+
+/// Blobs that become durable together.
+pub struct Batch<'store> {
+    store: &'store BlobStore,
+    placed: Vec<(Digest, Placed)>,
+    verify: bool,
+}
+
+impl<'store> Batch<'store> {
+    /// No blobs yet. `verify`: reads those that are there, whatever the store knows of them.
+    pub fn new(store: &'store BlobStore, verify: bool) -> Self {
+        Self { store, placed: Vec::new(), verify }
+    }
+
+    /// Publishes blobs whose directory entries are not durable before [`Batch::finish`].
+    pub fn add(&mut self, items: &[&[u8]]) -> Result<()> {
+        let store = self.store;
+        let root = store.root_to_write(WRITE)?;
+        let threads = match store.durability {
+            Durability::Full => FLUSHES_AT_ONCE,
+            Durability::Normal => parallel::cores(),
+        };
+        let placed = parallel::map(items, threads, |bytes| {
+            store.check_writable(WRITE)?;
+            let digest = Digest::of(bytes);
+            Ok((digest, store.place(&root, &digest, bytes, self.verify)?))
+        })?;
+        self.placed.extend(placed);
+        Ok(())
+    }
+
+    /// Makes all of them as durable as asked; returns their digests, in the order in which they were added.
+    pub fn finish(self) -> Result<Vec<Digest>> {
+        let store = self.store;
+        if store.durability == Durability::Full && !self.placed.is_empty() {
+            let root = store.root_to_write(WRITE)?;
+            let mut is_new = [false; path::SHARDS];
+            let mut is_used = [false; path::SHARDS];
+            for (digest, placed) in &self.placed {
+                is_used[path::shard_number(digest)] = true;
+                is_new[path::shard_number(digest)] |= !placed.synced;
+            }
+            let new: Vec<usize> = (0..path::SHARDS).filter(|shard| is_new[*shard]).collect();
+            parallel::map(&new, FLUSHES_AT_ONCE, |shard| store.sync_shard(&root, *shard))?;
+            // One flush of the root serves all shards that this handle does not yet know to be synced.
+            let unknown = (0..path::SHARDS).filter(|shard| is_used[*shard] && !store.knows_way(*shard));
+            let unknown: Vec<usize> = unknown.collect();
+            if let Some((first, rest)) = unknown.split_first() {
+                store.sync_way(&root, *first)?;
+                rest.iter().for_each(|shard| store.mark_way(*shard));
+            }
+        }
+        for (digest, placed) in &self.placed {
+            store.remember(digest, placed);
+        }
+        Ok(self.placed.into_iter().map(|(digest, _)| digest).collect())
+    }
+}

@@ -1,0 +1,147 @@
+//! A blob from a source that is read piece by piece, in constant memory: one thread reads and stages, another hashes.
+
+use std::sync::mpsc;
+use std::thread;
+
+use super::put::BlobWriter;
+use super::{BlobStore, CHUNK_BYTES};
+use crate::digest::{Digest, Hasher};
+use crate::error::Error;
+
+/// How much is read at a time, and how many pieces are on their way at once: 4 MiB together.
+const PIECE_BYTES: usize = 1024 * 1024;
+const PIECES: usize = 4;
+
+impl BlobStore {
+    /// Stores what `read` fills buffers with: it returns how many bytes it put there, 0 at the end.
+    pub fn write_from<E: From<Error>>(
+        &self,
+        verify: bool,
+        mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Digest, E> {
+        self.check_writable(super::put::WRITE)?;
+        let mut first = vec![0; CHUNK_BYTES];
+        let count = fill(&mut first, &mut read)?;
+        if count < first.len() {
+            return Ok(self.write(&first[..count], verify)?);
+        }
+        let mut writer = self.writer()?;
+        let digest = thread::scope(|scope| {
+            let (pieces, to_hash) = mpsc::channel::<(Vec<u8>, usize)>();
+            let (used, to_fill) = mpsc::channel::<Vec<u8>>();
+            let labour = move || {
+                let mut hasher = Hasher::new();
+                for (piece, count) in to_hash {
+                    hasher.update(&piece[..count]);
+                    // Nobody needs it any more once the source has ended.
+                    let _ = used.send(piece);
+                }
+                hasher.finish()
+            };
+            let Ok(hashing) = thread::Builder::new().name("nerve_store".into()).spawn_scoped(scope, labour) else {
+                return pump(&mut writer, first, count, &mut read).map(|()| None);
+            };
+            let (mut piece, mut count) = (first, count);
+            let mut made = 1;
+            while count > 0 {
+                writer.stage(&piece[..count])?;
+                let is_last = count < piece.len();
+                // It fails only if the other thread has died, which its join below tells.
+                let _ = pieces.send((piece, count));
+                if is_last {
+                    break;
+                }
+                piece = if made < PIECES {
+                    made += 1;
+                    vec![0; PIECE_BYTES]
+                } else {
+                    to_fill.recv().unwrap_or_else(|_| vec![0; PIECE_BYTES])
+                };
+                piece.resize(PIECE_BYTES, 0);
+                count = fill(&mut piece, &mut read)?;
+            }
+            drop(pieces);
+            match hashing.join() {
+                Ok(digest) => Ok(Some(digest)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        Ok(match digest {
+            Some(digest) => writer.finish_as(digest, verify)?,
+            None => writer.finish(verify)?,
+        })
+    }
+}
+
+/// The same in one thread, where no other can be had.
+fn pump<E: From<Error>>(
+    writer: &mut BlobWriter<&BlobStore>,
+    mut piece: Vec<u8>,
+    mut count: usize,
+    read: &mut impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> Result<(), E> {
+    while count > 0 {
+        writer.write(&piece[..count])?;
+        count = fill(&mut piece, read)?;
+    }
+    Ok(())
+}
+
+/// Reads until `buffer` is full or the source has ended.
+fn fill<E>(buffer: &mut [u8], read: &mut impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(&mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable::Durability;
+
+    #[test]
+    fn any_size_in_any_pieces_is_stored_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(directory.path(), Durability::Normal, false).unwrap();
+        for size in
+            [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, CHUNK_BYTES + PIECE_BYTES, 7 * PIECE_BYTES + 5]
+        {
+            let bytes: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+            for most in [1000, 300_000, usize::MAX] {
+                let mut rest = bytes.as_slice();
+                let digest = store
+                    .write_from::<Error>(false, |buffer| {
+                        let count = rest.len().min(buffer.len()).min(most);
+                        buffer[..count].copy_from_slice(&rest[..count]);
+                        rest = &rest[count..];
+                        Ok(count)
+                    })
+                    .unwrap();
+                assert_eq!(digest, Digest::of(&bytes));
+                assert_eq!(store.read(&digest).unwrap().unwrap(), bytes);
+            }
+            store.delete(&Digest::of(&bytes)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(directory.path(), Durability::Normal, false).unwrap();
+        let mut left = 5 * PIECE_BYTES;
+        let failed = store.write_from::<Error>(false, |buffer| {
+            let count = left.min(buffer.len());
+            left -= count;
+            if count == 0 { Err(Error::Cancelled) } else { Ok(count) }
+        });
+        assert!(matches!(failed, Err(Error::Cancelled)));
+        assert_eq!(store.digests().count(), 0);
+        let staging = directory.path().join(super::super::path::STAGING);
+        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+    }
+}

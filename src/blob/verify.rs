@@ -1,0 +1,235 @@
+//! Reading every blob, on all cores, and moving those aside that are damaged.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::path::{self, Name};
+use super::vouch::{Stamp, now_ns};
+use super::{BlobStore, get, list, parallel};
+use crate::digest::Digest;
+use crate::durable::{Directory, Durability};
+use crate::error::{Error, Result};
+
+/// How often progress is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a blob that is replaced while it is read is read again.
+const MOST_READS: usize = 5;
+
+/// Something in a blob's place that is not the blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobProblem {
+    /// The name; None if it is a whole shard that cannot be read.
+    pub hash: Option<Digest>,
+    /// The file, or the shard.
+    pub path: PathBuf,
+    /// What is wrong, on one line.
+    pub reason: String,
+    /// The digest of the bytes that are there.
+    pub actual: Option<Digest>,
+    /// Where the file was moved.
+    pub quarantine: Option<PathBuf>,
+}
+
+/// What [`BlobStore::verify`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// How many blobs were read.
+    pub blob_count: u64,
+    /// Their bytes.
+    pub size: u64,
+    /// What is wrong, in the order of the names.
+    pub problems: Vec<BlobProblem>,
+}
+
+/// What the threads share.
+struct Walk {
+    shard_number: usize,
+    waiting: Vec<list::Entry>,
+    found: Verified,
+}
+
+struct Run<'a> {
+    store: &'a BlobStore,
+    walk: Mutex<Walk>,
+    bytes_done: AtomicU64,
+    is_stopped: AtomicBool,
+}
+
+impl BlobStore {
+    /// Reads every blob. One whose bytes are not those of its name is moved to the quarantine, where the handle may
+    /// write. `progress` is told of bytes done and of how many there are; counting those takes a pass over the
+    /// directories, which `with_total` asks for.
+    pub fn verify(&self, with_total: bool, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Verified> {
+        let total = if with_total { self.stats()?.size } else { 0 };
+        progress(0, total)?;
+        let run = Run {
+            store: self,
+            walk: Mutex::new(Walk { shard_number: 0, waiting: Vec::new(), found: Verified::default() }),
+            bytes_done: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+        };
+        let reported = thread::scope(|scope| {
+            let (alive, is_alive) = mpsc::channel::<()>();
+            let mut threads = 0;
+            for _ in 0..parallel::cores() {
+                let (run, alive) = (&run, alive.clone());
+                let labour = move || {
+                    let _alive = alive;
+                    run.labour();
+                };
+                threads += usize::from(thread::Builder::new().spawn_scoped(scope, labour).is_ok());
+            }
+            drop(alive);
+            if threads == 0 {
+                run.labour();
+            }
+            while let Err(mpsc::RecvTimeoutError::Timeout) = is_alive.recv_timeout(REPORT_EVERY) {
+                // What grew or came since it was counted does not make it more than all.
+                let done = run.bytes_done.load(Ordering::Relaxed);
+                if let Err(error) = progress(done, total.max(done)) {
+                    run.is_stopped.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        });
+        reported?;
+        let mut found = run.walk.into_inner().unwrap_or_else(PoisonError::into_inner).found;
+        found.problems.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        progress(found.size, found.size)?;
+        Ok(found)
+    }
+
+    /// Moves a damaged blob aside, if it is still the file with this stamp. None if it is another by now.
+    fn quarantine(&self, root: &Directory, name: &Name, stamp: &Stamp) -> Result<Option<PathBuf>> {
+        self.check_writable("move a damaged blob aside")?;
+        let target = root.make_directory(path::QUARANTINE)?;
+        let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
+        {
+            // No writer replaces a damaged blob without the lock: what is moved is what was read.
+            let _lock = shard.lock_exclusive()?;
+            if shard.stat(name.file())?.map(|stat| Stamp::of(&stat)).as_ref() != Some(stamp) {
+                return Ok(None);
+            }
+            let hash = [name.shard(), name.file()].concat();
+            let mut new_name = hash.clone();
+            let mut count = 1;
+            while !shard.move_to(name.file(), &target, &new_name)? {
+                count += 1;
+                new_name = format!("{hash}.{count}");
+            }
+            if self.durability == Durability::Normal {
+                return Ok(Some(target.path().join(new_name)));
+            }
+            self.watch(target.sync())?;
+            self.watch(shard.sync())?;
+            Ok(Some(target.path().join(new_name)))
+        }
+    }
+}
+
+impl Run<'_> {
+    fn labour(&self) {
+        let Ok(Some(root)) = self.store.open_root() else { return };
+        while let Some(entry) = self.next() {
+            let name = Name::of(&entry.digest);
+            for _ in 0..MOST_READS {
+                match self.verify_one(&root, &entry.digest, &name) {
+                    Ok(Outcome::ReadAgain) => {}
+                    Ok(Outcome::Stopped) => return,
+                    Ok(Outcome::Gone) => break,
+                    Ok(Outcome::Read(size, problem)) => {
+                        let mut walk = self.lock();
+                        walk.found.blob_count += 1;
+                        walk.found.size += size;
+                        walk.found.problems.extend(problem);
+                        break;
+                    }
+                    Err(error) => {
+                        let (path, reason) = (name.path(&self.store.root), error.to_string());
+                        let hash = Some(entry.digest);
+                        let problem = BlobProblem { hash, path, reason, actual: None, quarantine: None };
+                        self.lock().found.problems.push(problem);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn verify_one(&self, root: &Directory, digest: &Digest, name: &Name) -> Result<Outcome> {
+        let path = || name.path(&self.store.root);
+        let since_ns = now_ns();
+        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(Outcome::Gone) };
+        let stamp = Stamp::of(&stat);
+        let actual = get::digest_with(&file, |count| {
+            self.bytes_done.fetch_add(count as u64, Ordering::Relaxed);
+            !self.is_stopped.load(Ordering::Relaxed)
+        });
+        let Some(actual) = actual.map_err(|error| Error::io(&path(), "read a blob", &error))? else {
+            return Ok(Outcome::Stopped);
+        };
+        if actual == *digest {
+            if self.store.vouchers.known(digest, &stamp).is_none() {
+                self.store.vouchers.vouch(digest, stamp, since_ns, false);
+            }
+            return Ok(Outcome::Read(stamp.size, None));
+        }
+        let mut reason = Error::BlobCorrupt { hash: *digest, actual, path: path() }.to_string();
+        let quarantine = match self.store.quarantine(root, name, &stamp) {
+            Ok(None) => return Ok(Outcome::ReadAgain),
+            Ok(moved) => moved,
+            Err(Error::Io { errno: libc::EROFS, .. }) => None,
+            Err(error) => {
+                reason = format!("{reason}; it could not be moved aside: {error}");
+                None
+            }
+        };
+        let problem = BlobProblem { hash: Some(*digest), path: path(), reason, actual: Some(actual), quarantine };
+        Ok(Outcome::Read(stamp.size, Some(problem)))
+    }
+
+    /// The next blob to read.
+    fn next(&self) -> Option<list::Entry> {
+        let mut walk = self.lock();
+        loop {
+            if let Some(entry) = walk.waiting.pop() {
+                return Some(entry);
+            }
+            if walk.shard_number == path::SHARDS || self.is_stopped.load(Ordering::Relaxed) {
+                return None;
+            }
+            let shard_number = walk.shard_number;
+            walk.shard_number += 1;
+            let listed = list::open_shard(&self.store.root, shard_number)
+                .and_then(|shard| shard.map_or(Ok(Vec::new()), |shard| list::entries_of(&shard, shard_number)));
+            match listed {
+                Ok(entries) => walk.waiting = entries,
+                Err(error) => {
+                    let path = self.store.root.join(path::shard_name(shard_number));
+                    let reason = error.to_string();
+                    walk.found.problems.push(BlobProblem { hash: None, path, reason, actual: None, quarantine: None });
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Walk> {
+        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Outcome {
+    /// How many bytes it has, and what is wrong with it.
+    Read(u64, Option<BlobProblem>),
+    /// It was replaced while it was read.
+    ReadAgain,
+    /// It was deleted since its name was read.
+    Gone,
+    /// Somebody asked to stop.
+    Stopped,
+}

@@ -1,0 +1,335 @@
+//! Files below a directory, reached without following a symbolic link on the way: each step is taken from a handle on
+//! the directory before it. `docs/durability.md`, "Safe paths".
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Timespec,
+    Timestamps,
+};
+use rustix::io::Errno;
+
+use super::staging::StagedBeneath;
+use super::{STAGING_PREFIX, SYNC_DIRECTORY};
+use crate::error::{Error, Result};
+
+const OPEN: &str = "open a file";
+pub(super) const LOOK: &str = "look at a file";
+
+/// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
+static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
+
+/// Makes the names of staged files differ within a process.
+static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// An open directory.
+pub struct Directory {
+    pub(super) handle: OwnedFd,
+    path: PathBuf,
+    /// Only of one that was opened by its whole path.
+    identity: Option<Identity>,
+}
+
+/// Device, inode and mount.
+type Identity = (u32, u32, u64, u64);
+
+impl Directory {
+    /// Opens the directory at `path`, which may lead through symbolic links: where a store lies is its owner's affair.
+    /// None if there is nothing.
+    pub fn open(path: &Path) -> Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(handle) => {
+                let identity = identity(&handle, Path::new(""), AtFlags::EMPTY_PATH);
+                Ok(Some(Self { handle, path: path.to_owned(), identity }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(path, "open a directory", errno)),
+        }
+    }
+
+    /// Whether its path still leads to it: neither moved, nor replaced, nor under another mount. False if that cannot be
+    /// told.
+    pub fn is_at_its_path(&self) -> bool {
+        self.identity.is_some() && self.identity == identity(rustix::fs::CWD, &self.path, AtFlags::empty())
+    }
+
+    /// Opens the directory `name` in this one; None if there is nothing.
+    pub fn directory(&self, name: &str) -> Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.handle, name, flags, Mode::empty()) {
+            Ok(handle) => Ok(Some(Self { handle, path: self.path.join(name), identity: None })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => Err(self.no_directory(name, errno)),
+            Err(errno) => Err(failed(&self.path.join(name), "open a directory", errno)),
+        }
+    }
+
+    /// The same, and makes it, mode 0700, if there is nothing.
+    pub fn make_directory(&self, name: &str) -> Result<Self> {
+        loop {
+            if let Some(found) = self.directory(name)? {
+                return Ok(found);
+            }
+            match rustix::fs::mkdirat(&self.handle, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(&self.path.join(name), "create a directory", errno)),
+            }
+        }
+    }
+
+    /// The way to it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the system says of the file `name` in the directory `folder`; None if there is none. Anything but a regular
+    /// file is an error.
+    pub fn look(&self, folder: &str, name: &str) -> Result<Option<Stat>> {
+        let Some(handle) = self.enter(folder, name, OFlags::PATH)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.below(folder, name), LOOK, errno))?;
+        self.require_regular(folder, name, &stat).map(|()| Some(stat))
+    }
+
+    /// Opens the regular file `name` in the directory `folder` for reading. What is anything else is not opened, because
+    /// opening a special file has effects of its own.
+    pub fn open_regular(&self, folder: &str, name: &str) -> Result<Option<(File, Stat)>> {
+        // Most often a regular file lies there, and this one look suffices. It may be led astray by a link in the place of
+        // the folder, but nothing is opened on its word that the careful look, or the opening itself, would refuse.
+        let seen = rustix::fs::statat(&self.handle, format!("{folder}/{name}"), AtFlags::SYMLINK_NOFOLLOW);
+        let is_regular = seen.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        if !is_regular && self.look(folder, name)?.is_none() {
+            return Ok(None);
+        }
+        // Should it be replaced in between, opening does not wait, and the second look finds it.
+        let Some(handle) = self.enter(folder, name, OFlags::RDONLY | OFlags::NONBLOCK)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.below(folder, name), LOOK, errno))?;
+        self.require_regular(folder, name, &stat)?;
+        Ok(Some((File::from(handle), stat)))
+    }
+
+    /// Opens `folder`/`name` for reading in as few steps as there can be, if a regular file lies there, and says how many
+    /// bytes it had. Whoever finds anything else in it than expected opens it again, carefully: it may have been replaced
+    /// in between. None if it takes more care to say what is there.
+    pub fn open_quickly(&self, folder: &str, name: &str) -> Option<(File, u64)> {
+        if OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
+            return None;
+        }
+        let below = format!("{folder}/{name}");
+        let stat = rustix::fs::statat(&self.handle, below.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let handle = rustix::fs::openat2(&self.handle, below.as_str(), flags, Mode::empty(), resolve).ok()?;
+        Some((File::from(handle), stat.st_size.unsigned_abs()))
+    }
+
+    /// Opens `folder`/`name`; a link at the end is opened itself (with `PATH`) or refused.
+    fn enter(&self, folder: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if !OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
+            let below = format!("{folder}/{name}");
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match rustix::fs::openat2(&self.handle, below.as_str(), flags, Mode::empty(), resolve) {
+                Ok(handle) => return Ok(Some(handle)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOSYS) => OPENAT2_IS_MISSING.store(true, Ordering::Relaxed),
+                // A link somewhere, or a sandbox that refuses the call: the slow way tells which and where.
+                Err(_) => {}
+            }
+        }
+        self.enter_step_by_step(folder, name, flags)
+    }
+
+    fn enter_step_by_step(&self, folder: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+        let to_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = match rustix::fs::openat(&self.handle, folder, to_folder, Mode::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => return Err(self.no_directory(folder, errno)),
+            Err(errno) => return Err(failed(&self.path.join(folder), "open a directory", errno)),
+        };
+        match rustix::fs::openat(&handle, name, flags, Mode::empty()) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(&self.below(folder, name), OPEN, errno)),
+        }
+    }
+
+    fn below(&self, folder: &str, name: &str) -> PathBuf {
+        self.path.join(folder).join(name)
+    }
+
+    fn require_regular(&self, folder: &str, name: &str, stat: &Stat) -> Result<()> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::RegularFile {
+            return Ok(());
+        }
+        let errno = match kind {
+            FileType::Directory => libc::EISDIR,
+            FileType::Symlink => libc::ELOOP,
+            _ => libc::EINVAL,
+        };
+        Err(Error::errno(
+            &self.below(folder, name),
+            LOOK,
+            errno,
+            format!("it is {}, not a regular file", name_of(kind)),
+        ))
+    }
+
+    fn no_directory(&self, name: &str, errno: Errno) -> Error {
+        let kind = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
+        let errno = if kind == FileType::Symlink { libc::ELOOP } else { errno.raw_os_error() };
+        let reason = format!("it is {}, not a directory", name_of(kind));
+        Error::errno(&self.path.join(name), "open a directory", errno, reason)
+    }
+
+    /// The names in it and what each is, as far as the directory tells (`Unknown` where it does not).
+    pub fn entries(&self) -> Result<Vec<(std::ffi::CString, FileType)>> {
+        let fault = |errno| failed(&self.path, "list a directory", errno);
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.handle).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                entries.push((entry.file_name().to_owned(), entry.file_type()));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What the system says of `name` itself, whatever it is; None if there is nothing.
+    pub fn stat(&self, name: &str) -> Result<Option<Stat>> {
+        match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(&self.path.join(name), LOOK, errno)),
+        }
+    }
+
+    /// Removes a file; says whether there was one.
+    pub fn remove(&self, name: &str) -> Result<bool> {
+        match rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed(&self.path.join(name), "remove a file", errno)),
+        }
+    }
+
+    /// Moves a file into another directory of the file system; says whether it did, which it does not if the new name
+    /// is taken.
+    pub fn move_to(&self, name: &str, target: &Self, new_name: &str) -> Result<bool> {
+        match rustix::fs::renameat_with(&self.handle, name, &target.handle, new_name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(failed(&self.path.join(name), "move a file", errno)),
+        }
+    }
+
+    /// Sets when `name` was last written.
+    pub fn touch(&self, name: &str, modified: Timespec) -> Result<()> {
+        let kept = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = Timestamps { last_access: kept, last_modification: modified };
+        rustix::fs::utimensat(&self.handle, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| failed(&self.path.join(name), "touch a file", errno))
+    }
+
+    /// Syncs its entries.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.handle).map_err(|errno| failed(&self.path, SYNC_DIRECTORY, errno))
+    }
+
+    /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none.
+    pub fn lock_shared(&self) -> Result<Locked<'_>> {
+        self.lock(FlockOperation::LockShared)
+    }
+
+    /// Waits for the lock that nobody shares.
+    pub fn lock_exclusive(&self) -> Result<Locked<'_>> {
+        self.lock(FlockOperation::LockExclusive)
+    }
+
+    fn lock(&self, operation: FlockOperation) -> Result<Locked<'_>> {
+        loop {
+            match rustix::fs::flock(&self.handle, operation) {
+                Ok(()) => return Ok(Locked(self)),
+                Err(Errno::INTR) => {}
+                // Then whoever needs it exclusively does not get it either, and deletes nothing.
+                Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if operation == FlockOperation::LockShared => {
+                    return Ok(Locked(self));
+                }
+                Err(errno) => return Err(failed(&self.path, "lock a directory", errno)),
+            }
+        }
+    }
+
+    /// An empty staged file in it, mode 0600, removed again if it is dropped unpublished.
+    pub fn stage(self: &Arc<Self>) -> Result<StagedBeneath> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let count = STAGED_COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", std::process::id(), now().tv_nsec);
+            match rustix::fs::openat(&self.handle, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
+                Ok(file) => {
+                    return Ok(StagedBeneath::new(file.into(), Arc::clone(self), name));
+                }
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(&self.path, "create a staging file", errno)),
+            }
+        }
+    }
+
+    /// Removes the staged files in it that nobody has written to for `age` seconds: their writers are dead.
+    pub fn sweep_staged(&self, age: i64) -> Result<()> {
+        let oldest = now().tv_sec - age;
+        for (name, _) in self.entries()? {
+            let Ok(name) = name.to_str() else { continue };
+            if name.starts_with(STAGING_PREFIX) && self.stat(name)?.is_some_and(|stat| stat.st_mtime < oldest) {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A lock on a directory, given back when it is dropped. Explicitly, because a child that was forked meanwhile holds
+/// the same one.
+pub struct Locked<'a>(&'a Directory);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0.handle, FlockOperation::Unlock);
+    }
+}
+
+fn identity(from: impl AsFd, path: &Path, flags: AtFlags) -> Option<Identity> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(from, path, flags, wanted).ok()?;
+    let has_mount = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    has_mount.then_some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
+}
+
+/// The time, as files are stamped with it.
+pub fn now() -> Timespec {
+    rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
+}
+
+pub(super) fn failed(path: &Path, operation: &'static str, errno: Errno) -> Error {
+    Error::io(path, operation, &errno.into())
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::RegularFile => "a regular file",
+        _ => "a special file",
+    }
+}
