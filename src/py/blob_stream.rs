@@ -278,7 +278,9 @@ impl BlobReader {
                     if count == 0 {
                         break;
                     }
-                    target[filled..filled + count].write_copy_of_slice(&chunk[..count]);
+                    for (target, byte) in target[filled..].iter_mut().zip(&chunk[..count]) {
+                        target.write(*byte);
+                    }
                     reading.at += count;
                     reading.position += count as u64;
                     filled += count;
