@@ -21,7 +21,7 @@ import pytest
 
 import nerve_store as ns
 from blob_peers import HashlibBlobs
-from conftest import Compare
+from turns import Compare
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 SERIAL = itertools.count()
@@ -45,7 +45,7 @@ def bench_hash(compare: Compare) -> None:
     compare(
         "hash 64 MiB in memory",
         ours=ns.blob_hash,
-        peer=lambda content: hashlib.sha256(content).hexdigest(),
+        peers={"hashlib": lambda content: hashlib.sha256(content).hexdigest()},
         work=lambda: data,
         rows=1,
         rounds=9,
@@ -68,7 +68,7 @@ def bench_write_small(root: Path, compare: Compare) -> None:
     def contents() -> list[bytes]:
         return [fresh(4 * KIB) for _ in range(500)]
 
-    compare("write 4 KiB, normal", ours=ours, peer=theirs, work=contents, rows=500, rounds=15)
+    compare("write 4 KiB, normal", ours=ours, peers={"hashlib": theirs}, work=contents, rows=500, rounds=15)
 
 
 def make_shards(blobs: ns.BlobStore, peer: HashlibBlobs) -> None:
@@ -86,7 +86,7 @@ def bench_write_many_small(root: Path, compare: Compare) -> None:
     compare(
         "write_many 1,000 times 4 KiB, full",
         ours=blobs.write_many,
-        peer=peer.write_many,
+        peers={"hashlib": peer.write_many},
         work=lambda: [fresh(4 * KIB) for _ in range(1000)],
         rows=1000,
         rounds=5,
@@ -108,7 +108,9 @@ def bench_write_present(root: Path, compare: Compare, durability: str) -> None:
         return run
 
     case = f"write of a blob that is there, 1 MiB, {durability}"
-    compare(case, ours=repeated(blobs.write), peer=repeated(peer.write), work=lambda: data, rows=20, rounds=15)
+    compare(
+        case, ours=repeated(blobs.write), peers={"hashlib": repeated(peer.write)}, work=lambda: data, rows=20, rounds=15
+    )
 
 
 @pytest.mark.parametrize(("size", "times", "rounds"), [(4 * KIB, 500, 15), (64 * MIB, 1, 9)])
@@ -128,7 +130,14 @@ def bench_read(root: Path, compare: Compare, size: int, times: int, rounds: int)
         return run
 
     case = f"read {size // KIB} KiB" if size < MIB else f"read {size // MIB} MiB"
-    compare(case, ours=every(blobs.read), peer=every(peer.read), work=lambda: hashes, rows=times, rounds=rounds)
+    compare(
+        case,
+        ours=every(blobs.read),
+        peers={"hashlib": every(peer.read)},
+        work=lambda: hashes,
+        rows=times,
+        rounds=rounds,
+    )
 
 
 @pytest.fixture
@@ -154,7 +163,7 @@ def bench_write_file(root: Path, big_file: Path, compare: Compare, durability: s
         return big_file
 
     case = f"write_file 1 GiB, {durability}"
-    compare(case, ours=blobs.write_file, peer=peer.write_file, work=empty, rows=1, rounds=3)
+    compare(case, ours=blobs.write_file, peers={"hashlib": peer.write_file}, work=empty, rows=1, rounds=3)
 
 
 def bench_write_file_beside_the_hash(root: Path, big_file: Path, compare: Compare) -> None:
@@ -172,7 +181,12 @@ def bench_write_file_beside_the_hash(root: Path, big_file: Path, compare: Compar
         return big_file
 
     compare(
-        "write_file 1 GiB beside the hash alone", ours=blobs.write_file, peer=hash_alone, work=empty, rows=1, rounds=3
+        "write_file 1 GiB beside the hash alone",
+        ours=blobs.write_file,
+        peers={"hashlib": hash_alone},
+        work=empty,
+        rows=1,
+        rounds=3,
     )
 
 
@@ -194,7 +208,7 @@ def bench_write_file_beside_the_disk(root: Path, big_file: Path, compare: Compar
     compare(
         "write_file 1 GiB, full, beside the disk alone",
         ours=blobs.write_file,
-        peer=disk_alone,
+        peers={"hashlib": disk_alone},
         work=empty,
         rows=1,
         rounds=3,
@@ -243,7 +257,7 @@ def bench_write_many_large(root: Path, compare: Compare) -> None:
         return [fresh(4 * MIB) for _ in range(64)]
 
     case = "write_many 64 times 4 MiB beside one core"
-    compare(case, ours=blobs.write_many, peer=one_core, work=contents, rows=64, rounds=7)
+    compare(case, ours=blobs.write_many, peers={"hashlib": one_core}, work=contents, rows=64, rounds=7)
 
 
 def bench_verify(root: Path, compare: Compare) -> None:
@@ -260,7 +274,7 @@ def bench_verify(root: Path, compare: Compare) -> None:
     def theirs(_: None) -> None:
         assert peer.verify() == 256
 
-    compare("verify 1 GiB beside one core", ours=ours, peer=theirs, work=lambda: None, rows=256, rounds=5)
+    compare("verify 1 GiB beside one core", ours=ours, peers={"hashlib": theirs}, work=lambda: None, rows=256, rounds=5)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +314,7 @@ def bench_presence(million: Path, compare: Compare, how: str) -> None:
             assert os.stat(path)
 
     case = f"presence among 1,000,000 ({how}) beside os.stat"
-    compare(case, ours=ours, peer=theirs, work=lambda: None, rows=2000, rounds=15)
+    compare(case, ours=ours, peers={"hashlib": theirs}, work=lambda: None, rows=2000, rounds=15)
     times = {}
     for name, run in (("ours", ours), ("os.stat", theirs)):
         rounds = []

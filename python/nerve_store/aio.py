@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -38,15 +39,33 @@ class _Channel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.futures: dict[int, tuple[asyncio.Future[Any], bool]] = {}
-        self._room = asyncio.Event()  # a semaphore's release looks through all who wait
+        self._free = _IN_FLIGHT
+        self._waiting: deque[asyncio.Future[None]] = deque()  # a semaphore's release would look through all of them
         self.native = AppendChannel(loop.call_soon_threadsafe, self.resolve)
         self._last_token = 0
 
-    async def wait_for_room(self) -> None:
-        """Return when fewer than the allowed number of appends are in flight."""
-        while len(self.futures) >= _IN_FLIGHT:
-            self._room.clear()
-            await self._room.wait()
+    async def acquire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a place among those in flight, in the order of asking."""
+        if self._free and not self._waiting:
+            self._free -= 1
+            return
+        place = loop.create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.release(1)  # it was given and not taken
+            raise
+
+    def release(self, places: int) -> None:
+        """Give places back, and on to those who wait."""
+        self._free += places
+        while self._free and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._free -= 1
+                place.set_result(None)
 
     def open(self, loop: asyncio.AbstractEventLoop, *, wants_entry: bool) -> tuple[int, asyncio.Future[Any]]:
         """A token for a submission, and the future that it will resolve."""
@@ -57,7 +76,7 @@ class _Channel:
 
     def resolve(self, outcomes: list[tuple[int, range | None, LogEntry | None, Exception | None]]) -> None:
         """Resolve the futures of one commit; those that were cancelled meanwhile are passed over."""
-        self._room.set()
+        self.release(len(outcomes))
         for token, ids, entry, error in outcomes:
             future, wants_entry = self.futures.pop(token)
             if future.done():
@@ -154,12 +173,13 @@ class AsyncLogStore:
         channel = self._channels.get(loop)
         if channel is None:
             channel = self._channels.setdefault(loop, _Channel(loop))
-        await channel.wait_for_room()
+        await channel.acquire(loop)
         token, future = channel.open(loop, wants_entry=wants_entry)
         try:
             self._store._submit(channel.native, token, rows, durability)
         except BaseException:
             del channel.futures[token]
+            channel.release(1)
             raise
         return await future
 

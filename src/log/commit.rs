@@ -7,6 +7,7 @@
 //! Invariants: while anything is queued somebody is leading or has been told to lead, so that no wake-up is lost; rows
 //! were checked before they were queued, so that one caller's rows cannot fail another's; the queue is bounded.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -134,6 +135,9 @@ pub fn submit(
     let durability = durability.unwrap_or(log.database().config().durability);
     let commits = log.commits();
     let mut state = lock(&commits.state);
+    if state.is_ended {
+        return Err(Error::Closed { path: log.database().path().to_owned() });
+    }
     if !state.is_committer_started {
         start_committer(log)?;
         state.is_committer_started = true;
@@ -198,8 +202,9 @@ impl Commits {
         queue
     }
 
-    /// Hands the lead over to somebody whose rows are queued, or gives it up.
-    fn hand_over(&self) {
+    /// Hands the lead over to somebody whose rows are queued, or gives it up; says whether the caller keeps it, because
+    /// those who wait have no thread and the committer has ended.
+    fn hand_over(&self) -> bool {
         let mut state = lock(&self.state);
         let threads = state.queue.iter().find_map(|job| match &job.done {
             Done::Thread(ticket) => Some(ticket),
@@ -207,14 +212,17 @@ impl Commits {
         });
         if let Some(ticket) = threads {
             ticket.tell(News::Lead);
-        } else if !state.queue.is_empty() {
-            state.committer_leads = true;
-            self.committer.notify_one();
-        } else {
+        } else if state.queue.is_empty() {
             state.is_led = false;
             // Whoever waited for room finds nobody leading.
             self.room.notify_all();
+        } else if state.is_ended {
+            return true;
+        } else {
+            state.committer_leads = true;
+            self.committer.notify_one();
         }
+        false
     }
 }
 
@@ -232,11 +240,26 @@ impl Job {
     }
 }
 
-/// Commits the leader's own rows and all that is queued in one transaction, tells everybody, and hands over; returns
-/// the first id of the leader's own rows.
+/// Commits as the leader, and hands over; returns the first id of the leader's own rows.
 fn lead(log: &Log, own: Option<(&[NewLogEntry<'_>], Durability)>) -> Result<i64> {
-    let commits = log.commits();
-    let jobs = commits.take_queue();
+    let (outcome, mut panic) = commit_queue(log, own);
+    while log.commits().hand_over() {
+        let (_, next) = commit_queue(log, None);
+        panic = panic.or(next);
+    }
+    match panic {
+        Some(panic) => resume_unwind(panic),
+        None => outcome,
+    }
+}
+
+/// Commits the leader's own rows and all that is queued in one transaction and tells everybody; returns the first id of
+/// the leader's own rows, and what a panic left.
+fn commit_queue(
+    log: &Log,
+    own: Option<(&[NewLogEntry<'_>], Durability)>,
+) -> (Result<i64>, Option<Box<dyn Any + Send>>) {
+    let jobs = log.commits().take_queue();
     let durability = jobs.iter().map(|job| job.durability).chain(own.map(|(_, durability)| durability)).max();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         log.write("append", durability, |transaction| {
@@ -267,11 +290,7 @@ fn lead(log: &Log, own: Option<(&[NewLogEntry<'_>], Durability)>) -> Result<i64>
         Err(error) => (Err(error.clone()), Err(error)),
     };
     tell(jobs, firsts);
-    commits.hand_over();
-    match panic {
-        Some(panic) => resume_unwind(panic),
-        None => own,
-    }
+    (own, panic)
 }
 
 fn tell(jobs: Vec<Job>, firsts: Result<Vec<i64>>) {

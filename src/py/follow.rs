@@ -166,11 +166,10 @@ impl Waiter for LoopWaiter {
     }
 }
 
-fn describe<'py>(
-    py: Python<'py>,
-    token: u64,
-    outcome: crate::Result<Committed>,
-) -> PyResult<(u64, Option<Bound<'py, PyAny>>, Option<Py<LogEntry>>, Option<PyErr>)> {
+/// A token, the ids of its rows and, of a single row, the row; or the exception.
+type Outcome<'py> = (u64, Option<Bound<'py, PyAny>>, Option<Py<LogEntry>>, Option<PyErr>);
+
+fn describe(py: Python<'_>, token: u64, outcome: crate::Result<Committed>) -> PyResult<Outcome<'_>> {
     Ok(match outcome {
         Ok(Committed { first_id, rows }) => {
             let ids = range(py, first_id, rows.len())?;
