@@ -92,7 +92,7 @@ def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path, program: str, least: 
 @pytest.mark.parametrize("program", [WRITER, OTHER_WAYS, CARETAKER], ids=PROGRAMS)
 def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
     require_strace()
-    assert sweep_kills(program, tmp_path, 1000) >= 60
+    assert sweep_kills(program, tmp_path, 1000) >= (60 if program in ONE_THREAD else 40)
 
 
 def test_the_sweep_catches_a_writer_that_does_not_stage(tmp_path: Path) -> None:
