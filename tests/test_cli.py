@@ -182,6 +182,14 @@ def test_logs_filters(filled: Cli, arguments: list[str], ids: list[int]) -> None
     assert [entry["id"] for entry in filled("logs", "--json", *arguments).json_lines] == ids
 
 
+def test_logs_are_followed_from_an_id(filled: Cli) -> None:
+    followed = filled("logs", "--follow", "--after-id", "5", "--limit", "3", "--json").json_lines
+    assert followed == filled("logs", "--after-id", "5", "--limit", "3", "--json").json_lines
+    lines = filled("logs", "--follow", "--after-id", "0", "--source", "system", "--limit", "1").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["8"]
+    assert filled("logs", "--follow", "--descending").exit_code == 2
+
+
 def test_logs_as_a_table(filled: Cli) -> None:
     lines = filled("logs", "--after-id", "5").lines
     assert lines[0].split() == ["id", "timestamp", "source", "type", "ref_id", "payload"]

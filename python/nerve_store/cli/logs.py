@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 
 from nerve_store.cli.arguments import integer, since, until
-from nerve_store.cli.output import print_entries
+from nerve_store.cli.output import print_entries, print_entry
 from nerve_store.cli.stores import open_logs
 
 __all__ = ["add_arguments"]
@@ -13,7 +14,7 @@ __all__ = ["add_arguments"]
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
     """Add the filters."""
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usage_error=parser.error)
     parser.add_argument("--source", metavar="TEXT", help="rows of this source")
     parser.add_argument("--type", metavar="TEXT", help="rows of this type")
     parser.add_argument("--ref-id", metavar="TEXT", help="rows of this run, or whatever the row refers to")
@@ -24,9 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     parser.add_argument("--before-id", metavar="ID", type=integer(0), help="rows before this id")
     parser.add_argument("--limit", metavar="N", type=integer(0), help="at most so many rows")
     parser.add_argument("--descending", action="store_true", help="newest id first")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on with rows as they come, from now on or from --after-id"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.follow:
+        return _follow(arguments)
     with open_logs(arguments.data) as store:
         entries = store.iter(
             source=arguments.source,
@@ -40,4 +46,21 @@ def _run(arguments: argparse.Namespace) -> int:
             descending=arguments.descending,
         )
         print_entries(entries, as_json=arguments.json)
+    return 0
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    if arguments.descending or arguments.before_id is not None:
+        arguments.usage_error("--follow goes forward without an end: leave out --descending and --before-id")
+    with open_logs(arguments.data) as store:
+        rows = store.follow(
+            source=arguments.source,
+            type=arguments.type,
+            ref_id=arguments.ref_id,
+            since=arguments.since,
+            until=arguments.until,
+            after_id=arguments.after_id,
+        )
+        for entry in islice(rows, arguments.limit):
+            print_entry(entry, as_json=arguments.json)
     return 0

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from nerve_store import LogEntry
 from nerve_store.cli.text import cut, display_width, escape, format_timestamp
 
-__all__ = ["Column", "plain", "print_entries", "print_json", "print_line", "print_pairs", "print_table"]
+__all__ = ["Column", "plain", "print_entries", "print_entry", "print_json", "print_line", "print_pairs", "print_table"]
 
 _ROWS_MEASURED_AT_ONCE = 500
 """Tables are printed as they come, so that any number of rows fits; the columns are as wide as these rows need."""
@@ -97,6 +97,13 @@ def print_entries(entries: Iterable[LogEntry], *, as_json: bool) -> None:
         Column("payload"),
     )
     print_table(columns, map(_entry_cells, entries))
+
+
+def print_entry(entry: LogEntry, *, as_json: bool) -> None:
+    """Print one log row on a line of its own at once, for rows that come one by one."""
+    line = json.dumps(plain(entry)) if as_json else "  ".join(_entry_cells(entry))
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _entry_cells(entry: LogEntry) -> Sequence[str]:
