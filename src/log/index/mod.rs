@@ -10,6 +10,7 @@
 //! filter; it may propose too much, never too little. The one exception: the round postings number the rounds of a run,
 //! computed once, from the row itself, when it is sealed.
 
+mod check;
 mod codec;
 mod merge;
 mod plan;

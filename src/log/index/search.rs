@@ -2,21 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 use roaring::RoaringBitmap;
-use rusqlite::types::Value;
-use rusqlite::{CachedStatement, Connection, Row, Statement};
+use rusqlite::Connection;
 
+use super::check::{Candidate, Check};
 use super::codec::{decode, ids};
 use super::recent::Recent;
 use super::sealed_end;
 use crate::error::Result;
 use crate::log::entry::{COLUMNS, LogEntry};
-use crate::log::filter::{Conditions, Filter};
-
-/// Ids that one statement looks up.
-const CHUNK_IDS: usize = 256;
+use crate::log::filter::Filter;
 
 /// Rows that a span of ids may hold besides those proposed, as a multiple, before they are looked up one by one.
 const SPARSE: u64 = 6;
@@ -48,14 +44,6 @@ pub(crate) fn count(connection: &Connection, recent: &Recent, filter: &Filter) -
         })
     })?;
     Ok(found)
-}
-
-/// Rows that may match, all in the filter's order.
-enum Candidate {
-    /// Every row from the one id to the other.
-    Span(i64, i64),
-    /// These rows.
-    Ids(Vec<i64>),
 }
 
 type Propose<'a> = dyn FnMut(Candidate) -> Result<ControlFlow<()>> + 'a;
@@ -325,98 +313,4 @@ fn propose_ids(mut ids: Vec<i64>, descending: bool, propose: &mut Propose<'_>) -
         ids.reverse();
     }
     propose(Candidate::Ids(ids))
-}
-
-/// Looks candidates up and checks them against the whole filter, until the limit is reached.
-struct Check<'a> {
-    connection: &'a Connection,
-    conditions: Conditions<'a>,
-    columns: &'a str,
-    descending: bool,
-    /// Each is prepared when it is first needed.
-    span: Option<CachedStatement<'a>>,
-    ids: Option<CachedStatement<'a>>,
-    left: u64,
-}
-
-impl<'a> Check<'a> {
-    fn new(connection: &'a Connection, filter: &'a Filter, columns: &'a str) -> Self {
-        Self {
-            connection,
-            conditions: filter.conditions(3),
-            columns,
-            descending: filter.descending,
-            span: None,
-            ids: None,
-            left: filter.limit.unwrap_or(u64::MAX),
-        }
-    }
-
-    fn run(&mut self, candidate: Candidate, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<ControlFlow<()>> {
-        match candidate {
-            Candidate::Span(first, last) => {
-                let mut statement = match self.span.take() {
-                    Some(statement) => statement,
-                    None => self.prepare_span()?,
-                };
-                statement.raw_bind_parameter(1, first)?;
-                statement.raw_bind_parameter(2, last)?;
-                let flow = step(&mut statement, &mut self.left, visit)?;
-                self.span = Some(statement);
-                Ok(flow)
-            }
-            Candidate::Ids(ids) => {
-                let mut statement = match self.ids.take() {
-                    Some(statement) => statement,
-                    None => self.prepare_ids()?,
-                };
-                for chunk in ids.chunks(CHUNK_IDS) {
-                    let wanted: Rc<Vec<Value>> = Rc::new(chunk.iter().map(|id| Value::Integer(*id)).collect());
-                    statement.raw_bind_parameter(1, wanted)?;
-                    if step(&mut statement, &mut self.left, visit)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-                self.ids = Some(statement);
-                Ok(ControlFlow::Continue(()))
-            }
-        }
-    }
-
-    fn prepare_span(&self) -> Result<CachedStatement<'a>> {
-        let order = if self.descending { " DESC" } else { "" };
-        self.prepare(&format!(
-            "SELECT {} FROM logs WHERE id BETWEEN ?1 AND ?2{} ORDER BY id{order}",
-            self.columns, self.conditions.sql
-        ))
-    }
-
-    fn prepare_ids(&self) -> Result<CachedStatement<'a>> {
-        self.prepare(&format!(
-            "SELECT {} FROM rarray(?1) AS wanted CROSS JOIN logs ON logs.id = wanted.value WHERE true{}",
-            self.columns, self.conditions.sql
-        ))
-    }
-
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'a>> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        self.conditions.bind(&mut statement)?;
-        Ok(statement)
-    }
-}
-
-fn step(
-    statement: &mut Statement<'_>,
-    left: &mut u64,
-    visit: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-) -> Result<ControlFlow<()>> {
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        visit(row)?;
-        *left -= 1;
-        if *left == 0 {
-            return Ok(ControlFlow::Break(()));
-        }
-    }
-    Ok(ControlFlow::Continue(()))
 }

@@ -1,0 +1,103 @@
+//! Sharing commits, from several threads and without any.
+
+use super::*;
+use crate::log::{Filter, LogConfig, append_many, query};
+use std::sync::mpsc;
+
+fn opened() -> (tempfile::TempDir, Arc<Log>) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_rows: Some(50), ..LogConfig::default() };
+    let log = Log::open(&directory.path().join("logs.db"), config, &mut |_, _| Ok(())).unwrap();
+    (directory, Arc::new(log))
+}
+
+fn row(payload: &str) -> NewLogEntry<'_> {
+    NewLogEntry { source: "s", kind: "t", ref_id: Some("r"), payload: Some(payload), timestamp: Some(1) }
+}
+
+struct Channel(Mutex<mpsc::Sender<(u64, Result<i64>)>>);
+
+impl Waiter for Channel {
+    fn resolve(&self, outcomes: Vec<(u64, Result<Committed>)>) {
+        for (token, outcome) in outcomes {
+            lock(&self.0).send((token, outcome.map(|committed| committed.first_id))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_caller_gets_the_ids_of_its_own_rows() {
+    let (_directory, log) = opened();
+    let (sender, receiver) = mpsc::channel();
+    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
+    let told: Vec<(i64, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let (log, waiter) = (&log, &waiter);
+                scope.spawn(move || {
+                    let mut told = Vec::new();
+                    for round in 0..40 {
+                        let payloads: Vec<String> = (0..=round % 3).map(|n| format!("{thread}/{round}/{n}")).collect();
+                        let rows: Vec<_> = payloads.iter().map(|payload| row(payload)).collect();
+                        let durability = if round % 2 == 0 { Durability::Full } else { Durability::Normal };
+                        let first = append_many(log, &rows, Some(durability)).unwrap();
+                        told.extend((first..).zip(payloads));
+                        let token = thread * 1_000 + round;
+                        let payload = format!("token {token}");
+                        submit(log, vec![OwnedEntry::from(&row(&payload))], None, Arc::clone(waiter), token).unwrap();
+                    }
+                    told
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    drop(waiter);
+    let mut expected = told;
+    for _ in 0..8 * 40 {
+        let (token, id) = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        expected.push((id.unwrap(), format!("token {token}")));
+    }
+    expected.sort_unstable();
+    let found = query(&log, &Filter::default()).unwrap();
+    let found: Vec<_> = found.into_iter().map(|entry| (entry.id, entry.payload.unwrap())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
+    let (_directory, log) = opened();
+    log.database().write("test", None, |connection| {
+        Ok(connection.execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.payload = 'bad' BEGIN SELECT raise(ABORT, 'no'); END")?)
+    }).unwrap();
+    std::thread::scope(|scope| {
+        for payload in ["bad", "good", "good", "bad", "good"] {
+            let log = &log;
+            scope.spawn(move || drop(append_many(log, &[row(payload)], None)));
+        }
+    });
+    assert!(append_many(&log, &[row("bad")], None).is_err());
+    append_many(&log, &[row("good")], None).unwrap();
+    assert!(query(&log, &Filter::default()).unwrap().iter().all(|entry| entry.payload.as_deref() == Some("good")));
+}
+
+#[test]
+fn a_closed_log_refuses_and_its_committer_ends() {
+    let (_directory, log) = opened();
+    let (sender, receiver) = mpsc::channel();
+    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
+    submit(&log, vec![OwnedEntry::from(&row("x"))], None, Arc::clone(&waiter), 7).unwrap();
+    assert_eq!(receiver.recv().unwrap().0, 7);
+    log.close().unwrap();
+    let refused = submit(&log, vec![OwnedEntry::from(&row("x"))], None, waiter, 8);
+    assert!(matches!(refused, Err(Error::Closed { .. })));
+    let weak = Arc::downgrade(&log);
+    drop(log);
+    for _ in 0..1_000 {
+        if weak.strong_count() == 0 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("the committer still holds the log");
+}
