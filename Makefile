@@ -17,7 +17,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test lint format bench sanitize torture sdist requirements clean
+.PHONY: help venv build demo test lint format bench torture sdist requirements clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -73,11 +73,6 @@ bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON 
 		--benchmark-enable --benchmark-quiet --benchmark-autosave --benchmark-storage=benches/results \
 		--figures=docs/benchmarks/latest.json
 	$(if $(NERVE_BENCH_ROWS),,$(BIN)/python benches/plot.py)
-
-sanitize: ## the shared commits and the index under ThreadSanitizer
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' \
-		CARGO_TARGET_DIR=target/sanitize PROPTEST_CASES=8 \
-		cargo test --locked --no-default-features --target $(shell rustc -vV | sed -n 's/host: //p') log::
 
 torture: $(BUILT) ## long fault and crash sweeps
 	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet
