@@ -155,7 +155,7 @@ def bench_iter_memory(databases: Databases, record: Record) -> None:
             f"iter() over {databases.rows:,} rows, peak memory",
             "B",
             growth("ours", databases.ours),
-            Target(Kind.COST, 16e6),
+            Target(Kind.COST, 32e6),
             growth("sqlite3", databases.peers["sqlite3"]),
             "sqlite3",
         )
