@@ -468,7 +468,7 @@ class LogStore:
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
         """Build the index anew from the rows, in one transaction; needed only if a `CorruptStoreError` says so.
 
-        `progress` is called with (rows indexed, rows to index).
+        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
         """
     def stats(self) -> LogStats:
         """Figures of the database; looks at every row."""
