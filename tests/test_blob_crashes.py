@@ -82,7 +82,8 @@ def sweep_kills(program: str, directory: Path, points_per_call: int) -> int:
     return killed
 
 
-@pytest.mark.parametrize(("program", "least"), [(WRITER, 9), (OTHER_WAYS, 9), (CARETAKER, 9)], ids=PROGRAMS)
+# The programs with threads: as above, fewer may be hit.
+@pytest.mark.parametrize(("program", "least"), [(WRITER, 9), (OTHER_WAYS, 5), (CARETAKER, 5)], ids=PROGRAMS)
 def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path, program: str, least: int) -> None:
     require_strace()
     assert sweep_kills(program, tmp_path, 2) >= least
