@@ -119,13 +119,6 @@ pub fn create_directories(directory: &Path, durability: Durability) -> Result<()
     }
 }
 
-/// Syncs a file that is published already, and its directory entry.
-pub fn sync_published(path: &Path) -> Result<()> {
-    let file = open_regular(path)?.ok_or_else(|| Error::io(path, "open a file", &ErrorKind::NotFound.into()))?;
-    sync_file(&file, path)?;
-    sync_parent(path, Durability::Full)
-}
-
 /// Syncs the bytes of an open file, which is or will be published as `path`.
 pub fn sync_file(file: &File, path: &Path) -> Result<()> {
     file.sync_all().map_err(|error| Error::io(path, SYNC_FILE, &error))

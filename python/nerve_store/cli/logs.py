@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from itertools import islice
+from typing import Any
 
 from nerve_store.cli.arguments import integer, since, until
 from nerve_store.cli.output import print_entries, print_entry
@@ -30,17 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     )
 
 
+def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `iter` and `follow` both take."""
+    return {name: getattr(arguments, name) for name in ("source", "type", "ref_id", "since", "until", "after_id")}
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.follow:
         return _follow(arguments)
     with open_logs(arguments.data) as store:
         entries = store.iter(
-            source=arguments.source,
-            type=arguments.type,
-            ref_id=arguments.ref_id,
-            since=arguments.since,
-            until=arguments.until,
-            after_id=arguments.after_id,
+            **_filters(arguments),
             before_id=arguments.before_id,
             limit=arguments.limit,
             descending=arguments.descending,
@@ -54,12 +55,7 @@ def _follow(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--follow goes forward without an end: leave out --descending and --before-id")
     with open_logs(arguments.data) as store:
         rows = store.follow(
-            source=arguments.source,
-            type=arguments.type,
-            ref_id=arguments.ref_id,
-            since=arguments.since,
-            until=arguments.until,
-            after_id=arguments.after_id,
+            **_filters(arguments),
         )
         for entry in islice(rows, arguments.limit):
             print_entry(entry, as_json=arguments.json)
