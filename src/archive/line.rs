@@ -4,20 +4,20 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::log::LogEntry;
+use crate::log::{LogEntry, NewLogEntry};
 
 /// Appends the line of `entry`, with its newline, to `buffer`.
 pub fn write_line(buffer: &mut Vec<u8>, entry: &LogEntry) {
     buffer.extend_from_slice(b"{\"id\":");
     write_integer(buffer, entry.id);
     buffer.extend_from_slice(b",\"source\":");
-    write_text(buffer, Some(&entry.source));
+    write_text(buffer, Some(entry.source()));
     buffer.extend_from_slice(b",\"type\":");
-    write_text(buffer, Some(&entry.kind));
+    write_text(buffer, Some(entry.kind()));
     buffer.extend_from_slice(b",\"refId\":");
-    write_text(buffer, entry.ref_id.as_deref());
+    write_text(buffer, entry.ref_id());
     buffer.extend_from_slice(b",\"payload\":");
-    write_text(buffer, entry.payload.as_deref());
+    write_text(buffer, entry.payload());
     buffer.extend_from_slice(b",\"timestamp\":");
     write_integer(buffer, entry.timestamp);
     buffer.extend_from_slice(b"}\n");
@@ -57,14 +57,14 @@ pub fn parse_line(line: &[u8]) -> Result<LogEntry, String> {
     }
 
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    Ok(LogEntry {
-        id: line.id,
-        source: line.source.into_owned(),
-        kind: line.kind.into_owned(),
-        ref_id: line.ref_id.map(Cow::into_owned),
-        payload: line.payload.map(Cow::into_owned),
-        timestamp: line.timestamp,
-    })
+    let entry = NewLogEntry {
+        source: &line.source,
+        kind: &line.kind,
+        ref_id: line.ref_id.as_deref(),
+        payload: line.payload.as_deref(),
+        timestamp: Some(line.timestamp),
+    };
+    Ok(entry.stored(line.id))
 }
 
 #[cfg(test)]
@@ -73,14 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(payload: Option<&str>) -> LogEntry {
-        LogEntry {
-            id: 1,
-            source: "s".into(),
-            kind: "t".into(),
-            ref_id: None,
-            payload: payload.map(str::to_owned),
-            timestamp: 5,
-        }
+        NewLogEntry { source: "s", kind: "t", ref_id: None, payload, timestamp: Some(5) }.stored(1)
     }
 
     fn line(entry: &LogEntry) -> String {
@@ -117,7 +110,8 @@ mod tests {
     proptest! {
         #[test]
         fn lines_are_read_back(id in any::<i64>(), source in ".*", ref_id in proptest::option::of(".*"), payload in proptest::option::of(".*"), timestamp in any::<i64>()) {
-            let entry = LogEntry { id, kind: source.clone(), source, ref_id, payload, timestamp };
+            let (ref_id, payload, timestamp) = (ref_id.as_deref(), payload.as_deref(), Some(timestamp));
+            let entry = NewLogEntry { source: &source, kind: &source, ref_id, payload, timestamp }.stored(id);
             let text = line(&entry);
             prop_assert_eq!(text.matches('\n').count(), 1);
             prop_assert_eq!(parse_line(text.trim_end_matches('\n').as_bytes()), Ok(entry));

@@ -1,9 +1,12 @@
 //! A row of the log, as it is given and as it is read.
 
+use std::fmt;
+
 use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
 use super::index::IndexedRow;
+use super::texts::Texts;
 use crate::error::{Error, Result};
 use crate::time::{check_timestamp, now};
 
@@ -13,33 +16,113 @@ pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
 /// The columns that [`LogEntry::from_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, source, type, ref_id, payload, timestamp";
 
-/// A row of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A row of the log. [`NewLogEntry::stored`] makes one.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LogEntry {
     /// Strictly increasing, never reused.
     pub id: i64,
-    /// Who wrote it.
-    pub source: String,
-    /// What happened; `type` in SQL, JSON and Python.
-    pub kind: String,
-    /// What it is about; for the rows of a workflow run, its id.
-    pub ref_id: Option<String>,
-    /// Free text, by custom JSON.
-    pub payload: Option<String>,
     /// Milliseconds since the Unix epoch, UTC.
     pub timestamp: i64,
+    texts: Texts,
+}
+
+impl LogEntry {
+    /// Who wrote it.
+    pub fn source(&self) -> &str {
+        self.texts.source()
+    }
+
+    /// What happened; `type` in SQL, JSON and Python.
+    pub fn kind(&self) -> &str {
+        self.texts.kind()
+    }
+
+    /// What it is about; for the rows of a workflow run, its id.
+    pub fn ref_id(&self) -> Option<&str> {
+        self.texts.ref_id()
+    }
+
+    /// Free text, by custom JSON.
+    pub fn payload(&self) -> Option<&str> {
+        self.texts.payload()
+    }
+
+    /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
+    /// value of another type is an error that names the row.
+    pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
+        let id = row.get(0)?;
+        let required = |index| match row.get_ref(index)? {
+            ValueRef::Text(text) => Ok(text),
+            other => Err(strange(id, index, other)),
+        };
+        let optional = |index| match row.get_ref(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => Ok(Some(text)),
+            other => Err(strange(id, index, other)),
+        };
+        let timestamp = match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) => timestamp,
+            // JavaScript stores a clock with fractions as it is. Such a row is readable, and never archived.
+            ValueRef::Real(timestamp) => timestamp as i64,
+            other => return Err(strange(id, 5, other)),
+        };
+        let (source, kind, ref_id, payload) = (required(1)?, required(2)?, optional(3)?, optional(4)?);
+        match Texts::from_utf8(source, kind, ref_id, payload) {
+            Some(texts) => Ok(Self { id, timestamp, texts }),
+            None => Err(not_utf8(id, [Some(source), Some(kind), ref_id, payload])),
+        }
+    }
+}
+
+impl fmt::Debug for LogEntry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LogEntry")
+            .field("id", &self.id)
+            .field("source", &self.source())
+            .field("kind", &self.kind())
+            .field("ref_id", &self.ref_id())
+            .field("payload", &self.payload())
+            .field("timestamp", &self.timestamp)
+            .finish()
+    }
+}
+
+const NAMES: [&str; 6] = ["id", "source", "type", "ref_id", "payload", "timestamp"];
+
+/// A value that is none of a row of ours.
+fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
+    let wanted = if NAMES[column] == "timestamp" { "an integer" } else { "text" };
+    unreadable(
+        id,
+        column,
+        &match value {
+            ValueRef::Null => "NULL".to_owned(),
+            other => format!("{}, not {wanted}", other.data_type()),
+        },
+    )
+}
+
+fn not_utf8(id: i64, texts: [Option<&[u8]>; 4]) -> Error {
+    let is_strange = |text: &Option<&[u8]>| text.is_some_and(|text| std::str::from_utf8(text).is_err());
+    unreadable(id, 1 + texts.iter().position(is_strange).unwrap_or_default(), "not UTF-8")
+}
+
+fn unreadable(id: i64, column: usize, what: &str) -> Error {
+    let reason = format!("row {id} of logs: {} is {what}", NAMES[column]);
+    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
 }
 
 /// A row to append.
 #[derive(Clone, Copy, Debug)]
 pub struct NewLogEntry<'a> {
-    /// See [`LogEntry::source`].
+    /// See [`LogEntry::source()`].
     pub source: &'a str,
-    /// See [`LogEntry::kind`].
+    /// See [`LogEntry::kind()`].
     pub kind: &'a str,
-    /// See [`LogEntry::ref_id`].
+    /// See [`LogEntry::ref_id()`].
     pub ref_id: Option<&'a str>,
-    /// See [`LogEntry::payload`].
+    /// See [`LogEntry::payload()`].
     pub payload: Option<&'a str>,
     /// Milliseconds since the Unix epoch; None: when it is checked.
     pub timestamp: Option<i64>,
@@ -89,36 +172,24 @@ impl NewLogEntry<'_> {
 
     /// The row as it is read back.
     pub fn stored(&self, id: i64) -> LogEntry {
-        LogEntry {
-            id,
-            source: self.source.to_owned(),
-            kind: self.kind.to_owned(),
-            ref_id: self.ref_id.map(str::to_owned),
-            payload: self.payload.map(str::to_owned),
-            timestamp: self.timestamp.unwrap_or_default(),
-        }
+        LogEntry { id, timestamp: self.timestamp.unwrap_or_default(), texts: self.texts() }
+    }
+
+    fn texts(&self) -> Texts {
+        Texts::new(self.source, self.kind, self.ref_id, self.payload)
     }
 }
 
 /// A row to append that outlives the call which gives it.
 #[derive(Clone, Debug)]
 pub struct OwnedEntry {
-    source: String,
-    kind: String,
-    ref_id: Option<String>,
-    payload: Option<String>,
+    texts: Texts,
     timestamp: Option<i64>,
 }
 
 impl From<&NewLogEntry<'_>> for OwnedEntry {
     fn from(entry: &NewLogEntry<'_>) -> Self {
-        Self {
-            source: entry.source.to_owned(),
-            kind: entry.kind.to_owned(),
-            ref_id: entry.ref_id.map(str::to_owned),
-            payload: entry.payload.map(str::to_owned),
-            timestamp: entry.timestamp,
-        }
+        Self { texts: entry.texts(), timestamp: entry.timestamp }
     }
 }
 
@@ -126,59 +197,16 @@ impl OwnedEntry {
     /// The same row, borrowed.
     pub fn borrow(&self) -> NewLogEntry<'_> {
         NewLogEntry {
-            source: &self.source,
-            kind: &self.kind,
-            ref_id: self.ref_id.as_deref(),
-            payload: self.payload.as_deref(),
+            source: self.texts.source(),
+            kind: self.texts.kind(),
+            ref_id: self.texts.ref_id(),
+            payload: self.texts.payload(),
             timestamp: self.timestamp,
         }
     }
 
     /// The row as it is read back.
     pub fn into_stored(self, id: i64) -> LogEntry {
-        LogEntry {
-            id,
-            source: self.source,
-            kind: self.kind,
-            ref_id: self.ref_id,
-            payload: self.payload,
-            timestamp: self.timestamp.unwrap_or_default(),
-        }
-    }
-}
-
-impl LogEntry {
-    /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
-    /// value of another type is an error that names the row.
-    pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
-        let id = row.get(0)?;
-        let strange = |column: &str, what: &str| {
-            let reason = format!("row {id} of logs: {column} is {what}");
-            Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
-        };
-        let optional = |index: usize, name: &str| -> Result<Option<String>> {
-            match row.get_ref(index)? {
-                ValueRef::Null => Ok(None),
-                ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-                    Ok(text) => Ok(Some(text.to_owned())),
-                    Err(_) => Err(strange(name, "not UTF-8")),
-                },
-                other => Err(strange(name, &format!("{}, not text", other.data_type()))),
-            }
-        };
-        let required = |index: usize, name: &str| optional(index, name)?.ok_or_else(|| strange(name, "NULL"));
-        Ok(Self {
-            id,
-            source: required(1, "source")?,
-            kind: required(2, "type")?,
-            ref_id: optional(3, "ref_id")?,
-            payload: optional(4, "payload")?,
-            timestamp: match row.get_ref(5)? {
-                ValueRef::Integer(timestamp) => timestamp,
-                // JavaScript stores a clock with fractions as it is. Such a row is readable, and never archived.
-                ValueRef::Real(timestamp) => timestamp as i64,
-                other => return Err(strange("timestamp", &format!("{}, not an integer", other.data_type()))),
-            },
-        })
+        LogEntry { id, timestamp: self.timestamp.unwrap_or_default(), texts: self.texts }
     }
 }

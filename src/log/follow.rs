@@ -118,9 +118,9 @@ mod tests {
             }
         }
         seen_of_a.extend(some.next_page(&log, Duration::ZERO).unwrap());
-        assert_eq!(seen.iter().map(|row| (row.id, row.source.as_str())).collect::<Vec<_>>(), expected);
+        assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
-        assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source.as_str())).collect::<Vec<_>>(), expected);
+        assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         assert!(all.next_page(&log, Duration::from_millis(1)).unwrap().is_empty());
     }
 

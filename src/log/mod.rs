@@ -13,6 +13,7 @@ pub(crate) mod payload;
 mod read;
 mod stats;
 mod store;
+mod texts;
 
 pub use append::{append, append_many};
 pub use commit::{Committed, Waiter, submit};

@@ -143,11 +143,11 @@ mod tests {
     }
 
     fn expected(entries: &[LogEntry], filter: &Filter) -> Vec<LogEntry> {
-        let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
+        let same = |wanted: &Option<String>, found: Option<&str>| wanted.is_none() || wanted.as_deref() == found;
         let matches = |entry: &&LogEntry| {
-            same(&filter.source, Some(&entry.source))
-                && same(&filter.kind, Some(&entry.kind))
-                && same(&filter.ref_id, entry.ref_id.as_ref())
+            same(&filter.source, Some(entry.source()))
+                && same(&filter.kind, Some(entry.kind()))
+                && same(&filter.ref_id, entry.ref_id())
                 && filter.since.is_none_or(|bound| entry.timestamp >= bound)
                 && filter.until.is_none_or(|bound| entry.timestamp <= bound)
                 && filter.after_id.is_none_or(|bound| entry.id > bound)

@@ -31,14 +31,8 @@ impl LogEntry {
         payload: Option<PyBackedStr>,
         timestamp: Integer,
     ) -> Self {
-        Self(log::LogEntry {
-            id: id.0,
-            source: source.to_string(),
-            kind: r#type.to_string(),
-            ref_id: ref_id.map(|text| text.to_string()),
-            payload: payload.map(|text| text.to_string()),
-            timestamp: timestamp.0,
-        })
+        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp: Some(timestamp.0) };
+        Self(fields.borrow().stored(id.0))
     }
 
     /// Strictly increasing, never reused; the order of ids is the order of commits.
@@ -50,25 +44,25 @@ impl LogEntry {
     /// Who wrote it.
     #[getter]
     fn source(&self) -> &str {
-        &self.0.source
+        self.0.source()
     }
 
     /// What happened.
     #[getter]
     fn r#type(&self) -> &str {
-        &self.0.kind
+        self.0.kind()
     }
 
     /// What it is about; for the rows of a workflow run, its id.
     #[getter]
     fn ref_id(&self) -> Option<&str> {
-        self.0.ref_id.as_deref()
+        self.0.ref_id()
     }
 
     /// Free text, by custom JSON.
     #[getter]
     fn payload(&self) -> Option<&str> {
-        self.0.payload.as_deref()
+        self.0.payload()
     }
 
     /// Milliseconds since the Unix epoch, UTC.
@@ -79,7 +73,7 @@ impl LogEntry {
 
     /// The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.0.payload {
+        match self.0.payload() {
             Some(payload) => py.import("json")?.call_method1("loads", (payload,)),
             None => Ok(py.None().into_bound(py)),
         }
@@ -90,17 +84,17 @@ impl LogEntry {
         Ok(format!(
             "LogEntry(id={}, source={}, type={}, ref_id={}, payload={}, timestamp={})",
             entry.id,
-            repr(py, Some(&entry.source))?,
-            repr(py, Some(&entry.kind))?,
-            repr(py, entry.ref_id.as_deref())?,
-            repr(py, entry.payload.as_deref())?,
+            repr(py, Some(entry.source()))?,
+            repr(py, Some(entry.kind()))?,
+            repr(py, entry.ref_id())?,
+            repr(py, entry.payload())?,
             entry.timestamp
         ))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
         let entry = &slf.get().0;
-        let fields = (entry.id, &entry.source, &entry.kind, &entry.ref_id, &entry.payload, entry.timestamp);
+        let fields = (entry.id, entry.source(), entry.kind(), entry.ref_id(), entry.payload(), entry.timestamp);
         Ok((slf.get_type(), fields.into_pyobject(slf.py())?))
     }
 }
@@ -235,10 +229,10 @@ impl Given {
             Self::Stored(entry) => {
                 let entry = &entry.get().0;
                 log::NewLogEntry {
-                    source: &entry.source,
-                    kind: &entry.kind,
-                    ref_id: entry.ref_id.as_deref(),
-                    payload: entry.payload.as_deref(),
+                    source: entry.source(),
+                    kind: entry.kind(),
+                    ref_id: entry.ref_id(),
+                    payload: entry.payload(),
                     timestamp: Some(entry.timestamp),
                 }
             }

@@ -77,7 +77,7 @@ pub fn rounds(log: &Log, run_id: &str, before: u64, limit: u64) -> Result<Vec<Ro
 }
 
 fn round(round: u64, entry: &LogEntry) -> Option<Round> {
-    let Some(Payload::Object(object)) = entry.payload.as_deref().and_then(payload::parse) else { return None };
+    let Some(Payload::Object(object)) = entry.payload().and_then(payload::parse) else { return None };
     let message = message(&object).or_else(|| event_message(&object, entry))?;
     Some(Round { round, log_id: entry.id, timestamp: entry.timestamp, message })
 }
@@ -86,8 +86,8 @@ fn round(round: u64, entry: &LogEntry) -> Option<Round> {
 pub fn trigger_payload(log: &Log, run_id: &str) -> Result<Option<Trigger>> {
     let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
     let first = query(log, &filter)?.pop();
-    let Some(text) = first.and_then(|entry| entry.payload) else { return Ok(None) };
-    let Some(Payload::Object(object)) = payload::parse(&text) else { return Ok(None) };
+    let text = first.as_ref().and_then(LogEntry::payload);
+    let Some(Payload::Object(object)) = text.and_then(payload::parse) else { return Ok(None) };
     if let Some(prompt) = prompt(&object) {
         return Ok(Some(prompt));
     }
@@ -127,7 +127,7 @@ fn message(object: &Object<'_>) -> Option<ThreadMessage> {
 /// A typed event in the form of a message: its type speaks unless it has a role, its text is its content or all of it.
 fn event_message(object: &Object<'_>, entry: &LogEntry) -> Option<ThreadMessage> {
     let kind = object.kind.filter(|_| payload::is_string(object.kind))?;
-    let text = entry.payload.as_deref()?;
+    let text = entry.payload()?;
     let content = match object.content.filter(|_| payload::is_string(object.content)) {
         Some(content) => content.to_owned(),
         None => serde_json::value::to_raw_value(&payload::stringify(text)).ok()?,
@@ -144,7 +144,7 @@ fn collect<T>(log: &Log, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option
     let filter = of_run(run_id, kind);
     log.read("read a thread", |snapshot| {
         let mut found = Vec::new();
-        snapshot.search(&filter, |entry| found.extend(entry.payload.as_deref().and_then(&pick)))?;
+        snapshot.search(&filter, |entry| found.extend(entry.payload().and_then(&pick)))?;
         Ok(found)
     })
 }

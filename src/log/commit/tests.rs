@@ -60,7 +60,7 @@ fn every_caller_gets_the_ids_of_its_own_rows() {
     }
     expected.sort_unstable();
     let found = query(&log, &Filter::default()).unwrap();
-    let found: Vec<_> = found.into_iter().map(|entry| (entry.id, entry.payload.unwrap())).collect();
+    let found: Vec<_> = found.into_iter().map(|entry| (entry.id, entry.payload().unwrap().to_owned())).collect();
     assert_eq!(found, expected);
 }
 
@@ -78,7 +78,7 @@ fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
     });
     assert!(append_many(&log, &[row("bad")], None).is_err());
     append_many(&log, &[row("good")], None).unwrap();
-    assert!(query(&log, &Filter::default()).unwrap().iter().all(|entry| entry.payload.as_deref() == Some("good")));
+    assert!(query(&log, &Filter::default()).unwrap().iter().all(|entry| entry.payload() == Some("good")));
 }
 
 #[test]

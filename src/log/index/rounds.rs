@@ -64,7 +64,7 @@ pub(crate) fn round_rows(
     let rows = rounds.into_iter().filter_map(|(id, number)| {
         let entry = entries.next_if(|entry| entry.id == id)?;
         // An index that proposes a row of another run is no reason to return it.
-        (entry.ref_id.as_deref() == Some(run_id)).then_some(RoundRow { number, entry })
+        (entry.ref_id() == Some(run_id)).then_some(RoundRow { number, entry })
     });
     Ok(rows.collect())
 }
