@@ -118,6 +118,13 @@ class ArchivedDay:
     """Of the file, lowercase hex."""
     added_rows: int = 0
     """Rows that the archive run which returned this record added to the file."""
+    format: str = "jsonl"
+    """`jsonl`, or `jsonl.zst` when compressed."""
+    first_id: int | None = None
+    """The least id in the file; None if it has no rows."""
+    last_id: int | None = None
+    archived_at: int | None = None
+    """When the file was published, in milliseconds; None if the manifest does not know it yet."""
 
 
 @dataclass(frozen=True, slots=True)

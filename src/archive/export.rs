@@ -1,156 +1,209 @@
-//! Writing a day: its rows from the database merged with the file that may be there, in memory that does not depend on
+//! Writing a day: its rows from the database merged with the files that may be there, in memory that does not depend on
 //! how many there are.
 
-use std::cmp::Ordering;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
 
 use roaring::RoaringTreemap;
 
-use super::day_file::{DayFile, path_of};
-use super::line::write_line;
+use super::catalog::OpenDay;
+use super::format::Format;
+use super::line::{RowRef, write_line};
+use super::reader::DayReader;
+use super::summary::{Gatherer, Summary, TakePart};
+use super::writer::{DayWriter, write_file};
 use crate::db::Database;
-use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::log::{LogEntry, by_ids};
+use crate::log::index::Picker;
+use crate::log::{LogEntry, each_by_ids, is_round};
 use crate::time::UtcDay;
 
 /// Rows that one short read transaction takes.
-const CHUNK_ROWS: usize = 1_000;
-const BUFFER_BYTES: usize = 256 << 10;
+const CHUNK_ROWS: usize = 2_000;
+
+/// What is to be written.
+pub(super) struct Order<'a> {
+    pub(super) day: UtcDay,
+    pub(super) format: Format,
+    /// The file that errors name.
+    pub(super) path: PathBuf,
+    /// Among which are the rows to take from the database.
+    pub(super) ids: &'a RoaringTreemap,
+    /// The files of the day that are there.
+    pub(super) existing: Vec<OpenDay>,
+    /// Whether rounds in those files are to be noted, because the log's index has not seen all of them.
+    pub(super) has_rounds: bool,
+}
 
 /// What was written.
 pub(super) struct Written {
-    pub(super) row_count: u64,
-    /// Rows that were not in the file before.
+    pub(super) summary: Summary,
+    /// Rows that were not in a file before.
     pub(super) added_rows: u64,
-    pub(super) size: u64,
-    pub(super) sha256: Digest,
-    /// The ids that were asked for and are now in the file: exactly these may be deleted.
+    /// The ids that were taken and are now in the file: exactly these may be deleted.
     pub(super) exported: RoaringTreemap,
 }
 
-/// Writes the rows with `ids` and those in the day's file to `sink`, in id order, each once.
+/// Writes the rows that are ordered and those of the existing files to `sink`, in the order of ids, each once.
 ///
-/// A row that is in both must be the same in both. `advance` hears of each chunk of rows, outside of any transaction.
+/// A row that is in several places must be the same in all. `advance` hears of each chunk of rows, outside of any
+/// transaction.
 pub(super) fn write_day(
     database: &Database,
-    directory: &Path,
-    day: UtcDay,
-    ids: &RoaringTreemap,
-    sink: &mut dyn Write,
+    order: Order<'_>,
+    picker: &mut Picker,
+    sink: &mut (dyn Write + Send),
+    take_part: &mut TakePart<'_>,
     advance: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Written> {
-    let path = path_of(directory, day);
-    let mut output =
-        Output { sink, path: &path, buffer: Vec::with_capacity(BUFFER_BYTES), hasher: Hasher::new(), size: 0, rows: 0 };
-    let mut existing = Existing::open(directory, day)?;
-    let mut exported = RoaringTreemap::new();
-    let mut added_rows = 0;
+    let Order { day, format, path, ids, existing, has_rounds } = order;
+    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, |writer| {
+        let mut output = Output { writer, gatherer: Gatherer::new(take_part), path: &path, known_rows: 0, has_rounds };
+        let mut existing = existing.into_iter().map(ExistingRows::open).collect::<Result<Vec<_>>>()?;
+        let mut exported = RoaringTreemap::new();
+        let mut ids = ids.iter();
+        loop {
+            let chunk: Vec<i64> = ids.by_ref().take(CHUNK_ROWS).map(u64::cast_signed).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            database.read("export rows", |connection| {
+                picker.begin();
+                each_by_ids(connection, &chunk, |row| {
+                    if !picker.takes(connection, row)? {
+                        return Ok(());
+                    }
+                    let row = RowRef::read(row)?;
+                    exported.insert(row.id.cast_unsigned());
+                    output.existing_before(&mut existing, Some(row.id))?;
+                    output.row(&mut existing, &row)
+                })
+            })?;
+            advance(chunk.len() as u64)?;
+        }
+        output.existing_before(&mut existing, None)?;
+        Ok((exported, output.known_rows, output.gatherer.finish()?))
+    })?;
+    let (ids, kinds) = gathered;
+    let summary = Summary::new(day, format, stored, ids, kinds);
+    Ok(Written { added_rows: summary.row_count() - known_rows, summary, exported })
+}
+
+/// Whether there is a row to take at all.
+pub(super) fn has_rows(database: &Database, ids: &RoaringTreemap, picker: &mut Picker) -> Result<bool> {
     let mut ids = ids.iter();
     loop {
         let chunk: Vec<i64> = ids.by_ref().take(CHUNK_ROWS).map(u64::cast_signed).collect();
         if chunk.is_empty() {
-            break;
+            return Ok(false);
         }
-        let rows = database.read("export rows", |connection| by_ids(connection, &chunk))?;
-        for row in rows {
-            let Ok(id) = u64::try_from(row.id) else { continue };
-            if existing.copy_before(row.id, &mut output)?.is_some_and(|found| found == row.id) {
-                existing.copy_same(&row, &mut output)?;
-            } else {
-                output.row(&row)?;
-                added_rows += 1;
-            }
-            exported.insert(id);
+        let mut found = false;
+        database.read("export rows", |connection| {
+            picker.begin();
+            each_by_ids(connection, &chunk, |row| {
+                found = found || picker.takes(connection, row)?;
+                Ok(())
+            })
+        })?;
+        if found {
+            return Ok(true);
         }
-        advance(chunk.len() as u64)?;
     }
-    existing.copy_before(i64::MAX, &mut output)?;
-    output.flush()?;
-    Ok(Written { row_count: output.rows, added_rows, size: output.size, sha256: output.hasher.finish(), exported })
 }
 
-/// The rows of the file that is there already, one of them read ahead.
-struct Existing {
-    file: Option<DayFile>,
-    next: Option<(LogEntry, Vec<u8>)>,
+/// The rows of a file that is there already, a block at a time, with their lines.
+struct ExistingRows {
+    reader: DayReader,
+    next_block: usize,
+    rows: IntoIter<(LogEntry, Box<[u8]>)>,
+    next: Option<(LogEntry, Box<[u8]>)>,
 }
 
-impl Existing {
-    fn open(directory: &Path, day: UtcDay) -> Result<Self> {
-        let mut existing = Self { file: DayFile::open_if_there(directory, day)?, next: None };
-        existing.advance()?;
-        Ok(existing)
+impl ExistingRows {
+    fn open(day: OpenDay) -> Result<Self> {
+        let mut rows = Self { reader: day.reader, next_block: 0, rows: Vec::new().into_iter(), next: None };
+        rows.advance()?;
+        Ok(rows)
+    }
+
+    fn next_id(&self) -> Option<i64> {
+        self.next.as_ref().map(|(row, _)| row.id)
     }
 
     fn advance(&mut self) -> Result<()> {
-        self.next = match &mut self.file {
-            Some(file) => file.next_row()?.map(|(entry, line)| (entry, line.to_vec())),
-            None => None,
-        };
+        self.next = self.rows.next();
+        while self.next.is_none() && self.next_block < self.reader.blocks().len() {
+            let mut rows = Vec::new();
+            self.reader.each_row(self.next_block, |_| true, |row, line| rows.push((row, line.into())))?;
+            self.next_block += 1;
+            self.rows = rows.into_iter();
+            self.next = self.rows.next();
+        }
+        Ok(())
+    }
+}
+
+/// Where rows go.
+struct Output<'a, 'b> {
+    writer: &'a mut DayWriter,
+    gatherer: Gatherer<'b>,
+    path: &'a Path,
+    /// Rows that came from a file.
+    known_rows: u64,
+    has_rounds: bool,
+}
+
+impl Output<'_, '_> {
+    /// Copies the rows of the existing files with ids below `id`, or all.
+    fn existing_before(&mut self, existing: &mut [ExistingRows], id: Option<i64>) -> Result<()> {
+        while let Some(next) = existing.iter().filter_map(ExistingRows::next_id).min()
+            && id.is_none_or(|id| next < id)
+        {
+            self.copy(existing, next, None)?;
+        }
         Ok(())
     }
 
-    /// Copies the rows with ids below `id`; returns the id of the next one, if there is one.
-    fn copy_before(&mut self, id: i64, output: &mut Output<'_>) -> Result<Option<i64>> {
-        while let Some((entry, line)) = &self.next {
-            if entry.id.cmp(&id) != Ordering::Less {
-                return Ok(Some(entry.id));
-            }
-            output.line(line)?;
-            self.advance()?;
+    /// Writes a row of the database, or copies its line if a file has it.
+    fn row(&mut self, existing: &mut [ExistingRows], row: &RowRef<'_>) -> Result<()> {
+        if existing.iter().any(|file| file.next_id() == Some(row.id)) {
+            return self.copy(existing, row.id, Some(row));
         }
-        Ok(None)
+        self.gatherer.add(row, false)?;
+        self.line(row.id, |buffer| write_line(buffer, row))
     }
 
-    /// Copies the next row, which has the id of `row` and must be it.
-    fn copy_same(&mut self, row: &LogEntry, output: &mut Output<'_>) -> Result<()> {
-        if let Some((entry, line)) = &self.next {
-            if entry != row {
+    /// Copies the row `id` from the files that have it, which must agree with each other and with `row`.
+    fn copy(&mut self, existing: &mut [ExistingRows], id: i64, row: Option<&RowRef<'_>>) -> Result<()> {
+        let mut copied: Option<LogEntry> = None;
+        for file in existing.iter_mut().filter(|file| file.next_id() == Some(id)) {
+            let Some((found, line)) = file.next.take() else { continue };
+            let is_same = row.is_none_or(|row| *row == RowRef::from(&found))
+                && copied.as_ref().is_none_or(|copied| *copied == found);
+            if !is_same {
+                let path = file.reader.path().to_owned();
                 let reason = format!(
-                    "row {} is another row than the one in the database: was the database replaced? Move one of the two away",
-                    row.id
+                    "row {id} is another row than the one in the database or in the day's other file: was the database replaced? Move one of them away"
                 );
-                return Err(Error::Archive { path: output.path.to_owned(), reason });
+                return Err(Error::Archive { path, reason });
             }
-            output.line(line)?;
+            if copied.is_none() {
+                self.gatherer.add(&RowRef::from(&found), self.has_rounds && is_round(&found))?;
+                self.line(id, |buffer| buffer.extend_from_slice(&line))?;
+                self.known_rows += 1;
+            }
+            copied = Some(found);
+            file.advance()?;
         }
-        self.advance()
-    }
-}
-
-/// Counts and hashes what it passes on.
-struct Output<'a> {
-    sink: &'a mut dyn Write,
-    path: &'a Path,
-    buffer: Vec<u8>,
-    hasher: Hasher,
-    size: u64,
-    rows: u64,
-}
-
-impl Output<'_> {
-    fn row(&mut self, row: &LogEntry) -> Result<()> {
-        write_line(&mut self.buffer, row);
-        self.wrote_one()
+        Ok(())
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(line);
-        self.wrote_one()
-    }
-
-    fn wrote_one(&mut self) -> Result<()> {
-        self.rows += 1;
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.hasher.update(&self.buffer);
-        self.size += self.buffer.len() as u64;
-        let written: io::Result<()> = self.sink.write_all(&self.buffer);
-        self.buffer.clear();
-        written.map_err(|error| Error::io(self.path, "write an archive file", &error))
+    fn line(&mut self, id: i64, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        if self.writer.row(id, write) {
+            return Ok(());
+        }
+        // The thread that writes has stopped, and its error is the one that is reported.
+        Err(Error::Archive { path: self.path.to_owned(), reason: "writing stopped".into() })
     }
 }

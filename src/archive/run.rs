@@ -1,26 +1,43 @@
-//! An archive run, step by step.
+//! An archive run, step by step. `docs/durability.md`, "Archive", says what each step is for.
 
-use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
 
-use super::day_file::{self, ArchivedDay, DayFile, path_of};
-use super::export::{Written, write_day};
+use super::catalog::Archive;
+use super::days::ArchivedDay;
+use super::export::{Order, Written, has_rows, write_day};
+use super::format::{Format, path_of};
+use super::manifest::{self, State};
+use super::reader::{DayReader, damaged};
+use super::summary::{Part, Summary};
 use crate::durable::{self, DirectoryLock, Durability, Staged};
 use crate::error::{Error, Result};
-use crate::log::index::{Archivable, archivable};
-use crate::log::{self, Log, LogEntry};
-use crate::time::UtcDay;
+use crate::log::index::{Archivable, Picker, archivable};
+use crate::log::{self, Log};
+use crate::time::{self, UtcDay};
 
 /// The meta key of the watermark: the newest day that an archive run has finished.
 pub const ARCHIVED_UP_TO: &str = "archived_up_to";
 
 /// Rows that one delete transaction takes, so that appends wait only for moments.
 const DELETE_ROWS: usize = 1_000;
+/// References that one transaction writes to the manifest.
+const MANIFEST_REFS: usize = 2_000;
+/// Between two attempts to lock the archive.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The archive of one database.
-pub struct Archive {
-    directory: PathBuf,
+/// What becomes of the space that archived rows leave in the database file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Vacuum {
+    /// New rows use it first.
+    #[default]
+    No,
+    /// The file is rewritten without it, in one go.
+    Full,
+    /// It is returned in slices, between which others write.
+    Incremental,
 }
 
 /// What an archive run is asked to do.
@@ -30,10 +47,14 @@ pub struct Options {
     pub boundary: i64,
     /// At most so many days gain rows.
     pub max_days: Option<usize>,
-    /// Shrink the database file afterwards.
-    pub vacuum: bool,
+    /// The format of new files, and of plain ones that gain rows. A compressed file stays compressed.
+    pub format: Format,
+    /// The space that is left.
+    pub vacuum: Vacuum,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// How long to wait for another run to end.
+    pub wait: Duration,
 }
 
 /// What an archive run did.
@@ -41,7 +62,7 @@ pub struct Options {
 pub struct Outcome {
     /// The days that gained rows, oldest first.
     pub days: Vec<ArchivedDay>,
-    /// Whether the database file was rewritten.
+    /// Whether the database file was rewritten or shortened.
     pub vacuumed: bool,
     /// Rows that stay because their run is active.
     pub pinned_rows: u64,
@@ -49,30 +70,17 @@ pub struct Outcome {
     pub unarchivable_rows: u64,
 }
 
+impl Outcome {
+    fn take(&mut self, picker: &Picker) {
+        self.pinned_rows += picker.pinned;
+        self.unarchivable_rows += picker.unarchivable;
+    }
+}
+
 /// Called with (rows done, rows to do), outside of any transaction; an error stops the run between two steps.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
 impl Archive {
-    /// The archive in `directory`, which the first run creates.
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
-    }
-
-    /// Where the day files are.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// The days that have a file, oldest first, each counted and hashed.
-    pub fn days(&self) -> Result<Vec<ArchivedDay>> {
-        day_file::list(&self.directory)?.into_iter().map(|day| day_file::describe(&self.directory, day)).collect()
-    }
-
-    /// The rows of `day`, one at a time.
-    pub fn read(&self, day: UtcDay) -> Result<ArchivedRows> {
-        DayFile::open(&self.directory, day).map(ArchivedRows)
-    }
-
     /// Moves the rows of every day that ended before the boundary to that day's file.
     pub fn run(&self, log: &Log, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
         let last_day = match UtcDay::last_before(options.boundary) {
@@ -80,104 +88,227 @@ impl Archive {
             // The retention reaches back beyond 1970: nothing is that old.
             Err(_) => return Ok(Outcome::default()),
         };
-        // Held to the end. A dry run writes nothing, not even the lock.
-        let _lock = if options.dry_run {
-            None
-        } else {
-            log.database().check_writable("archive")?;
-            Some(self.lock()?)
-        };
-        let Archivable { days, pinned, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
-        if !options.dry_run && !days.is_empty() {
+        if options.dry_run {
+            return self.dry_run(log, last_day, options, progress);
+        }
+        log.database().check_writable("archive")?;
+        if options.vacuum == Vacuum::Incremental {
+            log.database().check_incremental_vacuum()?;
+        }
+        let _lock = self.lock(options.wait)?;
+        self.take_in(log, &mut |_| Ok(()))?;
+        let Archivable { mut days, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
+        if !days.is_empty() {
             // Rounds are numbered when their rows are sealed, which they can only be while they are here.
             log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
         }
-        let mut outcome = Outcome { pinned_rows: pinned, unarchivable_rows: unarchivable, ..Outcome::default() };
+        let any = !days.is_empty();
+        for day in self.days_with_two_files()? {
+            days.entry(day).or_default();
+        }
+        let mut outcome = Outcome { unarchivable_rows: unarchivable, ..Outcome::default() };
+        let total = days.values().map(RoaringTreemap::len).sum();
+        progress(0, total)?;
+        let mut done = 0;
+        let mut advance = |rows| {
+            done += rows;
+            progress(done, total)
+        };
+        let is_complete = std::thread::scope(|scope| {
+            // While a day is published and deleted, the next one is written.
+            let mut finishing: Option<ScopedJoinHandle<'_, Result<()>>> = None;
+            for (day, ids) in days {
+                if options.max_days.is_some_and(|most| outcome.days.len() >= most) {
+                    join(finishing)?;
+                    return Ok(false);
+                }
+                if !self.has_work(log, day, &ids, &mut outcome)? {
+                    advance(ids.len())?;
+                    continue;
+                }
+                let (staged, written) = self.write(log, day, &ids, options.format, &mut outcome, &mut advance)?;
+                if written.added_rows > 0 {
+                    outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
+                }
+                join(finishing.take())?;
+                finishing = Some(scope.spawn(move || self.finish(log, staged, &written)));
+            }
+            join(finishing)?;
+            Ok::<bool, Error>(true)
+        })?;
+        if any && is_complete {
+            set_watermark(log, last_day, Durability::Full)?;
+        }
+        match options.vacuum {
+            Vacuum::No => {}
+            Vacuum::Full => {
+                log.database().vacuum()?;
+                outcome.vacuumed = true;
+            }
+            Vacuum::Incremental => outcome.vacuumed = log.database().vacuum_incrementally()?,
+        }
+        Ok(outcome)
+    }
+
+    /// Tells what a run would do, and writes nothing, not even the lock.
+    fn dry_run(
+        &self,
+        log: &Log,
+        last_day: UtcDay,
+        options: Options,
+        progress: &mut Progress<'_>,
+    ) -> Result<Outcome> {
+        let Archivable { days, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
+        let mut outcome = Outcome { unarchivable_rows: unarchivable, ..Outcome::default() };
         let total = days.values().map(RoaringTreemap::len).sum();
         let mut done = 0;
-        let mut cut_short = false;
         progress(done, total)?;
-        let any = !days.is_empty();
         for (day, ids) in days {
             if options.max_days.is_some_and(|most| outcome.days.len() >= most) {
-                cut_short = true;
                 break;
             }
             let mut advance = |rows| {
                 done += rows;
                 progress(done, total)
             };
-            let written = if options.dry_run {
-                write_day(log.database(), &self.directory, day, &ids, &mut std::io::sink(), &mut advance)?
-            } else {
-                self.archive_day(log, day, &ids, &mut advance)?
-            };
-            if written.added_rows > 0 {
-                outcome.days.push(ArchivedDay {
-                    day,
-                    row_count: written.row_count,
-                    path: path_of(&self.directory, day),
-                    size: written.size,
-                    sha256: written.sha256,
-                    added_rows: written.added_rows,
-                });
+            if !self.has_work(log, day, &ids, &mut outcome)? {
+                advance(ids.len())?;
+                continue;
             }
-        }
-        if options.dry_run {
-            return Ok(outcome);
-        }
-        if any && !cut_short {
-            set_watermark(log, last_day)?;
-        }
-        if options.vacuum {
-            log.database().vacuum()?;
-            outcome.vacuumed = true;
+            let order = self.order(log, day, &ids, options.format)?;
+            let mut picker = Picker::new(day);
+            let sink = &mut std::io::sink();
+            let written = write_day(log.database(), order, &mut picker, sink, &mut |_| Ok(()), &mut advance)?;
+            outcome.take(&picker);
+            if written.added_rows > 0 {
+                outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
+            }
         }
         Ok(outcome)
     }
 
-    /// One day: stage, write, sync, publish, sync the directory, read back and compare, and only then delete exactly
-    /// the rows that are in the file.
-    fn archive_day(
+    /// Whether a day gains rows, or has two files to merge; what stays of one that does not is counted here.
+    fn has_work(&self, log: &Log, day: UtcDay, ids: &RoaringTreemap, outcome: &mut Outcome) -> Result<bool> {
+        let mut picker = Picker::new(day);
+        if has_rows(log.database(), ids, &mut picker)? || self.days_with_two_files()?.contains(&day) {
+            return Ok(true);
+        }
+        outcome.take(&picker);
+        Ok(false)
+    }
+
+    /// Stages the day's file. The references go to the manifest at once: too many do no harm.
+    fn write(
         &self,
         log: &Log,
         day: UtcDay,
         ids: &RoaringTreemap,
+        format: Format,
+        outcome: &mut Outcome,
         advance: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<Written> {
-        let mut staged = Staged::create(&self.directory)?;
-        let written = write_day(log.database(), &self.directory, day, ids, &mut staged, advance)?;
-        // Also when nothing was added: an earlier run may have been killed between publishing the file and syncing the
-        // directory, and its rows are deleted below.
-        staged.publish(&path_of(&self.directory, day), Durability::Full)?;
-        let published = day_file::describe(&self.directory, day)?;
-        if (published.sha256, published.size, published.row_count) != (written.sha256, written.size, written.row_count)
-        {
-            let reason = "the file reads back differently from what was written; its rows were kept in the database";
-            return Err(Error::ArchiveCorrupt { path: published.path, reason: reason.into() });
-        }
-        delete_rows(log, &written.exported)?;
-        set_watermark(log, day)?;
-        Ok(written)
+    ) -> Result<(Staged, Written)> {
+        let order = self.order(log, day, ids, format)?;
+        let mut staged = Staged::create(self.directory())?;
+        let mut take_part = |part: Part| save_refs(log, day, &part);
+        let mut picker = Picker::new(day);
+        let written = write_day(log.database(), order, &mut picker, &mut staged, &mut take_part, advance)?;
+        outcome.take(&picker);
+        Ok((staged, written))
     }
 
-    fn lock(&self) -> Result<DirectoryLock> {
-        durable::create_directories(&self.directory, Durability::Full)?;
-        let lock = DirectoryLock::try_exclusive(&self.directory)?
-            .ok_or_else(|| Error::ArchiveBusy { path: self.directory.clone() })?;
-        durable::sweep_staged(&self.directory)?;
+    fn order<'a>(&self, log: &Log, day: UtcDay, ids: &'a RoaringTreemap, format: Format) -> Result<Order<'a>> {
+        let (is_known, has_rounds) = log.database().read("read the manifest", |connection| {
+            Ok((
+                manifest::load(connection, day, State::Current)?.is_some(),
+                manifest::has_rounds(connection, day)?,
+            ))
+        })?;
+        let mut existing = Vec::new();
+        let mut known_format = None;
+        if is_known {
+            let known = self.open_known(log, day)?;
+            known_format = Some(known.summary.format);
+            existing.push(known);
+        }
+        // What the manifest does not know: the other file of the day, which an interrupted run left, or, in a dry run,
+        // files that a run would take in first.
+        for format in Format::ALL.into_iter().filter(|format| Some(*format) != known_format) {
+            existing.extend(self.open_unknown(day, format)?);
+        }
+        let is_compressed = existing.iter().any(|file| file.summary.format == Format::Zstd);
+        let format = if is_compressed { Format::Zstd } else { format };
+        let has_rounds = has_rounds || existing.len() > usize::from(is_known);
+        Ok(Order { day, format, path: path_of(self.directory(), day, format), ids, existing, has_rounds })
+    }
+
+    /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
+    /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
+    fn finish(&self, log: &Log, staged: Staged, written: &Written) -> Result<()> {
+        let summary = &written.summary;
+        let day = summary.day;
+        let path = path_of(self.directory(), day, summary.format);
+        let now = time::now()?;
+        log.database().write("write the manifest", Some(Durability::Full), |connection| {
+            let has_rounds = manifest::has_rounds(connection, day)?;
+            manifest::save(connection, summary, State::Pending, now, has_rounds)
+        })?;
+        // Also when nothing was added: an earlier run may have been killed between publishing the file and syncing the
+        // directory, and its rows are deleted below.
+        staged.publish(&path, Durability::Full)?;
+        self.read_back(summary)?;
+        log.database().write("write the manifest", Some(Durability::Normal), |connection| {
+            manifest::promote(connection, day)
+        })?;
+        durable::remove(&path_of(self.directory(), day, summary.format.other()), Durability::Full)?;
+        self.forget_unknown();
+        delete_rows(log, &written.exported)?;
+        set_watermark(log, day, Durability::Normal)
+    }
+
+    fn read_back(&self, summary: &Summary) -> Result<()> {
+        let path = path_of(self.directory(), summary.day, summary.format);
+        let reader = DayReader::open(self.directory(), summary.day, summary.format)?;
+        let Some(reader) = reader.filter(|reader| reader.size() == summary.size) else {
+            return Err(damaged(&path, "it is not what was published; its rows were kept in the database"));
+        };
+        // The checksums of the blocks, because they are as sure against accidents as the sha256, and take no time.
+        reader.with_blocks(summary.blocks.clone()).check_blocks()
+    }
+
+    /// Takes the archive's lock, and removes what killed runs left staged.
+    pub(super) fn lock(&self, wait: Duration) -> Result<DirectoryLock> {
+        durable::create_directories(self.directory(), Durability::Full)?;
+        let deadline = Instant::now() + wait;
+        let lock = loop {
+            match DirectoryLock::try_exclusive(self.directory())? {
+                Some(lock) => break lock,
+                None if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+                None => return Err(Error::ArchiveBusy { path: self.directory().to_owned() }),
+            }
+        };
+        durable::sweep_staged(self.directory())?;
         Ok(lock)
     }
 }
 
-/// The rows in a day's file, read as they are asked for.
-pub struct ArchivedRows(DayFile);
-
-impl ArchivedRows {
-    /// The next row; None at the end.
-    pub fn next_row(&mut self) -> Result<Option<LogEntry>> {
-        Ok(self.0.next_row()?.map(|(entry, _)| entry))
+fn join(finishing: Option<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
+    match finishing {
+        Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        None => Ok(()),
     }
+}
+
+/// Writes references of a day to the manifest, in transactions that hold the lock for moments.
+pub(super) fn save_refs(log: &Log, day: UtcDay, part: &Part) -> Result<()> {
+    // In the order of the table, so that neighbours share pages.
+    let mut refs: Vec<_> = part.iter().map(|(ref_id, rows)| (&**ref_id, rows)).collect();
+    refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
+    for refs in refs.chunks(MANIFEST_REFS) {
+        log.database().write("write the manifest", Some(Durability::Normal), |connection| {
+            manifest::save_refs(connection, day, refs.iter().copied())
+        })?;
+    }
+    Ok(())
 }
 
 /// Deletes the rows with `ids`, except those whose run was resumed meanwhile. The files that hold them are synced, so
@@ -204,8 +335,8 @@ fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
 }
 
 /// Moves the watermark on to `day`; never back.
-fn set_watermark(log: &Log, day: UtcDay) -> Result<()> {
-    log.database().write("write the watermark", None, |connection| {
+fn set_watermark(log: &Log, day: UtcDay, durability: Durability) -> Result<()> {
+    log.database().write("write the watermark", Some(durability), |connection| {
         let known = log::read_meta(connection, ARCHIVED_UP_TO)?.and_then(|known| known.parse::<UtcDay>().ok());
         if known.is_some_and(|known| known >= day) {
             return Ok(());
@@ -217,7 +348,7 @@ fn set_watermark(log: &Log, day: UtcDay) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Filter, LogConfig, NewLogEntry, append_many, query};
+    use crate::log::{Filter, LogConfig, LogEntry, NewLogEntry, append_many, query};
 
     const DAY: i64 = 86_400_000;
 
@@ -242,15 +373,26 @@ mod tests {
         append_many(log, &rows, None).unwrap();
     }
 
+    fn options() -> Options {
+        Options {
+            boundary: 50 * DAY,
+            max_days: None,
+            format: Format::Plain,
+            vacuum: Vacuum::No,
+            dry_run: false,
+            wait: Duration::ZERO,
+        }
+    }
+
     fn run(log: &Log, archive: &Archive) -> Result<Outcome> {
-        let options = Options { boundary: 50 * DAY, max_days: None, vacuum: false, dry_run: false };
+        let options = options();
         archive.run(log, options, &mut |_, _| Ok(()))
     }
 
-    fn archived(archive: &Archive) -> Vec<LogEntry> {
+    fn archived(log: &Log, archive: &Archive) -> Vec<LogEntry> {
         let mut rows = Vec::new();
-        for day in archive.days().unwrap() {
-            let mut file = archive.read(day.day).unwrap();
+        for day in archive.days(log).unwrap() {
+            let mut file = archive.read(log, day.day).unwrap();
             while let Some(row) = file.next_row().unwrap() {
                 rows.push(row);
             }
@@ -272,7 +414,7 @@ mod tests {
         assert_eq!(gained, [("1970-01-01".to_owned(), 1, 1), ("1970-01-11".to_owned(), 1_501, 1)]);
         assert_eq!(query(&log, &Filter::default()).unwrap(), late[2..]);
         all.extend_from_slice(&late[..2]);
-        let mut found = archived(&archive);
+        let mut found = archived(&log, &archive);
         found.sort_unstable_by_key(|row| row.id);
         assert_eq!(found, all);
         assert_eq!(log::get_meta(log.database(), ARCHIVED_UP_TO).unwrap().unwrap(), "1970-02-19");
@@ -304,7 +446,7 @@ mod tests {
     fn a_row_resumed_between_export_and_delete_stays() {
         let (_directory, log, archive) = opened();
         append(&log, [5 * DAY]);
-        let options = Options { boundary: 50 * DAY, max_days: None, vacuum: false, dry_run: false };
+        let options = options();
         archive
             .run(&log, options, &mut |done, total| {
                 if done == total {
@@ -316,7 +458,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(archived(&archive), query(&log, &Filter::default()).unwrap());
+        assert_eq!(archived(&log, &archive), query(&log, &Filter::default()).unwrap());
     }
 
     #[test]
@@ -350,7 +492,7 @@ mod tests {
     fn a_second_run_at_once_is_refused_and_a_dry_run_changes_nothing() {
         let (directory, log, archive) = opened();
         append(&log, [5 * DAY]);
-        let options = Options { boundary: 50 * DAY, max_days: None, vacuum: true, dry_run: true };
+        let options = Options { vacuum: Vacuum::Full, dry_run: true, ..options() };
         let told = archive.run(&log, options, &mut |_, _| Ok(())).unwrap();
         assert!(!told.vacuumed && !directory.path().join("archive").exists());
         let mut refused = Vec::new();

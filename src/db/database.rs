@@ -117,6 +117,30 @@ impl Database {
         self.with_writer("vacuum", |mut writer, place| writer.vacuum(place))
     }
 
+    /// An error if the file cannot be shortened in slices.
+    pub fn check_incremental_vacuum(&self) -> Result<()> {
+        let mode = self.read("vacuum", |connection| {
+            Ok(connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))?)
+        })?;
+        if mode == open::INCREMENTAL {
+            return Ok(());
+        }
+        let reason = "vacuum=\"incremental\" needs a database that was created for it; this one was not: vacuum it once in full (vacuum=True), which makes it so";
+        Err(Error::Value(format!("{}: {reason}", self.path.display())))
+    }
+
+    /// Returns all free space of the file to the file system, in slices between which others can write; says whether
+    /// there was any.
+    pub fn vacuum_incrementally(&self) -> Result<bool> {
+        let mut any = false;
+        while self.with_writer("vacuum", |mut writer, place| writer.vacuum_slice(place))? {
+            any = true;
+            // Whoever waits for the writer gets it.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(any)
+    }
+
     /// The rows of one read-only SQL statement of the user's.
     pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
         let open = |place: Place<'_>| {

@@ -11,6 +11,7 @@ use super::failure::{Located, Place, is_busy};
 use super::schema::{self, Identity};
 use crate::durable::{self, Durability, Staged};
 use crate::error::{Error, Result};
+use crate::archive;
 use crate::log::index;
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
@@ -18,6 +19,9 @@ const STATEMENT_CACHE: usize = 64;
 
 /// SQLite's smallest page, which is also the smallest database.
 const MIN_DATABASE_BYTES: u64 = 512;
+
+/// What `PRAGMA auto_vacuum` says of a file that can be shortened in slices.
+pub(super) const INCREMENTAL: i64 = 2;
 
 /// Pragmas of every connection.
 const SHARED_PRAGMAS: &str = "
@@ -144,9 +148,11 @@ pub(super) fn unprepared_reader(place: Place<'_>) -> Result<Connection> {
         if !has("logs")? {
             return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
         }
-        if !has("log_segments")? {
-            // Then nothing is sealed, which is what an empty index of the connection's own says as well.
-            connection.execute_batch(&index::SCHEMA.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+        // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
+        for (table, schema) in [("log_segments", index::SCHEMA), ("archive_days", archive::SCHEMA)] {
+            if !has(table)? {
+                connection.execute_batch(&schema.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+            }
         }
         Ok(connection.execute_batch(READER_PRAGMAS)?)
     });

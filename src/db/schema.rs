@@ -5,12 +5,14 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
+use crate::archive;
 use crate::log::index;
 
 /// The newest schema that this build reads and writes.
 ///
-/// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place.
-pub const SCHEMA_VERSION: i32 = 2;
+/// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place; 3: the manifest
+/// of the archive as well.
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// "NRVS", in the header of every database of ours, where `file(1)` and other tools look.
 const APPLICATION_ID: i32 = 0x4e52_5653;
@@ -125,6 +127,7 @@ pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }
     connection.execute_batch(index::SCHEMA)?;
+    connection.execute_batch(archive::SCHEMA)?;
     for name in index::PREDECESSORS {
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
     }

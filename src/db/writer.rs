@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 /// Pages by which the write-ahead log grows between checkpoints: 4 MiB, as SQLite's default.
 const CHECKPOINT_PAGES: u32 = 1_000;
 
+/// Pages that a slice of an incremental vacuum moves: 1 MiB.
+const VACUUM_PAGES: u32 = 256;
+
 pub(super) struct Writer {
     connection: Connection,
     /// What the connection's `synchronous` is set to.
@@ -80,7 +83,8 @@ impl Writer {
     pub(super) fn vacuum(&mut self, place: Place<'_>) -> Result<()> {
         self.ready(place)?;
         self.set_synchronous(Durability::Full).located(place, Some(&self.connection))?;
-        for statement in ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        // Full vacuums are the only way to change the mode of an existing file.
+        for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
             match self.connection.execute_batch(statement).map_err(Error::from) {
                 Ok(()) => {}
                 Err(error) => {
@@ -92,6 +96,21 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Shortens the file by a few pages; says whether there was anything to do.
+    pub(super) fn vacuum_slice(&mut self, place: Place<'_>) -> Result<bool> {
+        self.transact(place, Durability::Normal, |connection| {
+            let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            if free == 0 {
+                return Ok(false);
+            }
+            // It moves one page a step.
+            let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(true)
+        })
     }
 
     /// Refuses work after a failed flush, and clears what a panic in an earlier transaction left open.

@@ -3,6 +3,8 @@
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Result, Statement};
 
+use super::entry::LogEntry;
+
 /// The conditions of a read; every one that is given must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -28,13 +30,24 @@ pub struct Filter {
 
 impl Filter {
     /// The least id that can match; above [`Filter::last_id`] if none can.
-    pub(super) fn first_id(&self) -> i64 {
+    pub(crate) fn first_id(&self) -> i64 {
         self.after_id.map_or(i64::MIN, |id| id.saturating_add(1))
     }
 
     /// The greatest id that can match.
-    pub(super) fn last_id(&self) -> i64 {
+    pub(crate) fn last_id(&self) -> i64 {
         self.before_id.map_or(i64::MAX, |id| id.saturating_sub(1))
+    }
+
+    /// Whether the row meets every condition; the limit aside.
+    pub(crate) fn matches(&self, entry: &LogEntry) -> bool {
+        let is = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| Some(wanted) == found);
+        (self.first_id()..=self.last_id()).contains(&entry.id)
+            && self.since.is_none_or(|bound| entry.timestamp >= bound)
+            && self.until.is_none_or(|bound| entry.timestamp <= bound)
+            && is(&self.ref_id, entry.ref_id())
+            && is(&self.kind, Some(entry.kind()))
+            && is(&self.source, Some(entry.source()))
     }
 
     /// The conditions on the columns, not on the id, as SQL that begins with ` AND`; parameters from `first` on.

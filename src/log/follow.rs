@@ -43,6 +43,10 @@ impl Changes {
     }
 }
 
+/// Reads the rows of a filter, at most as many as its limit; also returns the id up to which everything that matches has
+/// been returned.
+pub type ReadPage<'a> = dyn Fn(&Log, &Filter) -> Result<(Vec<LogEntry>, i64)> + 'a;
+
 /// The rows of a filter from an id on, without an end.
 pub struct Follower {
     filter: Filter,
@@ -52,7 +56,7 @@ impl Follower {
     /// The rows that match `filter`, whose `after_id` says where to begin; None: after the last row there is now.
     pub fn open(log: &Log, mut filter: Filter) -> Result<Self> {
         if filter.after_id.is_none() {
-            filter.after_id = Some(log.read("follow", |snapshot| snapshot.last_id())?);
+            filter.after_id = Some(log.read("follow", |snapshot| snapshot.last_given_id())?);
         }
         filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
@@ -60,30 +64,39 @@ impl Follower {
     }
 
     /// The next rows; none if there are none yet after `timeout`.
-    pub fn next_page(&mut self, log: &Log, timeout: Duration) -> Result<Vec<LogEntry>> {
+    pub fn next_page(&mut self, log: &Log, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
         let changes = log.changes();
         changes.waiting.fetch_add(1, Ordering::SeqCst);
         let known = changes.count();
-        let mut page = self.read(log);
+        let mut page = self.read(log, read);
         if matches!(&page, Ok(rows) if rows.is_empty()) && !timeout.is_zero() {
             changes.wait(known, timeout);
-            page = self.read(log);
+            page = self.read(log, read);
         }
         changes.waiting.fetch_sub(1, Ordering::SeqCst);
         page
     }
 
-    fn read(&mut self, log: &Log) -> Result<Vec<LogEntry>> {
-        log.read("follow", |snapshot| {
-            let last = snapshot.last_id()?;
-            let mut page = Vec::new();
-            snapshot.search(&self.filter, |entry| page.push(entry))?;
-            // Short of a full page, everything there is has been looked at.
-            let seen = if (page.len() as u64) < PAGE_ROWS { Some(last) } else { page.last().map(|entry| entry.id) };
-            self.filter.after_id = self.filter.after_id.max(seen);
-            Ok(page)
-        })
+    fn read(&mut self, log: &Log, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
+        let (page, seen) = read(log, &self.filter)?;
+        self.filter.after_id = self.filter.after_id.max(Some(seen));
+        Ok(page)
     }
+}
+
+/// The rows of the log alone, as [`ReadPage`].
+pub fn read_page(log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+    log.read("follow", |snapshot| {
+        let last = snapshot.last_given_id()?;
+        let mut page = Vec::new();
+        snapshot.search(filter, |entry| page.push(entry))?;
+        // Short of a full page, everything there is has been looked at.
+        let seen = match page.last() {
+            Some(entry) if Some(page.len() as u64) == filter.limit => entry.id,
+            _ => last,
+        };
+        Ok((page, seen))
+    })
 }
 
 #[cfg(test)]
@@ -112,16 +125,16 @@ mod tests {
         for round in 0..40 {
             let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
             expected.push((put(writer, source), source));
-            seen.extend(all.next_page(&log, Duration::ZERO).unwrap());
+            seen.extend(all.next_page(&log, Duration::ZERO, &read_page).unwrap());
             if round % 5 == 0 {
-                seen_of_a.extend(some.next_page(&log, Duration::ZERO).unwrap());
+                seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read_page).unwrap());
             }
         }
-        seen_of_a.extend(some.next_page(&log, Duration::ZERO).unwrap());
+        seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read_page).unwrap());
         assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
-        assert!(all.next_page(&log, Duration::from_millis(1)).unwrap().is_empty());
+        assert!(all.next_page(&log, Duration::from_millis(1), &read_page).unwrap().is_empty());
     }
 
     #[test]
@@ -131,7 +144,7 @@ mod tests {
         let mut follower = Follower::open(&log, Filter::default()).unwrap();
         let started = std::time::Instant::now();
         let page = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| follower.next_page(&log, Duration::from_secs(60)).unwrap());
+            let waiting = scope.spawn(|| follower.next_page(&log, Duration::from_secs(60), &read_page).unwrap());
             std::thread::sleep(Duration::from_millis(50));
             let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
             append_many(&log, &[row], None).unwrap();

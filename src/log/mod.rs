@@ -19,13 +19,18 @@ pub use append::{append, append_many};
 pub use commit::{Committed, Waiter, submit};
 pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
 pub use filter::Filter;
-pub use follow::Follower;
+pub use follow::{Follower, ReadPage, read_page};
 pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
-pub(crate) use read::by_ids;
+pub(crate) use read::{by_ids, each_by_ids};
 pub use read::{Pages, count, query};
 pub use stats::{LogStats, stats};
 pub use store::{Log, LogConfig, Progress, Snapshot, Transaction};
+
+/// Whether the row counts as a round of its run.
+pub(crate) fn is_round(entry: &LogEntry) -> bool {
+    index::is_round(Some(entry.source()), Some(entry.kind()), entry.payload())
+}
 
 /// The source of the rows that belong to a workflow run.
 pub(crate) const SOURCE: &str = "workflow";

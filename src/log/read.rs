@@ -1,6 +1,6 @@
 //! Reading rows back: all at once, counted, or page by page.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::entry::{COLUMNS, LogEntry};
 use super::filter::Filter;
@@ -29,21 +29,37 @@ const SPARSE: i64 = 4;
 
 /// The rows with these ids, which ascend, in the caller's transaction; ids that are gone are skipped.
 pub(crate) fn by_ids(connection: &Connection, ids: &[i64]) -> Result<Vec<LogEntry>> {
-    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
     let mut entries = Vec::with_capacity(ids.len());
+    each_by_ids(connection, ids, |row| {
+        entries.push(LogEntry::from_row(row)?);
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Calls `visit` with the rows of [`by_ids`], whose columns are [`COLUMNS`].
+pub(crate) fn each_by_ids(
+    connection: &Connection,
+    ids: &[i64],
+    mut visit: impl FnMut(&Row<'_>) -> Result<()>,
+) -> Result<()> {
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
     let is_dense = (last - first) / SPARSE <= ids.len() as i64;
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
     let spans = if is_dense { vec![(*first, *last)] } else { ids.iter().map(|id| (*id, *id)).collect() };
+    let mut wanted = ids.iter().peekable();
     for (first, last) in spans {
         let mut rows = statement.query([first, last])?;
         while let Some(row) = rows.next()? {
-            if ids.binary_search(&row.get(0)?).is_ok() {
-                entries.push(LogEntry::from_row(row)?);
+            let id = row.get(0)?;
+            while wanted.next_if(|wanted| **wanted < id).is_some() {}
+            if wanted.next_if(|wanted| **wanted == id).is_some() {
+                visit(row)?;
             }
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// The rows of a filter, page by page; no transaction is open between pages.

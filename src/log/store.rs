@@ -151,14 +151,19 @@ pub struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
+    /// The connection, for the tables besides the log.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
         index::search(self.connection, self.recent, filter, visit)
     }
 
-    /// The greatest id; below any if there are no rows.
-    pub(super) fn last_id(&self) -> Result<i64> {
-        let mut statement = self.connection.prepare_cached("SELECT max(id) FROM logs")?;
+    /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
+    pub(crate) fn last_given_id(&self) -> Result<i64> {
+        let mut statement = self.connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
         Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
     }
 
@@ -172,9 +177,14 @@ impl Snapshot<'_> {
         index::round_count(self.connection, self.recent, run_id)
     }
 
-    /// The rows of the run's rounds numbered below `before` (0: any), from the `limit` highest numbers, newest first.
-    pub(crate) fn round_rows(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<index::RoundRow>> {
-        index::round_rows(self.connection, self.recent, run_id, before, limit)
+    /// The ids and numbers of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
+    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<(i64, u64)>> {
+        index::round_ids(self.connection, self.recent, run_id, before, limit)
+    }
+
+    /// The ids of all rounds of the run that the index knows, ascending.
+    pub(crate) fn known_rounds(&self, run_id: &str) -> Result<Vec<i64>> {
+        index::known_rounds(self.connection, self.recent, run_id)
     }
 
     /// Whether so many rows are not sealed yet; and about how many there are.

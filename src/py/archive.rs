@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDate, PyTuple};
 
-use super::convert::{Count, Integer, Record, date, day};
+use super::convert::{Count, Integer, Record, date, day, repr, seconds};
 use super::iter::LogIterator;
 use super::log::LogStore;
 use super::progress::Report;
-use crate::archive::{self, Options};
+use crate::archive::{self, Format, Options, Vacuum};
 use crate::time::{self, UtcDay};
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
@@ -35,8 +37,10 @@ pub(super) fn last_archivable_day(py: Python<'_>, boundary: Integer) -> PyResult
 impl LogStore {
     /// Move the rows of every UTC day that ended before `now - retention` to that day's file.
     #[pyo3(
-        signature = (*, now = None, retention = DEFAULT_RETENTION, max_days = None, vacuum = false, dry_run = false, progress = None),
-        text_signature = "($self, *, now=None, retention=..., max_days=None, vacuum=False, dry_run=False, progress=None)"
+        signature = (*, now = None, retention = DEFAULT_RETENTION, max_days = None, vacuum = Vacuum::No,
+            compression = None, dry_run = false, wait = 0.0, progress = None),
+        text_signature = "($self, *, now=None, retention=..., max_days=None, vacuum=False, compression=None, dry_run=False, \
+            wait=0.0, progress=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     fn archive_logs<'py>(
@@ -45,8 +49,10 @@ impl LogStore {
         now: Option<Integer>,
         retention: Duration,
         max_days: Option<Count>,
-        vacuum: bool,
+        vacuum: Vacuum,
+        compression: Option<Compression>,
         dry_run: bool,
+        wait: f64,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let now = match now {
@@ -58,7 +64,9 @@ impl LogStore {
             boundary: now.saturating_sub(retention),
             max_days: max_days.map(|days| usize::try_from(days.0).unwrap_or(usize::MAX)),
             vacuum,
+            format: compression.map_or(Format::Plain, |Compression(format)| format),
             dry_run,
+            wait: seconds("wait", wait)?,
         };
         let mut report = Report::to(progress)?;
         let outcome = py.detach(|| self.archive.run(&self.log, options, &mut |done, total| report.step(done, total)));
@@ -71,7 +79,7 @@ impl LogStore {
     /// The day files in the archive, oldest first. Reads each file to count and hash it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         self.log.database().check_open()?;
-        let days = py.detach(|| self.archive.days())?;
+        let days = py.detach(|| self.archive.days(&self.log))?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
@@ -79,8 +87,49 @@ impl LogStore {
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
         self.log.database().check_open()?;
-        let rows = py.detach(|| self.archive.read(day))?;
+        let rows = py.detach(|| self.archive.read(&self.log, day))?;
         Ok(LogIterator::over_archive(Arc::clone(&self.log), rows))
+    }
+}
+
+/// How files are compressed.
+struct Compression(Format);
+
+impl<'py> FromPyObject<'_, 'py> for Compression {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<PyBackedStr>() {
+            Ok(name) if &*name == "zstd" => Ok(Self(Format::Zstd)),
+            Ok(name) => {
+                Err(PyValueError::new_err(format!("compression is None or 'zstd', not {}", repr(value.py(), Some(&name))?)))
+            }
+            Err(_) => {
+                let found = value.get_type().name()?.to_string();
+                Err(PyTypeError::new_err(format!("compression is None or 'zstd', not {found:?}")))
+            }
+        }
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Vacuum {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(full) = value.extract::<bool>() {
+            return Ok(if full { Self::Full } else { Self::No });
+        }
+        match value.extract::<PyBackedStr>() {
+            Ok(name) if &*name == "incremental" => Ok(Self::Incremental),
+            Ok(name) => Err(PyValueError::new_err(format!(
+                "vacuum is True, False or 'incremental', not {}",
+                repr(value.py(), Some(&name))?
+            ))),
+            Err(_) => {
+                let found = value.get_type().name()?.to_string();
+                Err(PyTypeError::new_err(format!("vacuum is True, False or 'incremental', not {found:?}")))
+            }
+        }
     }
 }
 
@@ -93,6 +142,10 @@ fn create_day<'py>(py: Python<'py>, archived: &archive::ArchivedDay) -> PyResult
         archived.size,
         archived.sha256.to_string(),
         archived.added_rows,
+        archived.format.name(),
+        archived.id_span.map(|span| span.0),
+        archived.id_span.map(|span| span.1),
+        archived.archived_at,
     );
     ARCHIVED_DAY.create(py, fields)
 }

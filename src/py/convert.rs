@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -109,6 +110,12 @@ pub(super) fn date(py: Python<'_>, day: UtcDay) -> PyResult<Bound<'_, PyDate>> {
 /// A path as a `str`.
 pub(super) fn path_text(path: &std::path::Path) -> OsString {
     path.as_os_str().to_owned()
+}
+
+/// A number of seconds from 0 on; `name` is the argument's.
+pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| PyValueError::new_err(format!("{name} is a number of seconds from 0, not {value}")))
 }
 
 /// Text in the words of `repr`, or `None`.

@@ -11,6 +11,7 @@ use pyo3::types::PyList;
 use super::convert::Integer;
 use super::entry::{Given, LogEntry, at_index, range};
 use super::log::LogStore;
+use crate::archive::Archive;
 use crate::durable::Durability;
 use crate::log::{self, Committed, Filter, Follower, Log, OwnedEntry, Waiter};
 
@@ -21,6 +22,8 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogFollower {
     log: Arc<Log>,
+    /// None: the rows of the log alone.
+    archive: Option<Arc<Archive>>,
     poll_interval: Duration,
     state: Mutex<State>,
 }
@@ -31,10 +34,18 @@ struct State {
 }
 
 impl LogFollower {
+    fn read(&self, log: &Log, filter: &Filter) -> crate::Result<(Vec<log::LogEntry>, i64)> {
+        match &self.archive {
+            Some(archive) => archive.next_page(log, filter),
+            None => log::read_page(log, filter),
+        }
+    }
+
     fn step(&self, timeout: Duration) -> crate::Result<Option<log::LogEntry>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.page.len() == 0 {
-            state.page = state.follower.next_page(&self.log, timeout)?.into_iter();
+            let read = |log: &Log, filter: &Filter| self.read(log, filter);
+            state.page = state.follower.next_page(&self.log, timeout, &read)?.into_iter();
         }
         Ok(state.page.next())
     }
@@ -64,7 +75,11 @@ impl LogFollower {
         let page = py.detach(|| -> crate::Result<Vec<log::LogEntry>> {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let kept: Vec<_> = std::mem::take(&mut state.page).collect();
-            if kept.is_empty() { state.follower.next_page(&self.log, Duration::ZERO) } else { Ok(kept) }
+            if !kept.is_empty() {
+                return Ok(kept);
+            }
+            let read = |log: &Log, filter: &Filter| self.read(log, filter);
+            state.follower.next_page(&self.log, Duration::ZERO, &read)
         })?;
         Ok(page.into_iter().map(LogEntry).collect())
     }
@@ -74,7 +89,7 @@ impl LogFollower {
 impl LogStore {
     /// The rows that match, as they are appended by any process, each once, in id order; endless.
     #[pyo3(signature = (*, after_id = None, poll_interval = 0.05, source = None, r#type = None, ref_id = None, since = None,
-        until = None))]
+        until = None, archived = true))]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn follow(
         &self,
@@ -86,6 +101,7 @@ impl LogStore {
         ref_id: Option<PyBackedStr>,
         since: Option<Integer>,
         until: Option<Integer>,
+        archived: bool,
     ) -> PyResult<LogFollower> {
         let poll_interval =
             Duration::try_from_secs_f64(poll_interval).ok().filter(|interval| !interval.is_zero()).ok_or_else(
@@ -103,7 +119,8 @@ impl LogStore {
         };
         let follower = py.detach(|| Follower::open(&self.log, filter))?;
         let state = Mutex::new(State { follower, page: Vec::new().into_iter() });
-        Ok(LogFollower { log: Arc::clone(&self.log), poll_interval, state })
+        let archive = archived.then(|| Arc::clone(&self.archive));
+        Ok(LogFollower { log: Arc::clone(&self.log), archive, poll_interval, state })
     }
 
     /// Queue rows and return at once; `channel` learns what became of them, under `token`.

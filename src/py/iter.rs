@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
 use super::entry::LogEntry;
-use crate::archive::ArchivedRows;
+use crate::archive::{Archive, ArchivedRows, UnionPages};
 use crate::error::{Error, Result};
 use crate::log::{self, Log, Pages};
 
@@ -31,12 +31,17 @@ struct State {
 enum Source {
     Database(Pages),
     Archive(ArchivedRows),
+    Both(UnionPages, Arc<Archive>),
     Ended,
 }
 
 impl LogIterator {
     pub(super) fn over_pages(log: Arc<Log>, pages: Pages) -> Self {
         Self::over(log, Source::Database(pages))
+    }
+
+    pub(super) fn over_both(log: Arc<Log>, archive: Arc<Archive>, pages: UnionPages) -> Self {
+        Self::over(log, Source::Both(pages, archive))
     }
 
     pub(super) fn over_archive(log: Arc<Log>, rows: ArchivedRows) -> Self {
@@ -102,6 +107,11 @@ impl State {
             Source::Database(mut pages) => {
                 let page = pages.next_page(log)?;
                 self.source = Source::Database(pages);
+                page
+            }
+            Source::Both(mut pages, archive) => {
+                let page = pages.next_page(log, &archive)?;
+                self.source = Source::Both(pages, archive);
                 page
             }
             Source::Archive(mut rows) => {

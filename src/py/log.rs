@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -12,11 +11,11 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
 use rusqlite::types::Value;
 
-use super::convert::{Count, FilePath, Integer, Record, date, path_text};
+use super::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
 use super::entry::{Fields, Given, LogEntry, at_index, range};
 use super::iter::LogIterator;
 use super::progress::Report;
-use crate::archive::{ARCHIVED_UP_TO, Archive};
+use crate::archive::{ARCHIVED_UP_TO, Archive, UnionPages};
 use crate::db::{Config, SqlParams};
 use crate::durable::Durability;
 use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Log, LogConfig, Pages};
@@ -33,7 +32,7 @@ static LOG_STATS: Record = Record::new("LogStats");
 #[pyclass(frozen, module = "nerve_store")]
 pub(super) struct LogStore {
     pub(super) log: Arc<Log>,
-    pub(super) archive: Archive,
+    pub(super) archive: Arc<Archive>,
     max_text_bytes: usize,
 }
 
@@ -66,9 +65,7 @@ impl LogStore {
         max_payload_bytes: Count,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let busy_timeout = Duration::try_from_secs_f64(busy_timeout).map_err(|_| {
-            PyValueError::new_err(format!("busy_timeout is a number of seconds from 0, not {busy_timeout}"))
-        })?;
+        let busy_timeout = seconds("busy_timeout", busy_timeout)?;
         if !(1..=MOST_TEXT_BYTES).contains(&max_payload_bytes.0) {
             return Err(PyValueError::new_err(format!(
                 "max_payload_bytes is from 1 to {MOST_TEXT_BYTES}, not {}",
@@ -89,7 +86,7 @@ impl LogStore {
         };
         Ok(Self {
             log: Arc::new(log),
-            archive: Archive::new(archive_dir),
+            archive: Arc::new(Archive::new(archive_dir)),
             max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
         })
     }
@@ -159,7 +156,7 @@ impl LogStore {
 
     /// The rows that match every filter given, in id order.
     #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false))]
+        before_id = None, limit = None, descending = false, archived = false))]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn query(
         &self,
@@ -173,15 +170,19 @@ impl LogStore {
         before_id: Option<Integer>,
         limit: Option<Count>,
         descending: bool,
+        archived: bool,
     ) -> PyResult<Vec<LogEntry>> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let rows = py.detach(|| log::query(&self.log, &filter))?;
+        let rows = py.detach(|| match archived {
+            true => self.archive.query(&self.log, &filter),
+            false => log::query(&self.log, &filter),
+        })?;
         Ok(rows.into_iter().map(LogEntry).collect())
     }
 
     /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.
     #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false))]
+        before_id = None, limit = None, descending = false, archived = false))]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn iter(
         &self,
@@ -195,15 +196,21 @@ impl LogStore {
         before_id: Option<Integer>,
         limit: Option<Count>,
         descending: bool,
+        archived: bool,
     ) -> PyResult<LogIterator> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
+        let log = Arc::clone(&self.log);
+        if archived {
+            let pages = py.detach(|| UnionPages::open(&self.log, &self.archive, filter))?;
+            return Ok(LogIterator::over_both(log, Arc::clone(&self.archive), pages));
+        }
         let pages = py.detach(|| Pages::open(&self.log, filter))?;
-        Ok(LogIterator::over_pages(Arc::clone(&self.log), pages))
+        Ok(LogIterator::over_pages(log, pages))
     }
 
     /// How many rows `query` would return.
     #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false))]
+        before_id = None, limit = None, descending = false, archived = false))]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn count(
         &self,
@@ -217,9 +224,13 @@ impl LogStore {
         before_id: Option<Integer>,
         limit: Option<Count>,
         descending: bool,
+        archived: bool,
     ) -> PyResult<u64> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        Ok(py.detach(|| log::count(&self.log, &filter))?)
+        Ok(py.detach(|| match archived {
+            true => self.archive.count(&self.log, &filter),
+            false => log::count(&self.log, &filter),
+        })?)
     }
 
     /// The rows of one read-only SQL statement, on a connection of its own.

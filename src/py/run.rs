@@ -99,7 +99,7 @@ impl LogStore {
 
     /// What started the run, from its first `started` row; None if that says nothing.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.log, &run_id))? {
+        match py.detach(|| run::trigger_payload(&self.log, &self.archive, &run_id))? {
             None => Ok(None),
             Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
             Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
@@ -114,19 +114,19 @@ impl LogStore {
 
     /// The run's command events, in order: objects with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.log, &run_id))?;
+        let events = py.detach(|| run::events(&self.log, &self.archive, &run_id))?;
         events.iter().map(|event| to_python(py, event)).collect()
     }
 
     /// The run's messages, in order.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.log, &run_id))?;
+        let messages = py.detach(|| run::messages(&self.log, &self.archive, &run_id))?;
         messages.iter().map(|message| create_message(py, message)).collect()
     }
 
     /// How many rounds the run's thread has.
     fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.log, &run_id))?)
+        Ok(py.detach(|| run::round_count(&self.log, &self.archive, &run_id))?)
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
@@ -138,7 +138,7 @@ impl LogStore {
         before: Count,
         limit: Count,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.log, &run_id, before.0, limit.0))?;
+        let rounds = py.detach(|| run::rounds(&self.log, &self.archive, &run_id, before.0, limit.0))?;
         let create = |round: &run::Round| {
             let fields = [
                 round.round.into_bound_py_any(py)?,

@@ -2,9 +2,10 @@
 
 use serde_json::value::RawValue;
 
+use crate::archive::Archive;
 use crate::error::Result;
 use crate::log::payload::{self, Object, Payload};
-use crate::log::{EVENT, Filter, Log, LogEntry, MESSAGE, SOURCE, query};
+use crate::log::{EVENT, Filter, Log, LogEntry, MESSAGE, SOURCE};
 
 /// A message. Texts and values are JSON as it is written, so that nothing in them is lost.
 #[derive(Clone, Debug)]
@@ -49,31 +50,31 @@ pub enum Trigger {
 }
 
 /// The run's messages, in order.
-pub fn messages(log: &Log, run_id: &str) -> Result<Vec<ThreadMessage>> {
-    collect(log, run_id, MESSAGE, |text| match payload::parse(text) {
+pub fn messages(log: &Log, archive: &Archive, run_id: &str) -> Result<Vec<ThreadMessage>> {
+    collect(log, archive, run_id, MESSAGE, |text| match payload::parse(text) {
         Some(Payload::Object(object)) => message(&object),
         _ => None,
     })
 }
 
 /// The run's command events, in order, each as the JSON object that it is.
-pub fn events(log: &Log, run_id: &str) -> Result<Vec<Box<RawValue>>> {
-    collect(log, run_id, EVENT, |text| match payload::parse(text) {
+pub fn events(log: &Log, archive: &Archive, run_id: &str) -> Result<Vec<Box<RawValue>>> {
+    collect(log, archive, run_id, EVENT, |text| match payload::parse(text) {
         Some(Payload::Object(object)) if payload::is_string(object.kind) => raw(text),
         _ => None,
     })
 }
 
 /// How many rounds the run's thread has.
-pub fn round_count(log: &Log, run_id: &str) -> Result<u64> {
-    log.read("count rounds", |snapshot| snapshot.round_count(run_id))
+pub fn round_count(log: &Log, archive: &Archive, run_id: &str) -> Result<u64> {
+    archive.round_count(log, run_id)
 }
 
 /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers. One that is no message
 /// takes a number but is not returned.
-pub fn rounds(log: &Log, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
-    let rows = log.read("read rounds", |snapshot| snapshot.round_rows(run_id, before, limit))?;
-    Ok(rows.into_iter().filter_map(|row| round(row.number, &row.entry)).collect())
+pub fn rounds(log: &Log, archive: &Archive, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
+    let rows = archive.round_rows(log, run_id, before, limit)?;
+    Ok(rows.into_iter().filter_map(|(number, row)| round(number, &row)).collect())
 }
 
 fn round(round: u64, entry: &LogEntry) -> Option<Round> {
@@ -83,9 +84,9 @@ fn round(round: u64, entry: &LogEntry) -> Option<Round> {
 }
 
 /// What started the run, from its first `started` row.
-pub fn trigger_payload(log: &Log, run_id: &str) -> Result<Option<Trigger>> {
+pub fn trigger_payload(log: &Log, archive: &Archive, run_id: &str) -> Result<Option<Trigger>> {
     let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
-    let first = query(log, &filter)?.pop();
+    let first = archive.query(log, &filter)?.pop();
     let text = first.as_ref().and_then(LogEntry::payload);
     let Some(Payload::Object(object)) = text.and_then(payload::parse) else { return Ok(None) };
     if let Some(prompt) = prompt(&object) {
@@ -140,13 +141,16 @@ fn event_message(object: &Object<'_>, entry: &LogEntry) -> Option<ThreadMessage>
     })
 }
 
-fn collect<T>(log: &Log, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
-    let filter = of_run(run_id, kind);
-    log.read("read a thread", |snapshot| {
-        let mut found = Vec::new();
-        snapshot.search(&filter, |entry| found.extend(entry.payload().and_then(&pick)))?;
-        Ok(found)
-    })
+fn collect<T>(
+    log: &Log,
+    archive: &Archive,
+    run_id: &str,
+    kind: &str,
+    pick: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    archive.each(log, &of_run(run_id, kind), &mut |row| found.extend(row.payload().and_then(&pick)))?;
+    Ok(found)
 }
 
 fn of_run(run_id: &str, kind: &str) -> Filter {

@@ -20,9 +20,9 @@ mod sealer;
 mod search;
 mod segment;
 
-pub(crate) use plan::{Archivable, archivable, delete_unpinned};
+pub(crate) use plan::{Archivable, Picker, archivable, delete_unpinned};
 pub(super) use recent::Recent;
-pub(crate) use rounds::{RoundRow, round_count, round_rows};
+pub(crate) use rounds::{is_round, known_rounds, round_count, round_ids};
 pub(super) use sealer::Sealer;
 pub(super) use search::{count, search};
 pub(super) use segment::IndexedRow;

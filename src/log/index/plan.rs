@@ -1,10 +1,10 @@
 //! Which rows an archive run may take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use roaring::RoaringTreemap;
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
 
 use super::sealed_end;
 use crate::db::Database;
@@ -17,11 +17,9 @@ const PAGE_ROWS: i64 = 20_000;
 /// The rows that an archive run may take.
 #[derive(Default)]
 pub(crate) struct Archivable {
-    /// Their ids, by the day of their timestamp.
+    /// The ids among which they are, by the day of their timestamp; [`Picker`] decides row by row.
     pub(crate) days: BTreeMap<UtcDay, RoaringTreemap>,
-    /// Rows as old, whose run is still active.
-    pub(crate) pinned: u64,
-    /// Rows whose timestamp is no integer in the years 1970 to 9999, or whose id is not positive.
+    /// Rows that have no day, as far as they are not among these ids.
     pub(crate) unarchivable: u64,
 }
 
@@ -29,11 +27,11 @@ pub(crate) struct Archivable {
 const IS_PINNED: &str = "EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id
     AND status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed'))";
 
-/// The rows with timestamps up to `last_timestamp`, by day, found in short transactions in memory that grows by some
-/// bits a row.
+/// Where the rows with timestamps up to `last_timestamp` are, by day, found in short transactions. The rows of a segment
+/// that lies in one day are not looked at.
 pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Archivable> {
     let mut found = Archivable::default();
-    let spans = database.read("plan the archive run", |connection| spans(connection, last_timestamp))?;
+    let spans = database.read("plan the archive run", |connection| spans(connection, last_timestamp, &mut found))?;
     for (first, last) in spans {
         let mut after = first.saturating_sub(1);
         while let Some(seen) = database.read("plan the archive run", |connection| {
@@ -45,18 +43,29 @@ pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Arc
     Ok(found)
 }
 
-/// The spans of ids in which there may be rows to take or to count: segments by their zone, and the tail.
-fn spans(connection: &Connection, last_timestamp: i64) -> Result<Vec<(i64, i64)>> {
+/// Takes in the segments that lie in one day; returns the spans of ids of the others in which there may be rows to take
+/// or to count, and of the tail.
+fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -> Result<Vec<(i64, i64)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT first_id, last_id FROM log_segments WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
+        "SELECT first_id, last_id, min_timestamp, max_timestamp FROM log_segments
+         WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
     )?;
+    let mut present = connection.prepare_cached("SELECT min(id), max(id) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
     let mut spans: Vec<(i64, i64)> = Vec::new();
     let mut rows = statement.query([last_timestamp, MAX_TIMESTAMP])?;
     while let Some(row) = rows.next()? {
-        let (first, last) = (row.get(0)?, row.get(1)?);
-        match spans.last_mut() {
-            Some((_, end)) if first - *end == 1 => *end = last,
-            _ => spans.push((first, last)),
+        let bounds: (Option<i64>, Option<i64>) =
+            present.query_row([row.get::<_, i64>(0)?, row.get(1)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(first), Some(last)) = bounds else { continue };
+        let (earliest, latest): (i64, i64) = (row.get(2)?, row.get(3)?);
+        match (UtcDay::of(earliest), UtcDay::of(latest)) {
+            (Ok(day), Ok(same)) if day == same && latest <= last_timestamp && first > 0 => {
+                found.days.entry(day).or_default().insert_range(first.cast_unsigned()..=last.cast_unsigned());
+            }
+            _ => match spans.last_mut() {
+                Some((_, end)) if first - *end == 1 => *end = last,
+                _ => spans.push((first, last)),
+            },
         }
     }
     spans.extend(sealed_end(connection)?.checked_add(1).map(|first| (first, i64::MAX)));
@@ -72,10 +81,9 @@ fn read_page(
     found: &mut Archivable,
 ) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, timestamp, CASE WHEN timestamp <= ?3 THEN {IS_PINNED} END FROM logs
-         WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {PAGE_ROWS}"
+        "SELECT id, timestamp FROM logs WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {PAGE_ROWS}"
     ))?;
-    let mut rows = statement.query([after, last, last_timestamp])?;
+    let mut rows = statement.query([after, last])?;
     let mut seen = None;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
@@ -86,7 +94,6 @@ fn read_page(
             _ => None,
         };
         match (u64::try_from(id), day) {
-            (Ok(1..), Some(_)) if row.get(2)? => found.pinned += 1,
             (Ok(id @ 1..), Some(day)) => {
                 found.days.entry(day).or_default().insert(id);
             }
@@ -94,6 +101,54 @@ fn read_page(
         }
     }
     Ok(seen)
+}
+
+/// Decides row by row what an archive run takes.
+pub(crate) struct Picker {
+    day: UtcDay,
+    /// Rows passed over because their run is still active.
+    pub(crate) pinned: u64,
+    /// Rows passed over because their timestamp is no integer.
+    pub(crate) unarchivable: u64,
+    /// What the transaction under way says of references.
+    is_pinned: HashMap<Box<str>, bool>,
+}
+
+impl Picker {
+    /// Of rows of this day.
+    pub(crate) fn new(day: UtcDay) -> Self {
+        Self { day, pinned: 0, unarchivable: 0, is_pinned: HashMap::new() }
+    }
+
+    /// Another transaction begins.
+    pub(crate) fn begin(&mut self) {
+        self.is_pinned.clear();
+    }
+
+    /// Whether a row of `logs`, all of whose columns were read, is to be taken.
+    pub(crate) fn takes(&mut self, connection: &Connection, row: &Row<'_>) -> Result<bool> {
+        match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) if UtcDay::of(timestamp).is_ok_and(|day| day == self.day) => {}
+            ValueRef::Integer(_) => return Ok(false),
+            _ => {
+                self.unarchivable += 1;
+                return Ok(false);
+            }
+        }
+        let ValueRef::Text(ref_id) = row.get_ref(3)? else { return Ok(true) };
+        let Ok(ref_id) = std::str::from_utf8(ref_id) else { return Ok(true) };
+        let is_pinned = match self.is_pinned.get(ref_id) {
+            Some(is_pinned) => *is_pinned,
+            None => {
+                let sql = format!("SELECT {IS_PINNED} FROM (SELECT ?1 AS ref_id) AS logs");
+                let is_pinned = connection.prepare_cached(&sql)?.query_row([ref_id], |row| row.get(0))?;
+                self.is_pinned.insert(ref_id.into(), is_pinned);
+                is_pinned
+            }
+        };
+        self.pinned += u64::from(is_pinned);
+        Ok(!is_pinned)
+    }
 }
 
 /// Deletes the rows from `first` to `last` in the caller's transaction, except those whose run is active.

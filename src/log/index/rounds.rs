@@ -7,13 +7,11 @@ use rusqlite::Connection;
 use super::codec::{decode, ids};
 use super::recent::Recent;
 use crate::error::Result;
-use crate::log::entry::LogEntry;
 use crate::log::payload::{self, Payload};
-use crate::log::read::by_ids;
 use crate::log::{EVENT, MESSAGE, SOURCE};
 
 /// Whether a row counts as a round: a message or an event whose payload is JSON and no start of a thread.
-pub(super) fn is_round(source: Option<&str>, kind: Option<&str>, payload: Option<&str>) -> bool {
+pub(crate) fn is_round(source: Option<&str>, kind: Option<&str>, payload: Option<&str>) -> bool {
     if source != Some(SOURCE) || !matches!(kind, Some(MESSAGE | EVENT)) {
         return false;
     }
@@ -26,47 +24,39 @@ pub(super) fn is_round(source: Option<&str>, kind: Option<&str>, payload: Option
     }
 }
 
-/// A row with the number that it has among its run's rounds.
-pub(crate) struct RoundRow {
-    pub(crate) number: u64,
-    pub(crate) entry: LogEntry,
-}
-
 /// How many rounds the run has, those included whose rows have been archived.
 pub(crate) fn round_count(connection: &Connection, recent: &Recent, run_id: &str) -> Result<u64> {
     let (_, recent) = recent.ids(connection, run_id)?;
     Ok(merged_count(connection, run_id)? + recent.rounds.len() as u64)
 }
 
-/// The rows whose numbers are below `before` (0: any), from the `limit` highest numbers, newest first. Rows that have
-/// left the database are missing.
-pub(crate) fn round_rows(
+/// The ids and the numbers of the rounds numbered below `before` (0: any), the `limit` highest numbers, newest first.
+/// Some rows may have left the database.
+pub(crate) fn round_ids(
     connection: &Connection,
     recent: &Recent,
     run_id: &str,
     before: u64,
     limit: u64,
-) -> Result<Vec<RoundRow>> {
+) -> Result<Vec<(i64, u64)>> {
     let (_, recent) = recent.ids(connection, run_id)?;
     let merged = merged_count(connection, run_id)?;
     let total = merged + recent.rounds.len() as u64;
     let newest = if before == 0 { total } else { total.min(before - 1) };
     let wanted = newest.saturating_sub(limit) + 1..=newest;
-
     let numbered = recent.rounds.into_iter().zip(merged + 1..);
     let mut rounds: Vec<(i64, u64)> = numbered.filter(|(_, number)| wanted.contains(number)).collect();
     rounds.reverse();
     if *wanted.start() <= merged {
         rounds.extend(merged_rounds(connection, run_id, &wanted)?);
     }
-    let ids: Vec<i64> = rounds.iter().rev().map(|(id, _)| *id).collect();
-    let mut entries = by_ids(connection, &ids)?.into_iter().rev().peekable();
-    let rows = rounds.into_iter().filter_map(|(id, number)| {
-        let entry = entries.next_if(|entry| entry.id == id)?;
-        // An index that proposes a row of another run is no reason to return it.
-        (entry.ref_id() == Some(run_id)).then_some(RoundRow { number, entry })
-    });
-    Ok(rows.collect())
+    Ok(rounds)
+}
+
+/// The ids of all rounds of the run that the index knows, ascending.
+pub(crate) fn known_rounds(connection: &Connection, recent: &Recent, run_id: &str) -> Result<Vec<i64>> {
+    let rounds = round_ids(connection, recent, run_id, 0, u64::MAX)?;
+    Ok(rounds.into_iter().rev().map(|(id, _)| id).collect())
 }
 
 fn merged_count(connection: &Connection, run_id: &str) -> Result<u64> {
@@ -157,8 +147,8 @@ mod tests {
                 for (run, ids) in RUNS.iter().zip(&expected) {
                     prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
                     for (before, limit) in &pages {
-                        let found = log.read("test", |snapshot| snapshot.round_rows(run, *before, *limit)).unwrap();
-                        let found: Vec<_> = found.into_iter().map(|row| (row.number, row.entry.id)).collect();
+                        let found = log.read("test", |snapshot| snapshot.round_ids(run, *before, *limit)).unwrap();
+                        let found: Vec<_> = found.into_iter().map(|(id, number)| (number, id)).collect();
                         let numbered = (1..).zip(ids.iter().copied()).filter(|(number, _)| *before == 0 || number < before);
                         let mut wanted: Vec<(u64, i64)> = numbered.collect();
                         wanted.reverse();
@@ -187,8 +177,8 @@ mod tests {
             let late = NewLogEntry { source: SOURCE, kind: EVENT, ref_id: Some("r1"), payload: Some("1"), timestamp: Some(1) };
             let id = append_many(&log, &[late], None).unwrap();
             prop_assert!(all.iter().all(|entry| entry.id < id));
-            let newest = log.read("test", |snapshot| snapshot.round_rows("r1", 0, 1)).unwrap();
-            prop_assert_eq!(newest[0].number, expected[0].len() as u64 + 1);
+            let newest = log.read("test", |snapshot| snapshot.round_ids("r1", 0, 1)).unwrap();
+            prop_assert_eq!(newest[0].1, expected[0].len() as u64 + 1);
         }
     }
 }

@@ -1,0 +1,157 @@
+//! What a day's file holds, as the manifest keeps it, gathered while the file is written or read.
+
+use std::collections::HashMap;
+
+use roaring::RoaringTreemap;
+
+use super::block::Block;
+use super::format::Format;
+use super::line::RowRef;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::time::UtcDay;
+
+/// Pairs of source and type that a summary lists; a day with more is never passed over for them.
+const MOST_KINDS: usize = 64;
+/// Rows whose references are held in memory before they are handed on.
+const PART_ROWS: usize = 1 << 20;
+
+/// What a day's file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Summary {
+    pub(super) day: UtcDay,
+    pub(super) format: Format,
+    /// Bytes of the file.
+    pub(super) size: u64,
+    /// Bytes of its lines.
+    pub(super) raw_size: u64,
+    /// Of the file.
+    pub(super) sha256: Digest,
+    pub(super) ids: RoaringTreemap,
+    /// Its pairs of source and type; None: too many.
+    pub(super) kinds: Option<Kinds>,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// The bytes of a day's file.
+pub(super) struct Stored {
+    pub(super) size: u64,
+    pub(super) raw_size: u64,
+    pub(super) sha256: Digest,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// Pairs of source and type.
+pub(super) type Kinds = Vec<(Box<str>, Box<str>)>;
+
+impl Summary {
+    pub(super) fn new(
+        day: UtcDay,
+        format: Format,
+        stored: Stored,
+        ids: RoaringTreemap,
+        kinds: Option<Kinds>,
+    ) -> Self {
+        let Stored { size, raw_size, sha256, blocks } = stored;
+        Self { day, format, size, raw_size, sha256, ids, kinds, blocks }
+    }
+
+    /// How many rows the file has.
+    pub(super) fn row_count(&self) -> u64 {
+        self.ids.len()
+    }
+
+    /// The least and the greatest id.
+    pub(super) fn id_span(&self) -> Option<(i64, i64)> {
+        Some((self.ids.min()?.cast_signed(), self.ids.max()?.cast_signed()))
+    }
+
+    /// Whether the file that both describe is the same.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.format, self.size, self.sha256) == (other.format, other.size, other.sha256)
+    }
+}
+
+/// Where a reference occurs in a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RefRows {
+    /// Ascending.
+    pub(super) ids: Vec<i64>,
+    /// Those that are rounds which the log's index has never seen; ascending.
+    pub(super) rounds: Vec<i64>,
+}
+
+/// The references of some rows that follow one another.
+pub(super) type Part = HashMap<Box<str>, RefRows>;
+
+/// Takes parts as they become full.
+pub(super) type TakePart<'a> = dyn FnMut(Part) -> Result<()> + 'a;
+
+/// Gathers a summary row by row.
+pub(super) struct Gatherer<'a> {
+    ids: RoaringTreemap,
+    kinds: Option<Kinds>,
+    /// Where the last row's pair is in `kinds`: most rows have it again.
+    last_kind: usize,
+    part: Part,
+    part_rows: usize,
+    take_part: &'a mut TakePart<'a>,
+}
+
+impl<'a> Gatherer<'a> {
+    pub(super) fn new(take_part: &'a mut TakePart<'a>) -> Self {
+        Self {
+            ids: RoaringTreemap::new(),
+            kinds: Some(Vec::new()),
+            last_kind: 0,
+            part: Part::new(),
+            part_rows: 0,
+            take_part,
+        }
+    }
+
+    /// Takes in a row, whose id is above all others.
+    pub(super) fn add(&mut self, row: &RowRef<'_>, is_round: bool) -> Result<()> {
+        self.ids.insert(row.id.cast_unsigned());
+        self.add_kind(row.source, row.kind);
+        if let Some(ref_id) = row.ref_id {
+            let rows = match self.part.get_mut(ref_id) {
+                Some(rows) => rows,
+                None => self.part.entry(ref_id.into()).or_default(),
+            };
+            rows.ids.push(row.id);
+            if is_round {
+                rows.rounds.push(row.id);
+            }
+        }
+        self.part_rows += 1;
+        if self.part_rows >= PART_ROWS { self.hand_on() } else { Ok(()) }
+    }
+
+    /// What was gathered: the ids, and the pairs of source and type.
+    pub(super) fn finish(mut self) -> Result<(RoaringTreemap, Option<Kinds>)> {
+        self.hand_on()?;
+        Ok((self.ids, self.kinds))
+    }
+
+    fn hand_on(&mut self) -> Result<()> {
+        self.part_rows = 0;
+        if self.part.is_empty() { Ok(()) } else { (self.take_part)(std::mem::take(&mut self.part)) }
+    }
+
+    fn add_kind(&mut self, source: &str, kind: &str) {
+        let Some(kinds) = &mut self.kinds else { return };
+        let is = |pair: &(Box<str>, Box<str>)| *pair.1 == *kind && *pair.0 == *source;
+        if kinds.get(self.last_kind).is_some_and(is) {
+            return;
+        }
+        match kinds.iter().position(is) {
+            Some(position) => self.last_kind = position,
+            None if kinds.len() == MOST_KINDS => self.kinds = None,
+            None => {
+                self.last_kind = kinds.len();
+                kinds.push((source.into(), kind.into()));
+            }
+        }
+    }
+}
