@@ -11,7 +11,7 @@ use super::codec::{decode, ids};
 use super::recent::Recent;
 use super::{sealed_end, zones};
 use crate::error::Result;
-use crate::log::entry::{COLUMNS, LogEntry};
+use crate::log::entry::{COLUMNS, Entries, LogEntry};
 use crate::log::filter::Filter;
 
 /// Rows that a span of ids may hold besides those proposed, as a multiple, before they are looked up one by one.
@@ -22,15 +22,12 @@ pub(crate) fn search(
     connection: &Connection,
     recent: &Recent,
     filter: &Filter,
-    mut visit: impl FnMut(LogEntry),
+    visit: impl FnMut(LogEntry),
 ) -> Result<()> {
     let mut check = Check::new(connection, filter, COLUMNS);
-    each_candidate(connection, recent, filter, &mut |candidate| {
-        check.run(candidate, &mut |row| {
-            visit(LogEntry::from_row(row)?);
-            Ok(())
-        })
-    })
+    let mut entries = Entries::new(visit);
+    each_candidate(connection, recent, filter, &mut |candidate| check.run(candidate, &mut |row| entries.push(row)))?;
+    entries.finish()
 }
 
 /// How many rows match.
