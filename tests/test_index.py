@@ -26,7 +26,7 @@ from support import (
     foreign_sql,
 )
 
-INDEX_TABLES = ("log_segments", "log_kinds", "log_fresh", "log_postings")
+INDEX_TABLES = ("log_segments", "log_zones", "log_kinds", "log_fresh", "log_postings")
 EMPTY_INDEX = "".join(f"DELETE FROM {table};" for table in INDEX_TABLES)
 DROP_INDEX = "".join(f"DROP TABLE {table};" for table in INDEX_TABLES) + "PRAGMA user_version = 1;"
 RUNS = ("r1", "r2", "r3")
@@ -279,6 +279,7 @@ DAMAGES: dict[str, tuple[str, Callable[[ns.LogStore], object]]] = {
         "INSERT OR REPLACE INTO log_kinds SELECT source, type, segment, x'0badc0de' FROM log_kinds",
         lambda store: store.count(source="workflow", type=MESSAGE),
     ),
+    "zones": ("UPDATE log_zones SET zones = x'0badc0de'", lambda store: store.query(since=1, until=1)),
     "rounds": (
         "UPDATE log_postings SET rounds = x'0badc0de', ids = x'0badc0de'",
         lambda store: store.get_thread_rounds("r1", limit=1_000),

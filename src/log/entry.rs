@@ -6,7 +6,7 @@ use rusqlite::Row;
 use rusqlite::types::{Type, ValueRef};
 
 use super::index::IndexedRow;
-use super::texts::Texts;
+use super::texts::{Gathering, Texts};
 use crate::error::{Error, Result};
 use crate::time::{check_timestamp, now};
 
@@ -50,6 +50,28 @@ impl LogEntry {
     /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
     /// value of another type is an error that names the row.
     pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
+        let mut found = None;
+        let mut entries = Entries::new(|entry| found = Some(entry));
+        entries.push(row)?;
+        entries.finish()?;
+        found.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
+    }
+}
+
+/// Passes rows on as they are read, a few later, since a few share a block of memory.
+pub(super) struct Entries<V> {
+    /// Each with its id and its timestamp.
+    rows: Gathering<(i64, i64)>,
+    visit: V,
+}
+
+impl<V: FnMut(LogEntry)> Entries<V> {
+    pub(super) fn new(visit: V) -> Self {
+        Self { rows: Gathering::default(), visit }
+    }
+
+    /// Takes in a row that a statement over [`COLUMNS`] returned; see [`LogEntry::from_row`].
+    pub(super) fn push(&mut self, row: &Row<'_>) -> Result<()> {
         let id = row.get(0)?;
         let required = |index| match row.get_ref(index)? {
             ValueRef::Text(text) => Ok(text),
@@ -66,11 +88,19 @@ impl LogEntry {
             ValueRef::Real(timestamp) => timestamp as i64,
             other => return Err(strange(id, 5, other)),
         };
-        let (source, kind, ref_id, payload) = (required(1)?, required(2)?, optional(3)?, optional(4)?);
-        match Texts::from_utf8(source, kind, ref_id, payload) {
-            Some(texts) => Ok(Self { id, timestamp, texts }),
-            None => Err(not_utf8(id, [Some(source), Some(kind), ref_id, payload])),
+        let texts = (required(1)?, required(2)?, optional(3)?, optional(4)?);
+        if self.rows.is_full(texts) {
+            self.finish()?;
         }
+        self.rows.push((id, timestamp), texts);
+        Ok(())
+    }
+
+    /// Passes on what is left.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let visit = &mut self.visit;
+        let passed = self.rows.finish(|(id, timestamp), texts| visit(LogEntry { id, timestamp, texts }));
+        passed.map_err(|((id, _), column)| unreadable(id, 1 + column, "not UTF-8"))
     }
 }
 
@@ -101,11 +131,6 @@ fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
             other => format!("{}, not {wanted}", other.data_type()),
         },
     )
-}
-
-fn not_utf8(id: i64, texts: [Option<&[u8]>; 4]) -> Error {
-    let is_strange = |text: &Option<&[u8]>| text.is_some_and(|text| std::str::from_utf8(text).is_err());
-    unreadable(id, 1 + texts.iter().position(is_strange).unwrap_or_default(), "not UTF-8")
 }
 
 fn unreadable(id: i64, column: usize, what: &str) -> Error {

@@ -9,7 +9,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyList;
 
 use super::convert::Integer;
-use super::entry::{Given, LogEntry, at_index, range};
+use super::entry::{Given, LogEntry, Row, at_index, range};
 use super::log::LogStore;
 use crate::archive::Archive;
 use crate::durable::Durability;
@@ -57,11 +57,11 @@ impl LogFollower {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<LogEntry> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Row> {
         let mut looked = Instant::now();
         loop {
             if let Some(entry) = py.detach(|| self.step(self.poll_interval.min(SIGNAL_INTERVAL)))? {
-                return Ok(LogEntry(entry));
+                return Ok(Row(entry));
             }
             if looked.elapsed() >= SIGNAL_INTERVAL {
                 py.check_signals()?;
@@ -71,7 +71,7 @@ impl LogFollower {
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.
-    fn _poll(&self, py: Python<'_>) -> PyResult<Vec<LogEntry>> {
+    fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
         let page = py.detach(|| -> crate::Result<Vec<log::LogEntry>> {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let kept: Vec<_> = std::mem::take(&mut state.page).collect();
@@ -81,7 +81,7 @@ impl LogFollower {
             let read = |log: &Log, filter: &Filter| self.read(log, filter);
             state.follower.next_page(&self.log, Duration::ZERO, &read)
         })?;
-        Ok(page.into_iter().map(LogEntry).collect())
+        Ok(page.into_iter().map(Row).collect())
     }
 }
 

@@ -6,7 +6,7 @@ use std::vec::IntoIter;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
-use super::entry::LogEntry;
+use super::entry::Row;
 use crate::archive::{Archive, ArchivedRows, UnionPages};
 use crate::error::{Error, Result};
 use crate::log::{self, Log, Pages};
@@ -59,20 +59,20 @@ impl LogIterator {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<LogEntry>> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Row>> {
         let buffered = self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).page.next();
         if let Some(entry) = buffered {
-            return Ok(Some(LogEntry(entry)));
+            return Ok(Some(Row(entry)));
         }
         let entry = py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).refill(&self.log))?;
-        Ok(entry.map(LogEntry))
+        Ok(entry.map(Row))
     }
 }
 
 #[pymethods]
 impl LogIterator {
     /// Up to so many rows at once; none at the end.
-    fn _take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<LogEntry>> {
+    fn _take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<Row>> {
         let rows = py.detach(|| -> Result<Vec<log::LogEntry>> {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let mut rows = Vec::with_capacity(most);
@@ -89,7 +89,7 @@ impl LogIterator {
             }
             Ok(rows)
         })?;
-        Ok(rows.into_iter().map(LogEntry).collect())
+        Ok(rows.into_iter().map(Row).collect())
     }
 }
 

@@ -12,7 +12,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, 
 use rusqlite::types::Value;
 
 use super::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
-use super::entry::{Fields, Given, LogEntry, at_index, range};
+use super::entry::{Fields, Given, LogEntry, Row, at_index, range};
 use super::iter::LogIterator;
 use super::progress::Report;
 use crate::archive::{ARCHIVED_UP_TO, Archive, UnionPages};
@@ -171,13 +171,13 @@ impl LogStore {
         limit: Option<Count>,
         descending: bool,
         archived: bool,
-    ) -> PyResult<Vec<LogEntry>> {
+    ) -> PyResult<Vec<Row>> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
         let rows = py.detach(|| match archived {
             true => self.archive.query(&self.log, &filter),
             false => log::query(&self.log, &filter),
         })?;
-        Ok(rows.into_iter().map(LogEntry).collect())
+        Ok(rows.into_iter().map(Row).collect())
     }
 
     /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.

@@ -91,7 +91,8 @@ fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
     Ok(part)
 }
 
-fn damaged(reason: &str) -> Error {
+/// The error that a reader of damaged bytes gets.
+pub(super) fn damaged(reason: &str) -> Error {
     let reason = format!("the index of the log is damaged ({reason}); reindex() rebuilds it");
     Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
 }

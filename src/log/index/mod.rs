@@ -19,6 +19,7 @@ mod rounds;
 mod sealer;
 mod search;
 mod segment;
+mod zones;
 
 pub(crate) use plan::{Archivable, Picker, archivable, delete_unpinned};
 pub(super) use recent::Recent;
@@ -36,6 +37,10 @@ CREATE TABLE IF NOT EXISTS log_segments (
   min_timestamp INTEGER NOT NULL,
   max_timestamp INTEGER NOT NULL,
   checksum      INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS log_zones (
+  segment       INTEGER PRIMARY KEY,
+  zones         BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS log_kinds (
   source        TEXT NOT NULL,
@@ -58,6 +63,9 @@ CREATE TABLE IF NOT EXISTS log_postings (
   PRIMARY KEY (ref_id, first_id)
 ) WITHOUT ROWID;
 ";
+
+/// Their names.
+const TABLES: [&str; 5] = ["log_segments", "log_zones", "log_kinds", "log_fresh", "log_postings"];
 
 /// The predecessor's indexes, which it also puts back when it opens one of our databases.
 pub(crate) const PREDECESSORS: [&str; 3] = ["idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id"];

@@ -4,8 +4,8 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use super::merge::{each_known_round, merge_if_due};
-use super::sealed_end;
 use super::segment::{Gathered, IndexedRow};
+use super::{TABLES, sealed_end};
 use crate::error::Result;
 use crate::log::entry::COLUMNS;
 
@@ -55,7 +55,7 @@ impl Sealer {
     /// Takes in a row that the caller's transaction has inserted after [`Sealer::load`].
     pub(crate) fn add(&mut self, connection: &Connection, row: &IndexedRow<'_>) -> Result<()> {
         if let Some(mut tail) = self.tail.take() {
-            self.take_into(&mut tail, connection, row)?;
+            Self::take_into(&mut tail, connection, row)?;
             self.tail = Some(tail);
         }
         Ok(())
@@ -82,14 +82,14 @@ impl Sealer {
     /// Reads the rows after the last segment, sealing up to `most` segments on the way; returns what is left, and
     /// whether all rows were read.
     fn read_tail(&self, connection: &Connection, most: u64) -> Result<(Gathered, bool)> {
-        let mut tail = Gathered::default();
+        let mut tail = Gathered::new(self.segment_rows);
         let mut sealed = 0;
         let mut statement =
             connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id > ?1 ORDER BY id"))?;
         let mut rows = statement.query([sealed_end(connection)?])?;
         while sealed < most {
             let Some(row) = rows.next()? else { return Ok((tail, true)) };
-            sealed += u64::from(self.take_into(&mut tail, connection, &IndexedRow::read(row)?)?);
+            sealed += u64::from(Self::take_into(&mut tail, connection, &IndexedRow::read(row)?)?);
         }
         Ok((tail, false))
     }
@@ -103,24 +103,24 @@ impl Sealer {
     ) -> Result<()> {
         self.forget();
         let mut departed = Departed::read(connection)?;
-        for table in ["log_segments", "log_kinds", "log_fresh", "log_postings"] {
+        for table in TABLES {
             connection.execute_batch(&format!("DELETE FROM {table}"))?;
         }
         let total: u64 = connection.query_row("SELECT count(*) FROM logs", [], |row| row.get(0))?;
         let mut done = 0;
-        let mut tail = Gathered::default();
+        let mut tail = Gathered::new(self.segment_rows);
         let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs ORDER BY id"))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let row = IndexedRow::read(row)?;
-            self.take_departed(&mut tail, connection, &mut departed, row.id)?;
-            self.take_into(&mut tail, connection, &row)?;
+            Self::take_departed(&mut tail, connection, &mut departed, row.id)?;
+            Self::take_into(&mut tail, connection, &row)?;
             done += 1;
             if done % PROGRESS_ROWS == 0 {
                 progress(done, total)?;
             }
         }
-        self.take_departed(&mut tail, connection, &mut departed, i64::MAX)?;
+        Self::take_departed(&mut tail, connection, &mut departed, i64::MAX)?;
         // What follows may be shorter than a segment, and is sealed when there is more; but departed rounds are known
         // to nothing else.
         seal(&mut tail, connection)?;
@@ -129,38 +129,24 @@ impl Sealer {
         Ok(())
     }
 
-    fn take_departed(
-        &self,
-        tail: &mut Gathered,
-        connection: &Connection,
-        departed: &mut Departed,
-        bound: i64,
-    ) -> Result<()> {
+    fn take_departed(tail: &mut Gathered, connection: &Connection, departed: &mut Departed, bound: i64) -> Result<()> {
         while let Some((id, run_id)) = departed.next_below(bound) {
             if !tail.can_take(id) {
                 seal(tail, connection)?;
             }
             tail.add_departed(id, run_id);
-            self.seal_if_full(tail, connection)?;
+            seal_if_full(tail, connection)?;
         }
         Ok(())
     }
 
-    fn seal_if_full(&self, tail: &mut Gathered, connection: &Connection) -> Result<bool> {
-        let is_full = tail.taken() >= self.segment_rows;
-        if is_full {
-            seal(tail, connection)?;
-        }
-        Ok(is_full)
-    }
-
     /// Takes a row into `tail` and seals it if it is full; says whether it was.
-    fn take_into(&self, tail: &mut Gathered, connection: &Connection, row: &IndexedRow<'_>) -> Result<bool> {
+    fn take_into(tail: &mut Gathered, connection: &Connection, row: &IndexedRow<'_>) -> Result<bool> {
         if !tail.can_take(row.id) {
             seal(tail, connection)?;
         }
         tail.add(row);
-        self.seal_if_full(tail, connection)
+        seal_if_full(tail, connection)
     }
 }
 
@@ -198,6 +184,14 @@ impl Departed {
         let (id, run) = self.rounds.next_if(|(id, _)| *id < bound)?;
         Some((id, &self.runs[run]))
     }
+}
+
+fn seal_if_full(tail: &mut Gathered, connection: &Connection) -> Result<bool> {
+    let is_full = tail.is_full();
+    if is_full {
+        seal(tail, connection)?;
+    }
+    Ok(is_full)
 }
 
 fn seal(tail: &mut Gathered, connection: &Connection) -> Result<()> {

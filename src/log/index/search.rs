@@ -9,9 +9,9 @@ use rusqlite::Connection;
 use super::check::{Candidate, Check};
 use super::codec::{decode, ids};
 use super::recent::Recent;
-use super::sealed_end;
+use super::{sealed_end, zones};
 use crate::error::Result;
-use crate::log::entry::{COLUMNS, LogEntry};
+use crate::log::entry::{COLUMNS, Entries, LogEntry};
 use crate::log::filter::Filter;
 
 /// Rows that a span of ids may hold besides those proposed, as a multiple, before they are looked up one by one.
@@ -22,28 +22,40 @@ pub(crate) fn search(
     connection: &Connection,
     recent: &Recent,
     filter: &Filter,
-    mut visit: impl FnMut(LogEntry),
+    visit: impl FnMut(LogEntry),
 ) -> Result<()> {
     let mut check = Check::new(connection, filter, COLUMNS);
-    each_candidate(connection, recent, filter, &mut |candidate| {
-        check.run(candidate, &mut |row| {
-            visit(LogEntry::from_row(row)?);
-            Ok(())
-        })
-    })
+    let mut entries = Entries::new(visit);
+    each_candidate(connection, recent, filter, &mut |candidate| check.run(candidate, &mut |row| entries.push(row)))?;
+    entries.finish()
 }
 
 /// How many rows match.
 pub(crate) fn count(connection: &Connection, recent: &Recent, filter: &Filter) -> Result<u64> {
+    if is_everything(filter) {
+        // Without a condition SQLite adds up what its pages say that they hold.
+        return Ok(connection.prepare_cached("SELECT count(*) FROM logs")?.query_row([], |row| row.get(0))?);
+    }
     let mut found = 0;
-    let mut check = Check::new(connection, filter, "1");
+    // Counted by the statement itself, unless only the first so many count.
+    let columns = if filter.limit.is_none() { "count(*)" } else { "1" };
+    let mut check = Check::new(connection, filter, columns);
     each_candidate(connection, recent, filter, &mut |candidate| {
-        check.run(candidate, &mut |_| {
-            found += 1;
+        check.run(candidate, &mut |row| {
+            found += row.get::<_, u64>(0)?;
             Ok(())
         })
     })?;
     Ok(found)
+}
+
+fn is_everything(filter: &Filter) -> bool {
+    let Filter { source, kind, ref_id, since, until, after_id, before_id, limit, descending: _ } = filter;
+    source.is_none()
+        && kind.is_none()
+        && ref_id.is_none()
+        && [since, until, after_id, before_id].iter().all(|bound| bound.is_none())
+        && limit.is_none()
 }
 
 type Propose<'a> = dyn FnMut(Candidate) -> Result<ControlFlow<()>> + 'a;
@@ -131,6 +143,7 @@ fn by_segment(connection: &Connection, filter: &Filter, propose: &mut Propose<'_
 struct Place {
     first_id: i64,
     last_id: i64,
+    timestamps: (i64, i64),
     /// None: anywhere.
     set: Option<RoaringBitmap>,
 }
@@ -144,9 +157,9 @@ fn sealed(
     if filter.first_id() > sealed_end {
         return Ok(ControlFlow::Continue(()));
     }
-    let mut spans = Spans { filter, open: None, propose };
+    let mut spans = Spans { connection, filter, open: None, propose };
     let flow = each_place(connection, filter, &mut |place| spans.take(place))?;
-    if flow.is_break() { Ok(flow) } else { spans.finish() }
+    if flow.is_break() { Ok(flow) } else { spans.close() }
 }
 
 /// Calls `visit` with the places in the segments that can hold a match, in the filter's order.
@@ -166,7 +179,7 @@ fn each_place(
     let (sql, terms): (String, Vec<&str>) = match (&filter.source, &filter.kind) {
         (Some(source), Some(kind)) => (
             format!(
-                "SELECT first_id, last_id, ids FROM log_kinds CROSS JOIN log_segments ON first_id = segment
+                "SELECT first_id, last_id, min_timestamp, max_timestamp, ids FROM log_kinds CROSS JOIN log_segments ON first_id = segment
                  WHERE source = ?6 AND type = ?7 AND segment >= ?1 AND segment <= ?2 AND {zone} ORDER BY segment {order}"
             ),
             vec![source, kind],
@@ -177,7 +190,8 @@ fn each_place(
             return each_merged(connection, filter, merged, visit);
         }
         (None, None) => {
-            (format!("SELECT first_id, last_id, NULL FROM log_segments WHERE {zone} ORDER BY first_id {order}"), vec![])
+            let columns = "first_id, last_id, min_timestamp, max_timestamp, NULL";
+            (format!("SELECT {columns} FROM log_segments WHERE {zone} ORDER BY first_id {order}"), vec![])
         }
     };
     let mut statement = connection.prepare_cached(&sql)?;
@@ -189,8 +203,9 @@ fn each_place(
     }
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
-        let set = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
-        if visit(Place { first_id: row.get(0)?, last_id: row.get(1)?, set })?.is_break() {
+        let set = row.get_ref(4)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
+        let timestamps = (row.get(2)?, row.get(3)?);
+        if visit(Place { first_id: row.get(0)?, last_id: row.get(1)?, timestamps, set })?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -231,13 +246,14 @@ fn each_merged(
     visit: &mut dyn FnMut(Place) -> Result<ControlFlow<()>>,
 ) -> Result<ControlFlow<()>> {
     let mut statement = connection.prepare_cached(
-        "SELECT last_id FROM log_segments WHERE first_id = ?1 AND max_timestamp >= ?2 AND min_timestamp <= ?3",
+        "SELECT last_id, min_timestamp, max_timestamp FROM log_segments
+         WHERE first_id = ?1 AND max_timestamp >= ?2 AND min_timestamp <= ?3",
     )?;
     let mut visit_one = |(first_id, set): (i64, Option<RoaringBitmap>)| -> Result<ControlFlow<()>> {
         let mut rows =
             statement.query((first_id, filter.since.unwrap_or(i64::MIN), filter.until.unwrap_or(i64::MAX)))?;
         match rows.next()? {
-            Some(row) => visit(Place { first_id, last_id: row.get(0)?, set }),
+            Some(row) => visit(Place { first_id, last_id: row.get(0)?, timestamps: (row.get(1)?, row.get(2)?), set }),
             None => Ok(ControlFlow::Continue(())),
         }
     };
@@ -260,6 +276,7 @@ fn each_merged(
 
 /// Turns places into candidates: neighbouring whole segments become one span.
 struct Spans<'a, 'b> {
+    connection: &'a Connection,
     filter: &'a Filter,
     open: Option<(i64, i64)>,
     propose: &'a mut Propose<'b>,
@@ -267,36 +284,55 @@ struct Spans<'a, 'b> {
 
 impl Spans<'_, '_> {
     fn take(&mut self, place: Place) -> Result<ControlFlow<()>> {
-        let (first, last) = (place.first_id.max(self.filter.first_id()), place.last_id.min(self.filter.last_id()));
-        let Some(set) = place.set else {
-            self.open = match self.open {
-                Some((open_first, open_last)) if !self.filter.descending && first - open_last == 1 => {
-                    Some((open_first, last))
-                }
-                Some((open_first, open_last)) if self.filter.descending && open_first - last == 1 => {
-                    Some((first, open_last))
-                }
-                open => {
-                    self.open = Some((first, last));
-                    return match open {
-                        Some((first, last)) => (self.propose)(Candidate::Span(first, last)),
-                        None => Ok(ControlFlow::Continue(())),
-                    };
-                }
-            };
-            return Ok(ControlFlow::Continue(()));
-        };
-        if let Some((first, last)) = self.open.take()
-            && (self.propose)(Candidate::Span(first, last))?.is_break()
-        {
-            return Ok(ControlFlow::Break(()));
+        let (since, until) = (self.filter.since.unwrap_or(i64::MIN), self.filter.until.unwrap_or(i64::MAX));
+        let whole = (place.first_id, place.last_id);
+        if since <= place.timestamps.0 && place.timestamps.1 <= until {
+            return self.take_part(&place, whole);
         }
-        let ids = ids(place.first_id, &set).filter(|id| (first..=last).contains(id)).collect();
-        propose_ids(ids, self.filter.descending, self.propose)
+        let mut parts = zones::spans(self.connection, whole, (since, until))?;
+        if self.filter.descending {
+            parts.reverse();
+        }
+        for part in parts {
+            if self.take_part(&place, part)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn finish(self) -> Result<ControlFlow<()>> {
-        match self.open {
+    fn take_part(&mut self, place: &Place, (first, last): (i64, i64)) -> Result<ControlFlow<()>> {
+        let (first, last) = (first.max(self.filter.first_id()), last.min(self.filter.last_id()));
+        if first > last {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if let Some(set) = &place.set {
+            if self.close()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            let ids = ids(place.first_id, set).filter(|id| (first..=last).contains(id)).collect();
+            return propose_ids(ids, self.filter.descending, self.propose);
+        }
+        self.open = match self.open {
+            Some((open_first, open_last)) if !self.filter.descending && first.checked_sub(open_last) == Some(1) => {
+                Some((open_first, last))
+            }
+            Some((open_first, open_last)) if self.filter.descending && open_first.checked_sub(last) == Some(1) => {
+                Some((first, open_last))
+            }
+            _ => {
+                if self.close()?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                Some((first, last))
+            }
+        };
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Proposes the span that is open.
+    fn close(&mut self) -> Result<ControlFlow<()>> {
+        match self.open.take() {
             Some((first, last)) => (self.propose)(Candidate::Span(first, last)),
             None => Ok(ControlFlow::Continue(())),
         }

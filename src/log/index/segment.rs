@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::codec::{Posting, append_posting, encode};
 use super::rounds::is_round;
+use super::zones::Zones;
 use crate::error::Result;
 
 /// A (source, type) pair in at least one of so many rows is not located within the segment: checking all of its rows
@@ -46,6 +47,8 @@ impl<'a> IndexedRow<'a> {
 /// Rows that will become a segment.
 #[derive(Default)]
 pub(super) struct Gathered {
+    /// How many rows the segment is to have.
+    segment_rows: u64,
     first_id: i64,
     last_id: i64,
     /// Rows that are there.
@@ -53,15 +56,21 @@ pub(super) struct Gathered {
     /// Rows taken in, those included that left the log.
     taken: u64,
     timestamps: (i64, i64),
+    zones: Zones,
     checksum: Xxh3,
     refs: HashMap<Box<str>, Posting>,
     kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
 }
 
 impl Gathered {
-    /// How many rows were taken in.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    /// None yet of a segment of `segment_rows`.
+    pub(super) fn new(segment_rows: u64) -> Self {
+        Self { segment_rows, ..Self::default() }
+    }
+
+    /// Whether they are as many as a segment has.
+    pub(super) fn is_full(&self) -> bool {
+        self.taken >= self.segment_rows
     }
 
     /// Whether a row with this id can join: offsets have 32 bits.
@@ -77,6 +86,7 @@ impl Gathered {
         }
         self.row_count += 1;
         self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
+        self.zones.add(self.segment_rows, offset, row.timestamps);
         self.hash(row);
         if let (Some(source), Some(kind)) = (row.source, row.kind) {
             entry(entry(&mut self.kinds, source), kind).push(offset);
@@ -110,11 +120,12 @@ impl Gathered {
 
     /// Writes the segment in the caller's transaction, and begins the next.
     pub(super) fn seal(&mut self, connection: &Connection) -> Result<()> {
-        let gathered = std::mem::take(self);
+        let gathered = std::mem::replace(self, Self::new(self.segment_rows));
         if gathered.taken == 0 {
             return Ok(());
         }
         gathered.write_segment(connection)?;
+        gathered.zones.write(connection, gathered.first_id)?;
         gathered.write_kinds(connection)?;
         gathered.write_fresh(connection)
     }
