@@ -21,6 +21,7 @@ from nerve_store.records import (
     LogStats,
     ThreadMessage,
     ThreadRound,
+    VerifyReport,
     WorkflowRun,
     WorkflowRunStatus,
 )
@@ -299,11 +300,13 @@ class LogStore:
         before_id: int | None = None,
         limit: int | None = None,
         descending: bool = False,
+        archived: bool = False,
     ) -> list[LogEntry]:
         """The rows that match every filter given, in id order.
 
         `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
-        exclusive. `limit` takes the first rows of the order asked for.
+        exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
+        database are read from the archive as if they had not, each once; only files are opened that can hold a match.
         """
     def iter(
         self,
@@ -317,6 +320,7 @@ class LogStore:
         before_id: int | None = None,
         limit: int | None = None,
         descending: bool = False,
+        archived: bool = False,
     ) -> LogIterator:
         """The rows of `query`, any number of them in constant memory, holding no transaction between steps.
 
@@ -334,6 +338,7 @@ class LogStore:
         before_id: int | None = None,
         limit: int | None = None,
         descending: bool = False,
+        archived: bool = False,
     ) -> int:
         """How many rows `query` would return."""
     def sql(
@@ -423,8 +428,10 @@ class LogStore:
         now: int | None = None,
         retention: timedelta = ...,
         max_days: int | None = None,
-        vacuum: bool = False,
+        vacuum: bool | Literal["incremental"] = False,
+        compression: Literal["zstd"] | None = None,
         dry_run: bool = False,
+        wait: float = 0.0,
         progress: Callable[[int, int], object] | None = None,
     ) -> ArchiveResult:
         """Move the rows of every UTC day that ended before `now - retention` to that day's file.
@@ -434,10 +441,15 @@ class LogStore:
 
         - `now`: milliseconds; None: the clock.
         - `max_days`: at most so many days gain rows, the oldest first.
-        - `vacuum`: return the freed space to the file system; rewrites the database and needs as much space again.
-        - `dry_run`: change nothing and say what would be done.
-        - `progress`: called with (rows done, rows to do) for each day and each thousand rows; an exception that it
-          raises stops the run between two steps and is passed on.
+        - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
+          space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
+          created for it (`ValueError` otherwise).
+        - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain one
+          that gains rows is compressed if asked.
+        - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
+        - `wait`: seconds to wait for another run to end.
+        - `progress`: called with (rows done, rows to do) every two thousand rows; an exception that it raises stops the
+          run between two steps and is passed on.
 
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
         `ArchiveError` if it holds other rows under the same ids.
@@ -446,9 +458,30 @@ class LogStore:
         self, channel: AppendChannel, token: int, entries: Sequence[_AppendItem], durability: _Durability | None
     ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
-        """The day files in the archive, oldest first. Reads each file to count and hash it."""
+        """The days in the archive, oldest first, as the manifest describes them.
+
+        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
+        run takes it in.
+        """
     def read_archive(self, day: date) -> LogIterator:
-        """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
+        """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
+
+        Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
+        """
+    def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
+        """Put the rows of `day` back into the database, under their ids; returns how many were not there.
+
+        The file stays, and the next archive run deletes the rows again. Nothing is put back if the file is damaged
+        (`ArchiveCorruptError`), if there is none, or if the database has another row under one of the ids
+        (`ArchiveError`). Reads scan the restored rows until the next archive run or `reindex()`.
+        `progress` is called with (rows done, rows to do).
+        """
+    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
+
+        SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
+        sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
+        """
     def follow(
         self,
         *,
@@ -459,14 +492,18 @@ class LogStore:
         ref_id: str | None = None,
         since: int | None = None,
         until: int | None = None,
+        archived: bool = True,
     ) -> LogFollower:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
-        `after_id` None: from now on. A commit of this process is seen at once, one of another process within
+        `after_id` None: from now on. Rows that were archived before the follower came to them are read from the archive,
+        unless `archived` is false. A commit of this process is seen at once, one of another process within
         `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
-        """Build the index anew from the rows, in one transaction; needed only if a `CorruptStoreError` says so.
+        """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
+
+        Needed only if an error or `verify` says so. Missing files are forgotten, damaged ones left as they are.
 
         `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
         """

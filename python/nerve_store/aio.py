@@ -19,7 +19,15 @@ from weakref import WeakKeyDictionary
 
 from nerve_store._core import AppendChannel, LogEntry, LogStore, NewLogEntry
 from nerve_store.exceptions import StoreClosedError
-from nerve_store.records import ArchivedDay, ArchiveResult, LogStats, ThreadMessage, ThreadRound, WorkflowRun
+from nerve_store.records import (
+    ArchivedDay,
+    ArchiveResult,
+    LogStats,
+    ThreadMessage,
+    ThreadRound,
+    VerifyReport,
+    WorkflowRun,
+)
 
 __all__ = ["AsyncLogStore"]
 
@@ -284,6 +292,14 @@ class AsyncLogStore:
     async def archived_days(self) -> list[ArchivedDay]:
         """`LogStore.archived_days`."""
         return await self._run(self._store.archived_days)
+
+    async def restore_archive(self, day: date, **options: Any) -> int:
+        """`LogStore.restore_archive`."""
+        return await self._run(self._store.restore_archive, day, **options)
+
+    async def verify(self, **options: Any) -> VerifyReport:
+        """`LogStore.verify`; `progress` is called in another thread."""
+        return await self._run(self._store.verify, **options)
 
     async def reindex(self, **options: Any) -> None:
         """`LogStore.reindex`."""

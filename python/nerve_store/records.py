@@ -22,6 +22,8 @@ __all__ = [
     "LogStats",
     "ThreadMessage",
     "ThreadRound",
+    "VerifyProblem",
+    "VerifyReport",
     "WorkflowRun",
     "WorkflowRunStatus",
 ]
@@ -139,6 +141,41 @@ class ArchiveResult:
     """Rows old enough to go that stay, because their run is still active."""
     unarchivable_rows: int = 0
     """Rows whose timestamp is no integer of the years 1970 to 9999; they stay in the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProblem:
+    """Something in a log database or its archive that is not what it should be."""
+
+    path: str
+    """The file."""
+    reason: str
+    """What is wrong, and the way out, on one line."""
+    day: date | None = None
+    """The UTC day, if it is a day's archive file."""
+    first_id: int | None = None
+    """The least id of the rows concerned, if it is known which."""
+    last_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `LogStore.verify` found."""
+
+    problems: tuple[VerifyProblem, ...]
+    """What is wrong, in the order of the paths."""
+    row_count: int
+    """Rows that were compared with the checksums of their segments; the newest are in none yet."""
+    segment_count: int
+    day_count: int
+    """Archive files that were read."""
+    archived_row_count: int
+    """Rows in them."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
 
 
 @dataclass(frozen=True, slots=True)

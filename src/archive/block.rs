@@ -117,7 +117,8 @@ mod tests {
     use super::*;
 
     fn table() -> Vec<Block> {
-        let block = |offset, stored_bytes, first_id| Block { offset, stored_bytes, row_count: 3, first_id, checksum: 9 };
+        let block =
+            |offset, stored_bytes, first_id| Block { offset, stored_bytes, row_count: 3, first_id, checksum: 9 };
         vec![block(0, 70, 1), block(70, 5, i64::MAX), block(75, u32::MAX, 0)]
     }
 

@@ -107,10 +107,7 @@ impl Archive {
         let mut tried = None;
         loop {
             let states = log.database().read("read the manifest", |connection| {
-                Ok([
-                    manifest::load(connection, day, State::Pending)?,
-                    manifest::load(connection, day, State::Current)?,
-                ])
+                Ok([manifest::load(connection, day, State::Pending)?, manifest::load(connection, day, State::Current)?])
             })?;
             let digests = states.each_ref().map(|summary| summary.as_ref().map(|summary| summary.sha256));
             let listed: Vec<Summary> = states.into_iter().flatten().collect();
@@ -147,9 +144,7 @@ impl Archive {
         };
         let path = format::path_of(&self.directory, day, summary.format);
         match std::fs::metadata(&path) {
-            Ok(found) => {
-                damaged(&path, &format!("it has {} bytes and should have {}", found.len(), summary.size))
-            }
+            Ok(found) => damaged(&path, &format!("it has {} bytes and should have {}", found.len(), summary.size)),
             Err(_) => damaged(&path, &format!("it is missing, and held {} rows", summary.row_count())),
         }
     }

@@ -82,9 +82,8 @@ impl DayCursor {
     fn read(&mut self, index: usize) -> Result<()> {
         let Self { reader, filter, wanted, rows, .. } = self;
         let ids = filter.first_id()..=filter.last_id();
-        let wants = |id: i64| {
-            ids.contains(&id) && wanted.as_ref().is_none_or(|wanted| wanted.binary_search(&id).is_ok())
-        };
+        let wants =
+            |id: i64| ids.contains(&id) && wanted.as_ref().is_none_or(|wanted| wanted.binary_search(&id).is_ok());
         reader.each_row(index, wants, |row, _| {
             if filter.matches(&row) {
                 if filter.descending { rows.push_front(row) } else { rows.push_back(row) }

@@ -64,9 +64,10 @@ pub(super) fn list(directory: &Path) -> Result<Vec<(UtcDay, Format)>> {
     let mut files = Vec::new();
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
-        let parsed = name.to_str().and_then(|name| name.split_once('.')).and_then(|(day, format)| {
-            Some((day.parse::<UtcDay>().ok()?, Format::from_name(format)?))
-        });
+        let parsed = name
+            .to_str()
+            .and_then(|name| name.split_once('.'))
+            .and_then(|(day, format)| Some((day.parse::<UtcDay>().ok()?, Format::from_name(format)?)));
         files.extend(parsed);
     }
     files.sort_unstable();

@@ -244,8 +244,7 @@ pub(super) fn save(
 
 /// Whether the day's file holds rounds that the log's index has never seen.
 pub(super) fn has_rounds(connection: &Connection, day: UtcDay) -> Result<bool> {
-    let mut statement =
-        connection.prepare_cached("SELECT max(has_rounds) FROM archive_days WHERE day = ?1")?;
+    let mut statement = connection.prepare_cached("SELECT max(has_rounds) FROM archive_days WHERE day = ?1")?;
     Ok(statement.query_row([day.to_string()], |row| row.get::<_, Option<bool>>(0))?.unwrap_or(false))
 }
 
@@ -285,8 +284,7 @@ pub(super) fn save_refs<'a>(
     refs: impl Iterator<Item = (&'a str, &'a RefRows)>,
 ) -> Result<()> {
     let day = day.to_string();
-    let mut statement =
-        connection.prepare_cached("INSERT OR REPLACE INTO archive_refs VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO archive_refs VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for (ref_id, rows) in refs {
         let Some(first) = rows.ids.first() else { continue };
         let rounds = (!rows.rounds.is_empty()).then(|| to_bytes(&set_of(&rows.rounds)));

@@ -26,13 +26,7 @@ impl Archive {
     }
 
     /// The numbers and rows of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
-    pub(crate) fn round_rows(
-        &self,
-        log: &Log,
-        run_id: &str,
-        before: u64,
-        limit: u64,
-    ) -> Result<Vec<(u64, LogEntry)>> {
+    pub(crate) fn round_rows(&self, log: &Log, run_id: &str, before: u64, limit: u64) -> Result<Vec<(u64, LogEntry)>> {
         let (rounds, live, candidates) = log.read("read rounds", |snapshot| {
             let candidates = self.candidates(snapshot.connection(), &of_run(run_id))?;
             let rounds = match all_rounds(snapshot, &candidates, run_id)? {
@@ -76,12 +70,8 @@ fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[Candidate], run_id: &str) -
 fn page(rounds: &RoaringTreemap, before: u64, limit: u64) -> Vec<(i64, u64)> {
     let newest = if before == 0 { rounds.len() } else { rounds.len().min(before - 1) };
     let oldest = newest.saturating_sub(limit) + 1;
-    let mut found: Vec<_> = rounds
-        .iter()
-        .map(u64::cast_signed)
-        .zip(1..)
-        .filter(|(_, number)| (oldest..=newest).contains(number))
-        .collect();
+    let mut found: Vec<_> =
+        rounds.iter().map(u64::cast_signed).zip(1..).filter(|(_, number)| (oldest..=newest).contains(number)).collect();
     found.reverse();
     found
 }

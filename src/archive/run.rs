@@ -14,7 +14,7 @@ use super::reader::{DayReader, damaged};
 use super::summary::{Part, Summary};
 use crate::durable::{self, DirectoryLock, Durability, Staged};
 use crate::error::{Error, Result};
-use crate::log::index::{Archivable, Picker, archivable};
+use crate::log::index::{Archivable, Picker, archivable, restored};
 use crate::log::{self, Log};
 use crate::time::{self, UtcDay};
 
@@ -128,7 +128,9 @@ impl Archive {
                 }
                 let (staged, written) = self.write(log, day, &ids, options.format, &mut outcome, &mut advance)?;
                 if written.added_rows > 0 {
-                    outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
+                    outcome
+                        .days
+                        .push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
                 }
                 join(finishing.take())?;
                 finishing = Some(scope.spawn(move || self.finish(log, staged, &written)));
@@ -136,6 +138,7 @@ impl Archive {
             join(finishing)?;
             Ok::<bool, Error>(true)
         })?;
+        log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
         if any && is_complete {
             set_watermark(log, last_day, Durability::Full)?;
         }
@@ -151,13 +154,7 @@ impl Archive {
     }
 
     /// Tells what a run would do, and writes nothing, not even the lock.
-    fn dry_run(
-        &self,
-        log: &Log,
-        last_day: UtcDay,
-        options: Options,
-        progress: &mut Progress<'_>,
-    ) -> Result<Outcome> {
+    fn dry_run(&self, log: &Log, last_day: UtcDay, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
         let Archivable { days, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
         let mut outcome = Outcome { unarchivable_rows: unarchivable, ..Outcome::default() };
         let total = days.values().map(RoaringTreemap::len).sum();
@@ -181,7 +178,9 @@ impl Archive {
             let written = write_day(log.database(), order, &mut picker, sink, &mut |_| Ok(()), &mut advance)?;
             outcome.take(&picker);
             if written.added_rows > 0 {
-                outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
+                outcome
+                    .days
+                    .push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
             }
         }
         Ok(outcome)
@@ -218,10 +217,7 @@ impl Archive {
 
     fn order<'a>(&self, log: &Log, day: UtcDay, ids: &'a RoaringTreemap, format: Format) -> Result<Order<'a>> {
         let (is_known, has_rounds) = log.database().read("read the manifest", |connection| {
-            Ok((
-                manifest::load(connection, day, State::Current)?.is_some(),
-                manifest::has_rounds(connection, day)?,
-            ))
+            Ok((manifest::load(connection, day, State::Current)?.is_some(), manifest::has_rounds(connection, day)?))
         })?;
         let mut existing = Vec::new();
         let mut known_format = None;
@@ -256,10 +252,10 @@ impl Archive {
         // directory, and its rows are deleted below.
         staged.publish(&path, Durability::Full)?;
         self.read_back(summary)?;
-        log.database().write("write the manifest", Some(Durability::Normal), |connection| {
-            manifest::promote(connection, day)
-        })?;
+        // While the manifest says that the file is about to be published, the other one is explained.
         durable::remove(&path_of(self.directory(), day, summary.format.other()), Durability::Full)?;
+        log.database()
+            .write("write the manifest", Some(Durability::Normal), |connection| manifest::promote(connection, day))?;
         self.forget_unknown();
         delete_rows(log, &written.exported)?;
         set_watermark(log, day, Durability::Normal)

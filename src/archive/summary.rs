@@ -45,13 +45,7 @@ pub(super) struct Stored {
 pub(super) type Kinds = Vec<(Box<str>, Box<str>)>;
 
 impl Summary {
-    pub(super) fn new(
-        day: UtcDay,
-        format: Format,
-        stored: Stored,
-        ids: RoaringTreemap,
-        kinds: Option<Kinds>,
-    ) -> Self {
+    pub(super) fn new(day: UtcDay, format: Format, stored: Stored, ids: RoaringTreemap, kinds: Option<Kinds>) -> Self {
         let Stored { size, raw_size, sha256, blocks } = stored;
         Self { day, format, size, raw_size, sha256, ids, kinds, blocks }
     }

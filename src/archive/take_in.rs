@@ -1,10 +1,12 @@
 //! Bringing the manifest up to date with the directory: settling what an interrupted run left, and taking in files that
 //! it does not know, such as the predecessor's.
 
+use std::time::Duration;
+
 use super::catalog::Archive;
 use super::format::{self, Format};
 use super::manifest::{self, State};
-use super::run::save_refs;
+use super::run::{Progress, save_refs};
 use super::summary::{Part, Summary};
 use crate::durable::{self, Durability};
 use crate::error::{Error, Result};
@@ -32,6 +34,37 @@ impl Archive {
             self.forget_unknown();
         }
         Ok(())
+    }
+
+    /// Builds the manifest anew from the files, and the log's index from the rows. A file that is damaged is left to
+    /// what the manifest says of it; what it says of a missing one is forgotten.
+    pub fn reindex(&self, log: &Log, progress: &mut Progress<'_>) -> Result<()> {
+        log.database().check_writable("rebuild the index")?;
+        let known = log.database().read("read the manifest", manifest::list)?;
+        if !known.is_empty() || !self.files()?.is_empty() {
+            let _lock = self.lock(Duration::ZERO)?;
+            self.settle(log)?;
+            let total = known.iter().map(|listed| listed.row_count).sum();
+            let mut done = 0;
+            for listed in &known {
+                match self.unknown((listed.day, listed.format)) {
+                    Ok(Some(file)) => self.save_unknown(log, &file.summary, &file.refs)?,
+                    Ok(None) => log
+                        .database()
+                        .write("write the manifest", None, |connection| manifest::forget_day(connection, listed.day))?,
+                    Err(Error::ArchiveCorrupt { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                done += listed.row_count;
+                progress(done, total)?;
+            }
+            self.forget_unknown();
+            match self.take_in(log, &mut |_| Ok(())) {
+                Ok(()) | Err(Error::ArchiveCorrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        log.reindex(&|connection, visit| manifest::each_round(connection, visit), manifest::forget_rounds, progress)
     }
 
     /// The days that have a file of each format.
@@ -67,13 +100,19 @@ impl Archive {
             let path = format::path_of(self.directory(), day, Format::Plain);
             // The entry may not have been synced when the run was killed.
             durable::sync_parent(&path, Durability::Full)?;
-            log.database().write("write the manifest", None, |connection| {
-                let pending = manifest::load(connection, day, State::Pending)?;
-                if found.zip(pending).is_some_and(|(found, pending)| found.is_same_file(&pending)) {
-                    manifest::promote(connection, day)
-                } else {
-                    manifest::forget(connection, day, State::Pending)
-                }
+            let [pending, replaced] = log.database().read("read the manifest", |connection| {
+                Ok([State::Pending, State::Current].map(|state| manifest::load(connection, day, state)))
+            })?;
+            let (pending, replaced) = (pending?, replaced?);
+            let is_published = found.zip(pending.as_ref()).is_some_and(|(found, pending)| found.is_same_file(pending));
+            if let (true, Some(pending), Some(replaced)) = (is_published, pending, replaced)
+                && pending.format != replaced.format
+            {
+                durable::remove(&format::path_of(self.directory(), day, replaced.format), Durability::Full)?;
+            }
+            log.database().write("write the manifest", None, |connection| match is_published {
+                true => manifest::promote(connection, day),
+                false => manifest::forget(connection, day, State::Pending),
             })?;
         }
         Ok(())

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{Located, Place, is_busy};
 use super::schema::{self, Identity};
+use crate::archive;
 use crate::durable::{self, Durability, Staged};
 use crate::error::{Error, Result};
-use crate::archive;
 use crate::log::index;
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::error::{Error, Result};
 use crate::archive;
+use crate::error::{Error, Result};
 use crate::log::index;
 
 /// The newest schema that this build reads and writes.

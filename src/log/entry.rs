@@ -47,6 +47,18 @@ impl LogEntry {
         self.texts.payload()
     }
 
+    /// The row as the index sees it.
+    pub(super) fn indexed(&self) -> IndexedRow<'_> {
+        IndexedRow {
+            id: self.id,
+            source: Some(self.source()),
+            kind: Some(self.kind()),
+            ref_id: self.ref_id(),
+            payload: self.payload(),
+            timestamps: (self.timestamp, self.timestamp),
+        }
+    }
+
     /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
     /// value of another type is an error that names the row.
     pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {

@@ -11,6 +11,7 @@ pub(crate) mod index;
 mod meta;
 pub(crate) mod payload;
 mod read;
+mod restore;
 mod stats;
 mod store;
 mod texts;
@@ -22,8 +23,8 @@ pub use filter::Filter;
 pub use follow::{Follower, ReadPage, read_page};
 pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
-pub(crate) use read::{by_ids, each_by_ids};
 pub use read::{Pages, count, query};
+pub(crate) use read::{by_ids, each_by_ids};
 pub use stats::{LogStats, stats};
 pub use store::{Log, LogConfig, Progress, Snapshot, Transaction};
 

@@ -88,10 +88,16 @@ impl Log {
         outcome
     }
 
-    /// Builds the index anew from the rows, in one transaction.
-    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
+    /// Builds the index anew from the rows, in one transaction, at whose end `settle` takes part.
+    pub(crate) fn reindex(
+        &self,
+        archived: &index::ArchivedRounds<'_>,
+        settle: impl FnOnce(&Connection) -> Result<()>,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         self.write("rebuild the index", None, |transaction| {
-            transaction.sealer.rebuild(transaction.connection, &mut *progress)
+            transaction.sealer.rebuild(transaction.connection, archived, &mut *progress)?;
+            settle(transaction.connection)
         })?;
         self.recent.forget();
         Ok(())
@@ -163,7 +169,8 @@ impl Snapshot<'_> {
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
     pub(crate) fn last_given_id(&self) -> Result<i64> {
-        let mut statement = self.connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
         Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
     }
 
@@ -211,6 +218,16 @@ impl Transaction<'_> {
         super::append::insert(self.connection, entries, |id, entry| {
             self.sealer.add(self.connection, &entry.indexed(id))
         })
+    }
+
+    /// Puts archived rows back, with their ids, which ascend; those that are here already are passed over. Returns how
+    /// many were put back.
+    pub(crate) fn restore(&mut self, entries: &[LogEntry]) -> Result<u64> {
+        // They lie among rows that it has passed.
+        self.sealer.forget();
+        let put = super::restore::restore(self.connection, entries)?;
+        index::restored::add(self.connection, &put)?;
+        Ok(put.len() as u64)
     }
 
     /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.

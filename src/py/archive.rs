@@ -16,6 +16,8 @@ use crate::archive::{self, Format, Options, Vacuum};
 use crate::time::{self, UtcDay};
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
+static VERIFY_REPORT: Record = Record::new("VerifyReport");
+static VERIFY_PROBLEM: Record = Record::new("VerifyProblem");
 static ARCHIVE_RESULT: Record = Record::new("ArchiveResult");
 
 /// How long rows stay in the database unless told otherwise: 30 days.
@@ -83,6 +85,37 @@ impl LogStore {
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
+    /// Put the rows of `day` back into the database, under their ids; returns how many were not there.
+    #[pyo3(signature = (day, *, progress = None))]
+    fn restore_archive(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = day)] day: UtcDay,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let mut report = Report::to(progress)?;
+        let outcome = py.detach(|| self.archive.restore(&self.log, day, &mut |done, total| report.step(done, total)));
+        report.settle(outcome)
+    }
+
+    /// Check the database, the rows and every archive file; what is wrong is in the report.
+    #[pyo3(signature = (*, progress = None))]
+    fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        let mut report = Report::to(progress)?;
+        let outcome = py.detach(|| self.archive.verify(&self.log, &mut |done, total| report.step(done, total)));
+        let verified = report.settle(outcome)?;
+        let problems =
+            verified.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
+        let fields = (
+            PyTuple::new(py, problems)?,
+            verified.row_count,
+            verified.segment_count,
+            verified.day_count,
+            verified.archived_row_count,
+        );
+        VERIFY_REPORT.create(py, fields)
+    }
+
     /// The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
@@ -90,6 +123,12 @@ impl LogStore {
         let rows = py.detach(|| self.archive.read(&self.log, day))?;
         Ok(LogIterator::over_archive(Arc::clone(&self.log), rows))
     }
+}
+
+fn create_problem<'py>(py: Python<'py>, problem: &archive::Problem) -> PyResult<Bound<'py, PyAny>> {
+    let day = problem.day.map(|day| date(py, day)).transpose()?;
+    let (first, last) = problem.ids.unzip();
+    VERIFY_PROBLEM.create(py, (problem.path.as_os_str(), problem.reason.as_str(), day, first, last))
 }
 
 /// How files are compressed.
@@ -101,9 +140,10 @@ impl<'py> FromPyObject<'_, 'py> for Compression {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         match value.extract::<PyBackedStr>() {
             Ok(name) if &*name == "zstd" => Ok(Self(Format::Zstd)),
-            Ok(name) => {
-                Err(PyValueError::new_err(format!("compression is None or 'zstd', not {}", repr(value.py(), Some(&name))?)))
-            }
+            Ok(name) => Err(PyValueError::new_err(format!(
+                "compression is None or 'zstd', not {}",
+                repr(value.py(), Some(&name))?
+            ))),
             Err(_) => {
                 let found = value.get_type().name()?.to_string();
                 Err(PyTypeError::new_err(format!("compression is None or 'zstd', not {found:?}")))

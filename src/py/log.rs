@@ -264,7 +264,7 @@ impl LogStore {
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.log.reindex(&mut |done, total| report.step(done, total)));
+        let outcome = py.detach(|| self.archive.reindex(&self.log, &mut |done, total| report.step(done, total)));
         report.settle(outcome)
     }
 

@@ -15,18 +15,22 @@ mod codec;
 mod merge;
 mod plan;
 mod recent;
+pub(crate) mod restored;
 mod rounds;
 mod sealer;
 mod search;
 mod segment;
+mod verify;
 mod zones;
 
 pub(crate) use plan::{Archivable, Picker, archivable, delete_unpinned};
 pub(super) use recent::Recent;
 pub(crate) use rounds::{is_round, known_rounds, round_count, round_ids};
+pub(crate) use sealer::ArchivedRounds;
 pub(super) use sealer::Sealer;
 pub(super) use search::{count, search};
 pub(super) use segment::IndexedRow;
+pub(crate) use verify::{Segment, segments};
 
 /// The index's tables.
 pub(crate) const SCHEMA: &str = "
@@ -49,6 +53,10 @@ CREATE TABLE IF NOT EXISTS log_kinds (
   ids           BLOB,
   PRIMARY KEY (source, type, segment)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log_restored (
+  first_id      INTEGER PRIMARY KEY,
+  last_id       INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS log_fresh (
   segment       INTEGER PRIMARY KEY,
   postings      BLOB NOT NULL
@@ -65,7 +73,7 @@ CREATE TABLE IF NOT EXISTS log_postings (
 ";
 
 /// Their names.
-const TABLES: [&str; 5] = ["log_segments", "log_zones", "log_kinds", "log_fresh", "log_postings"];
+const TABLES: [&str; 6] = ["log_segments", "log_zones", "log_kinds", "log_restored", "log_fresh", "log_postings"];
 
 /// The predecessor's indexes, which it also puts back when it opens one of our databases.
 pub(crate) const PREDECESSORS: [&str; 3] = ["idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id"];

@@ -158,7 +158,7 @@ mod tests {
                 }
             }
             let unharmed = query(&log, &Filter { ref_id: Some("r2".into()), ..Filter::default() }).unwrap();
-            log.reindex(&mut |_, _| Ok(())).unwrap();
+            log.reindex(&|_, _| Ok(()), |_| Ok(()), &mut |_, _| Ok(())).unwrap();
             prop_assert_eq!(query(&log, &Filter { ref_id: Some("r2".into()), ..Filter::default() }).unwrap(), unharmed);
             // Rounds keep their numbers when their rows leave.
             let all = query(&log, &Filter::default()).unwrap();
@@ -170,7 +170,7 @@ mod tests {
             for (run, ids) in RUNS.iter().zip(&expected) {
                 prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
             }
-            log.reindex(&mut |_, _| Ok(())).unwrap();
+            log.reindex(&|_, _| Ok(()), |_| Ok(()), &mut |_, _| Ok(())).unwrap();
             for (run, ids) in RUNS.iter().zip(&expected) {
                 prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
             }

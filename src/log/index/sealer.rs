@@ -95,14 +95,15 @@ impl Sealer {
     }
 
     /// Builds the whole index anew from the rows, in the caller's transaction. Rounds whose rows have left the log keep
-    /// their numbers, as far as the index still knows them.
+    /// their numbers, as far as the index or the archive still knows them.
     pub(crate) fn rebuild(
         &mut self,
         connection: &Connection,
+        archived: &ArchivedRounds<'_>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         self.forget();
-        let mut departed = Departed::read(connection)?;
+        let mut departed = Departed::read(connection, archived)?;
         for table in TABLES {
             connection.execute_batch(&format!("DELETE FROM {table}"))?;
         }
@@ -150,6 +151,9 @@ impl Sealer {
     }
 }
 
+/// Tells of the rounds that are in the archive and that the index may never have seen: the run and the id of each.
+pub(crate) type ArchivedRounds<'a> = dyn Fn(&Connection, &mut dyn FnMut(&str, i64)) -> Result<()> + 'a;
+
 /// Rounds whose rows have left the log, by id.
 struct Departed {
     runs: Vec<Box<str>>,
@@ -157,8 +161,8 @@ struct Departed {
 }
 
 impl Departed {
-    /// Those that the index knows.
-    fn read(connection: &Connection) -> Result<Self> {
+    /// Those that the index knows, and those that the archive knows.
+    fn read(connection: &Connection, archived: &ArchivedRounds<'_>) -> Result<Self> {
         let mut live = RoaringTreemap::new();
         let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id >= 0 ORDER BY id")?;
         let mut rows = statement.query([])?;
@@ -167,15 +171,18 @@ impl Departed {
         }
         let mut runs: Vec<Box<str>> = Vec::new();
         let mut rounds = Vec::new();
-        each_known_round(connection, |run_id, id| {
+        let mut take = |run_id: &str, id: i64| {
             if u64::try_from(id).is_ok_and(|id| !live.contains(id)) {
                 if runs.last().is_none_or(|last| **last != *run_id) {
                     runs.push(run_id.into());
                 }
                 rounds.push((id, runs.len() - 1));
             }
-        })?;
+        };
+        each_known_round(connection, &mut take)?;
+        archived(connection, &mut take)?;
         rounds.sort_unstable();
+        rounds.dedup_by_key(|(id, _)| *id);
         Ok(Self { runs, rounds: rounds.into_iter().peekable() })
     }
 

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use super::check::{Candidate, Check};
 use super::codec::{decode, ids};
 use super::recent::Recent;
+use super::restored::{self, Stretch};
 use super::{sealed_end, zones};
 use crate::error::Result;
 use crate::log::entry::{COLUMNS, Entries, LogEntry};
@@ -65,11 +66,32 @@ fn each_candidate(connection: &Connection, recent: &Recent, filter: &Filter, pro
     if filter.limit == Some(0) || filter.since > Some(filter.until.unwrap_or(i64::MAX)) {
         return Ok(());
     }
+    let restored = restored::spans(connection, filter.first_id(), filter.last_id())?;
+    if restored.is_empty() {
+        return by_index(connection, recent, filter, propose).map(drop);
+    }
+    for stretch in restored::stretches(filter, &restored) {
+        let flow = match stretch {
+            Stretch::Indexed(filter) => by_index(connection, recent, &filter, propose)?,
+            Stretch::Scanned(first, last) => propose(Candidate::Span(first, last))?,
+        };
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn by_index(
+    connection: &Connection,
+    recent: &Recent,
+    filter: &Filter,
+    propose: &mut Propose<'_>,
+) -> Result<ControlFlow<()>> {
     match &filter.ref_id {
         Some(ref_id) => by_reference(connection, recent, filter, ref_id, propose),
         None => by_segment(connection, filter, propose),
     }
-    .map(drop)
 }
 
 /// The rows of a reference: those that are merged, and the recent ones.

@@ -57,7 +57,7 @@ pub(super) struct Gathered {
     taken: u64,
     timestamps: (i64, i64),
     zones: Zones,
-    checksum: Xxh3,
+    checksum: Checksum,
     refs: HashMap<Box<str>, Posting>,
     kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
 }
@@ -87,7 +87,7 @@ impl Gathered {
         self.row_count += 1;
         self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
         self.zones.add(self.segment_rows, offset, row.timestamps);
-        self.hash(row);
+        self.checksum.add(row);
         if let (Some(source), Some(kind)) = (row.source, row.kind) {
             entry(entry(&mut self.kinds, source), kind).push(offset);
         }
@@ -132,7 +132,7 @@ impl Gathered {
 
     fn write_segment(&self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        let checksum = self.checksum.digest().cast_signed();
+        let checksum = self.checksum.finish();
         let (min, max) = self.timestamps;
         statement.execute((self.first_id, self.last_id, self.row_count, min, max, checksum))?;
         Ok(())
@@ -159,20 +159,30 @@ impl Gathered {
         statement.execute((self.first_id, bytes))?;
         Ok(())
     }
+}
 
-    /// The checksum covers ids, timestamps and texts, each text with its length, so that no two contents agree.
-    fn hash(&mut self, row: &IndexedRow<'_>) {
-        self.checksum.update(&row.id.to_le_bytes());
-        self.checksum.update(&row.timestamps.0.to_le_bytes());
+/// Of rows in the order of their ids. It covers ids, timestamps and texts, each text with its length, so that no two
+/// contents agree.
+#[derive(Default)]
+pub(super) struct Checksum(Xxh3);
+
+impl Checksum {
+    pub(super) fn add(&mut self, row: &IndexedRow<'_>) {
+        self.0.update(&row.id.to_le_bytes());
+        self.0.update(&row.timestamps.0.to_le_bytes());
         for text in [row.source, row.kind, row.ref_id, row.payload] {
             match text {
                 Some(text) => {
-                    self.checksum.update(&(text.len() as u64).to_le_bytes());
-                    self.checksum.update(text.as_bytes());
+                    self.0.update(&(text.len() as u64).to_le_bytes());
+                    self.0.update(text.as_bytes());
                 }
-                None => self.checksum.update(&u64::MAX.to_le_bytes()),
+                None => self.0.update(&u64::MAX.to_le_bytes()),
             }
         }
+    }
+
+    pub(super) fn finish(&self) -> i64 {
+        self.0.digest().cast_signed()
     }
 }
 

@@ -1,0 +1,311 @@
+//! Checking everything: SQLite's own structures, the rows against the checksums of their segments, and each day's file
+//! against its digest, its lines and the manifest.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use roaring::RoaringTreemap;
+use rusqlite::Connection;
+
+use super::catalog::Archive;
+use super::format::{Format, path_of};
+use super::manifest::{self, State, set_of};
+use super::run::Progress;
+use super::scan::{Watch, scan};
+use super::summary::Part;
+use crate::error::{Error, Result};
+use crate::log::index::{Segment, segments};
+use crate::log::{Filter, Log};
+use crate::time::UtcDay;
+
+/// Segments that one step checks.
+const STEP_SEGMENTS: usize = 8;
+/// Findings that SQLite reports at the most.
+const MOST_FINDINGS: u32 = 100;
+
+/// Something that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// The day, if it is a day's file.
+    pub day: Option<UtcDay>,
+    /// The ids of the rows concerned, first and last, if it is known which.
+    pub ids: Option<(i64, i64)>,
+    /// What is wrong, and the way out.
+    pub reason: String,
+}
+
+/// What was checked, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Rows of sealed segments that were read in the database.
+    pub row_count: u64,
+    /// Segments that were checked.
+    pub segment_count: u64,
+    /// Files that were read.
+    pub day_count: u64,
+    /// Rows that were read in files.
+    pub archived_row_count: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// What one step checks.
+enum Step {
+    Database,
+    Segments(Vec<Segment>),
+    Day(UtcDay),
+    Unknown(UtcDay, Format),
+}
+
+impl Step {
+    /// How much it is, in rows.
+    fn weight(&self, days: &[manifest::Listed]) -> u64 {
+        match self {
+            Self::Database => 0,
+            Self::Segments(segments) => segments.iter().map(|segment| segment.row_count).sum(),
+            Self::Day(day) => days.iter().find(|listed| listed.day == *day).map_or(0, |listed| listed.row_count),
+            Self::Unknown(..) => 0,
+        }
+    }
+}
+
+impl Archive {
+    /// Checks the database, the index and every file, on all cores.
+    pub fn verify(&self, log: &Log, progress: &mut Progress<'_>) -> Result<Verified> {
+        let files = self.files()?;
+        let (days, unknown, segments, pending) = log.database().read("verify", |connection| {
+            Ok((
+                manifest::list(connection)?,
+                self.unknown_files(connection, &files)?,
+                segments(connection)?,
+                manifest::pending(connection)?,
+            ))
+        })?;
+        let archived = self.archived_ids(log, &days)?;
+        let mut steps = vec![Step::Database];
+        steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
+        steps.extend(unknown.into_iter().map(|(day, format)| Step::Unknown(day, format)));
+        steps.extend(segments.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
+        let total = steps.iter().map(|step| step.weight(&days)).sum();
+        let mut verified = Verified::default();
+        for listed in &days {
+            let other = (listed.day, listed.format.other());
+            if files.contains(&other) && !pending.contains(&listed.day) {
+                let path = path_of(self.directory(), other.0, other.1);
+                let reason =
+                    "the manifest knows another file of this day; the next archive run merges the two".to_owned();
+                verified.problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
+            }
+        }
+        let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        progress(0, total)?;
+        std::thread::scope(|scope| {
+            let (sender, findings) = channel();
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                let sender: Sender<(u64, Result<Verified>)> = sender.clone();
+                scope.spawn(|| {
+                    let sender = sender;
+                    while !is_stopped.load(Ordering::Relaxed) {
+                        let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                        if sender.send((step.weight(&days), self.check(log, step, &archived))).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut done = 0;
+            for (weight, found) in findings {
+                done += weight;
+                let outcome = found.and_then(|found| {
+                    verified.add(found);
+                    progress(done, total)
+                });
+                if outcome.is_err() {
+                    is_stopped.store(true, Ordering::Relaxed);
+                    return outcome;
+                }
+            }
+            Ok(())
+        })?;
+        verified.problems.sort_by(|one, other| {
+            (&one.path, one.day, one.ids, &one.reason).cmp(&(&other.path, other.day, other.ids, &other.reason))
+        });
+        Ok(verified)
+    }
+
+    fn check(&self, log: &Log, step: &Step, archived: &RoaringTreemap) -> Result<Verified> {
+        let mut found = Verified::default();
+        match self.check_into(log, step, archived, &mut found) {
+            Ok(()) => Ok(found),
+            // What SQLite stumbles over.
+            Err(Error::Corrupt { path, reason }) => {
+                found.problems.push(Problem { path, day: None, ids: None, reason });
+                Ok(found)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_into(&self, log: &Log, step: &Step, archived: &RoaringTreemap, found: &mut Verified) -> Result<()> {
+        match step {
+            Step::Database => {
+                let findings = log.database().read("verify", check_database)?;
+                let path = log.database().path();
+                found.problems.extend(findings.into_iter().map(|reason| Problem {
+                    path: path.to_owned(),
+                    day: None,
+                    ids: None,
+                    reason,
+                }));
+            }
+            Step::Segments(segments) => {
+                for segment in segments {
+                    self.check_segment(log, segment, archived, found)?;
+                }
+            }
+            Step::Day(day) => self.check_day(log, *day, found)?,
+            Step::Unknown(day, format) => {
+                let summary = self.open_unknown(*day, *format).map(|open| open.map(|open| open.summary));
+                if let Some(summary) = found.unless_damaged(Some(*day), summary)?.flatten() {
+                    found.day_count += 1;
+                    found.archived_row_count += summary.row_count();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids in the files that the manifest knows.
+    fn archived_ids(&self, log: &Log, days: &[manifest::Listed]) -> Result<RoaringTreemap> {
+        let mut archived = RoaringTreemap::new();
+        for listed in days {
+            let summary = log
+                .database()
+                .read("read the manifest", |connection| manifest::load(connection, listed.day, State::Current))?;
+            if let Some(summary) = summary {
+                archived |= summary.ids;
+            }
+        }
+        Ok(archived)
+    }
+
+    fn check_segment(
+        &self,
+        log: &Log,
+        segment: &Segment,
+        archived: &RoaringTreemap,
+        verified: &mut Verified,
+    ) -> Result<()> {
+        let (first, last) = (segment.first_id, segment.last_id);
+        let live = log.database().read("verify", |connection| segment.live(connection))?;
+        verified.segment_count += 1;
+        verified.row_count += live.row_count;
+        let is_archived = || {
+            first >= 0 && archived.range_cardinality(first.cast_unsigned()..=last.cast_unsigned()) == segment.row_count
+        };
+        if segment.is(live) || (live.row_count == 0 && is_archived()) {
+            return Ok(());
+        }
+        // Some of its rows have left, or are just leaving.
+        let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
+        let rows = match self.query(log, &filter) {
+            Ok(rows) => rows,
+            // Reported where the file is checked, or by what follows.
+            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(()),
+            Err(Error::Corrupt { path, reason }) => {
+                verified.problems.push(Problem { path, day: None, ids: Some((first, last)), reason });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let found = Segment::of(&rows);
+        if segment.is(found) {
+            return Ok(());
+        }
+        let (had, has) = (segment.row_count, found.row_count);
+        let what = match has.cmp(&had) {
+            std::cmp::Ordering::Less => {
+                format!("{} of {had} rows are neither in the log nor in the archive", had - has)
+            }
+            std::cmp::Ordering::Equal => "a row is not what was appended".to_owned(),
+            std::cmp::Ordering::Greater => format!("there are {} rows more than were appended", has - had),
+        };
+        let reason = format!(
+            "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
+        );
+        verified.problems.push(Problem {
+            path: log.database().path().to_owned(),
+            day: None,
+            ids: Some((first, last)),
+            reason,
+        });
+        Ok(())
+    }
+
+    /// Reads a day's file from end to end, and compares it with the manifest.
+    fn check_day(&self, log: &Log, day: UtcDay, verified: &mut Verified) -> Result<()> {
+        let Some(open) = verified.unless_damaged(Some(day), self.open_known(log, day))? else { return Ok(()) };
+        let path = open.reader.path().to_owned();
+        let mut hidden = None;
+        let mut take_part = |part: Part| {
+            log.database().read("verify", |connection| {
+                for (ref_id, rows) in &part {
+                    let known = manifest::ref_ids(connection, day, ref_id)?;
+                    if !set_of(&rows.ids).is_subset(&known) {
+                        hidden = Some(ref_id.clone());
+                    }
+                }
+                Ok(())
+            })
+        };
+        let watch = Watch { take_part: &mut take_part, is_round: &|_| false, advance: &mut |_| Ok(()) };
+        let Some(found) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
+        verified.day_count += 1;
+        verified.archived_row_count += found.row_count();
+        let mut problem = |reason: String| {
+            verified.problems.push(Problem { path: path.clone(), day: Some(day), ids: found.id_span(), reason });
+        };
+        if found.sha256 != open.summary.sha256 {
+            problem(format!("its sha256 is {} and should be {}", found.sha256, open.summary.sha256));
+        } else if found.ids != open.summary.ids || found.blocks != open.summary.blocks {
+            problem("the manifest says another thing of its rows; reindex() rebuilds the manifest".to_owned());
+        } else if let Some(ref_id) = hidden {
+            problem(format!("the manifest does not know all rows of {ref_id:?}; reindex() rebuilds the manifest"));
+        }
+        Ok(())
+    }
+}
+
+impl Verified {
+    fn add(&mut self, other: Self) {
+        self.row_count += other.row_count;
+        self.segment_count += other.segment_count;
+        self.day_count += other.day_count;
+        self.archived_row_count += other.archived_row_count;
+        self.problems.extend(other.problems);
+    }
+
+    /// What was read; what is damaged becomes a problem, and other errors stop the verification.
+    fn unless_damaged<T>(&mut self, day: Option<UtcDay>, outcome: Result<T>) -> Result<Option<T>> {
+        let (path, reason) = match outcome {
+            Ok(value) => return Ok(Some(value)),
+            Err(Error::ArchiveCorrupt { path, reason } | Error::Archive { path, reason }) => (path, reason),
+            // Something in the place of the file that is no file, or that cannot be read.
+            Err(Error::Io { path, reason, .. }) if day.is_some() => (path, reason),
+            Err(error) => return Err(error),
+        };
+        self.problems.push(Problem { path, day, ids: None, reason });
+        Ok(None)
+    }
+}
+
+/// What SQLite finds wrong.
+fn check_database(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({MOST_FINDINGS})"))?;
+    let findings = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
+}
