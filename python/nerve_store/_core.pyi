@@ -448,7 +448,7 @@ class LogStore:
           that gains rows is compressed if asked.
         - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
         - `wait`: seconds to wait for another run to end.
-        - `progress`: called with (rows done, rows to do) every two thousand rows; an exception that it raises stops the
+        - `progress`: called with (rows done, rows to do) every thousand rows; an exception that it raises stops the
           run between two steps and is passed on.
 
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,

@@ -20,7 +20,7 @@ use crate::log::{LogEntry, each_by_ids, is_round};
 use crate::time::UtcDay;
 
 /// Rows that one short read transaction takes.
-const CHUNK_ROWS: usize = 2_000;
+const CHUNK_ROWS: usize = 1_000;
 
 /// What is to be written.
 pub(super) struct Order<'a> {
