@@ -168,6 +168,7 @@ mod tests {
         AppendByAnotherWriter(Vec<Row>),
         AppendByAnotherProgram,
         Delete(i64),
+        Seal,
         Reopen,
     }
 
@@ -177,6 +178,7 @@ mod tests {
             2 => rows().prop_map(Event::AppendByAnotherWriter),
             1 => Just(Event::AppendByAnotherProgram),
             1 => (1_i64..60).prop_map(Event::Delete),
+            1 => Just(Event::Seal),
             1 => Just(Event::Reopen),
         ]
     }
@@ -210,6 +212,7 @@ mod tests {
                         run_sql(&stranger, &format!("DELETE FROM logs WHERE id BETWEEN {id} AND {}", id + 4));
                         entries.retain(|entry| !(id..=id + 4).contains(&entry.id));
                     }
+                    Event::Seal => log.write("test", None, |transaction| transaction.seal()).unwrap(),
                     Event::Reopen => {
                         drop(log);
                         log = opened(&directory, segment_rows);

@@ -203,7 +203,8 @@ impl Transaction<'_> {
         })
     }
 
-    /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.
+    /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers. What the
+    /// index still knows of rows that were deleted earlier, besides their rounds, it forgets.
     pub(crate) fn seal(&mut self) -> Result<()> {
         self.sealer.seal_all(self.connection)
     }

@@ -14,6 +14,7 @@ mod check;
 mod codec;
 mod merge;
 mod plan;
+mod prune;
 mod recent;
 mod rounds;
 mod sealer;
@@ -21,7 +22,7 @@ mod search;
 mod segment;
 mod zones;
 
-pub(crate) use plan::{Archivable, archivable, delete_unpinned};
+pub(crate) use plan::{Archivable, IS_ACTIVE, archivable, delete_unpinned};
 pub(super) use recent::Recent;
 pub(crate) use rounds::{RoundRow, round_count, round_rows};
 pub(super) use sealer::Sealer;

@@ -25,9 +25,15 @@ pub(crate) struct Archivable {
     pub(crate) unarchivable: u64,
 }
 
-/// Whether the row's run still works, or is in a state that nobody knows: then its rows stay.
-const IS_PINNED: &str = "EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id
-    AND status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed'))";
+/// Whether a run still works, in SQL over `workflow_runs`. Written as what is not active, so that a run in a state that
+/// nobody knows counts as active: it is reported, and its rows stay.
+pub(crate) const IS_ACTIVE: &str =
+    "status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
+
+/// Whether the row's run is active, in SQL over `logs`.
+fn is_pinned() -> String {
+    format!("EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id AND {IS_ACTIVE})")
+}
 
 /// The rows with timestamps up to `last_timestamp`, by day, found in short transactions in memory that grows by some
 /// bits a row.
@@ -72,8 +78,9 @@ fn read_page(
     found: &mut Archivable,
 ) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, timestamp, CASE WHEN timestamp <= ?3 THEN {IS_PINNED} END FROM logs
-         WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {PAGE_ROWS}"
+        "SELECT id, timestamp, CASE WHEN timestamp <= ?3 THEN {} END FROM logs
+         WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {PAGE_ROWS}",
+        is_pinned()
     ))?;
     let mut rows = statement.query([after, last, last_timestamp])?;
     let mut seen = None;
@@ -99,7 +106,7 @@ fn read_page(
 /// Deletes the rows from `first` to `last` in the caller's transaction, except those whose run is active.
 pub(crate) fn delete_unpinned(connection: &Connection, first: i64, last: i64) -> Result<()> {
     let mut statement =
-        connection.prepare_cached(&format!("DELETE FROM logs WHERE id BETWEEN ?1 AND ?2 AND NOT {IS_PINNED}"))?;
+        connection.prepare_cached(&format!("DELETE FROM logs WHERE id BETWEEN ?1 AND ?2 AND NOT {}", is_pinned()))?;
     statement.execute([first, last])?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use super::merge::{each_known_round, merge_if_due};
+use super::prune::prune;
 use super::segment::{Gathered, IndexedRow};
 use super::{TABLES, sealed_end};
 use crate::error::Result;
@@ -69,8 +70,9 @@ impl Sealer {
         Ok(!is_whole)
     }
 
-    /// Seals the whole tail, however short.
+    /// Seals the whole tail, however short, and forgets what earlier archive runs have left behind.
     pub(crate) fn seal_all(&mut self, connection: &Connection) -> Result<()> {
+        prune(connection)?;
         self.load(connection)?;
         if let Some(mut tail) = self.tail.take() {
             seal(&mut tail, connection)?;
