@@ -348,7 +348,8 @@ def test_index_forgets_what_was_archived_but_for_the_rounds(data_dir: Path) -> N
 def index_figures(store: ns.LogStore) -> tuple[Any, ...]:
     """Segments, and bytes of the merged postings that are of no rounds."""
     return store.sql(
-        "SELECT (SELECT count(*) FROM log_segments), (SELECT count(*) FROM log_zones), (SELECT count(*) FROM log_kinds),"
+        "SELECT (SELECT count(*) FROM log_segments), (SELECT count(*) FROM log_zones), "
+        "(SELECT count(*) FROM log_kinds),"
         "(SELECT total(length(ids)) FROM log_postings WHERE rounds IS NOT NULL OR round_count = 0)"
     )[0]
 
