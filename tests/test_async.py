@@ -85,22 +85,18 @@ def test_calls_answer_as_those_of_the_log_store(path: Path) -> None:
 
 
 def test_a_thousand_appends_at_once(path: Path) -> None:
-    wake_ups: list[Any] = []
+    wake_ups: list[int] = []
 
     async def main() -> list[ns.LogEntry]:
         loop = asyncio.get_running_loop()
-        original = loop.call_soon_threadsafe
+        original = loop.add_reader
 
-        def counted(callback: Callable[..., object], *arguments: Any, **options: Any) -> asyncio.Handle:
-            wake_ups.append(callback)
-            return original(callback, *arguments, **options)
+        def counted(fd: Any, callback: Callable[..., object], *arguments: Any) -> None:
+            original(fd, lambda: (wake_ups.append(fd), callback(*arguments)))
 
+        loop.add_reader = counted  # type: ignore[method-assign, assignment]
         async with ns.AsyncLogStore(path) as store:
-            loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
-            try:
-                return await asyncio.gather(*(store.append("s", "t", f"r{n}", str(n), n) for n in range(1_000)))
-            finally:
-                loop.call_soon_threadsafe = original  # type: ignore[method-assign]
+            return await asyncio.gather(*(store.append("s", "t", f"r{n}", str(n), n) for n in range(1_000)))
 
     entries = run(main())
     assert [entry.payload for entry in entries] == [str(n) for n in range(1_000)]

@@ -5,6 +5,7 @@ without lone surrogates (`ValueError`); NUL is kept.
 """
 
 import os
+from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -164,9 +165,30 @@ class LogFollower:
 
 @final
 class AppendChannel:
-    """The way back from the commits to one event loop; for `nerve_store.aio`."""
+    """The way of one event loop's appends to the commits, and of their outcomes back; for `nerve_store.aio`."""
 
-    def __new__(cls, call: Callable[..., object], resolve: Callable[..., object]) -> Self: ...
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int: ...
+    def append(
+        self,
+        store: LogStore,
+        future: Future[LogEntry],
+        source: str,
+        type: str,
+        ref_id: str | None,
+        payload: str | None,
+        timestamp: int | None,
+        durability: _Durability | None,
+    ) -> int: ...
+    def append_many(
+        self,
+        store: LogStore,
+        future: Future[range],
+        entries: Sequence[_AppendItem],
+        durability: _Durability | None,
+    ) -> int: ...
+    def resolve(self) -> int: ...
+    def futures(self) -> list[Future[Any]]: ...
 
 @final
 class BlobReader:
@@ -442,9 +464,6 @@ class LogStore:
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
         `ArchiveError` if it holds other rows under the same ids.
         """
-    def _submit(
-        self, channel: AppendChannel, token: int, entries: Sequence[_AppendItem], durability: _Durability | None
-    ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The day files in the archive, oldest first. Reads each file to count and hash it."""
     def read_archive(self, day: date) -> LogIterator:

@@ -15,12 +15,12 @@ fn row(payload: &str) -> NewLogEntry<'_> {
     NewLogEntry { source: "s", kind: "t", ref_id: Some("r"), payload: Some(payload), timestamp: Some(1) }
 }
 
-struct Channel(Mutex<mpsc::Sender<(u64, Result<i64>)>>);
+struct Channel(std::sync::Mutex<mpsc::Sender<(u64, Result<i64>)>>);
 
 impl Waiter for Channel {
     fn resolve(&self, outcomes: Vec<(u64, Result<Committed>)>) {
         for (token, outcome) in outcomes {
-            lock(&self.0).send((token, outcome.map(|committed| committed.first_id))).unwrap();
+            self.0.lock().unwrap().send((token, outcome.map(|committed| committed.first_id))).unwrap();
         }
     }
 }
@@ -29,7 +29,7 @@ impl Waiter for Channel {
 fn every_caller_gets_the_ids_of_its_own_rows() {
     let (_directory, log) = opened();
     let (sender, receiver) = mpsc::channel();
-    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
+    let waiter: Arc<dyn Waiter> = Arc::new(Channel(std::sync::Mutex::new(sender)));
     let told: Vec<(i64, String)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|thread| {
@@ -85,7 +85,7 @@ fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
 fn a_closed_log_refuses_and_its_committer_ends() {
     let (_directory, log) = opened();
     let (sender, receiver) = mpsc::channel();
-    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
+    let waiter: Arc<dyn Waiter> = Arc::new(Channel(std::sync::Mutex::new(sender)));
     submit(&log, vec![OwnedEntry::from(&row("x"))], None, Arc::clone(&waiter), 7).unwrap();
     assert_eq!(receiver.recv().unwrap().0, 7);
     log.close().unwrap();
