@@ -40,12 +40,12 @@ _PAGE_ROWS = 256
 class _Channel:
     """What one event loop has in flight."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: LogStore) -> None:
         self.loop = ref(loop)
         self.free = _IN_FLIGHT
         """Places; below 0 when the last append took more than there were."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # a semaphore's release would look through all of them
-        self._native = AppendChannel()
+        self._native = AppendChannel(store)
         self.append = self._native.append
         self.append_many = self._native.append_many
         self.futures = self._native.futures
@@ -86,7 +86,8 @@ class _Channel:
 class _Channels:
     """The channels of a store, one for each event loop that appended; the loops may run in several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Channel] = WeakKeyDictionary()
         self._lock = Lock()
         self._is_ended = False
@@ -104,7 +105,7 @@ class _Channels:
                 for other in list(self._by_loop):
                     if other.is_closed():  # what it had in flight would keep it alive
                         del self._by_loop[other]
-                channel = self._by_loop[loop] = _Channel(loop)
+                channel = self._by_loop[loop] = _Channel(loop, self._store)
                 if self._is_ended:
                     channel.end()
             return channel
@@ -149,7 +150,7 @@ class AsyncLogStore:
             progress=progress,
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nerve_store")
-        self._channels = _Channels()
+        self._channels = _Channels(self._store)
         self._last_channel: _Channel | None = None
         self._closing = False
         finalize(self, self._channels.end).atexit = False
@@ -200,7 +201,7 @@ class AsyncLogStore:
             await channel.wait_for_place(loop)
         future: asyncio.Future[LogEntry] = loop.create_future()
         try:
-            more = channel.append(self._store, future, source, type, ref_id, payload, timestamp, durability)
+            more = channel.append(future, source, type, ref_id, payload, timestamp, durability)
         except BaseException:
             channel.release(1)
             raise
@@ -221,7 +222,7 @@ class AsyncLogStore:
             await channel.wait_for_place(loop)
         future: asyncio.Future[range] = loop.create_future()
         try:
-            more = channel.append_many(self._store, future, rows, durability)
+            more = channel.append_many(future, rows, durability)
         except BaseException:
             channel.release(1)
             raise

@@ -11,7 +11,6 @@ mod queue;
 mod sync;
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Weak};
 
@@ -34,17 +33,14 @@ pub struct Committed {
     pub rows: Vec<OwnedEntry>,
 }
 
-/// Who waits for rows without blocking a thread.
-pub trait Waiter: Send + Sync {
-    /// Called once a commit, with the outcome of each token that this waiter gave to [`submit`].
-    fn resolve(&self, outcomes: Vec<(u64, Result<Committed>)>);
-}
+/// Who waits for rows without blocking a thread is told by a call, from the thread that committed them.
+pub type Waiter = Box<dyn FnOnce(Result<Committed>) + Send>;
 
 pub(super) struct Commits {
-    queue: Queue<Rows, Result<i64>, (Arc<dyn Waiter>, u64)>,
+    queue: Queue<Rows, Result<i64>, Waiter>,
 }
 
-type Job = queue::Job<Rows, Result<i64>, (Arc<dyn Waiter>, u64)>;
+type Job = queue::Job<Rows, Result<i64>, Waiter>;
 type Panic = Box<dyn Any + Send>;
 
 /// A caller's rows, checked.
@@ -80,18 +76,11 @@ pub(super) fn commit(log: &Log, rows: &[NewLogEntry<'_>], durability: Durability
     with_panics(|panic| log.commits().queue.run((rows, durability), queued, &mut |own, jobs| flush(log, own, jobs, panic)))
 }
 
-/// Queues checked rows and returns at once; `waiter` learns the outcome from the thread that commits them.
-pub fn submit(
-    log: &Arc<Log>,
-    rows: Vec<OwnedEntry>,
-    durability: Option<Durability>,
-    waiter: Arc<dyn Waiter>,
-    token: u64,
-) -> Result<()> {
+/// Queues checked rows and returns at once; `waiter` is called with what became of them, unless this fails.
+pub fn submit(log: &Arc<Log>, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<()> {
     log.database().check_writable("append")?;
-    let durability = durability.unwrap_or(log.database().config().durability);
     let bytes = bytes_of(&rows);
-    match log.commits().queue.submit(Rows { rows, durability }, bytes, (waiter, token), || start_committer(log))? {
+    match log.commits().queue.submit(Rows { rows, durability }, bytes, waiter, || start_committer(log))? {
         true => Ok(()),
         false => Err(Error::Closed { path: log.database().path().to_owned() }),
     }
@@ -163,24 +152,15 @@ fn write(log: &Log, own: Option<Own<'_>>, jobs: &[Job]) -> Result<(i64, Vec<i64>
     })
 }
 
-/// Tells the waiters, one call a commit for each; returns what the threads are to be told.
+/// Tells the waiters; returns what the threads are to be told.
 fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<(sync::Arc<queue::Ticket<Result<i64>>>, Result<i64>)> {
     let mut threads = Vec::new();
-    // By the waiter's address.
-    let mut waiters: HashMap<*const (), (Arc<dyn Waiter>, Vec<_>)> = HashMap::new();
-    for (index, job) in jobs.into_iter().enumerate() {
+    for (index, Job { rows: Rows { rows, .. }, done }) in jobs.into_iter().enumerate() {
         let first = firsts.as_ref().map(|firsts| firsts[index]).map_err(Error::clone);
-        match job.done {
+        match done {
             Done::Thread(ticket) => threads.push((ticket, first)),
-            Done::Waiter((waiter, token)) => {
-                let outcome = first.map(|first_id| Committed { first_id, rows: job.rows.rows });
-                let address = Arc::as_ptr(&waiter).cast::<()>();
-                waiters.entry(address).or_insert_with(|| (waiter, Vec::new())).1.push((token, outcome));
-            }
+            Done::Waiter(waiter) => waiter(first.map(|first_id| Committed { first_id, rows })),
         }
-    }
-    for (waiter, outcomes) in waiters.into_values() {
-        waiter.resolve(outcomes);
     }
     threads
 }
