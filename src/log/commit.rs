@@ -174,5 +174,7 @@ pub(super) fn first_of(last: i64, count: usize) -> i64 {
     last - i64::try_from(count).unwrap_or(i64::MAX) + 1
 }
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(test)]
 mod tests;
