@@ -92,7 +92,11 @@ def test_a_thousand_appends_at_once(path: Path) -> None:
         original = loop.add_reader
 
         def counted(fd: Any, callback: Callable[..., object], *arguments: Any) -> None:
-            original(fd, lambda: (wake_ups.append(fd), callback(*arguments)))
+            def called() -> None:
+                wake_ups.append(fd)
+                callback(*arguments)
+
+            original(fd, called)
 
         loop.add_reader = counted  # type: ignore[method-assign, assignment]
         async with ns.AsyncLogStore(path) as store:
@@ -185,6 +189,23 @@ def test_more_appends_than_may_wait(path: Path) -> None:
     run(main())
 
 
+def test_large_rows_wait_for_room_before_they_are_copied(path: Path) -> None:
+    """The bound counts bytes too: 64 MiB and one row more are on their way at most."""
+    payload = "x" * (8 << 20)
+
+    async def main() -> None:
+        async with ns.AsyncLogStore(path, durability="normal") as store:
+            tasks = [asyncio.create_task(store.append("s", "t", None, payload)) for _ in range(12)]
+            await asyncio.sleep(0)
+            channel = store._channels.get(asyncio.get_running_loop())
+            assert channel is not None
+            assert len(channel.futures()) == 8
+            assert len(await asyncio.gather(*tasks)) == 12
+            assert channel.free == 8192
+
+    run(main())
+
+
 def test_waiting_for_room_costs_little(path: Path) -> None:
     """Each row costs about the same, however many callers wait."""
 
@@ -196,7 +217,7 @@ def test_waiting_for_room_costs_little(path: Path) -> None:
     async def main() -> None:
         async with ns.AsyncLogStore(path, durability="normal") as store:
             few = min([await timed(store, 4_000) for _ in range(3)])
-            assert await timed(store, 40_000) < 40 * few
+            assert min([await timed(store, 40_000) for _ in range(2)]) < 40 * few
 
     run(main())
 

@@ -32,8 +32,8 @@ _Row = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | No
 _THREADS = 4
 """Threads for what blocks; SQLite has one writer, and reads are short."""
 _IN_FLIGHT = 8192
-"""Places for appends of one event loop that wait for their commit, one for each and for each 8 KiB of its texts; further
-appends wait for a place first."""
+"""Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
+its texts. Further ones wait for a place first."""
 _PAGE_ROWS = 256
 
 
@@ -353,9 +353,12 @@ class AsyncLogStore:
             while channel is not None and (in_flight := channel.futures()):
                 await asyncio.wait(in_flight)
         finally:
-            await loop.run_in_executor(self._threads, self._store.close)
+            closing = loop.run_in_executor(self._threads, self._store.close)
             self._threads.shutdown(wait=False)
-            self._channels.end()
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._channels.end()
 
     async def __aenter__(self) -> Self:
         self._check_open()

@@ -14,7 +14,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Weak};
 
-use self::queue::{Done, Flushed, Queue};
+use self::queue::{Done, Flushed, Queue, Told};
 use super::entry::{NewLogEntry, OwnedEntry};
 use super::store::Log;
 use crate::durable::Durability;
@@ -73,7 +73,9 @@ pub(super) fn commit(log: &Log, rows: &[NewLogEntry<'_>], durability: Durability
         let bytes = bytes_of(&rows);
         (Rows { rows, durability }, bytes)
     };
-    with_panics(|panic| log.commits().queue.run((rows, durability), queued, &mut |own, jobs| flush(log, own, jobs, panic)))
+    with_panics(|panic| {
+        log.commits().queue.run((rows, durability), queued, &mut |own, jobs| flush(log, own, jobs, panic))
+    })
 }
 
 /// Queues checked rows and returns at once; `waiter` is called with what became of them, unless this fails.
@@ -153,7 +155,7 @@ fn write(log: &Log, own: Option<Own<'_>>, jobs: &[Job]) -> Result<(i64, Vec<i64>
 }
 
 /// Tells the waiters; returns what the threads are to be told.
-fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<(sync::Arc<queue::Ticket<Result<i64>>>, Result<i64>)> {
+fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<Told<Result<i64>>> {
     let mut threads = Vec::new();
     for (index, Job { rows: Rows { rows, .. }, done }) in jobs.into_iter().enumerate() {
         let first = firsts.as_ref().map(|firsts| firsts[index]).map_err(Error::clone);

@@ -45,8 +45,11 @@ pub(super) struct Flushed<O> {
     /// The outcome of its own rows.
     pub(super) own: O,
     /// The outcomes of the threads whose jobs it took. Waiters have been told already.
-    pub(super) threads: Vec<(Arc<Ticket<O>>, O)>,
+    pub(super) threads: Vec<Told<O>>,
 }
+
+/// What a blocked thread is to be told.
+pub(super) type Told<O> = (Arc<Ticket<O>>, O);
 
 /// Where a blocked thread learns what became of its job.
 pub(super) struct Ticket<O> {
