@@ -162,8 +162,8 @@ def test_cancelled_close_closes_all_the_same(path: Path) -> None:
         await asyncio.wait([closing])
         assert closing.cancelled()
         assert (await appending).source == "s"
-        while not store._store.closed:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(store._store.close)  # waits for the one under way
+        assert store.closed
 
     run(main())
 
