@@ -114,9 +114,9 @@ impl Log {
         let gone = self.database.read(OPERATION, index::gone_groups)?;
         let mut position = None;
         loop {
-            let next = self.database.write(OPERATION, normal, |connection| {
-                index::prune_postings(connection, &gone, position.take())
-            })?;
+            let next = self
+                .database
+                .write(OPERATION, normal, |connection| index::prune_postings(connection, &gone, position.take()))?;
             match next {
                 Some(next) => position = Some(next),
                 None => return Ok(()),

@@ -66,9 +66,8 @@ pub(crate) fn prune_postings(
          WHERE (ref_id, first_id) > (?1, ?2) ORDER BY ref_id, first_id LIMIT ?3",
     )?;
     let mut delete = connection.prepare_cached("DELETE FROM log_postings WHERE ref_id = ?1 AND first_id = ?2")?;
-    let mut reduce = connection.prepare_cached(
-        "UPDATE log_postings SET ids = rounds, rounds = NULL WHERE ref_id = ?1 AND first_id = ?2",
-    )?;
+    let mut reduce = connection
+        .prepare_cached("UPDATE log_postings SET ids = rounds, rounds = NULL WHERE ref_id = ?1 AND first_id = ?2")?;
     let (ref_id, first_id) = after.unwrap_or((String::new(), i64::MIN));
     let postings: Vec<(String, i64, u64, bool)> = statement
         .query_map((ref_id, first_id, STEP_POSTINGS), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
