@@ -363,6 +363,11 @@ class AsyncLogStore:
         if self._closing:
             return
         self._closing = True
+        # Whoever waits may be cancelled; the appends in flight are to finish all the same.
+        self._finishing = asyncio.ensure_future(self._finish())
+        await asyncio.shield(self._finishing)
+
+    async def _finish(self) -> None:
         loop = asyncio.get_running_loop()
         channel = self._channels.get(loop)
         try:
