@@ -159,15 +159,15 @@ say(blobs.write("x"))
 def trace(root: Path, durability: str) -> list[str]:
     """What `ONE` flushes, publishes and says, in its order: the names of the files relative to `root`."""
     log = root.parent / "strace"
-    calls = "fsync,fdatasync,rename,renameat,renameat2,write"
+    calls = "fsync,fdatasync,rename,renameat,renameat2,linkat,write"
     prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={calls}"]
     code, _ = run(ONE, root, durability, prefix=prefix)
     assert code == 0
     events: list[str] = []
     for line in log.read_text().splitlines():
         if flushed := re.search(r"\b(?:fsync|fdatasync)\(\d+<(.*?)>", line):
-            events.append("flush " + re.sub(r"\.stage-[\w-]+", "*", os.path.relpath(flushed[1], root)))
-        elif "rename" in line:
+            events.append("flush " + re.sub(r"(?:\.stage-[\w-]+|#\d+)$", "*", os.path.relpath(flushed[1], root)))
+        elif re.search(r'rename|linkat\(.*"[0-9a-f]{62}"', line):
             events.append("publish")
         elif said := re.search(r'write\(1<.*?>, "(\w+)', line):
             events.append(said[1][:5])

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Timespec,
@@ -18,13 +20,16 @@ use super::{STAGING_PREFIX, SYNC_DIRECTORY};
 use crate::error::{Error, Result};
 
 const OPEN: &str = "open a file";
+const LOCK: &str = "lock a directory";
 pub(super) const LOOK: &str = "look at a file";
 
 /// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
 static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
 
-/// Makes the names of staged files differ within a process.
-static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
+/// Locks are held for microseconds. Whoever holds one for so long is stopped, or hangs on a dead disk.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// An open directory.
 pub struct Directory {
@@ -246,44 +251,44 @@ impl Directory {
         rustix::fs::fsync(&self.handle).map_err(|errno| failed(&self.path, SYNC_DIRECTORY, errno))
     }
 
-    /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none.
+    /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none. One
+    /// that is not to be had within seconds is an error.
     pub fn lock_shared(&self) -> Result<Locked<'_>> {
-        self.lock(FlockOperation::LockShared)
+        self.lock(FlockOperation::NonBlockingLockShared)
     }
 
     /// Waits for the lock that nobody shares.
     pub fn lock_exclusive(&self) -> Result<Locked<'_>> {
-        self.lock(FlockOperation::LockExclusive)
+        self.lock(FlockOperation::NonBlockingLockExclusive)
     }
 
     fn lock(&self, operation: FlockOperation) -> Result<Locked<'_>> {
+        let is_shared = operation == FlockOperation::NonBlockingLockShared;
+        let started = Instant::now();
+        let mut pause = SHORTEST_PAUSE;
         loop {
             match rustix::fs::flock(&self.handle, operation) {
                 Ok(()) => return Ok(Locked(self)),
                 Err(Errno::INTR) => {}
-                // Then whoever needs it exclusively does not get it either, and deletes nothing.
-                Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if operation == FlockOperation::LockShared => {
-                    return Ok(Locked(self));
+                Err(Errno::WOULDBLOCK) if started.elapsed() < LONGEST_WAIT => {
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
-                Err(errno) => return Err(failed(&self.path, "lock a directory", errno)),
+                Err(Errno::WOULDBLOCK) => {
+                    let reason = format!("another process has held the lock for {LONGEST_WAIT:?}; is one stopped?");
+                    return Err(Error::errno(&self.path, LOCK, libc::ETIMEDOUT, reason));
+                }
+                // Then whoever needs it exclusively does not get it either, and deletes nothing.
+                Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if is_shared => return Ok(Locked(self)),
+                Err(errno) => return Err(failed(&self.path, LOCK, errno)),
             }
         }
     }
 
-    /// An empty staged file in it, mode 0600, removed again if it is dropped unpublished.
-    pub fn stage(self: &Arc<Self>) -> Result<StagedBeneath> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        loop {
-            let count = STAGED_COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", std::process::id(), now().tv_nsec);
-            match rustix::fs::openat(&self.handle, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
-                Ok(file) => {
-                    return Ok(StagedBeneath::new(file.into(), Arc::clone(self), name));
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(&self.path, "create a staging file", errno)),
-            }
-        }
+    /// An empty staged file in it, mode 0600, of which nothing is left if it is dropped unpublished. `is_nameless`: one
+    /// without a name, which [`StagedBeneath::first`] must have found possible.
+    pub fn stage(self: &Arc<Self>, is_nameless: bool) -> Result<StagedBeneath> {
+        StagedBeneath::create(self, is_nameless)
     }
 
     /// Removes the staged files in it that nobody has written to for `age` seconds: their writers are dead.
