@@ -19,7 +19,7 @@ mod verify;
 mod vouch;
 
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, absolute};
 use std::sync::{Arc, OnceLock, RwLock};
 
 pub use batch::Batch;
@@ -44,7 +44,7 @@ const ORPHANED_AFTER_SECONDS: i64 = 24 * 60 * 60;
 /// no lock, and nothing open but two directories, so that a forked child may go on with its parent's. It need not be
 /// closed: that only lets go of the directories, and whoever needs them opens them again.
 pub struct BlobStore {
-    root: PathBuf,
+    root: Arc<Path>,
     durability: Durability,
     read_only: bool,
     failed_flush: OnceLock<FailedFlush>,
@@ -67,7 +67,7 @@ impl BlobStore {
             ErrorKind::InvalidInput => Error::Value(format!("no path of a blob store: {root:?}: {error}")),
             _ => Error::io(root, "open a blob store", &error),
         };
-        let root = absolute(root).map_err(failed)?;
+        let root: Arc<Path> = absolute(root).map_err(failed)?.into();
         match root.metadata() {
             Ok(metadata) if !metadata.is_dir() => {
                 let reason = format!("it is {}, not a directory", durable::kind_name(metadata.file_type()));
@@ -103,7 +103,7 @@ impl BlobStore {
         match self.failed_flush.get() {
             None => Ok(()),
             Some(FailedFlush { errno, reason }) => {
-                Err(Error::Poisoned { path: self.root.clone(), reason: reason.clone(), errno: *errno })
+                Err(Error::Poisoned { path: self.root.to_path_buf(), reason: reason.clone(), errno: *errno })
             }
         }
     }

@@ -42,12 +42,12 @@ impl BlobStore {
     ) -> Result<Found> {
         let Blob { digest, name, size } = *blob;
         for _ in 0..MOST_LOOKS {
-            let Some(stat) = root.look(name.shard(), name.file())? else { return Ok(Found::Nothing) };
+            let Some(stat) = root.look(name.below())? else { return Ok(Found::Nothing) };
             let mut stamp = Stamp::of(&stat);
             let known = self.vouchers.known(digest, &stamp);
             let since_ns = now_ns();
             if verify || known.is_none() {
-                let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else {
+                let Some((file, stat)) = root.open_regular(name.below())? else {
                     return Ok(Found::Nothing);
                 };
                 stamp = Stamp::of(&stat);
@@ -94,7 +94,7 @@ fn renew(root: &Root, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, bool)
         Err(Error::Io { errno: libc::EPERM | libc::EACCES | libc::ENOENT, .. }) => return Ok(None),
         Err(error) => return Err(error),
     }
-    let Some(stat) = root.look(name.shard(), name.file())? else { return Ok(None) };
+    let Some(stat) = root.look(name.below())? else { return Ok(None) };
     let renewed = Stamp::of(&stat);
     let set_ns = nanoseconds(now.tv_sec, now.tv_nsec.unsigned_abs());
     let is_as_set = COARSENESS_NS.iter().any(|coarseness| set_ns - set_ns % coarseness == renewed.modified_ns);
@@ -103,5 +103,5 @@ fn renew(root: &Root, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, bool)
 }
 
 fn is_unchanged(root: &Root, name: &Name, stamp: &Stamp) -> Result<bool> {
-    Ok(root.look(name.shard(), name.file())?.is_some_and(|stat| Stamp::of(&stat) == *stamp))
+    Ok(root.look(name.below())?.is_some_and(|stat| Stamp::of(&stat) == *stamp))
 }

@@ -61,7 +61,7 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
             return Err(Error::Value("an earlier write to this blob failed: begin it anew".into()));
         }
         if self.process_id != process::id() {
-            return Err(Error::Forked { path: self.store.borrow().root.clone() });
+            return Err(Error::Forked { path: self.store.borrow().root.to_path_buf() });
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl BlobStore {
     /// no handle: the next would succeed without writing what was lost.
     fn keep(&self, root: &Root, name: &Name, stamp: Stamp, synced: bool) -> Result<Option<Placed>> {
         if self.durability == Durability::Full && !synced {
-            let Some((file, _)) = root.open_regular(name.shard(), name.file())? else { return Ok(None) };
+            let Some((file, _)) = root.open_regular(name.below())? else { return Ok(None) };
             if durable::sync_file(&file, &name.path(&self.root)).is_err() {
                 return Ok(None);
             }

@@ -180,7 +180,7 @@ impl Run<'_> {
         let root = self.root;
         let path = || name.path(&self.store.root);
         let since_ns = now_ns();
-        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(Outcome::Gone) };
+        let Some((file, stat)) = root.open_regular(name.below())? else { return Ok(Outcome::Gone) };
         let stamp = Stamp::of(&stat);
         let actual = get::digest_with(&file, |count| {
             self.bytes_done.fetch_add(count as u64, Ordering::Relaxed);
