@@ -119,9 +119,7 @@ def test_a_batch_flushes_bytes_before_names_and_each_directory_once(tmp_path: Pa
     shards = {sha256(f"content {number}".encode())[:2] for number in range(600)}
     assert sorted(directories) == sorted(shards | {"."})
     last = max(published.values())
-    assert all(
-        "fsync" in line or "resumed" in line for line in lines[begin + last + 1 : end] if "write(" not in line
-    )
+    assert all("fsync" in line or "resumed" in line for line in lines[begin + last + 1 : end] if "write(" not in line)
 
 
 # --- presence ----------------------------------------------------------------------------------------------------
