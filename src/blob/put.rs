@@ -262,6 +262,7 @@ fn has_digest(file: &File, digest: &Digest) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
 
     fn new_store() -> (tempfile::TempDir, BlobStore) {
         let directory = tempfile::tempdir().unwrap();
@@ -286,7 +287,7 @@ mod tests {
             let digest = store.write(&bytes, false).unwrap();
             assert_eq!(digest, Digest::of(&bytes));
             let (file, shard) = (store.path_of(&digest), store.path_of(&digest).parent().unwrap().to_owned());
-            let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(&file), mode(&shard), mode(&store.root)), (0o600, 0o700, 0o700));
             assert_eq!(std::fs::read(&file).unwrap(), bytes);
 
@@ -320,6 +321,40 @@ mod tests {
             }
         }
         assert_eq!(staged_count(&store), 0);
+    }
+
+    #[test]
+    fn a_new_blob_replaces_nothing_that_came_meanwhile() {
+        let (_directory, store) = new_store();
+        store.write(b"first", false).unwrap();
+        let root = store.root_to_write(WRITE).unwrap();
+        for _ in 0..2 {
+            let digest = Digest::of(b"x");
+            let mut staged = root.stage().unwrap();
+            fill(&staged, b"x").unwrap();
+            std::fs::create_dir_all(store.path_of(&digest).parent().unwrap()).unwrap();
+            std::fs::write(store.path_of(&digest), b"another's").unwrap();
+            assert!(store.publish(&root, &mut staged, &Name::of(&digest), false).unwrap().is_none());
+            assert_eq!(std::fs::read(store.path_of(&digest)).unwrap(), b"another's");
+            assert!(store.publish(&root, &mut staged, &Name::of(&digest), true).unwrap().is_some());
+            assert_eq!(store.read(&digest).unwrap().unwrap(), b"x");
+            std::fs::remove_file(store.path_of(&digest)).unwrap();
+        }
+        assert_eq!(staged_count(&store), 0);
+    }
+
+    #[test]
+    fn a_copy_that_was_deleted_before_it_was_synced_is_written_anew() {
+        let (_directory, store) = new_store();
+        let root = store.root_to_write(WRITE).unwrap();
+        let digest = Digest::of(b"x");
+        for durability in [Durability::Full, Durability::Normal] {
+            BlobStore::new(store.root(), durability, false).unwrap().write(b"x", false).unwrap();
+            let stamp = Stamp::of(&root.look(Name::of(&digest).below()).unwrap().unwrap());
+            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_some());
+            std::fs::remove_file(store.path_of(&digest)).unwrap();
+            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_none());
+        }
     }
 
     #[test]
