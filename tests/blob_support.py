@@ -204,7 +204,7 @@ def traced(log: str | Path, calls: str, *, threads: bool) -> list[str]:
     return ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={calls},clone,clone3", *without]
 
 
-def inject(call: str, fault: str, when: int, *, threads: bool = True) -> list[str]:
+def inject(call: str, fault: str, when: int | str, *, threads: bool = True) -> list[str]:
     return [*traced(os.devnull, call, threads=threads), "-e", f"inject={call}:{fault}:when={when}"]
 
 

@@ -176,6 +176,20 @@ def test_a_full_disk_that_shows_in_the_flush_does_not_poison(tmp_path: Path) -> 
     assert said == ["StoreFullError 28", *list(CONTENTS)[1:]]
 
 
+@pytest.mark.parametrize("program", [WRITER, OTHER_WAYS], ids=["single writes", "other ways"])
+@pytest.mark.parametrize("when", ["1+2", "1+"], ids=["every other link", "every link"])
+def test_where_files_without_names_cannot_be_linked_there_are_other_ways(
+    tmp_path: Path, program: str, when: str
+) -> None:
+    require_strace()
+    # Once in two: by way of /proc. Never: staged under names, and renamed.
+    code, said = run(program, tmp_path / "blobs", prefix=inject("linkat", "error=ENOENT", when, threads=False))
+    assert code == 0
+    assert sorted(said) == sorted(CONTENTS)
+    assert_whole(tmp_path / "blobs", said)
+    assert staged(ns.BlobStore(tmp_path / "blobs")) == []
+
+
 # --- what is flushed, and when -----------------------------------------------------------------------------------
 
 ONE = """

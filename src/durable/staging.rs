@@ -65,7 +65,7 @@ impl StagedBeneath {
     }
 
     /// The first file that is staged in `directory`, and whether others may do without a name: files without names can be
-    /// made, and be given one later on, not on every file system, and before Linux 6.10 not by everybody.
+    /// made, and be given one later on, not on every file system.
     pub fn first(directory: &Arc<Directory>) -> Result<(Self, bool)> {
         match Self::create(directory, true).and_then(|mut staged| staged.give_name().map(|_| staged)) {
             Ok(staged) => Ok((staged, true)),
@@ -113,7 +113,7 @@ impl StagedBeneath {
     /// Publishes it as `name` in `target` unless something is there; says whether it did. The entry is not synced yet.
     pub fn publish_new(&mut self, target: &Directory, name: &str) -> Result<bool> {
         let published = match &self.name {
-            None => rustix::fs::linkat(&self.file, "", &target.handle, name, AtFlags::EMPTY_PATH),
+            None => self.link(target, name),
             Some(staged) => {
                 let (from, staged) = (&self.directory.handle, staged.as_str());
                 match rustix::fs::renameat_with(from, staged, &target.handle, name, RenameFlags::NOREPLACE) {
@@ -145,13 +145,25 @@ impl StagedBeneath {
         Ok(())
     }
 
+    /// Gives a file without a name one.
+    fn link(&self, target: &Directory, name: &str) -> std::result::Result<(), Errno> {
+        match rustix::fs::linkat(&self.file, "", &target.handle, name, AtFlags::EMPTY_PATH) {
+            // Before Linux 6.10 it takes a privilege, which may also have been given up since the last one.
+            Err(Errno::NOENT) => {
+                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                rustix::fs::linkat(rustix::fs::CWD, file, &target.handle, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            linked => linked,
+        }
+    }
+
     /// Its name, which it is given if it has none.
     fn give_name(&mut self) -> Result<String> {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
         let name = new_name();
-        rustix::fs::linkat(&self.file, "", &self.directory.handle, name.as_str(), AtFlags::EMPTY_PATH)
+        self.link(&self.directory, &name)
             .map_err(|errno| failed(&self.directory.path().join(&name), PUBLISH, errno))?;
         self.name = Some(name.clone());
         self.process_id = process::id();
