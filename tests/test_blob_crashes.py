@@ -84,14 +84,17 @@ def sweep_kills(program: str, directory: Path, points_per_call: int, *, threads:
         for call, times in count_calls(program, directory, threads=threads).items()
         for when in sample(times, points_per_call)
     ]
-    reached = 0
+    reached = missed = 0
     for number, (call, when) in enumerate(points):
         root = directory / str(number)
         code, said = run(program, root, prefix=inject(call, "signal=SIGKILL", when, threads=threads))
-        assert code in KILLED or (code == 0 and threads), (call, when)
+        # A blob whose flush took long is touched before it is published, which is not the same in every run.
+        by_chance = call == "utimensat"
+        assert code in KILLED or (code == 0 and (threads or by_chance)), (call, when)
         reached += code in KILLED
+        missed += code == 0 and by_chance
         CHECKS.get(program, assert_whole)(root, said)
-    return len(points), reached
+    return len(points) - missed, reached
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)

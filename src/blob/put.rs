@@ -150,31 +150,33 @@ impl BlobStore {
         holds: impl Fn(&File) -> bool,
         stage: impl FnOnce() -> Result<StagedBeneath>,
     ) -> Result<Placed> {
-        let mut found = self.find(root, blob, verify, &holds)?;
-        if let Found::Whole { stamp, synced } = found {
-            if let Some(placed) = self.keep(root, blob.name, stamp, synced)? {
+        let (mut stage, mut staged) = (Some(stage), None);
+        // More than once only if somebody else's comes into its place meanwhile.
+        loop {
+            let replaces = match self.find(root, blob, verify, &holds)? {
+                Found::Nothing => false,
+                Found::Damaged => true,
+                Found::Whole { stamp, synced } => match self.keep(root, blob.name, stamp, synced)? {
+                    Some(placed) => return Ok(placed),
+                    None => true,
+                },
+            };
+            if let Some(stage) = stage.take() {
+                staged = Some(self.synced(stage()?)?);
+            }
+            if let Some(staged) = &mut staged
+                && let Some(placed) = self.publish(root, staged, blob.name, replaces)?
+            {
                 return Ok(placed);
             }
-            found = Found::Damaged;
         }
-        let mut staged = stage()?;
+    }
+
+    fn synced(&self, staged: StagedBeneath) -> Result<StagedBeneath> {
         match staged.sync(self.durability) {
             // The staged bytes are gone and the next attempt stages new ones, so that a full disk poisons nothing.
-            Err(error @ Error::Full { .. }) => return Err(error),
-            synced => self.watch(synced)?,
-        }
-        loop {
-            if let Some(placed) = self.publish(root, &mut staged, blob.name, matches!(found, Found::Damaged))? {
-                return Ok(placed);
-            }
-            // Somebody else's is there meanwhile.
-            found = self.find(root, blob, verify, &holds)?;
-            if let Found::Whole { stamp, synced } = found {
-                if let Some(placed) = self.keep(root, blob.name, stamp, synced)? {
-                    return Ok(placed);
-                }
-                found = Found::Damaged;
-            }
+            Err(error @ Error::Full { .. }) => Err(error),
+            synced => self.watch(synced).map(|()| staged),
         }
     }
 
