@@ -562,11 +562,10 @@ class BlobStore:
         durability the bytes and their directories are synced when this returns; after a flush that failed
         (`StoreIOError`) this object refuses further writes and deletions.
 
-        Any C-contiguous buffer is taken as its bytes, without a copy if it is read-only (`bytes`, a view of them, a
-        read-only `mmap`); its owner promises that nobody writes to it, and if somebody does, the blob may come out
-        damaged, which every read of it finds. A writable buffer (`bytearray`, an array) is copied on the way, 256 KiB
-        at a time: if another thread changes it meanwhile, what is stored is a mix of old and new bytes, always under
-        the hash of that mix.
+        Any C-contiguous buffer is taken as its bytes, without a copy if it is `bytes` or a view of them. Any other
+        (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
+        if somebody changes it meanwhile, what is stored is a mix of old and new bytes, always under the hash of that
+        mix.
         """
     def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
@@ -622,6 +621,19 @@ class BlobStore:
         """The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none."""
     def stats(self) -> BlobStats:
         """How many blobs there are and how many bytes they hold; looks at every file."""
+    def close(self) -> None:
+        """Let go of the two directories that are kept open to save the way there; the next call opens them again.
+
+        There is nothing else to close: no lock is held between calls, and nothing waits to be written.
+        """
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
     def __contains__(self, hash: str, /) -> bool:
         """The same as `exists(hash, verify=False)`."""
     def __iter__(self) -> BlobIterator:
