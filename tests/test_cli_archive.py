@@ -117,7 +117,7 @@ def test_a_second_archiver_is_refused_or_waits(filled: Cli, other_archiver: subp
     assert "archive" in refused
     assert "another" in refused
     assert "--wait" not in refused
-    timer = threading.Timer(0.3, lambda: other_archiver.communicate())
+    timer = threading.Timer(0.3, other_archiver.communicate)
     timer.start()
     outcome = filled("archive", "--wait", "30", "--json")
     timer.join()

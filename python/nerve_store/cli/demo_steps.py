@@ -260,7 +260,7 @@ class Demo:
         started = perf_counter()
         logs = store.logs
         found, found_blobs = logs.verify(), store.blobs.verify()
-        problems = [problem.reason for problem in (*found.problems, *found_blobs.problems)]
+        problems = [problem.reason for problem in found.problems] + [problem.reason for problem in found_blobs.problems]
         _require("problems", problems, [])
         for day in logs.archived_days():
             days = Counter(utc_day(entry.timestamp) for entry in logs.read_archive(day.day))
