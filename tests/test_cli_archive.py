@@ -79,12 +79,24 @@ def test_a_dry_run_says_the_sizes_that_come_true(filled: Cli) -> None:
 
 
 def test_archive_vacuums_at_once_or_in_slices(filled: Cli) -> None:
+    with ns.LogStore(filled.data / "logs.db") as store:
+        store.append_many([("system", "tick", None, "x" * 1000, T0 + 5 * DAY) for _ in range(1000)])
     assert filled("archive", "--max-days", "1", "--json").json["vacuumed"] is False
-    result = filled("archive", "--max-days", "1", "--vacuum", "--json").json
-    assert (len(result["days"]), result["vacuumed"]) == (1, True)
-    # The full one has made the file one that can be shortened in slices.
-    assert filled("archive", "--incremental-vacuum").exit_code == 0
+    result = filled("archive", "--incremental-vacuum", "--json").json
+    assert (sum(day["added_rows"] for day in result["days"]), result["vacuumed"]) == (1002, True)
+    assert filled("stats", "--json").json["logs"]["free_bytes"] == 0
+    assert filled("archive", "--vacuum", "--json").json["vacuumed"] is True
     assert "not allowed with" in filled.misused("archive", "--vacuum", "--incremental-vacuum")
+
+
+def test_the_predecessors_database_shrinks_in_slices_after_a_full_vacuum(
+    upstream_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = Cli(upstream_data, capsys)
+    assert "vacuum it once in full" in cli.refused("archive", "--incremental-vacuum")
+    for option in ("--vacuum", "--incremental-vacuum"):
+        outcome = cli("archive", option)
+        assert (outcome.exit_code, outcome.err) == (0, "")
 
 
 HOLD = """
