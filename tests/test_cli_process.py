@@ -197,6 +197,7 @@ def test_nothing_heavy_is_imported_at_the_start() -> None:
     assert not {"rich", "asyncio", "sqlite3", "subprocess", "tempfile", "logging", "random"} & set(imported)
 
 
+@pytest.mark.thread_unsafe(reason="times processes")
 def test_start_up_takes_less_than_60_ms_more_than_the_interpreter() -> None:
     def processor_seconds() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -5,6 +5,7 @@ without lone surrogates (`ValueError`); NUL is kept.
 """
 
 import os
+from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -165,9 +166,29 @@ class LogFollower:
 
 @final
 class AppendChannel:
-    """The way back from the commits to one event loop; for `nerve_store.aio`."""
+    """The way of one event loop's appends to the commits, and of their outcomes back; for `nerve_store.aio`."""
 
-    def __new__(cls, call: Callable[..., object], resolve: Callable[..., object]) -> Self: ...
+    def __new__(cls, store: LogStore) -> Self: ...
+    def fileno(self) -> int: ...
+    def append(
+        self,
+        future: Future[LogEntry],
+        source: str,
+        type: str,
+        ref_id: str | None,
+        payload: str | None,
+        timestamp: int | None,
+        durability: _Durability | None,
+    ) -> int: ...
+    def append_many(
+        self,
+        future: Future[range],
+        entries: Sequence[_AppendItem],
+        durability: _Durability | None,
+    ) -> int: ...
+    def submit(self) -> None: ...
+    def resolve(self) -> int: ...
+    def futures(self) -> list[Future[Any]]: ...
 
 @final
 class BlobReader:
@@ -454,9 +475,6 @@ class LogStore:
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
         `ArchiveError` if it holds other rows under the same ids.
         """
-    def _submit(
-        self, channel: AppendChannel, token: int, entries: Sequence[_AppendItem], durability: _Durability | None
-    ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
