@@ -438,6 +438,7 @@ LOG_STORE_WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     "append_with_workflow_update": lambda store: store.append_with_workflow_update(_ENTRY, _RUN),
     "transition": lambda store: store.transition("run-1", "completed"),
     "archive_logs": lambda store: store.archive_logs(),
+    "restore_archive": lambda store: store.restore_archive(date(2026, 1, 1)),
     "reindex": lambda store: store.reindex(),
 }
 LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
@@ -456,6 +457,7 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "get_thread_round_count": lambda store: store.get_thread_round_count("run-1"),
     "get_thread_rounds": lambda store: store.get_thread_rounds("run-1", limit=1),
     "archived_days": lambda store: store.archived_days(),
+    "verify": lambda store: store.verify(),
     "read_archive": lambda store: list(store.read_archive(date(2026, 1, 1))),
     "stats": lambda store: store.stats(),
 }

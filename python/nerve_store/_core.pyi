@@ -465,8 +465,8 @@ class LogStore:
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
           space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
           created for it (`ValueError` otherwise).
-        - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain one
-          that gains rows is compressed if asked.
+        - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
+          one that gains rows is compressed if asked.
         - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
         - `wait`: seconds to wait for another run to end.
         - `progress`: called with (rows done, rows to do) every thousand rows; an exception that it raises stops the
@@ -514,8 +514,8 @@ class LogStore:
     ) -> LogFollower:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
-        `after_id` None: from now on. Rows that were archived before the follower came to them are read from the archive,
-        unless `archived` is false. A commit of this process is seen at once, one of another process within
+        `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
+        archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
         `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:

@@ -90,9 +90,7 @@ impl StagedBeneath {
 
     /// Asks the system to begin with writing the bytes to the disk; promises nothing.
     pub fn begin_sync(&self, offset: u64, size: u64) {
-        let (Ok(offset), Ok(size)) = (i64::try_from(offset), i64::try_from(size)) else { return };
-        // SAFETY: the call takes no memory, and the descriptor is open.
-        unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, size, libc::SYNC_FILE_RANGE_WRITE) };
+        super::begin_sync(&self.file, offset, size);
     }
 
     /// Syncs the bytes if so asked.
