@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -84,6 +85,8 @@ class Scenario:
     arguments: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     """Of the archive run, both of the interrupted one and of the next."""
+    is_doubled: bool = False
+    """Whether a day has two files until the next run, as verification says."""
 
     def child_arguments(self) -> dict[str, Any]:
         if self.program == "archive":
@@ -100,18 +103,20 @@ SCENARIOS = {
     "plain days become compressed": Scenario(prepared, options=ZSTD),
     "unknown files": Scenario(without_manifest),
     "unknown files become compressed": Scenario(without_manifest, options=ZSTD),
-    "two files of a day": Scenario(with_two_files),
+    "two files of a day": Scenario(with_two_files, is_doubled=True),
     "restore": Scenario(prepared, "restore", {"day": str(day(1))}),
     "reindex": Scenario(without_manifest, "reindex"),
 }
 
 
-def check(directory: Path, rows: Iterable[Row], finished: dict[str, bytes], **options: Any) -> None:
+def check(
+    directory: Path, rows: Iterable[Row], finished: dict[str, bytes], *, is_doubled: bool = False, **options: Any
+) -> None:
     """Nothing is lost or doubled, whoever looks; and the next run ends where an undisturbed one ends."""
     rows = sorted(rows)
     archive_dir = directory / "archive" / "logs"
     with ns.LogStore(directory / "logs.db", segment_rows=SEGMENT_ROWS) as store:
-        assert_reads(store, rows)
+        assert_reads(store, rows, may_be_doubled=is_doubled)
         found = file_rows(archive_dir)
         found.update({row.id: row for row in database_rows(store)})
         assert sorted(found.values()) == rows
@@ -122,7 +127,7 @@ def check(directory: Path, rows: Iterable[Row], finished: dict[str, bytes], **op
     assert foreign_sql(directory / "logs.db", "PRAGMA integrity_check") == [("ok",)]
 
 
-def assert_reads(store: ns.LogStore, rows: list[Row]) -> None:
+def assert_reads(store: ns.LogStore, rows: list[Row], *, may_be_doubled: bool = False) -> None:
     """Every read that sees the archive sees exactly `rows`, and verification finds nothing."""
     assert as_rows(store.query(archived=True)) == rows
     assert as_rows(store.iter(archived=True, descending=True)) == rows[::-1]
@@ -131,7 +136,7 @@ def assert_reads(store: ns.LogStore, rows: list[Row]) -> None:
     assert messages == reference.thread_messages(rows, RUN)
     assert store.get_thread_round_count(RUN) == reference.thread_round_count(rows, RUN)
     report = store.verify()
-    assert report.ok, report.problems
+    assert report.ok or (may_be_doubled and all("merges the two" in item.reason for item in report.problems)), report
 
 
 def finished_files(template: Path, scratch: Path, options: dict[str, Any]) -> dict[str, bytes]:
@@ -149,7 +154,7 @@ def sweep_kills(scenario: Scenario, tmp_path: Path, size: int | None) -> Counter
     arguments = scenario.child_arguments()
     for directory, where in each_kill(tmp_path / "template", tmp_path, size, scenario.program, **arguments):
         try:
-            check(directory, rows, finished, **scenario.options)
+            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
         except (AssertionError, ns.NerveStoreError) as error:
             raise AssertionError(f"{where}: {error}") from error
         kills[where.rsplit(maxsplit=1)[-1]] += 1
@@ -171,7 +176,7 @@ def sweep_errors(scenario: Scenario, tmp_path: Path, number: int, size: int | No
             assert said["is_ours"], f"{where}: {said}"
             failures[where.rsplit(maxsplit=1)[-1]] += 1
         try:
-            check(directory, rows, finished, **scenario.options)
+            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
         except (AssertionError, ns.NerveStoreError) as error:
             raise AssertionError(f"{where}, {said}: {error}") from error
     return failures
@@ -264,13 +269,14 @@ def test_tracer_kills_at_the_call_and_before_it_happens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_full_disk_stops_the_run_and_nothing_is_lost(tmp_path: Path, compression: Any) -> None:
-    payloads = [bytes((n * k * k + k) % 94 + 33 for k in range(1000)).decode() for n in range(2000)]
+    noise = random.Random(1)
+    payloads = [noise.randbytes(700).hex() for _ in range(2000)]
     with ns.LogStore(tmp_path / "data" / "logs.db") as store:
         store.append_many([("system", "tick", None, payload, at(n % 4, n)) for n, payload in enumerate(payloads)])
         rows = database_rows(store)
     archive_dir = tmp_path / "disk" / "logs"
     with (
-        tiny_disk(tmp_path / "disk", "1200k" if compression is None else "100k") as resize,
+        tiny_disk(tmp_path / "disk", "1200k" if compression is None else "600k") as resize,
         ns.LogStore(tmp_path / "data" / "logs.db", archive_dir=archive_dir) as store,
     ):
         with pytest.raises(ns.StoreFullError) as refused:
