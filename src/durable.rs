@@ -10,6 +10,7 @@ mod staging;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -33,12 +34,18 @@ pub enum Durability {
 /// How staged files are named. The names must not contain `.jsonl`, which readers of the archive match by pattern.
 const STAGING_PREFIX: &str = ".stage-";
 
+/// Bytes of a staged file after which the system is asked to begin writing them to the disk.
+const BEGIN_EVERY: u64 = 1 << 20;
+
 const SYNC_FILE: &str = "sync a file";
 const SYNC_DIRECTORY: &str = "sync a directory";
 
 /// A file that is being written under a name of its own, in the directory where it will be published.
 pub struct Staged {
     file: tempfile::NamedTempFile,
+    /// Bytes written, and how many of them the system was asked to begin writing to the disk.
+    written: u64,
+    begun: u64,
 }
 
 impl Staged {
@@ -52,7 +59,7 @@ impl Staged {
                 options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path)
             })
             .map_err(|error| Error::io(directory, "create a staging file", &error))?;
-        Ok(Self { file })
+        Ok(Self { file, written: 0, begun: 0 })
     }
 
     /// Publishes the file as `path`, over whatever is there.
@@ -82,7 +89,13 @@ impl Staged {
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_file_mut().write(bytes)
+        let count = self.file.as_file_mut().write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.begun >= BEGIN_EVERY {
+            begin_sync(self.file.as_file(), self.begun, self.written - self.begun);
+            self.begun = self.written;
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -134,6 +147,18 @@ pub fn sync_parent(path: &Path, durability: Durability) -> Result<()> {
         _ => Path::new("."),
     };
     sync_directory(parent)
+}
+
+/// Asks the system to begin with writing the bytes to the disk, so that a later sync has less to wait for, and others'
+/// syncs do not wait behind all of it at once. Promises nothing.
+fn begin_sync(file: &File, offset: u64, size: u64) {
+    #[cfg(target_os = "linux")]
+    if let (Ok(offset), Ok(size)) = (i64::try_from(offset), i64::try_from(size)) {
+        // SAFETY: the call takes no memory, and the descriptor is open.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, size, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, size);
 }
 
 /// Syncs the entries of a directory.

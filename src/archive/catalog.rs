@@ -262,6 +262,23 @@ impl Candidate {
         Some(Self { listed, wanted, unknown: Some(unknown) })
     }
 
+    /// Whether all of its rows are within these bounds of time.
+    pub(super) fn is_within(&self, since: Option<i64>, until: Option<i64>) -> bool {
+        since.is_none_or(|since| since <= self.listed.day.first_timestamp())
+            && until.is_none_or(|until| until >= self.listed.day.last_timestamp())
+    }
+
+    /// The ids in the file, in the transaction that told of it.
+    pub(super) fn ids(&self, connection: &Connection) -> Result<RoaringTreemap> {
+        match &self.unknown {
+            Some(unknown) => Ok(unknown.summary.ids.clone()),
+            None => {
+                let summary = manifest::load(connection, self.listed.day, State::Current)?;
+                Ok(summary.map(|summary| summary.ids).unwrap_or_default())
+            }
+        }
+    }
+
     /// The rounds of the run in this file that the log's index has never seen, in the caller's transaction.
     pub(super) fn rounds(&self, connection: &Connection, run_id: &str) -> Result<RoaringTreemap> {
         if !self.listed.has_rounds {

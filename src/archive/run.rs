@@ -23,6 +23,8 @@ pub const ARCHIVED_UP_TO: &str = "archived_up_to";
 
 /// Rows that one delete transaction takes, so that appends wait only for moments.
 const DELETE_ROWS: usize = 1_000;
+/// How long the deleting thread waits between two transactions at the most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// References that one transaction writes to the manifest.
 const MANIFEST_REFS: usize = 2_000;
 /// Between two attempts to lock the archive.
@@ -312,6 +314,7 @@ pub(super) fn save_refs(log: &Log, day: UtcDay, part: &Part) -> Result<()> {
 fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
     let mut ids = ids.iter().peekable();
     while ids.peek().is_some() {
+        let began = Instant::now();
         log.write("delete archived rows", Some(Durability::Normal), |transaction| {
             let mut left = DELETE_ROWS;
             while left > 0 {
@@ -326,6 +329,8 @@ fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
             }
             Ok(())
         })?;
+        // As long as it took, so that whoever waits to write gets at least half of the time.
+        std::thread::sleep(began.elapsed().min(LONGEST_PAUSE));
     }
     Ok(())
 }

@@ -79,7 +79,8 @@ impl Archive {
     pub fn count(&self, log: &Log, filter: &Filter) -> Result<u64> {
         let counted = log.read("count", |snapshot| {
             let candidates = self.candidates(snapshot.connection(), filter)?;
-            if candidates.is_empty() { snapshot.count(filter).map(Some) } else { Ok(None) }
+            let Some(archived) = counted_by_id(snapshot, filter, &candidates)? else { return Ok(None) };
+            Ok(Some(snapshot.count(filter)? + archived))
         })?;
         if let Some(count) = counted {
             return Ok(count);
@@ -124,6 +125,44 @@ impl Archive {
         };
         Ok((rows, seen))
     }
+}
+
+/// How many rows of the candidates match and are not in the log, if their ids alone tell.
+fn counted_by_id(snapshot: &Snapshot<'_>, filter: &Filter, candidates: &[Candidate]) -> Result<Option<u64>> {
+    if candidates.is_empty() {
+        return Ok(Some(0));
+    }
+    let is_by_id = filter.source.is_none()
+        && filter.kind.is_none()
+        && filter.limit.is_none()
+        && candidates.iter().all(|candidate| candidate.is_within(filter.since, filter.until));
+    if !is_by_id {
+        return Ok(None);
+    }
+    let mut archived = RoaringTreemap::new();
+    for candidate in candidates {
+        let ids = candidate.ids(snapshot.connection())?;
+        archived |= match &candidate.wanted {
+            Some(wanted) => wanted & &ids,
+            None => ids,
+        };
+    }
+    let bound = |id: i64| u64::try_from(id).unwrap_or(0);
+    archived.remove_range(..bound(filter.first_id()));
+    if filter.last_id() < i64::MAX {
+        archived.remove_range(bound(filter.last_id().saturating_add(1))..);
+    }
+    let mut live = 0;
+    let mut statement = snapshot.connection().prepare_cached("SELECT count(*) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
+    let mut ids = archived.iter().peekable();
+    while let Some(first) = ids.next() {
+        let mut last = first;
+        while ids.next_if_eq(&(last + 1)).is_some() {
+            last += 1;
+        }
+        live += statement.query_row([first.cast_signed(), last.cast_signed()], |row| row.get::<_, u64>(0))?;
+    }
+    Ok(Some(archived.len() - live))
 }
 
 /// The greatest id given out so far, here or in the files.

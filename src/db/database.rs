@@ -138,6 +138,9 @@ impl Database {
             // Whoever waits for the writer gets it.
             std::thread::sleep(Duration::from_micros(200));
         }
+        if any {
+            self.with_writer("vacuum", |mut writer, place| writer.checkpoint(place))?;
+        }
         Ok(any)
     }
 

@@ -115,6 +115,11 @@ fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
         let reason = "the file system is read-only; open the store with read_only".to_owned();
         return Err(Error::errno(place.path, place.operation, libc::EROFS, reason));
     }
+    if identity == Identity::Outdated {
+        // Only an empty file takes it. The file can then be shortened in slices, for one page more in each commit that
+        // makes the file grow: 0 to 5 % of the time of appends.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
     let mode = patiently(place.busy_timeout, || {
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
     })?;

@@ -113,6 +113,14 @@ impl Writer {
         })
     }
 
+    /// Carries the commits over to the database file, which only then becomes shorter.
+    pub(super) fn checkpoint(&mut self, place: Place<'_>) -> Result<()> {
+        self.ready(place)?;
+        self.checkpointed_at = 0;
+        self.run_checkpoint();
+        Ok(())
+    }
+
     /// Refuses work after a failed flush, and clears what a panic in an earlier transaction left open.
     fn ready(&self, place: Place<'_>) -> Result<()> {
         if let Some(failed) = &self.failed_flush {
@@ -158,6 +166,10 @@ impl Writer {
             return;
         }
         self.checkpointed_at = pages;
+        self.run_checkpoint();
+    }
+
+    fn run_checkpoint(&mut self) {
         // The commit is durable without it. A lock is somebody else's checkpoint, a full disk leaves the log growing
         // until the commits say so; only an I/O error, which may be a lost flush, ends the writing.
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
