@@ -85,10 +85,12 @@ torture: $(BUILT) ## long fault and crash sweeps, the models of the commit queue
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist
 
-requirements: ## pin the tools anew, from requirements-dev.in; needs uv
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make requirements' \
-		--output-file requirements-dev.txt requirements-dev.in
+requirements: ## pin the tools anew, from requirements-*.in; needs uv
+	for name in dev readers; do \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make requirements' \
+			--output-file requirements-$$name.txt requirements-$$name.in || exit; \
+	done
 
 clean: ## remove all that was made here
 	cargo clean

@@ -62,15 +62,46 @@ def runs(*, path: str, count: int) -> None:
                 say([run_id, status])
 
 
-def archive(*, path: str, now: int, max_days: int | None = None, vacuum: bool = False, **options: Any) -> None:
+def archive(
+    *,
+    path: str,
+    now: int,
+    max_days: int | None = None,
+    vacuum: bool | Literal["incremental"] = False,
+    compression: Literal["zstd"] | None = None,
+    wait: float = 0.0,
+    **options: Any,
+) -> None:
     """One archive run; says the days that gained rows, or the error."""
     try:
         with ns.LogStore(path, **options) as store:
-            result = store.archive_logs(now=now, max_days=max_days, vacuum=vacuum)
+            result = store.archive_logs(now=now, max_days=max_days, vacuum=vacuum, compression=compression, wait=wait)
     except ns.NerveStoreError as error:
         say(failure(error))
     else:
         say({"days": {str(day.day): day.added_rows for day in result.days}})
+
+
+def restore(*, path: str, day: str, **options: Any) -> None:
+    """Put a day's rows back; says how many, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            restored = store.restore_archive(date.fromisoformat(day))
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"restored": restored})
+
+
+def reindex(*, path: str, **options: Any) -> None:
+    """Build the index and the manifest anew; says so, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            store.reindex()
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"done": True})
 
 
 def hold_archive(*, path: str, now: int) -> None:
@@ -257,6 +288,8 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         append,
         runs,
         archive,
+        restore,
+        reindex,
         hold_archive,
         hold_archived,
         hold_lock,

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 import nerve_store as ns
 import reference
@@ -142,8 +144,11 @@ class Union:
 
 def read_day_file(path: Path) -> list[Row]:
     """The rows of a day file, read by other code than the store's; asserts that the file is as upstream writes one."""
-    day = date.fromisoformat(path.name.removesuffix(".jsonl"))
+    day = date.fromisoformat(path.name.split(".")[0])
     content = path.read_bytes()
+    if path.suffix == ".zst":
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content), read_across_frames=True) as stream:
+            content = stream.read()
     assert content == b"" or content.endswith(b"\n"), f"{path.name}: torn last line"
     rows: list[Row] = []
     for line in content.decode("utf-8").split("\n")[:-1]:
@@ -161,8 +166,10 @@ def day_files(archive_dir: str | os.PathLike[str]) -> dict[date, Path]:
     directory = Path(archive_dir)
     files: dict[date, Path] = {}
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", path.name):
-            files[date.fromisoformat(path.name.removesuffix(".jsonl"))] = path
+        if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl(\.zst)?", path.name):
+            day = date.fromisoformat(path.name.split(".")[0])
+            assert day not in files, f"{day} has two files"
+            files[day] = path
         else:
             assert ".jsonl" not in path.name, f"{path.name} would be read as archive"
     return files
@@ -459,6 +466,7 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "archived_days": lambda store: store.archived_days(),
     "verify": lambda store: store.verify(),
     "read_archive": lambda store: list(store.read_archive(date(2026, 1, 1))),
+    "verify": lambda store: store.verify(),
     "stats": lambda store: store.stats(),
 }
 LOG_STORE_CALLS = {**LOG_STORE_WRITES, **LOG_STORE_READS}

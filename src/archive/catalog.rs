@@ -88,7 +88,7 @@ impl Archive {
         let mut candidates: Vec<Candidate> =
             known.into_iter().map(|(listed, wanted)| Candidate { listed, wanted, unknown: None }).collect();
         for file in self.unknown_files(connection, &files)? {
-            let Some(unknown) = self.unknown(file)? else { continue };
+            let Some(unknown) = self.unknown_or_replaced(file)? else { continue };
             candidates.extend(Candidate::of_unknown(unknown, filter));
         }
         Ok(candidates)
@@ -98,7 +98,7 @@ impl Archive {
     pub(super) fn open_candidate(&self, log: &Log, candidate: &Candidate) -> Result<Option<OpenDay>> {
         match &candidate.unknown {
             None => self.open_known(log, candidate.listed.day).map(Some),
-            Some(unknown) => self.open_unknown(unknown.summary.day, unknown.summary.format),
+            Some(unknown) => self.open_unknown_or_taken_in(log, unknown.summary.day, unknown.summary.format),
         }
     }
 
@@ -136,6 +136,25 @@ impl Archive {
         Ok(reader.map(|reader| OpenDay { reader: reader.with_blocks(summary.blocks.clone()), summary }))
     }
 
+    /// The same of a file that was there a moment ago: meanwhile a run may have taken it in and replaced it by one of
+    /// the other format.
+    fn open_unknown_or_taken_in(&self, log: &Log, day: UtcDay, format: Format) -> Result<Option<OpenDay>> {
+        if let Some(open) = self.open_unknown(day, format)? {
+            return Ok(Some(open));
+        }
+        let unknown =
+            log.database().read("read the manifest", |connection| self.unknown_files(connection, &[(day, format)]))?;
+        if unknown.is_empty() { self.open_known(log, day).map(Some) } else { self.open_unknown(day, format.other()) }
+    }
+
+    /// What a file holds that was there a moment ago, or the one by which a run has replaced it since.
+    fn unknown_or_replaced(&self, (day, format): (UtcDay, Format)) -> Result<Option<Arc<Unknown>>> {
+        match self.unknown((day, format))? {
+            Some(unknown) => Ok(Some(unknown)),
+            None => self.unknown((day, format.other())),
+        }
+    }
+
     /// The error that the day's file is not one that the manifest describes.
     fn not_as_listed(&self, day: UtcDay, listed: &[Summary]) -> Error {
         let Some(summary) = listed.last() else {
@@ -150,7 +169,11 @@ impl Archive {
     }
 
     /// The files of days that the manifest does not know, in the caller's transaction.
-    pub(super) fn unknown_files(&self, connection: &Connection, files: &Files) -> Result<Vec<(UtcDay, Format)>> {
+    pub(super) fn unknown_files(
+        &self,
+        connection: &Connection,
+        files: &[(UtcDay, Format)],
+    ) -> Result<Vec<(UtcDay, Format)>> {
         let mut known = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1")?;
         let mut unknown = Vec::new();
         for (day, format) in files.iter() {

@@ -84,10 +84,10 @@ impl Archive {
                 manifest::pending(connection)?,
             ))
         })?;
-        let archived = self.archived_ids(log, &days)?;
+        let archived = self.archived_ids(log, &days, &unknown)?;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
-        steps.extend(unknown.into_iter().map(|(day, format)| Step::Unknown(day, format)));
+        steps.extend(unknown.iter().map(|(day, format)| Step::Unknown(*day, *format)));
         steps.extend(segments.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(&days)).sum();
         let mut verified = Verified::default();
@@ -99,6 +99,11 @@ impl Archive {
                     "the manifest knows another file of this day; the next archive run merges the two".to_owned();
                 verified.problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
             }
+        }
+        for pair in unknown.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let path = path_of(self.directory(), pair[1].0, pair[1].1);
+            let reason = "the day has another file as well; the next archive run merges the two".to_owned();
+            verified.problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
         }
         let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
@@ -179,8 +184,13 @@ impl Archive {
         Ok(())
     }
 
-    /// The ids in the files that the manifest knows.
-    fn archived_ids(&self, log: &Log, days: &[manifest::Listed]) -> Result<RoaringTreemap> {
+    /// The ids in the files, as far as they can be read.
+    fn archived_ids(
+        &self,
+        log: &Log,
+        days: &[manifest::Listed],
+        unknown: &[(UtcDay, Format)],
+    ) -> Result<RoaringTreemap> {
         let mut archived = RoaringTreemap::new();
         for listed in days {
             let summary = log
@@ -188,6 +198,14 @@ impl Archive {
                 .read("read the manifest", |connection| manifest::load(connection, listed.day, State::Current))?;
             if let Some(summary) = summary {
                 archived |= summary.ids;
+            }
+        }
+        for file in unknown {
+            match self.unknown(*file) {
+                Ok(found) => archived |= found.map(|found| found.summary.ids.clone()).unwrap_or_default(),
+                // Reported where the file is checked.
+                Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::Io { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(archived)
@@ -204,15 +222,12 @@ impl Archive {
         let live = log.database().read("verify", |connection| segment.live(connection))?;
         verified.segment_count += 1;
         verified.row_count += live.row_count;
-        let is_archived = || {
-            first >= 0 && archived.range_cardinality(first.cast_unsigned()..=last.cast_unsigned()) == segment.row_count
-        };
-        if segment.is(live) || (live.row_count == 0 && is_archived()) {
+        if segment.is(live) || (live.row_count == 0 && segment.is_within(archived)) {
             return Ok(());
         }
         // Some of its rows have left, or are just leaving.
         let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
-        let rows = match self.query(log, &filter) {
+        let mut rows = match self.query(log, &filter) {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
             Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(()),
@@ -222,6 +237,8 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
+        // What was archived before the segment was sealed, between its rows.
+        rows.retain(|row| segment.had(row.id) || !archived.contains(row.id.cast_unsigned()));
         let found = Segment::of(&rows);
         if segment.is(found) {
             return Ok(());

@@ -9,10 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{Located, Place, is_busy};
 use super::schema::{self, Identity};
-use crate::archive;
 use crate::durable::{self, Durability, Staged};
 use crate::error::{Error, Result};
-use crate::log::index;
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
 const STATEMENT_CACHE: usize = 64;
@@ -154,10 +152,8 @@ pub(super) fn unprepared_reader(place: Place<'_>) -> Result<Connection> {
             return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
         }
         // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
-        for (table, schema) in [("log_segments", index::SCHEMA), ("archive_days", archive::SCHEMA)] {
-            if !has(table)? {
-                connection.execute_batch(&schema.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
-            }
+        for statement in schema::missing_derived(&connection)? {
+            connection.execute_batch(&statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
         }
         Ok(connection.execute_batch(READER_PRAGMAS)?)
     });

@@ -71,7 +71,13 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity>
         APPLICATION_ID if version > SCHEMA_VERSION => Err(refused(format!(
             "written by a newer nerve_store (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade nerve_store"
         ))),
-        APPLICATION_ID if version == SCHEMA_VERSION && !has_predecessors_indexes(connection)? => Ok(Identity::Current),
+        APPLICATION_ID
+            if version == SCHEMA_VERSION
+                && !has_predecessors_indexes(connection)?
+                && missing_derived(connection)?.next().is_none() =>
+        {
+            Ok(Identity::Current)
+        }
         APPLICATION_ID => Ok(Identity::Outdated),
         0 if version == 0 => match unmarked_stranger(connection)? {
             None => Ok(Identity::Outdated),
@@ -110,6 +116,18 @@ fn has_predecessors_indexes(connection: &Connection) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The statements that create the tables of the index and of the archive's manifest that are not there: another program
+/// may drop what can be built anew.
+pub(super) fn missing_derived(connection: &Connection) -> Result<impl Iterator<Item = &'static str>> {
+    let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let statements = index::SCHEMA.split_inclusive(';').chain(archive::SCHEMA.split_inclusive(';'));
+    Ok(statements.map(str::trim).filter(move |statement| {
+        let name = statement.strip_prefix("CREATE TABLE IF NOT EXISTS ").and_then(|rest| rest.split(' ').next());
+        name.is_some_and(|name| !names.iter().any(|known| known == name))
+    }))
 }
 
 /// Brings the database to the current schema; the caller holds the write transaction.

@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS log_segments (
   max_timestamp INTEGER NOT NULL,
   checksum      INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS log_gaps (
+  segment       INTEGER PRIMARY KEY,
+  ids           BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS log_zones (
   segment       INTEGER PRIMARY KEY,
   zones         BLOB NOT NULL
@@ -75,7 +79,8 @@ CREATE TABLE IF NOT EXISTS log_postings (
 ";
 
 /// Their names.
-const TABLES: [&str; 6] = ["log_segments", "log_zones", "log_kinds", "log_restored", "log_fresh", "log_postings"];
+const TABLES: [&str; 7] =
+    ["log_segments", "log_gaps", "log_zones", "log_kinds", "log_restored", "log_fresh", "log_postings"];
 
 /// The predecessor's indexes, which it also puts back when it opens one of our databases.
 pub(crate) const PREDECESSORS: [&str; 3] = ["idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id"];

@@ -32,7 +32,9 @@ pub(crate) fn prune_segments(connection: &Connection) -> Result<bool> {
         return Ok(false);
     }
     let gone = Rc::new(gone);
-    for (table, key) in [("log_segments", "first_id"), ("log_zones", "segment"), ("log_kinds", "segment")] {
+    for (table, key) in
+        [("log_segments", "first_id"), ("log_gaps", "segment"), ("log_zones", "segment"), ("log_kinds", "segment")]
+    {
         let sql = format!("DELETE FROM {table} WHERE {key} IN (SELECT value FROM rarray(?1))");
         connection.prepare_cached(&sql)?.execute([Rc::clone(&gone)])?;
     }

@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// A (source, type) pair in at least one of so many rows is not located within the segment: checking all of its rows
 /// costs less than storing where they are.
-const COMMON: u64 = 16;
+const COMMON: usize = 16;
 
 /// A row as the index sees it. What is not text counts as NULL: no filter finds it.
 pub(crate) struct IndexedRow<'a> {
@@ -51,8 +51,8 @@ pub(super) struct Gathered {
     segment_rows: u64,
     first_id: i64,
     last_id: i64,
-    /// Rows that are there.
-    row_count: u64,
+    /// The offsets of the rows that are there.
+    rows: Vec<u32>,
     /// Rows taken in, those included that left the log.
     taken: u64,
     timestamps: (i64, i64),
@@ -81,10 +81,10 @@ impl Gathered {
     /// Takes in a row; its id is above all others.
     pub(super) fn add(&mut self, row: &IndexedRow<'_>) {
         let offset = self.take(row.id);
-        if self.row_count == 0 {
+        if self.rows.is_empty() {
             self.timestamps = row.timestamps;
         }
-        self.row_count += 1;
+        self.rows.push(offset);
         self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
         self.zones.add(self.segment_rows, offset, row.timestamps);
         self.checksum.add(row);
@@ -125,6 +125,7 @@ impl Gathered {
             return Ok(());
         }
         gathered.write_segment(connection)?;
+        gathered.write_gaps(connection)?;
         gathered.zones.write(connection, gathered.first_id)?;
         gathered.write_kinds(connection)?;
         gathered.write_fresh(connection)
@@ -134,7 +135,17 @@ impl Gathered {
         let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         let checksum = self.checksum.finish();
         let (min, max) = self.timestamps;
-        statement.execute((self.first_id, self.last_id, self.row_count, min, max, checksum))?;
+        statement.execute((self.first_id, self.last_id, self.rows.len(), min, max, checksum))?;
+        Ok(())
+    }
+
+    /// Where ids are missing, others may come to lie: rows that had been archived before the segment was sealed.
+    fn write_gaps(&self, connection: &Connection) -> Result<()> {
+        if i64::try_from(self.rows.len()).is_ok_and(|count| count == self.last_id - self.first_id + 1) {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("INSERT INTO log_gaps VALUES (?1, ?2)")?;
+        statement.execute((self.first_id, encode(&self.rows)))?;
         Ok(())
     }
 
@@ -142,7 +153,7 @@ impl Gathered {
         let mut statement = connection.prepare_cached("INSERT INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
-                let is_common = offsets.len() as u64 * COMMON >= self.row_count;
+                let is_common = offsets.len() * COMMON >= self.rows.len();
                 let ids = if is_common { None } else { Some(encode(offsets)) };
                 statement.execute((source, kind, self.first_id, ids))?;
             }

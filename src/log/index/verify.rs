@@ -1,19 +1,23 @@
 //! Whether the rows of sealed segments are still what was sealed.
 
+use roaring::{RoaringBitmap, RoaringTreemap};
 use rusqlite::Connection;
 
+use super::codec::decode;
 use super::restored;
 use super::segment::{Checksum, IndexedRow};
 use crate::error::Result;
 use crate::log::entry::{COLUMNS, LogEntry};
 
 /// A sealed segment, as it was sealed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) first_id: i64,
     pub(crate) last_id: i64,
     pub(crate) row_count: u64,
     checksum: i64,
+    /// The distances of its ids from the first; None: all ids up to the last.
+    offsets: Option<RoaringBitmap>,
 }
 
 /// What was found of a segment.
@@ -26,13 +30,21 @@ pub(crate) struct Found {
 /// The segments whose rows must be what was sealed; those that hold restored rows, which the index may never have seen,
 /// are not among them.
 pub(crate) fn segments(connection: &Connection) -> Result<Vec<Segment>> {
-    let mut statement = connection
-        .prepare_cached("SELECT first_id, last_id, row_count, checksum FROM log_segments ORDER BY first_id")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT first_id, last_id, row_count, checksum, ids FROM log_segments LEFT JOIN log_gaps ON segment = first_id
+         ORDER BY first_id",
+    )?;
     let mut rows = statement.query([])?;
     let mut segments = Vec::new();
     while let Some(row) = rows.next()? {
-        let segment =
-            Segment { first_id: row.get(0)?, last_id: row.get(1)?, row_count: row.get(2)?, checksum: row.get(3)? };
+        let offsets = row.get_ref(4)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        let segment = Segment {
+            first_id: row.get(0)?,
+            last_id: row.get(1)?,
+            row_count: row.get(2)?,
+            checksum: row.get(3)?,
+            offsets: offsets.map(decode).transpose()?,
+        };
         if restored::spans(connection, segment.first_id, segment.last_id)?.is_empty() {
             segments.push(segment);
         }
@@ -59,6 +71,25 @@ impl Segment {
         let mut checksum = Checksum::default();
         rows.iter().for_each(|row| checksum.add(&row.indexed()));
         Found { row_count: rows.len() as u64, checksum: checksum.finish() }
+    }
+
+    /// Whether the row with this id was among those that were sealed.
+    pub(crate) fn had(&self, id: i64) -> bool {
+        let offset = id.checked_sub(self.first_id).and_then(|offset| u32::try_from(offset).ok());
+        match &self.offsets {
+            Some(offsets) => offset.is_some_and(|offset| offsets.contains(offset)),
+            None => (self.first_id..=self.last_id).contains(&id),
+        }
+    }
+
+    /// Whether all of its rows are among these.
+    pub(crate) fn is_within(&self, ids: &RoaringTreemap) -> bool {
+        let (first, last) = (self.first_id, self.last_id);
+        match &self.offsets {
+            _ if first < 0 => false,
+            Some(offsets) => offsets.iter().all(|offset| ids.contains((first + i64::from(offset)).cast_unsigned())),
+            None => ids.range_cardinality(first.cast_unsigned()..=last.cast_unsigned()) == self.row_count,
+        }
     }
 
     /// Whether this is what was sealed.

@@ -1,0 +1,292 @@
+"""Archive runs that are killed or failed at any system call: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+import reference
+from archive_support import (
+    MANIFEST_TABLES,
+    NOW,
+    append,
+    archived_elsewhere,
+    at,
+    content_of,
+    day,
+    file_rows,
+    fill,
+    message,
+    put_run,
+)
+from fault_support import each_error, each_kill, run_traced
+from reference import Row
+from support import (
+    as_message,
+    as_rows,
+    assert_union,
+    database_rows,
+    foreign_script,
+    foreign_sql,
+    is_one_line,
+    tiny_disk,
+)
+
+SWEPT_DAYS, SWEPT_ROWS, SEGMENT_ROWS = 4, 12, 8
+RUN = "run-2"
+
+
+def prepared(directory: Path, **options: Any) -> list[Row]:
+    """A store to be archived: two days that have a file already, late rows for them, and a run that pins."""
+    with ns.LogStore(directory / "logs.db", segment_rows=SEGMENT_ROWS) as store:
+        rows = fill(store, days=SWEPT_DAYS, per_day=SWEPT_ROWS)
+        rows += [append(store, at(n), RUN, message(n)) for n in range(SWEPT_DAYS)]
+        store.archive_logs(now=NOW, max_days=2, **options)
+        rows += [append(store, at(n), RUN, message(10 + n)) for n in range(SWEPT_DAYS + 1)]
+        rows += [put_run(store, "started"), append(store, at(0), "run-1")]
+    return rows
+
+
+def without_manifest(directory: Path) -> list[Row]:
+    """The same, with files that the manifest does not know, as the predecessor leaves them."""
+    rows = prepared(directory)
+    foreign_script(directory / "logs.db", "".join(f"DELETE FROM {table};" for table in MANIFEST_TABLES))
+    return rows
+
+
+def with_two_files(directory: Path) -> list[Row]:
+    """The same, and each archived day has a file of both formats."""
+    rows = without_manifest(directory)
+    files = directory / "archive" / "logs"
+    scratch = directory.with_name("scratch")
+    for path in archived_elsewhere(directory, scratch, compression="zstd").glob("*.zst"):
+        if (files / path.stem).exists():
+            shutil.copy(path, files)
+    shutil.rmtree(scratch)
+    return rows
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is interrupted, and how the next run goes on."""
+
+    prepare: Callable[[Path], list[Row]]
+    program: str = "archive"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the archive run, both of the interrupted one and of the next."""
+    is_doubled: bool = False
+    """Whether a day has two files until the next run, as verification says."""
+
+    def child_arguments(self) -> dict[str, Any]:
+        if self.program == "archive":
+            return {"now": NOW, "segment_rows": SEGMENT_ROWS, **self.options}
+        return {"segment_rows": SEGMENT_ROWS, **self.arguments}
+
+
+ZSTD = {"compression": "zstd"}
+SCENARIOS = {
+    "plain": Scenario(prepared),
+    "plain with vacuum": Scenario(prepared, options={"vacuum": True}),
+    "compressed": Scenario(lambda directory: prepared(directory, **ZSTD), options=ZSTD),
+    "plain run over compressed days": Scenario(lambda directory: prepared(directory, **ZSTD)),
+    "plain days become compressed": Scenario(prepared, options=ZSTD),
+    "unknown files": Scenario(without_manifest),
+    "unknown files become compressed": Scenario(without_manifest, options=ZSTD),
+    "two files of a day": Scenario(with_two_files, is_doubled=True),
+    "restore": Scenario(prepared, "restore", {"day": str(day(1))}),
+    "reindex": Scenario(without_manifest, "reindex"),
+}
+
+
+def check(
+    directory: Path, rows: Iterable[Row], finished: dict[str, bytes], *, is_doubled: bool = False, **options: Any
+) -> None:
+    """Nothing is lost or doubled, whoever looks; and the next run ends where an undisturbed one ends."""
+    rows = sorted(rows)
+    archive_dir = directory / "archive" / "logs"
+    with ns.LogStore(directory / "logs.db", segment_rows=SEGMENT_ROWS) as store:
+        assert_reads(store, rows, may_be_doubled=is_doubled)
+        found = file_rows(archive_dir)
+        found.update({row.id: row for row in database_rows(store)})
+        assert sorted(found.values()) == rows
+        store.archive_logs(now=NOW, **options)
+        assert_union(store, rows)
+        assert_reads(store, rows)
+        assert content_of(archive_dir) == finished
+    assert foreign_sql(directory / "logs.db", "PRAGMA integrity_check") == [("ok",)]
+
+
+def assert_reads(store: ns.LogStore, rows: list[Row], *, may_be_doubled: bool = False) -> None:
+    """Every read that sees the archive sees exactly `rows`, and verification finds nothing."""
+    assert as_rows(store.query(archived=True)) == rows
+    assert as_rows(store.iter(archived=True, descending=True)) == rows[::-1]
+    assert store.count(archived=True) == len(rows)
+    messages = [as_message(item) for item in store.get_thread_messages(RUN)]
+    assert messages == reference.thread_messages(rows, RUN)
+    assert store.get_thread_round_count(RUN) == reference.thread_round_count(rows, RUN)
+    report = store.verify()
+    assert report.ok or (may_be_doubled and all("merges the two" in item.reason for item in report.problems)), report
+
+
+def finished_files(template: Path, scratch: Path, options: dict[str, Any]) -> dict[str, bytes]:
+    """The files after an undisturbed run."""
+    files = content_of(archived_elsewhere(template, scratch, **options))
+    shutil.rmtree(scratch)
+    return files
+
+
+def sweep_kills(scenario: Scenario, tmp_path: Path, size: int | None) -> Counter[str]:
+    """Kills the scenario's program at `size` of its calls (None: all); how many of each kind."""
+    rows = scenario.prepare(tmp_path / "template")
+    finished = finished_files(tmp_path / "template", tmp_path / "finished", scenario.options)
+    kills: Counter[str] = Counter()
+    arguments = scenario.child_arguments()
+    for directory, where in each_kill(tmp_path / "template", tmp_path, size, scenario.program, **arguments):
+        try:
+            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
+        except (AssertionError, ns.NerveStoreError) as error:
+            raise AssertionError(f"{where}: {error}") from error
+        kills[where.rsplit(maxsplit=1)[-1]] += 1
+    return kills
+
+
+def sweep_errors(scenario: Scenario, tmp_path: Path, number: int, size: int | None) -> Counter[str]:
+    """Fails the scenario's program at `size` of its calls (None: all); how many of each kind it reported."""
+    rows = scenario.prepare(tmp_path / "template")
+    finished = finished_files(tmp_path / "template", tmp_path / "finished", scenario.options)
+    failures: Counter[str] = Counter()
+    arguments = scenario.child_arguments()
+    for directory, done, where in each_error(
+        tmp_path / "template", tmp_path, size, number, scenario.program, **arguments
+    ):
+        assert done.returncode == 0, f"{where}: {done.stderr}"
+        said = json.loads(done.stdout)
+        if "error" in said:
+            assert said["is_ours"], f"{where}: {said}"
+            failures[where.rsplit(maxsplit=1)[-1]] += 1
+        try:
+            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
+        except (AssertionError, ns.NerveStoreError) as error:
+            raise AssertionError(f"{where}, {said}: {error}") from error
+    return failures
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_run_that_is_killed_loses_nothing(tmp_path: Path, name: str) -> None:
+    assert sweep_kills(SCENARIOS[name], tmp_path, 7).total() == 7
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_run_that_the_system_fails_loses_nothing(tmp_path: Path, name: str, number: int) -> None:
+    assert sweep_errors(SCENARIOS[name], tmp_path, number, 3).total() > 0
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_run_that_is_killed_at_any_call_loses_nothing(
+    tmp_path: Path, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    kills = sweep_kills(SCENARIOS[name], tmp_path, None)
+    record_property("kills", dict(kills))
+    print(name, "killed", kills.total(), dict(kills))
+    assert kills.total() >= 15
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_run_that_the_system_fails_at_any_call_loses_nothing(
+    tmp_path: Path, name: str, number: int, record_property: Callable[[str, object], None]
+) -> None:
+    failures = sweep_errors(SCENARIOS[name], tmp_path, number, None)
+    record_property("failures", dict(failures))
+    print(name, errno.errorcode[number], failures.total(), dict(failures))
+    assert failures.total() >= 10
+
+
+# --- the controls: a sweep that cannot fail proves nothing -------------------------------------------------------
+
+
+def test_sweep_catches_an_archiver_that_deletes_first(tmp_path: Path) -> None:
+    with ns.LogStore(tmp_path / "template" / "logs.db") as store:
+        rows = fill(store, days=SWEPT_DAYS)
+    finished = finished_files(tmp_path / "template", tmp_path / "finished", {})
+    caught = 0
+    for directory, _ in each_kill(tmp_path / "template", tmp_path, None, "archive_badly", now=NOW):
+        try:
+            check(directory, rows, finished)
+        except (AssertionError, ns.NerveStoreError):
+            caught += 1
+    assert caught > 0
+
+
+def test_check_catches_a_file_that_was_published_before_the_manifest_said_so(tmp_path: Path) -> None:
+    """The steps in the wrong order: the file is published and its rows are deleted, the manifest is behind."""
+    rows = prepared(tmp_path / "data")
+    finished = archived_elsewhere(tmp_path / "data", tmp_path / "finished")
+    directory = tmp_path / "data"
+    shutil.copy(finished / f"{day(0)}.jsonl", directory / "archive" / "logs")
+    exported = {row.id for row in rows if at(0) <= row.timestamp < at(1) and row.ref_id != "run-1"}
+    gone = ",".join(map(str, sorted(exported)))
+    foreign_sql(directory / "logs.db", f"DELETE FROM logs WHERE id IN ({gone})")
+    with pytest.raises((AssertionError, ns.ArchiveCorruptError)):
+        check(directory, rows, content_of(finished))
+
+
+def test_check_catches_rows_that_were_deleted_before_their_file_was_published(tmp_path: Path) -> None:
+    rows = prepared(tmp_path / "data")
+    finished = archived_elsewhere(tmp_path / "data", tmp_path / "finished")
+    foreign_sql(tmp_path / "data" / "logs.db", "DELETE FROM logs WHERE timestamp < ? AND ref_id = ?", (at(1), RUN))
+    with pytest.raises(AssertionError):
+        check(tmp_path / "data", rows, content_of(finished))
+
+
+def test_tracer_kills_at_the_call_and_before_it_happens(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "logs.db"
+    calls = run_traced("none", 0, "append", path=str(path), caller="a", count=1).calls
+    assert {"pwrite64", "fdatasync"} <= set(calls)
+    shutil.rmtree(tmp_path / "data")
+    done = run_traced("kill", 1, "append", path=str(path), caller="a", count=1)
+    assert done.killed
+    assert done.calls == calls[:1]
+    assert not path.parent.exists()
+
+
+# --- full disks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_full_disk_stops_the_run_and_nothing_is_lost(tmp_path: Path, compression: Any) -> None:
+    noise = random.Random(1)
+    payloads = [noise.randbytes(700).hex() for _ in range(2000)]
+    with ns.LogStore(tmp_path / "data" / "logs.db") as store:
+        store.append_many([("system", "tick", None, payload, at(n % 4, n)) for n, payload in enumerate(payloads)])
+        rows = database_rows(store)
+    archive_dir = tmp_path / "disk" / "logs"
+    with (
+        tiny_disk(tmp_path / "disk", "1200k" if compression is None else "600k") as resize,
+        ns.LogStore(tmp_path / "data" / "logs.db", archive_dir=archive_dir) as store,
+    ):
+        with pytest.raises(ns.StoreFullError) as refused:
+            store.archive_logs(now=NOW, compression=compression)
+        assert is_one_line(refused.value)
+        union = assert_union(store, rows)
+        assert len(union.database) > 0
+        assert as_rows(store.query(archived=True)) == rows
+        assert not [path.name for path in archive_dir.iterdir() if path.name.startswith(".")]
+        assert store.append("system", "tick", timestamp=NOW).id == len(rows) + 1
+        resize("16m")
+        store.archive_logs(now=NOW, compression=compression)
+        assert len(assert_union(store, [*rows, *database_rows(store)]).database) == 1

@@ -1,0 +1,172 @@
+"""Archive runs that are interrupted, and what comes in meanwhile: the next run completes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import nerve_store as ns
+from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, put_run
+from support import INSERT_ROW_WITH_ID, as_row, assert_union, database_rows, day_files, foreign_many, run_child
+
+
+def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:
+    log_store.append_many([("system", "tick", None, None, at(n % 3)) for n in range(5_000)])
+    seen: list[tuple[int, int]] = []
+    log_store.archive_logs(now=NOW, progress=lambda done, total: seen.append((done, total)))
+    assert seen
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {5_000}
+    assert all(type(value) is int for step in seen for value in step)
+    assert len(seen) < 100
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 5, 8])
+def test_exception_of_progress_stops_the_run_and_the_next_one_completes(log_store: ns.LogStore, step: int) -> None:
+    log_store.append_many([("system", "tick", None, None, at(n % 5)) for n in range(10_000)])
+    rows = database_rows(log_store)
+    calls = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > step:
+            raise Stop(f"{done} of {total}")
+
+    with pytest.raises(Stop):
+        log_store.archive_logs(now=NOW, progress=progress)
+    assert calls == step + 1
+    assert_union(log_store, rows)
+    log_store.archive_logs(now=NOW)
+    union = assert_union(log_store, rows)
+    assert union.database == {}
+    assert len(union.files) == 5
+    # Nothing staged is left behind.
+    assert {path.name for path in Path(log_store.archive_dir).iterdir() if not path.name.endswith(".jsonl")} <= {
+        ".lock"
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupt_in_progress_stops_the_run(log_store: ns.LogStore, error: type[BaseException]) -> None:
+    rows = fill(log_store)
+
+    def progress(_done: int, _total: int) -> None:
+        raise error
+
+    with pytest.raises(error):
+        log_store.archive_logs(now=NOW, progress=progress)
+    assert_union(log_store, rows)
+    assert len(log_store.archive_logs(now=NOW).days) == 10
+
+
+def test_store_that_is_closed_during_the_run_stops_it(data_dir: Path) -> None:
+    path = data_dir / "logs.db"
+    store = ns.LogStore(path)
+    rows = fill(store)
+    with pytest.raises(ns.StoreClosedError):
+        store.archive_logs(now=NOW, progress=lambda _done, _total: store.close())
+    with ns.LogStore(path) as reopened:
+        assert_union(reopened, rows)
+        assert len(reopened.archive_logs(now=NOW).days) == 10
+        assert assert_union(reopened, rows).database == {}
+
+
+def test_row_that_comes_in_during_the_run_is_not_lost(log_store: ns.LogStore) -> None:
+    """Upstream selected by time range, then deleted by time range, and lost what came in between."""
+    rows = fill(log_store, days=3)
+
+    def progress(_done: int, _total: int) -> None:
+        rows.extend(append(log_store, at(n), None, "meanwhile") for n in range(3))
+
+    log_store.archive_logs(now=NOW, progress=progress)
+    assert_union(log_store, rows)
+    log_store.archive_logs(now=NOW)
+    assert assert_union(log_store, rows).database == {}
+
+
+def test_run_that_is_resumed_during_the_archive_run_keeps_its_rows(log_store: ns.LogStore) -> None:
+    rows = [put_run(log_store, "crashed")]
+    own = [append(log_store, at(n), "run-1") for n in range(3)]
+    others = [append(log_store, at(n)) for n in range(3)]
+    resumed = False
+
+    def progress(_done: int, _total: int) -> None:
+        nonlocal resumed
+        if not resumed:
+            resumed = True
+            log_store.transition("run-1", "started", timestamp=NOW)
+
+    log_store.archive_logs(now=NOW, progress=progress)
+    rows = [*rows, *own, *others, as_row(log_store.query(type="started")[0])]
+    union = assert_union(log_store, rows, may_repeat={row.id for row in own})
+    assert {row.id for row in own} <= union.database.keys()
+    log_store.transition("run-1", "completed", timestamp=NOW)
+    rows.append(as_row(log_store.query(type="completed")[0]))
+    log_store.archive_logs(now=NOW)
+    assert {row.id for row in own} <= assert_union(log_store, rows).archived.keys()
+
+
+@pytest.mark.parametrize("published", [1, 3, 10])
+def test_run_killed_between_publish_and_delete_is_completed(data_dir: Path, tmp_path: Path, published: int) -> None:
+    """The published files are there, and so are their rows in the database."""
+    with ns.LogStore(data_dir / "logs.db") as store:
+        rows = fill(store)
+        archive_dir = Path(store.archive_dir)
+    finished = archived_elsewhere(data_dir, tmp_path / "scratch")
+    archive_dir.mkdir(parents=True)
+    for number in range(published):
+        shutil.copy2(finished / f"{day(number)}.jsonl", archive_dir)
+    with ns.LogStore(data_dir / "logs.db") as store:
+        assert len(assert_union(store, rows, may_repeat={row.id for row in rows}).repeated) == 7 * published
+        result = store.archive_logs(now=NOW)
+        assert gained(result) == {day(number): 7 for number in range(published, 10)}
+        assert assert_union(store, rows).database == {}
+        assert {path.name: path.read_bytes() for path in day_files(archive_dir).values()} == {
+            path.name: path.read_bytes() for path in day_files(finished).values()
+        }
+
+
+def test_run_killed_in_the_middle_of_the_deletes_is_completed(log_store: ns.LogStore) -> None:
+    """Some of a published file's rows are still in the database, and a late row has come in."""
+    rows = fill(log_store, days=3)
+    log_store.archive_logs(now=NOW)
+    before = {item: path.read_bytes() for item, path in day_files(log_store.archive_dir).items()}
+    back = [row for row in rows if row.id % 2]
+    foreign_many(log_store.path, INSERT_ROW_WITH_ID, back)
+    assert assert_union(log_store, rows, may_repeat={row.id for row in back}).repeated == {row.id for row in back}
+    late = append(log_store, at(1))
+    result = log_store.archive_logs(now=NOW)
+    assert gained(result) == {day(1): 1}
+    assert assert_union(log_store, [*rows, late]).database == {}
+    after = {item: path.read_bytes() for item, path in day_files(log_store.archive_dir).items()}
+    assert (after[day(0)], after[day(2)]) == (before[day(0)], before[day(2)])
+
+
+# --- one archiver at a time --------------------------------------------------------------------------------------
+
+
+def test_archiver_in_another_process_is_served_afterwards(log_store: ns.LogStore) -> None:
+    rows = fill(log_store, days=2)
+    said = json.loads(run_child("archive", path=log_store.path, now=NOW).stdout)
+    assert said == {"days": {str(day(0)): 7, str(day(1)): 7}}
+    assert log_store.count() == 0
+    assert_union(log_store, rows)
+    assert log_store.archive_logs(now=NOW).days == ()
+
+
+def test_archive_run_from_its_own_progress_callback_is_refused(log_store: ns.LogStore) -> None:
+    rows = fill(log_store, days=2)
+    refused: list[BaseException] = []
+
+    def progress(_done: int, _total: int) -> None:
+        with pytest.raises(ns.ArchiveBusyError) as raised:
+            log_store.archive_logs(now=NOW)
+        refused.append(raised.value)
+
+    log_store.archive_logs(now=NOW, progress=progress)
+    assert refused
+    assert assert_union(log_store, rows).database == {}
