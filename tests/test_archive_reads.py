@@ -198,9 +198,8 @@ def test_pages_cross_the_border_unnoticed(log_store: ns.LogStore, compression: L
         assert expected == reference.Log(database={row.id: row for row in rows}).query(**options)
         for size in (1, 7, 64):
             found: list[Row] = []
-            while page := log_store.query(
-                archived=True, after_id=found[-1].id if found else None, limit=size, **options
-            ):
+            last = None
+            while page := log_store.query(archived=True, after_id=last, limit=size, **options):
                 found += as_rows(page)
                 last = page[-1].id
             assert found == expected
