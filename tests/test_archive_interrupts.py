@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import nerve_store as ns
-from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, put_run
-from support import INSERT_ROW_WITH_ID, as_row, assert_union, database_rows, day_files, foreign_many, run_child
+from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, message, put_run
+from support import (
+    INSERT_ROW_WITH_ID,
+    as_row,
+    as_rows,
+    assert_union,
+    database_rows,
+    day_files,
+    foreign_many,
+    run_child,
+    start_child,
+)
 
 
 def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:
