@@ -74,11 +74,13 @@ bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON 
 		--figures=docs/benchmarks/latest.json
 	$(if $(NERVE_BENCH_ROWS),,$(BIN)/python benches/plot.py)
 
-torture: $(BUILT) ## long fault and crash sweeps
+torture: $(BUILT) ## long fault and crash sweeps, the models of the commit queue, the tests in threads
 	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom \
+		cargo test --locked --no-default-features --lib --quiet log::commit::models
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2 -o faulthandler_timeout=0
 	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 \
-		tests/test_log.py tests/test_runs.py tests/test_threads.py tests/test_index.py
+		--ignore=tests/test_model.py --ignore=tests/test_scale.py
 
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist

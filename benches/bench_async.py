@@ -49,7 +49,7 @@ def bench_append_from_tasks(open_peers: OpenPeers, compare: Compare, tmp_path: P
             peers={name: one_commit_each(log) for name, log in open_peers("full").items()},
             work=lambda: workload.rows(TASKS),
             rows=TASKS,
-            rounds=10,
+            rounds=20,
             target=Target(bound=20),
         )
         runner.run(stack.aclose())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import nerve_store as ns
 from conftest import Record
 from databases import Databases
 from figures import Figure, Kind, Target
-from peers import COLUMNS, Parameter, PeerLog
+from peers import COLUMNS, PEERS, Parameter, PeerLog
 from turns import Compare
 from workload import FIRST_TIMESTAMP, SPAN_MS, THE_RUN
 
@@ -96,6 +97,48 @@ def bench_query_and_look(large_store: ns.LogStore, large_peers: dict[str, PeerLo
     assert all(peer(log)(None) == ours(None) for log in large_peers.values())
     peers = {name: peer(log) for name, log in large_peers.items()}
     compare(f"{query.case}, payloads read", ours=ours, peers=peers, work=lambda: None, rounds=30)
+
+
+def bench_open_and_query(compare: Compare, databases: Databases) -> None:
+    """Nothing is in anybody's page cache but the system's."""
+    query = QUERIES[0]
+
+    def ours(_: None) -> int:
+        with ns.LogStore(databases.ours, read_only=True) as store:
+            return len(store.query(**query.filter))
+
+    def peer(kind: type[PeerLog]) -> Callable[[None], int]:
+        def run(_: None) -> int:
+            with closing(kind(databases.peers[kind.name], create=False)) as log:
+                return len(log.fetch(query.sql, query.parameters))
+
+        return run
+
+    peers = {kind.name: peer(kind) for kind in PEERS}
+    assert all(run(None) == ours(None) for run in peers.values())
+    compare(f"{query.case}, opened for it", ours=ours, peers=peers, work=lambda: None, rounds=20)
+
+
+COUNTS = [
+    Query("count()", ""),
+    Query("count(since, until), one hour", QUERIES[2].condition, QUERIES[2].filter),
+    Query("count(ref_id)", QUERIES[0].condition, QUERIES[0].filter),
+]
+
+
+@pytest.mark.parametrize("query", COUNTS, ids=lambda query: query.case)
+def bench_count(large_store: ns.LogStore, large_peers: dict[str, PeerLog], compare: Compare, query: Query) -> None:
+    """Where the peers' indexes serve best: they count without a look at the table."""
+
+    def ours(_: None) -> int:
+        return large_store.count(**query.filter)
+
+    def peer(log: PeerLog) -> Callable[[None], int]:
+        return lambda _: int(log.fetch(f"SELECT count(*) FROM logs {query.condition}", query.parameters)[0][0])
+
+    peers = {name: peer(log) for name, log in large_peers.items()}
+    assert all(run(None) == ours(None) for run in peers.values())
+    compare(query.case, ours=ours, peers=peers, work=lambda: None, rounds=10)
 
 
 def bench_iter(

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import nerve_store as ns
 from peers import ApswLog, Sqlite3Log
-from workload import SCALE, database_rows
+from workload import SCALE, database_rows, day_rows
+
+MESSAGES_OF_A_DAY = 50
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ def copy(source: Path, target: Path) -> Path:
 def build_ours(path: Path, rows: int) -> None:
     with ns.LogStore(path, durability="normal") as store:
         for batch in database_rows(rows):
+            store.append_many(batch)
+
+
+def build_day(path: Path, rows: int) -> None:
+    """Ours, with rows of one day alone."""
+    with ns.LogStore(path, durability="normal") as store:
+        for batch in day_rows(rows, messages=MESSAGES_OF_A_DAY):
             store.append_many(batch)
 
 

@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """What issue 3 asks for; no bound: nothing."""
+    """What the issues ask for; no bound: nothing."""
 
     kind: Kind = Kind.FASTER
     bound: float | None = None

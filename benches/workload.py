@@ -23,6 +23,8 @@ KINDS = (
 )
 MESSAGE = KINDS[0]
 FIRST_TIMESTAMP = 1_770_000_000_000
+REST_OF_FIRST_DAY_MS = 76_800_000 - 1
+"""It is 02:40 in UTC then."""
 WORDS = "the agent reads a plan then writes code and tests until every check of the run has passed".split()
 
 FULL_SCALE = 1_000_000
@@ -62,6 +64,18 @@ class Workload:
         # The rest is 53 bytes.
         content = self._text[number : number + 227 + number % 21]
         return f'{{"role":"coder","content":"{content}","meta":{{"tokens":{number}}}}}'
+
+
+def day_rows(count: int, *, messages: int, rows_per_batch: int = 1000) -> Iterator[list[Row]]:
+    """The rows of one UTC day, `messages` of them messages of `THE_RUN`, evenly spread."""
+    workload = Workload(step_ms=max(1, REST_OF_FIRST_DAY_MS // count))
+    places = {number * count // messages for number in range(messages)}
+    for start in range(0, count, rows_per_batch):
+        rows = workload.rows(min(rows_per_batch, count - start))
+        for index, (_, _, _, payload, timestamp) in enumerate(rows):
+            if start + index in places:
+                rows[index] = (*MESSAGE, THE_RUN, payload, timestamp)
+        yield rows
 
 
 def database_rows(count: int, *, rows_per_batch: int = 1000) -> Iterator[list[Row]]:

@@ -1,4 +1,4 @@
-"""Move old days out of the database, keep what active runs still need, and read a day back.
+"""Move old days out of the database, keep what active runs still need, and read on as if they had not left.
 
 Run it with `python examples/nightly_archive.py [DIRECTORY]`.
 """
@@ -27,12 +27,15 @@ def main(directory: str) -> None:
         print(f"{result.pinned_rows} row of run-1 stays, it is still active")
 
         store.logs.transition("run-1", "completed", exit_code=0, timestamp=NOW)
-        for day in store.logs.archive_logs(now=NOW, retention=timedelta(days=2)).days:
-            print(f"{day.day}: {day.added_rows} more, {day.row_count} in all")  # merged, never overwritten
+        for day in store.logs.archive_logs(now=NOW, retention=timedelta(days=2), compression="zstd").days:
+            # Merged, never overwritten; and compressed on this occasion.
+            print(f"{day.day}: {day.added_rows} more, {day.row_count} in all, in {os.path.basename(day.path)}")
 
         first = store.logs.archived_days()[0]
         archived = sum(1 for _ in store.logs.read_archive(first.day))
-        print(f"{archived} rows read back from {first.day}, {store.logs.count()} in the database")
+        print(f"{archived} rows read back from {first.day}")
+        print(f"{store.logs.count(archived=True)} rows in all, {store.logs.count()} of them in the database")
+        print(f"{len(store.logs.verify().problems)} problems")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,15 @@ impl Digest {
         &self.0
     }
 
+    /// Lowercase hex, in ASCII.
+    pub fn digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+        }
+        digits
+    }
+
     /// The digest written in `text` as 64 hexadecimal digits of either case; None if it is anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text: &[u8; 64] = text.as_bytes().try_into().ok()?;
@@ -35,8 +44,7 @@ impl Digest {
 impl fmt::Display for Digest {
     /// Lowercase hex.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits: String = self.0.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 15)]).collect();
-        formatter.write_str(&digits)
+        formatter.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -46,8 +54,8 @@ impl fmt::Debug for Digest {
     }
 }
 
-fn hex_digit(value: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(value)])
+fn hex_digit(value: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(value)]
 }
 
 fn hex_value(digit: u8) -> Option<u8> {

@@ -85,22 +85,22 @@ def test_calls_answer_as_those_of_the_log_store(path: Path) -> None:
 
 
 def test_a_thousand_appends_at_once(path: Path) -> None:
-    wake_ups: list[Any] = []
+    wake_ups: list[int] = []
 
     async def main() -> list[ns.LogEntry]:
         loop = asyncio.get_running_loop()
-        original = loop.call_soon_threadsafe
+        original = loop.add_reader
 
-        def counted(callback: Callable[..., object], *arguments: Any, **options: Any) -> asyncio.Handle:
-            wake_ups.append(callback)
-            return original(callback, *arguments, **options)
+        def counted(fd: Any, callback: Callable[..., object], *arguments: Any) -> None:
+            def called() -> None:
+                wake_ups.append(fd)
+                callback(*arguments)
 
+            original(fd, called)
+
+        loop.add_reader = counted  # type: ignore[method-assign, assignment]
         async with ns.AsyncLogStore(path) as store:
-            loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
-            try:
-                return await asyncio.gather(*(store.append("s", "t", f"r{n}", str(n), n) for n in range(1_000)))
-            finally:
-                loop.call_soon_threadsafe = original  # type: ignore[method-assign]
+            return await asyncio.gather(*(store.append("s", "t", f"r{n}", str(n), n) for n in range(1_000)))
 
     entries = run(main())
     assert [entry.payload for entry in entries] == [str(n) for n in range(1_000)]
@@ -189,6 +189,23 @@ def test_more_appends_than_may_wait(path: Path) -> None:
     run(main())
 
 
+def test_large_rows_wait_for_room_before_they_are_copied(path: Path) -> None:
+    """The bound counts bytes too: 64 MiB and one row more are on their way at most."""
+    payload = "x" * (8 << 20)
+
+    async def main() -> None:
+        async with ns.AsyncLogStore(path, durability="normal") as store:
+            tasks = [asyncio.create_task(store.append("s", "t", None, payload)) for _ in range(12)]
+            await asyncio.sleep(0)
+            channel = store._channels.get(asyncio.get_running_loop())
+            assert channel is not None
+            assert len(channel.futures()) == 8
+            assert len(await asyncio.gather(*tasks)) == 12
+            assert channel.free == 8192
+
+    run(main())
+
+
 def test_waiting_for_room_costs_little(path: Path) -> None:
     """Each row costs about the same, however many callers wait."""
 
@@ -200,7 +217,7 @@ def test_waiting_for_room_costs_little(path: Path) -> None:
     async def main() -> None:
         async with ns.AsyncLogStore(path, durability="normal") as store:
             few = min([await timed(store, 4_000) for _ in range(3)])
-            assert await timed(store, 40_000) < 40 * few
+            assert min([await timed(store, 40_000) for _ in range(2)]) < 40 * few
 
     run(main())
 

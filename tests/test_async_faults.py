@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import os
 import random
 import threading
 from collections import Counter
@@ -147,6 +149,57 @@ def test_loops_in_threads_share_a_store_until_one_closes_it(path: Path) -> None:
                 there = [entry.id for entry in reopened.query(ref_id=f"loop-{number}")]
                 assert set(ids) <= set(there)
                 assert len(ids) == len(set(ids))
+
+
+def test_cancelled_close_closes_all_the_same(path: Path) -> None:
+    async def main() -> None:
+        store = ns.AsyncLogStore(path)
+        appending = asyncio.create_task(store.append("s", "t"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert (await appending).source == "s"
+        await asyncio.to_thread(store._store.close)  # waits for the one under way
+        assert store.closed
+
+    run(main())
+
+
+def test_loop_that_is_closed_with_appends_in_flight_leaves_the_store_to_others(path: Path) -> None:
+    store = ns.AsyncLogStore(path)
+    abandoned = asyncio.new_event_loop()
+    waiting = abandoned.create_task(store.append("s", "abandoned"))
+    abandoned.call_soon(lambda: abandoned.call_soon(abandoned.stop))
+    abandoned.run_forever()
+    abandoned.close()
+
+    async def main() -> ns.LogEntry:
+        async with store:
+            return await store.append("s", "t")
+
+    assert run(main()).type == "t"
+    assert not waiting.done()
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_store_that_was_dropped_is_not_watched_any_more(path: Path) -> None:
+    """A loop that runs on keeps neither the store nor its descriptors."""
+
+    async def main() -> None:
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        store = ns.AsyncLogStore(path)
+        await store.append("s", "t")
+        del store
+        gc.collect()
+        await asyncio.sleep(0.05)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(main())
 
 
 # --- failing commits ---------------------------------------------------------------------------------------------

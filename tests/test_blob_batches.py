@@ -95,7 +95,7 @@ say("end")
 def test_a_batch_flushes_bytes_before_names_and_each_directory_once(tmp_path: Path) -> None:
     require_strace()
     log = tmp_path / "strace"
-    calls = "fsync,fdatasync,syncfs,rename,renameat,renameat2,write"
+    calls = "fsync,fdatasync,syncfs,rename,renameat,renameat2,linkat,write"
     prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={calls}"]
     code, _ = run(BATCH, tmp_path / "blobs", prefix=prefix)
     assert code == 0
@@ -103,7 +103,7 @@ def test_a_batch_flushes_bytes_before_names_and_each_directory_once(tmp_path: Pa
     begin = next(number for number, line in enumerate(lines) if '"begin' in line)
     end = next(number for number, line in enumerate(lines) if '"end' in line)
     flushed: dict[str, int] = {}
-    renamed: dict[str, int] = {}
+    published: dict[str, int] = {}
     directories: list[str] = []
     for number, line in enumerate(lines[begin:end]):
         if found := re.search(r"fsync\(\d+<(.*?)>", line):
@@ -112,16 +112,14 @@ def test_a_batch_flushes_bytes_before_names_and_each_directory_once(tmp_path: Pa
                 flushed[name.removeprefix(".staging/")] = number
             else:
                 directories.append(name)
-        elif found := re.search(r'rename\w*\(\d+<[^>]*>, "(.*?)"', line):
-            renamed[found[1]] = number
-    assert len(renamed) == len(flushed) == 600
-    assert all(flushed[name] < renamed[name] for name in renamed)
+        elif found := re.search(r'(?:rename\w*|linkat)\(\d+<([^>]*)>[^,]*, "(.*?)"', line):
+            published[found[2] or os.path.basename(found[1])] = number
+    assert len(published) == len(flushed) == 600
+    assert all(flushed[name] < published[name] for name in published)
     shards = {sha256(f"content {number}".encode())[:2] for number in range(600)}
     assert sorted(directories) == sorted(shards | {"."})
-    last_rename = max(renamed.values())
-    assert all(
-        "fsync" in line or "resumed" in line for line in lines[begin + last_rename + 1 : end] if "write(" not in line
-    )
+    last = max(published.values())
+    assert all("fsync" in line or "resumed" in line for line in lines[begin + last + 1 : end] if "write(" not in line)
 
 
 # --- presence ----------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def test_the_directory_is_data_unless_named(
         ["archive", "cat", "2024-02-30"],
         ["archive", "--dry-run", "list"],
         ["archive", "--retention-days", "-1"],
-        ["archive", "--zstd"],
+        ["archive", "--compress"],
+        ["verify", "--repair"],
         ["blob"],
         ["blob", "put"],
         ["demo", "--rows", "3"],
@@ -104,6 +105,8 @@ READS = [
     ["archive", "--dry-run"],
     ["archive", "list"],
     ["archive", "cat", "2024-03-11"],
+    ["archive", "restore", "2024-03-11"],
+    ["verify"],
 ]
 
 
@@ -135,7 +138,7 @@ def test_a_file_that_is_no_database_is_one_line(cli: Cli, arguments: list[str]) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["logs"], ["runs"], ["runs", "show", "run-1"], ["stats"], ["archive", "list"], ["blob", "ls"]],
+    [["logs"], ["runs"], ["runs", "show", "run-1"], ["stats"], ["archive", "list"], ["blob", "ls"], ["verify"]],
     ids=" ".join,
 )
 def test_reading_changes_no_file(filled: Cli, arguments: list[str]) -> None:

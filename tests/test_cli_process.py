@@ -138,8 +138,9 @@ def test_any_output_encoding_will_do(upstream_data: Path, encoding: str) -> None
 
 
 def test_a_pipe_shows_no_progress_bar(many_rows: Path) -> None:
-    result = run("archive", "--data", many_rows)
-    assert (result.returncode, result.stderr) == (0, "")
+    for arguments in (["archive"], ["verify"], ["archive", "restore", "1970-01-01"]):
+        result = run(*arguments, "--data", many_rows)
+        assert (result.returncode, result.stderr) == (0, "")
     with progress_bar("label") as progress:
         assert progress is None
 
@@ -147,7 +148,7 @@ def test_a_pipe_shows_no_progress_bar(many_rows: Path) -> None:
 def test_a_terminal_shows_a_progress_bar_and_cuts_long_payloads(many_rows: Path) -> None:
     pytest.importorskip("rich")
     shown = b""
-    for arguments in (["logs", "--limit", "1"], ["archive"]):
+    for arguments in (["logs", "--limit", "1"], ["archive"], ["verify"], ["archive", "restore", "1970-01-01"]):
         control, terminal = os.openpty()
         termios.tcsetwinsize(terminal, (24, 80))
         command = [*COMMAND, *arguments, "--data", str(many_rows)]
@@ -160,8 +161,10 @@ def test_a_terminal_shows_a_progress_bar_and_cuts_long_payloads(many_rows: Path)
     assert heading.endswith("payload")
     assert row.endswith("xxx…")
     assert len(row) == 80
-    assert b"archiving rows" in shown
+    for label in (b"archiving rows", b"verifying rows", b"verifying bytes", b"restoring rows"):
+        assert label in shown
     assert b"moved 5,000 rows of 1 day" in shown
+    assert b"restored 5,000 rows of 1970-01-01" in shown
 
 
 def read_all(descriptor: int) -> bytes:
@@ -194,6 +197,7 @@ def test_nothing_heavy_is_imported_at_the_start() -> None:
     assert not {"rich", "asyncio", "sqlite3", "subprocess", "tempfile", "logging", "random"} & set(imported)
 
 
+@pytest.mark.thread_unsafe(reason="times processes")
 def test_start_up_takes_less_than_60_ms_more_than_the_interpreter() -> None:
     def processor_seconds() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

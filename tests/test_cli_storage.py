@@ -1,4 +1,4 @@
-"""The commands of the command line that look after storage: `archive`, `blob`, `stats`."""
+"""The commands of the command line that look after storage: `blob`, `stats`; and upstream's directory."""
 
 from __future__ import annotations
 
@@ -23,43 +23,6 @@ def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
 def filled(cli: Cli) -> Cli:
     fill(cli.data)
     return cli
-
-
-# --- archive -----------------------------------------------------------------------------------------------------
-
-
-def test_archive_moves_old_days_and_says_so(filled: Cli) -> None:
-    dry = filled("archive", "--dry-run", "--json").json
-    assert dry["dry_run"] is True
-    assert [day["added_rows"] for day in dry["days"]] == [5, 1, 1]
-    assert filled("logs", "--json").out.count("\n") == 8
-
-    result = filled("archive", "--max-days", "1", "--json").json
-    assert [(day["day"], day["added_rows"], day["row_count"]) for day in result["days"]] == [("2024-03-11", 5, 5)]
-    assert "moved 2 rows of 2 days" in filled("archive", "--retention-days", "30", "--vacuum").out
-    assert filled("archive", "--json").json["pinned_rows"] == 1
-    assert "1 row of active runs" in filled("archive").out
-    assert [entry["id"] for entry in filled("logs", "--json").json_lines] == [7]
-
-
-def test_archive_keeps_what_is_younger_than_the_retention(filled: Cli) -> None:
-    assert filled("archive", "--retention-days", "300000", "--json").json["days"] == []
-
-
-def test_archive_list_and_cat(filled: Cli) -> None:
-    before = filled("logs", "--json", "--until", "2024-03-11").json_lines
-    filled("archive")
-    listed = filled("archive", "list", "--json").json
-    assert [(day["day"], day["row_count"]) for day in listed] == [
-        ("2024-03-11", 5),
-        ("2024-03-12", 1),
-        ("2024-03-14", 1),
-    ]
-    assert all(Path(day["path"]).stat().st_size == day["size"] for day in listed)
-    assert filled("archive", "list").lines[1].split()[:2] == ["2024-03-11", "5"]
-    assert filled("archive", "cat", "2024-03-11", "--json").json_lines == before
-    assert len(filled("archive", "cat", "2024-03-11").lines) == 6
-    assert "2024-03-13" in filled.refused("archive", "cat", "2024-03-13")
 
 
 # --- upstream's directory ----------------------------------------------------------------------------------------

@@ -329,6 +329,31 @@ def test_rounds_keep_their_numbers_when_their_rows_are_archived(data_dir: Path, 
         assert_threads(store, rows + more, [])
 
 
+def test_index_forgets_what_was_archived_but_for_the_rounds(data_dir: Path) -> None:
+    path = data_dir / "logs.db"
+    rows = [row._replace(timestamp=row.id // 40 * DAY_MS) for row in some_rows(400)]
+    with filled(path, rows, 3) as store:
+        store.archive_logs(now=37 * DAY_MS, retention=timedelta(days=30))
+        before = index_figures(store)
+        store.archive_logs(now=38 * DAY_MS, retention=timedelta(days=30))
+        assert all(now < then for now, then in zip(index_figures(store), before, strict=True))
+        left = [row for row in rows if row.timestamp >= 8 * DAY_MS]
+        assert_reads(store, model_of(left))
+        assert_threads(store, rows, left)
+        store.reindex()
+        assert_reads(store, model_of(left))
+        assert_threads(store, rows, left)
+
+
+def index_figures(store: ns.LogStore) -> tuple[Any, ...]:
+    """Segments, and bytes of the merged postings that are of no rounds."""
+    return store.sql(
+        "SELECT (SELECT count(*) FROM log_segments), (SELECT count(*) FROM log_zones), "
+        "(SELECT count(*) FROM log_kinds),"
+        "(SELECT total(length(ids)) FROM log_postings WHERE rounds IS NOT NULL OR round_count = 0)"
+    )[0]
+
+
 def test_rows_deleted_by_another_program_are_skipped(data_dir: Path) -> None:
     path = data_dir / "logs.db"
     rows = some_rows(200)

@@ -5,6 +5,7 @@ without lone surrogates (`ValueError`); NUL is kept.
 """
 
 import os
+from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -165,9 +166,29 @@ class LogFollower:
 
 @final
 class AppendChannel:
-    """The way back from the commits to one event loop; for `nerve_store.aio`."""
+    """The way of one event loop's appends to the commits, and of their outcomes back; for `nerve_store.aio`."""
 
-    def __new__(cls, call: Callable[..., object], resolve: Callable[..., object]) -> Self: ...
+    def __new__(cls, store: LogStore) -> Self: ...
+    def fileno(self) -> int: ...
+    def append(
+        self,
+        future: Future[LogEntry],
+        source: str,
+        type: str,
+        ref_id: str | None,
+        payload: str | None,
+        timestamp: int | None,
+        durability: _Durability | None,
+    ) -> int: ...
+    def append_many(
+        self,
+        future: Future[range],
+        entries: Sequence[_AppendItem],
+        durability: _Durability | None,
+    ) -> int: ...
+    def submit(self) -> None: ...
+    def resolve(self) -> int: ...
+    def futures(self) -> list[Future[Any]]: ...
 
 @final
 class BlobReader:
@@ -444,8 +465,8 @@ class LogStore:
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
           space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
           created for it (`ValueError` otherwise).
-        - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain one
-          that gains rows is compressed if asked.
+        - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
+          one that gains rows is compressed if asked.
         - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
         - `wait`: seconds to wait for another run to end.
         - `progress`: called with (rows done, rows to do) every thousand rows; an exception that it raises stops the
@@ -454,9 +475,6 @@ class LogStore:
         Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
         `ArchiveError` if it holds other rows under the same ids.
         """
-    def _submit(
-        self, channel: AppendChannel, token: int, entries: Sequence[_AppendItem], durability: _Durability | None
-    ) -> None: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
@@ -496,8 +514,8 @@ class LogStore:
     ) -> LogFollower:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
-        `after_id` None: from now on. Rows that were archived before the follower came to them are read from the archive,
-        unless `archived` is false. A commit of this process is seen at once, one of another process within
+        `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
+        archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
         `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
@@ -544,11 +562,10 @@ class BlobStore:
         durability the bytes and their directories are synced when this returns; after a flush that failed
         (`StoreIOError`) this object refuses further writes and deletions.
 
-        Any C-contiguous buffer is taken as its bytes, without a copy if it is read-only (`bytes`, a view of them, a
-        read-only `mmap`); its owner promises that nobody writes to it, and if somebody does, the blob may come out
-        damaged, which every read of it finds. A writable buffer (`bytearray`, an array) is copied on the way, 256 KiB
-        at a time: if another thread changes it meanwhile, what is stored is a mix of old and new bytes, always under
-        the hash of that mix.
+        Any C-contiguous buffer is taken as its bytes, without a copy if it is `bytes` or a view of them. Any other
+        (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
+        if somebody changes it meanwhile, what is stored is a mix of old and new bytes, always under the hash of that
+        mix.
         """
     def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
@@ -604,6 +621,19 @@ class BlobStore:
         """The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none."""
     def stats(self) -> BlobStats:
         """How many blobs there are and how many bytes they hold; looks at every file."""
+    def close(self) -> None:
+        """Let go of the two directories that are kept open to save the way there; the next call opens them again.
+
+        There is nothing else to close: no lock is held between calls, and nothing waits to be written.
+        """
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
     def __contains__(self, hash: str, /) -> bool:
         """The same as `exists(hash, verify=False)`."""
     def __iter__(self) -> BlobIterator:

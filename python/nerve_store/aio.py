@@ -11,11 +11,13 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date
 from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize, ref
 
 from nerve_store._core import AppendChannel, LogEntry, LogStore, NewLogEntry
 from nerve_store.exceptions import StoreClosedError
@@ -38,25 +40,28 @@ _Row = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | No
 _THREADS = 4
 """Threads for what blocks; SQLite has one writer, and reads are short."""
 _IN_FLIGHT = 8192
-"""Appends of one event loop that may wait for a commit; further ones wait for room first."""
+"""Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
+its texts. Further ones wait for a place first."""
 _PAGE_ROWS = 256
 
 
 class _Channel:
-    """What one event loop waits for."""
+    """What one event loop has in flight."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.futures: dict[int, tuple[asyncio.Future[Any], bool]] = {}
-        self._free = _IN_FLIGHT
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: LogStore) -> None:
+        self.loop = ref(loop)
+        self.free = _IN_FLIGHT
+        """Places; below 0 when the last append took more than there were."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # a semaphore's release would look through all of them
-        self.native = AppendChannel(loop.call_soon_threadsafe, self.resolve)
-        self._last_token = 0
+        self._native = AppendChannel(store)
+        self.append = self._native.append
+        self.append_many = self._native.append_many
+        self.futures = self._native.futures
+        self._is_ending = False
+        loop.add_reader(self._native.fileno(), self._resolve)
 
-    async def acquire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a place among those in flight, in the order of asking."""
-        if self._free and not self._waiting:
-            self._free -= 1
-            return
+    async def wait_for_place(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a place when there is one, in the order of asking."""
         place = loop.create_future()
         self._waiting.append(place)
         try:
@@ -68,31 +73,58 @@ class _Channel:
 
     def release(self, places: int) -> None:
         """Give places back, and on to those who wait."""
-        self._free += places
-        while self._free and self._waiting:
+        self.free += places
+        while self.free > 0 and self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                self._free -= 1
+                self.free -= 1
                 place.set_result(None)
 
-    def open(self, loop: asyncio.AbstractEventLoop, *, wants_entry: bool) -> tuple[int, asyncio.Future[Any]]:
-        """A token for a submission, and the future that it will resolve."""
-        self._last_token += 1
-        future = loop.create_future()
-        self.futures[self._last_token] = future, wants_entry
-        return self._last_token, future
+    def end(self) -> None:
+        """Leave the loop alone once nothing is in flight; called in the loop."""
+        self._is_ending = True
+        self._resolve()
 
-    def resolve(self, outcomes: list[tuple[int, range | None, LogEntry | None, Exception | None]]) -> None:
-        """Resolve the futures of one commit; those that were cancelled meanwhile are passed over."""
-        self.release(len(outcomes))
-        for token, ids, entry, error in outcomes:
-            future, wants_entry = self.futures.pop(token)
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(entry if wants_entry else ids)
+    def _resolve(self) -> None:
+        self.release(self._native.resolve())
+        if self._is_ending and not self.futures():
+            asyncio.get_running_loop().remove_reader(self._native.fileno())
+
+
+class _Channels:
+    """The channels of a store, one for each event loop that appended; the loops may run in several threads."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Channel] = WeakKeyDictionary()
+        self._lock = Lock()
+        self._is_ended = False
+
+    def get(self, loop: asyncio.AbstractEventLoop) -> _Channel | None:
+        """The loop's channel, if it has one."""
+        with self._lock:
+            return self._by_loop.get(loop)
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> _Channel:
+        """The channel of the running loop."""
+        with self._lock:
+            channel = self._by_loop.get(loop)
+            if channel is None:
+                for other in list(self._by_loop):
+                    if other.is_closed():  # what it had in flight would keep it alive
+                        del self._by_loop[other]
+                channel = self._by_loop[loop] = _Channel(loop, self._store)
+                if self._is_ended:
+                    channel.end()
+            return channel
+
+    def end(self) -> None:
+        """End each channel, in its own loop."""
+        with self._lock:
+            self._is_ended = True
+            for loop, channel in self._by_loop.items():
+                with suppress(RuntimeError):  # the loop is closed, and watches nothing
+                    loop.call_soon_threadsafe(channel.end)
 
 
 class AsyncLogStore:
@@ -126,8 +158,10 @@ class AsyncLogStore:
             progress=progress,
         )
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nerve_store")
-        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, _Channel] = WeakKeyDictionary()
+        self._channels = _Channels(self._store)
+        self._last_channel: _Channel | None = None
         self._closing = False
+        finalize(self, self._channels.end).atexit = False
 
     @property
     def path(self) -> str:
@@ -162,33 +196,45 @@ class AsyncLogStore:
         durability: _Durability | None = None,
     ) -> LogEntry:
         """`LogStore.append`; shares its commit with every other append that waits."""
-        row = (source, type, ref_id, payload, timestamp)
-        entry: LogEntry = await self._submit([row], durability, wants_entry=True)
-        return entry
+        # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
+        if self._closing:
+            self._check_open()
+        loop = asyncio.get_running_loop()
+        channel = self._last_channel
+        if channel is None or channel.loop() is not loop:
+            channel = self._last_channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[LogEntry] = loop.create_future()
+        try:
+            more = channel.append(future, source, type, ref_id, payload, timestamp, durability)
+        except BaseException:
+            channel.release(1)
+            raise
+        channel.free -= more
+        return await future
 
     async def append_many(self, entries: Iterable[_Row], *, durability: _Durability | None = None) -> range:
         """`LogStore.append_many`; shares its commit, and stays all or nothing."""
         rows = list(entries)
-        if not rows:
-            self._check_open()
-            return range(0)
-        ids: range = await self._submit(rows, durability, wants_entry=False)
-        return ids
-
-    async def _submit(self, rows: list[_Row], durability: _Durability | None, *, wants_entry: bool) -> Any:
         self._check_open()
+        if not rows:
+            return range(0)
         loop = asyncio.get_running_loop()
-        channel = self._channels.get(loop)
-        if channel is None:
-            channel = self._channels.setdefault(loop, _Channel(loop))
-        await channel.acquire(loop)
-        token, future = channel.open(loop, wants_entry=wants_entry)
+        channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[range] = loop.create_future()
         try:
-            self._store._submit(channel.native, token, rows, durability)
+            more = channel.append_many(future, rows, durability)
         except BaseException:
-            del channel.futures[token]
             channel.release(1)
             raise
+        channel.free -= more
         return await future
 
     # read
@@ -317,11 +363,23 @@ class AsyncLogStore:
         if self._closing:
             return
         self._closing = True
-        channel = self._channels.get(asyncio.get_running_loop())
-        if channel is not None:
-            await asyncio.gather(*(future for future, _ in channel.futures.values()), return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._store.close)
-        self._threads.shutdown(wait=False)
+        # Whoever waits may be cancelled; the appends in flight are to finish all the same.
+        self._finishing = asyncio.ensure_future(self._finish())
+        await asyncio.shield(self._finishing)
+
+    async def _finish(self) -> None:
+        loop = asyncio.get_running_loop()
+        channel = self._channels.get(loop)
+        try:
+            while channel is not None and (in_flight := channel.futures()):
+                await asyncio.wait(in_flight)
+        finally:
+            closing = loop.run_in_executor(self._threads, self._store.close)
+            self._threads.shutdown(wait=False)
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._channels.end()
 
     async def __aenter__(self) -> Self:
         self._check_open()

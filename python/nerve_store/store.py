@@ -43,8 +43,9 @@ class Store:
         self.blobs = BlobStore(os.path.join(directory, "blobs"), durability=durability, read_only=read_only)
 
     def close(self) -> None:
-        """Close the log database; harmless when it is closed already. Blobs need no closing."""
+        """Close the log database, and let go of the blobs' directories; harmless when that was done already."""
         self.logs.close()
+        self.blobs.close()
 
     def __enter__(self) -> Self:
         return self

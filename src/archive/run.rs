@@ -141,6 +141,7 @@ impl Archive {
             Ok::<bool, Error>(true)
         })?;
         log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
+        log.prune()?;
         if any && is_complete {
             set_watermark(log, last_day, Durability::Full)?;
         }

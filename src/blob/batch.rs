@@ -35,7 +35,7 @@ impl<'store> Batch<'store> {
         let placed = parallel::map(items, threads, |bytes| {
             store.check_writable(WRITE)?;
             let digest = Digest::of(bytes);
-            Ok((digest, store.place(&root, &digest, bytes, self.verify)?))
+            Ok((digest, store.place_bytes(&root, &digest, bytes, self.verify)?))
         })?;
         self.placed.extend(placed);
         Ok(())
@@ -44,8 +44,11 @@ impl<'store> Batch<'store> {
     /// Makes all of them as durable as asked; returns their digests, in the order in which they were added.
     pub fn finish(self) -> Result<Vec<Digest>> {
         let store = self.store;
-        if store.durability == Durability::Full && !self.placed.is_empty() {
-            let root = store.root_to_write(WRITE)?;
+        if self.placed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let root = store.root_to_write(WRITE)?;
+        if store.durability == Durability::Full {
             let mut is_new = [false; path::SHARDS];
             let mut is_used = [false; path::SHARDS];
             for (digest, placed) in &self.placed {
@@ -54,17 +57,9 @@ impl<'store> Batch<'store> {
             }
             let new: Vec<usize> = (0..path::SHARDS).filter(|shard| is_new[*shard]).collect();
             parallel::map(&new, FLUSHES_AT_ONCE, |shard| store.sync_shard(&root, *shard))?;
-            // One flush of the root serves all shards that this handle does not yet know to be synced.
-            let unknown = (0..path::SHARDS).filter(|shard| is_used[*shard] && !store.knows_way(*shard));
-            let unknown: Vec<usize> = unknown.collect();
-            if let Some((first, rest)) = unknown.split_first() {
-                store.sync_way(&root, *first)?;
-                rest.iter().for_each(|shard| store.mark_way(*shard));
-            }
+            store.sync_ways(&root, (0..path::SHARDS).filter(|shard| is_used[*shard]))?;
         }
-        for (digest, placed) in &self.placed {
-            store.remember(digest, placed);
-        }
+        self.placed.iter().for_each(|(digest, placed)| store.remember(&root, digest, placed));
         Ok(self.placed.into_iter().map(|(digest, _)| digest).collect())
     }
 }

@@ -12,7 +12,7 @@ impl BlobStore {
         self.check_writable("delete a blob")?;
         let name = Name::of(digest);
         let Some(root) = self.open_root()? else { return Ok(false) };
-        if root.look(name.shard(), name.file())?.is_none() {
+        if root.look(name.below())?.is_none() {
             return Ok(false);
         }
         let Some(shard) = root.directory(name.shard())? else { return Ok(false) };

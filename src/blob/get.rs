@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -18,7 +19,7 @@ const READ: &str = "read a blob";
 /// A blob that is open for reading. It stays readable when it is replaced or deleted meanwhile.
 pub struct OpenBlob {
     file: File,
-    path: PathBuf,
+    root: Arc<Path>,
     digest: Digest,
     size: u64,
     hasher: Hasher,
@@ -27,6 +28,10 @@ pub struct OpenBlob {
 }
 
 impl OpenBlob {
+    fn path(&self) -> PathBuf {
+        Name::of(&self.digest).path(&self.root)
+    }
+
     /// Its size in bytes. What no memory can hold counts as `usize::MAX`, which no allocation grants.
     pub fn size(&self) -> usize {
         usize::try_from(self.size).unwrap_or(usize::MAX)
@@ -64,7 +69,7 @@ impl OpenBlob {
                     filled += bytes.len();
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::io(&self.path, READ, &errno.into())),
+                Err(errno) => return Err(Error::io(&self.path(), READ, &errno.into())),
             }
         }
         self.read += filled as u64;
@@ -76,7 +81,7 @@ impl OpenBlob {
         if self.read == self.size && actual == self.digest {
             return Ok(());
         }
-        Err(Error::BlobCorrupt { hash: self.digest, actual, path: self.path.clone() })
+        Err(Error::BlobCorrupt { hash: self.digest, actual, path: self.path() })
     }
 }
 
@@ -85,29 +90,29 @@ impl BlobStore {
     pub fn open(&self, digest: &Digest) -> Result<Option<OpenBlob>> {
         let Some(root) = self.open_root()? else { return Ok(None) };
         let name = Name::of(digest);
-        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(None) };
+        let Some((file, stat)) = root.open_regular(name.below())? else { return Ok(None) };
         let size = stat.st_size.unsigned_abs();
-        let path = name.path(&self.root);
-        Ok(Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 }))
+        Ok(Some(OpenBlob { file, root: Arc::clone(&self.root), digest: *digest, size, hasher: Hasher::new(), read: 0 }))
     }
 
     /// Opens the blob for a first try at reading it whole: if that fails, [`BlobStore::open`] says why. None if it does not
     /// lie where it lay when the store was opened.
     pub fn open_quickly(&self, digest: &Digest) -> Option<OpenBlob> {
         // Where the root lies is of no consequence: no bytes but the blob's leave here.
-        let root = self.kept_root.get()?;
+        let root = self.kept_root()?;
         let name = Name::of(digest);
-        let (file, size) = root.open_quickly(name.shard(), name.file())?;
-        let path = name.path(&self.root);
-        Some(OpenBlob { file, path, digest: *digest, size, hasher: Hasher::new(), read: 0 })
+        let (file, size) = root.open_quickly(name.below())?;
+        Some(OpenBlob { file, root: Arc::clone(&self.root), digest: *digest, size, hasher: Hasher::new(), read: 0 })
     }
 
     /// The verified bytes of the blob; None if there is none.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let Some(blob) = self.open(digest)? else { return Ok(None) };
-        let (path, size) = (blob.path.clone(), blob.size());
+        let size = blob.size();
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|error| Error::errno(&path, READ, libc::ENOMEM, error.to_string()))?;
+        bytes
+            .try_reserve_exact(size)
+            .map_err(|error| Error::errno(&self.path_of(digest), READ, libc::ENOMEM, error.to_string()))?;
         blob.read_into(&mut bytes.spare_capacity_mut()[..size])?;
         // SAFETY: they were read, every one of them, or there would have been an error.
         unsafe { bytes.set_len(size) };
@@ -122,14 +127,14 @@ impl BlobStore {
         let Some(root) = self.open_root()? else { return Ok(false) };
         let name = Name::of(digest);
         let since_ns = now_ns();
-        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(false) };
+        let Some((file, stat)) = root.open_regular(name.below())? else { return Ok(false) };
         let actual = digest_of(&file).map_err(|error| Error::io(&name.path(&self.root), READ, &error))?;
         if actual != *digest {
             return Ok(false);
         }
         let stamp = Stamp::of(&stat);
         if self.vouchers.known(digest, &stamp).is_none() {
-            self.vouchers.vouch(digest, stamp, since_ns, false);
+            self.vouchers.vouch(digest, stamp, root.trust(since_ns), false);
         }
         Ok(true)
     }
@@ -138,12 +143,12 @@ impl BlobStore {
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let Some(root) = self.open_root()? else { return Ok(None) };
         let name = Name::of(digest);
-        Ok(root.look(name.shard(), name.file())?.map(|stat| stat.st_size.unsigned_abs()))
+        Ok(root.look(name.below())?.map(|stat| stat.st_size.unsigned_abs()))
     }
 
     /// Where the blob lies, or would lie.
     pub fn path_of(&self, digest: &Digest) -> PathBuf {
-        Name::of(digest).path(Path::new(&self.root))
+        Name::of(digest).path(&self.root)
     }
 }
 

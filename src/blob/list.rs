@@ -1,6 +1,7 @@
 //! Listing, one shard's names in memory at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::vec;
 
 use rustix::fs::FileType;
@@ -22,7 +23,7 @@ pub struct BlobStats {
 /// The digests of all blobs, in order; a blob written or deleted meanwhile may or may not come up. A shard that cannot
 /// be read is an error, after which the next shard follows.
 pub struct BlobDigests {
-    root: PathBuf,
+    root: Arc<Path>,
     next_shard: usize,
     digests: vec::IntoIter<Digest>,
 }
@@ -51,7 +52,7 @@ impl Iterator for BlobDigests {
 impl BlobStore {
     /// The digests of all blobs.
     pub fn digests(&self) -> BlobDigests {
-        BlobDigests { root: self.root.clone(), next_shard: 0, digests: Vec::new().into_iter() }
+        BlobDigests { root: Arc::clone(&self.root), next_shard: 0, digests: Vec::new().into_iter() }
     }
 
     /// Counts the blobs and their bytes; looks at every file.

@@ -14,13 +14,13 @@ mod path;
 mod pipe;
 mod presence;
 mod put;
+mod root;
 mod verify;
 mod vouch;
 
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf, absolute};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, absolute};
+use std::sync::{Arc, OnceLock, RwLock};
 
 pub use batch::Batch;
 pub use collect::Collected;
@@ -31,6 +31,7 @@ pub use verify::{BlobProblem, Verified};
 
 use crate::durable::{self, Directory, Durability};
 use crate::error::{Error, Result};
+use root::Root;
 use vouch::Vouchers;
 
 /// How much is read, hashed and written at a time.
@@ -40,22 +41,16 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 const ORPHANED_AFTER_SECONDS: i64 = 24 * 60 * 60;
 
 /// The blobs under one directory. Any number of threads and processes may use the same one; between calls it holds
-/// no lock, and nothing open but two directories, so that a forked child may go on with its parent's.
+/// no lock, and nothing open but two directories, so that a forked child may go on with its parent's. It need not be
+/// closed: that only lets go of the directories, and whoever needs them opens them again.
 pub struct BlobStore {
-    root: PathBuf,
+    root: Arc<Path>,
     durability: Durability,
     read_only: bool,
-    /// The shards whose entry in the root this handle knows to be synced. An earlier writer may have made the directory
-    /// and died. That it stays true rests on nobody removing shards.
-    synced_shards: [AtomicBool; path::SHARDS],
-    /// The same of the root's own entry.
-    synced_root: AtomicBool,
     failed_flush: OnceLock<FailedFlush>,
     vouchers: Vouchers,
-    /// The root and the staging directory as they were first met, kept open to save the way there. Each use makes sure
-    /// that the root is still where it was.
-    kept_root: OnceLock<Arc<Directory>>,
-    kept_staging: OnceLock<Arc<Directory>>,
+    /// The root as it was last met, kept open to save the way there. Each use makes sure that it is still where it was.
+    kept: RwLock<Option<Arc<Root>>>,
 }
 
 /// The flush after which nobody knows what is on the disk.
@@ -72,7 +67,7 @@ impl BlobStore {
             ErrorKind::InvalidInput => Error::Value(format!("no path of a blob store: {root:?}: {error}")),
             _ => Error::io(root, "open a blob store", &error),
         };
-        let root = absolute(root).map_err(failed)?;
+        let root: Arc<Path> = absolute(root).map_err(failed)?.into();
         match root.metadata() {
             Ok(metadata) if !metadata.is_dir() => {
                 let reason = format!("it is {}, not a directory", durable::kind_name(metadata.file_type()));
@@ -89,38 +84,15 @@ impl BlobStore {
             root,
             durability,
             read_only,
-            synced_shards: [const { AtomicBool::new(false) }; path::SHARDS],
-            synced_root: AtomicBool::new(false),
             failed_flush: OnceLock::new(),
             vouchers: Vouchers::new(),
-            kept_root: OnceLock::new(),
-            kept_staging: OnceLock::new(),
+            kept: RwLock::new(None),
         })
     }
 
     /// The directory, absolute.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The root as it is now; None if there is none.
-    fn open_root(&self) -> Result<Option<Arc<Directory>>> {
-        if let Some(kept) = self.kept_root.get().filter(|kept| kept.is_at_its_path()) {
-            return Ok(Some(Arc::clone(kept)));
-        }
-        let Some(root) = Directory::open(&self.root)?.map(Arc::new) else { return Ok(None) };
-        let _ = self.kept_root.set(Arc::clone(&root));
-        Ok(Some(root))
-    }
-
-    /// Whether the way to a shard is known to be synced.
-    fn knows_way(&self, shard_number: usize) -> bool {
-        self.synced_shards[shard_number].load(Ordering::Acquire) && self.synced_root.load(Ordering::Acquire)
-    }
-
-    /// Remembers that it is.
-    fn mark_way(&self, shard_number: usize) {
-        self.synced_shards[shard_number].store(true, Ordering::Release);
     }
 
     /// Refuses what would change anything where nothing may be changed.
@@ -131,7 +103,7 @@ impl BlobStore {
         match self.failed_flush.get() {
             None => Ok(()),
             Some(FailedFlush { errno, reason }) => {
-                Err(Error::Poisoned { path: self.root.clone(), reason: reason.clone(), errno: *errno })
+                Err(Error::Poisoned { path: self.root.to_path_buf(), reason: reason.clone(), errno: *errno })
             }
         }
     }

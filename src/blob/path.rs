@@ -13,20 +13,33 @@ pub(super) const STAGING: &str = ".staging";
 /// Damaged blobs that were moved aside, under their digest.
 pub(super) const QUARANTINE: &str = ".quarantine";
 
+/// How the names of blobs begin: two digits and a slash.
+const SHARD_DIGITS: usize = 2;
+
 /// The name of one blob.
 pub(super) struct Name {
-    text: String,
+    /// The shard, a slash, the name within the shard.
+    below: [u8; 65],
     shard_number: usize,
 }
 
 impl Name {
     pub(super) fn of(digest: &Digest) -> Self {
-        Self { text: digest.to_string(), shard_number: shard_number(digest) }
+        let mut below = [b'/'; 65];
+        let digits = digest.digits();
+        below[..SHARD_DIGITS].copy_from_slice(&digits[..SHARD_DIGITS]);
+        below[SHARD_DIGITS + 1..].copy_from_slice(&digits[SHARD_DIGITS..]);
+        Self { below, shard_number: shard_number(digest) }
+    }
+
+    /// The way from the root.
+    pub(super) fn below(&self) -> &str {
+        std::str::from_utf8(&self.below).unwrap_or_default()
     }
 
     /// The name of the shard.
     pub(super) fn shard(&self) -> &str {
-        &self.text[..2]
+        &self.below()[..SHARD_DIGITS]
     }
 
     /// The number of the shard.
@@ -36,12 +49,12 @@ impl Name {
 
     /// The name within the shard.
     pub(super) fn file(&self) -> &str {
-        &self.text[2..]
+        &self.below()[SHARD_DIGITS + 1..]
     }
 
     /// Where the blob lies.
     pub(super) fn path(&self, root: &Path) -> PathBuf {
-        root.join(self.shard()).join(self.file())
+        root.join(self.below())
     }
 }
 

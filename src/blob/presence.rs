@@ -4,14 +4,18 @@ use std::fs::File;
 
 use super::BlobStore;
 use super::path::Name;
-use super::vouch::{Stamp, now_ns};
-use crate::digest::Digest;
-use crate::durable::{self, Directory};
+use super::put::Blob;
+use super::root::Root;
+use super::vouch::{Stamp, Trust, nanoseconds, now_ns};
+use crate::durable;
 use crate::error::{Error, Result};
 
 /// A blob that was written or found longer ago than this has its grace renewed when it is found again. `collect` adds as
 /// much to the grace, so that none is lost by it.
 pub(super) const RENEW_AFTER_NS: i128 = 50_000_000;
+
+/// To what file systems cut the times that they are told to set.
+const COARSENESS_NS: [i128; 7] = [1, 100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000];
 
 /// How often a blob that others keep changing is looked at before it is replaced.
 const MOST_LOOKS: usize = 3;
@@ -31,20 +35,19 @@ impl BlobStore {
     /// blob's size, and says whether it is the blob; it is not asked if the store vouches for the blob, unless `verify`.
     pub(super) fn find(
         &self,
-        root: &Directory,
-        digest: &Digest,
-        name: &Name,
-        size: u64,
+        root: &Root,
+        blob: &Blob<'_>,
         verify: bool,
         holds: impl Fn(&File) -> bool,
     ) -> Result<Found> {
+        let Blob { digest, name, size } = *blob;
         for _ in 0..MOST_LOOKS {
-            let Some(stat) = root.look(name.shard(), name.file())? else { return Ok(Found::Nothing) };
+            let Some(stat) = root.look(name.below())? else { return Ok(Found::Nothing) };
             let mut stamp = Stamp::of(&stat);
             let known = self.vouchers.known(digest, &stamp);
             let since_ns = now_ns();
             if verify || known.is_none() {
-                let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else {
+                let Some((file, stat)) = root.open_regular(name.below())? else {
                     return Ok(Found::Nothing);
                 };
                 stamp = Stamp::of(&stat);
@@ -59,45 +62,46 @@ impl BlobStore {
                     if !is_unchanged(root, name, &stamp)? {
                         continue;
                     }
-                    self.vouchers.vouch(digest, stamp, since_ns, synced);
+                    self.vouchers.vouch(digest, stamp, root.trust(since_ns), synced);
                 }
                 return Ok(Found::Whole { stamp, synced });
             }
-            if let Some((stamp, unmistakable)) = self.renew(root, name, &stamp)? {
-                self.vouchers.vouch(digest, stamp, if unmistakable { i128::MAX } else { since_ns }, synced);
+            if let Some((stamp, is_our_own)) = renew(root, name, &stamp)? {
+                if is_our_own {
+                    self.vouchers.vouch(digest, stamp, Trust::Whole, synced);
+                }
                 return Ok(Found::Whole { stamp, synced });
             }
         }
         // It keeps changing, or is another's, whose grace we cannot renew: it is replaced by one of our own.
         Ok(Found::Damaged)
     }
-
-    /// Renews the grace of the file with this stamp: sets when it was last written to now. Under the lock that `collect`
-    /// takes exclusively while it looks at a blob and removes it: it sees the new time, or we see that the blob is gone.
-    /// Returns the new stamp and whether its times are of our own making, to the nanosecond, so that no change by
-    /// another can leave it as it is; None if the file is another by now.
-    fn renew(&self, root: &Directory, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, bool)>> {
-        let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
-        let _lock = shard.lock_shared()?;
-        if !is_unchanged(root, name, stamp)? {
-            return Ok(None);
-        }
-        let now = durable::now();
-        match shard.touch(name.file(), now) {
-            Ok(()) => {}
-            Err(Error::Io { errno: libc::EPERM | libc::EACCES | libc::ENOENT, .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let Some(stat) = root.look(name.shard(), name.file())? else { return Ok(None) };
-        let renewed = Stamp::of(&stat);
-        if !renewed.is_same_file(stamp) {
-            return Ok(None);
-        }
-        let now_ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-        Ok(Some((renewed, renewed.modified_ns == now_ns)))
-    }
 }
 
-fn is_unchanged(root: &Directory, name: &Name, stamp: &Stamp) -> Result<bool> {
-    Ok(root.look(name.shard(), name.file())?.is_some_and(|stat| Stamp::of(&stat) == *stamp))
+/// Renews the grace of the file with this stamp: sets when it was last written to now. Under the lock that `collect`
+/// takes exclusively while it looks at a blob and removes it: it sees the new time, or we see that the blob is gone.
+/// Returns the new stamp and whether its time is of our own making, to the nanosecond, so that whoever changes the file
+/// changes it, too; None if the file is another by now, or changed.
+fn renew(root: &Root, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, bool)>> {
+    let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
+    let _lock = shard.lock_shared()?;
+    if !is_unchanged(root, name, stamp)? {
+        return Ok(None);
+    }
+    let now = durable::now();
+    match shard.touch(name.file(), now) {
+        Ok(()) => {}
+        Err(Error::Io { errno: libc::EPERM | libc::EACCES | libc::ENOENT, .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let Some(stat) = root.look(name.below())? else { return Ok(None) };
+    let renewed = Stamp::of(&stat);
+    let set_ns = nanoseconds(now.tv_sec, now.tv_nsec.unsigned_abs());
+    let is_as_set = COARSENESS_NS.iter().any(|coarseness| set_ns - set_ns % coarseness == renewed.modified_ns);
+    let is_our_own = renewed.modified_ns == set_ns;
+    Ok((renewed.is_same_file(stamp) && is_as_set).then_some((renewed, is_our_own)))
+}
+
+fn is_unchanged(root: &Root, name: &Name, stamp: &Stamp) -> Result<bool> {
+    Ok(root.look(name.below())?.is_some_and(|stat| Stamp::of(&stat) == *stamp))
 }

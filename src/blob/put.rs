@@ -3,15 +3,16 @@
 use std::borrow::Borrow;
 use std::fs::File;
 use std::io::Write;
+use std::process;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::path::{self, Name};
-use super::presence::Found;
-use super::vouch::Stamp;
+use super::presence::{Found, RENEW_AFTER_NS};
+use super::root::Root;
+use super::vouch::{Stamp, now_ns};
 use super::{BlobStore, CHUNK_BYTES, get, read_full};
 use crate::digest::{Digest, Hasher};
-use crate::durable::{self, Directory, Durability, StagedBeneath};
+use crate::durable::{self, Durability, StagedBeneath};
 use crate::error::{Error, Result};
 
 pub(super) const WRITE: &str = "write a blob";
@@ -23,19 +24,24 @@ const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
 /// bytes which were written, whatever the caller's memory does meanwhile. Dropped unfinished, it leaves nothing.
 pub struct BlobWriter<S: Borrow<BlobStore>> {
     store: S,
-    root: Arc<Directory>,
+    root: Arc<Root>,
     staged: StagedBeneath,
     hasher: Hasher,
     size: u64,
     begun: u64,
+    /// A write failed, and nobody knows how much of it is in the file.
+    is_torn: bool,
+    /// A forked child has the same file, and would mix its bytes among its parent's.
+    process_id: u32,
 }
 
 impl<S: Borrow<BlobStore>> BlobWriter<S> {
     /// Begins a blob.
     pub fn new(store: S) -> Result<Self> {
         let root = store.borrow().root_to_write(WRITE)?;
-        let staged = store.borrow().stage(&root)?;
-        Ok(Self { store, root, staged, hasher: Hasher::new(), size: 0, begun: 0 })
+        let staged = root.stage()?;
+        let process_id = process::id();
+        Ok(Self { store, root, staged, hasher: Hasher::new(), size: 0, begun: 0, is_torn: false, process_id })
     }
 
     /// How many bytes it has.
@@ -45,13 +51,27 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
 
     /// Adds bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stage(bytes)?;
         self.hasher.update(bytes);
-        self.stage(bytes)
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.is_torn {
+            return Err(Error::Value("an earlier write to this blob failed: begin it anew".into()));
+        }
+        if self.process_id != process::id() {
+            return Err(Error::Forked { path: self.store.borrow().root.to_path_buf() });
+        }
+        Ok(())
     }
 
     /// Adds bytes that somebody else hashes.
     pub(super) fn stage(&mut self, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        self.is_torn = true;
         fill(&self.staged, bytes)?;
+        self.is_torn = false;
         self.size += bytes.len() as u64;
         if self.store.borrow().durability == Durability::Full && self.size - self.begun >= WRITE_BEHIND_BYTES {
             self.staged.begin_sync(self.begun, self.size - self.begun);
@@ -68,18 +88,23 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
     }
 
     /// The same with the digest that somebody else made of the bytes.
-    pub(super) fn finish_as(mut self, digest: Digest, verify: bool) -> Result<Digest> {
+    pub(super) fn finish_as(self, digest: Digest, verify: bool) -> Result<Digest> {
+        self.check()?;
         let store = self.store.borrow();
         store.check_writable(WRITE)?;
-        let name = Name::of(&digest);
-        let found = store.find(&self.root, &digest, &name, self.size, verify, |file| has_digest(file, &digest))?;
-        let placed = match found {
-            Found::Whole { stamp, synced } => store.keep(&self.root, &name, stamp, synced)?,
-            found => store.publish(&self.root, &mut self.staged, &name, found)?,
-        };
+        let blob = Blob { digest: &digest, name: &Name::of(&digest), size: self.size };
+        let holds = |file: &File| has_digest(file, &digest);
+        let placed = store.place(&self.root, &blob, verify, holds, || Ok(self.staged))?;
         store.settle(&self.root, &digest, &placed)?;
         Ok(digest)
     }
+}
+
+/// What is to be written.
+pub(super) struct Blob<'a> {
+    pub(super) digest: &'a Digest,
+    pub(super) name: &'a Name,
+    pub(super) size: u64,
 }
 
 /// What a write left in the blob's place: the bytes, as durable as asked, but not yet the way to them.
@@ -96,7 +121,7 @@ impl BlobStore {
     pub fn write(&self, bytes: &[u8], verify: bool) -> Result<Digest> {
         let root = self.root_to_write(WRITE)?;
         let digest = Digest::of(bytes);
-        let placed = self.place(&root, &digest, bytes, verify)?;
+        let placed = self.place_bytes(&root, &digest, bytes, verify)?;
         self.settle(&root, &digest, &placed)?;
         Ok(digest)
     }
@@ -107,126 +132,112 @@ impl BlobStore {
     }
 
     /// Sees to it that the bytes are there.
-    pub(super) fn place(&self, root: &Arc<Directory>, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Placed> {
-        let name = Name::of(digest);
-        match self.find(root, digest, &name, bytes.len() as u64, verify, |file| holds(file, bytes))? {
-            Found::Whole { stamp, synced } => self.keep(root, &name, stamp, synced),
-            found => {
-                let mut staged = self.stage(root)?;
-                fill(&staged, bytes)?;
-                self.publish(root, &mut staged, &name, found)
+    pub(super) fn place_bytes(&self, root: &Root, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Placed> {
+        let blob = Blob { digest, name: &Name::of(digest), size: bytes.len() as u64 };
+        let stage = || {
+            let staged = root.stage()?;
+            fill(&staged, bytes).map(|()| staged)
+        };
+        self.place(root, &blob, verify, |file| holds(file, bytes), stage)
+    }
+
+    /// Sees to it that the blob is there: finds it, or publishes what `stage` makes.
+    fn place(
+        &self,
+        root: &Root,
+        blob: &Blob<'_>,
+        verify: bool,
+        holds: impl Fn(&File) -> bool,
+        stage: impl FnOnce() -> Result<StagedBeneath>,
+    ) -> Result<Placed> {
+        let (mut stage, mut staged) = (Some(stage), None);
+        // More than once only if somebody else's comes into its place meanwhile.
+        loop {
+            let replaces = match self.find(root, blob, verify, &holds)? {
+                Found::Nothing => false,
+                Found::Damaged => true,
+                Found::Whole { stamp, synced } => match self.keep(root, blob.name, stamp, synced)? {
+                    Some(placed) => return Ok(placed),
+                    None => true,
+                },
+            };
+            if let Some(stage) = stage.take() {
+                staged = Some(self.synced(stage()?)?);
+            }
+            if let Some(staged) = &mut staged
+                && let Some(placed) = self.publish(root, staged, blob.name, replaces)?
+            {
+                return Ok(placed);
             }
         }
     }
 
-    /// The root, which is made if it is missing.
-    pub(super) fn root_to_write(&self, operation: &'static str) -> Result<Arc<Directory>> {
-        self.check_writable(operation)?;
-        if let Some(root) = self.open_root()? {
-            return Ok(root);
-        }
-        self.watch(durable::create_directories(&self.root, self.durability))?;
-        self.open_root()?
-            .ok_or_else(|| Error::errno(&self.root, operation, libc::ENOENT, "it vanished meanwhile".into()))
-    }
-
-    /// An empty staged file.
-    fn stage(&self, root: &Arc<Directory>) -> Result<StagedBeneath> {
-        let is_kept = self.kept_root.get().is_some_and(|kept| Arc::ptr_eq(kept, root));
-        if let Some(kept) = self.kept_staging.get().filter(|_| is_kept) {
-            match kept.stage() {
-                // It was removed.
-                Err(Error::Io { errno: libc::ENOENT, .. }) => {}
-                staged => return staged,
-            }
-        }
-        let staging = Arc::new(root.make_directory(path::STAGING)?);
-        let staged = staging.stage()?;
-        self.vouchers.try_times(&staged);
-        if is_kept {
-            let _ = self.kept_staging.set(staging);
-        }
-        Ok(staged)
-    }
-
-    fn publish(&self, root: &Directory, staged: &mut StagedBeneath, name: &Name, found: Found) -> Result<Placed> {
+    fn synced(&self, staged: StagedBeneath) -> Result<StagedBeneath> {
         match staged.sync(self.durability) {
             // The staged bytes are gone and the next attempt stages new ones, so that a full disk poisons nothing.
-            Err(error @ Error::Full { .. }) => return Err(error),
-            synced => self.watch(synced)?,
+            Err(error @ Error::Full { .. }) => Err(error),
+            synced => self.watch(synced).map(|()| staged),
         }
-        let shard = match root.directory(name.shard())? {
-            Some(shard) => shard,
-            None => {
-                let shard = root.make_directory(name.shard())?;
-                self.synced_shards[name.shard_number()].store(false, Ordering::Release);
-                shard
-            }
-        };
-        // Whoever removes or moves what is there does so under the exclusive lock, and never what is new.
-        let _lock = if matches!(found, Found::Damaged) { Some(shard.lock_shared()?) } else { None };
-        let before = Stamp::of(&staged.stat()?);
-        staged.publish(&shard, name.file())?;
-        let after = Stamp::of(&staged.stat()?);
-        let unchanged = (before.size, before.modified_ns) == (after.size, after.modified_ns);
-        Ok(Placed { stamp: unchanged.then_some(after), synced: false })
     }
 
-    /// Vouches for a copy that is there already: its writer may have died before it synced, or never meant to.
-    fn keep(&self, root: &Directory, name: &Name, stamp: Stamp, synced: bool) -> Result<Placed> {
-        if self.durability == Durability::Full && !synced {
-            let (file, _) = root
-                .open_regular(name.shard(), name.file())?
-                .ok_or_else(|| Error::errno(&name.path(&self.root), WRITE, libc::ENOENT, "it was deleted".into()))?;
-            self.watch(durable::sync_file(&file, &name.path(&self.root)))?;
+    /// Publishes a staged file that is as durable as asked, over what is there if it `replaces`, or else only if there is
+    /// nothing: None if there is something.
+    fn publish(&self, root: &Root, staged: &mut StagedBeneath, name: &Name, replaces: bool) -> Result<Option<Placed>> {
+        let shard = root.make_shard(name.shard_number(), name.shard())?;
+        let mut before = Stamp::of(&staged.stat()?);
+        if now_ns() - before.modified_ns > RENEW_AFTER_NS {
+            // Its grace begins now, not with the last byte of a slow writer.
+            staged.touch()?;
+            before = Stamp::of(&staged.stat()?);
         }
-        Ok(Placed { stamp: Some(stamp), synced })
+        if replaces {
+            // Whoever removes or moves what is there does so under the exclusive lock, after looking at it.
+            let _lock = shard.lock_shared()?;
+            staged.publish_over(&shard, name.file())?;
+        } else if !staged.publish_new(&shard, name.file())? {
+            // Without the lock nothing is replaced: it might be what a collector has looked at and is about to remove.
+            return Ok(None);
+        }
+        let after = Stamp::of(&staged.stat()?);
+        let unchanged = (before.size, before.modified_ns) == (after.size, after.modified_ns);
+        Ok(Some(Placed { stamp: unchanged.then_some(after), synced: false }))
+    }
+
+    /// Vouches for a copy that is there already: its writer may have died before it synced, or never meant to. None if it
+    /// is to be replaced: it was deleted meanwhile, or could not be synced. A flush that failed is never tried again, by
+    /// no handle: the next would succeed without writing what was lost.
+    fn keep(&self, root: &Root, name: &Name, stamp: Stamp, synced: bool) -> Result<Option<Placed>> {
+        if self.durability == Durability::Full && !synced {
+            let Some((file, _)) = root.open_regular(name.below())? else { return Ok(None) };
+            if durable::sync_file(&file, &name.path(&self.root)).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Placed { stamp: Some(stamp), synced }))
     }
 
     /// Makes the way to the blob as durable as asked, and remembers the blob.
-    fn settle(&self, root: &Directory, digest: &Digest, placed: &Placed) -> Result<()> {
-        if self.durability == Durability::Full && !placed.synced {
-            self.sync_shard(root, path::shard_number(digest))?;
+    fn settle(&self, root: &Root, digest: &Digest, placed: &Placed) -> Result<()> {
+        if self.durability == Durability::Full {
+            let shard_number = path::shard_number(digest);
+            if !placed.synced {
+                self.sync_shard(root, shard_number)?;
+            }
+            self.sync_ways(root, std::iter::once(shard_number))?;
         }
-        self.sync_way(root, path::shard_number(digest))?;
-        self.remember(digest, placed);
+        self.remember(root, digest, placed);
         Ok(())
     }
 
     /// Remembers a blob, the way to which is as durable as asked.
-    pub(super) fn remember(&self, digest: &Digest, placed: &Placed) {
+    pub(super) fn remember(&self, root: &Root, digest: &Digest, placed: &Placed) {
         let Some(stamp) = placed.stamp else { return };
         let synced = placed.synced || self.durability == Durability::Full;
         match self.vouchers.known(digest, &stamp) {
-            None => self.vouchers.vouch(digest, stamp, stamp.changed_ns(), synced),
+            None => self.vouchers.vouch(digest, stamp, root.trust(stamp.changed_ns()), synced),
             Some(false) if synced => self.vouchers.mark_synced(digest, &stamp),
             Some(_) => {}
         }
-    }
-
-    /// Syncs the entries of a shard.
-    pub(super) fn sync_shard(&self, root: &Directory, shard_number: usize) -> Result<()> {
-        match root.directory(&path::shard_name(shard_number))? {
-            Some(shard) => self.watch(shard.sync()),
-            None => Ok(()),
-        }
-    }
-
-    /// Syncs the entries that lead to the shard, unless this handle has seen to it before.
-    pub(super) fn sync_way(&self, root: &Directory, shard_number: usize) -> Result<()> {
-        if self.durability == Durability::Normal {
-            return Ok(());
-        }
-        let synced_shard = &self.synced_shards[shard_number];
-        if !synced_shard.load(Ordering::Acquire) {
-            self.watch(root.sync())?;
-            synced_shard.store(true, Ordering::Release);
-        }
-        if !self.synced_root.load(Ordering::Acquire) {
-            self.watch(durable::sync_parent(&self.root, Durability::Full))?;
-            self.synced_root.store(true, Ordering::Release);
-        }
-        Ok(())
     }
 }
 
@@ -253,6 +264,7 @@ fn has_digest(file: &File, digest: &Digest) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
 
     fn new_store() -> (tempfile::TempDir, BlobStore) {
         let directory = tempfile::tempdir().unwrap();
@@ -277,7 +289,7 @@ mod tests {
             let digest = store.write(&bytes, false).unwrap();
             assert_eq!(digest, Digest::of(&bytes));
             let (file, shard) = (store.path_of(&digest), store.path_of(&digest).parent().unwrap().to_owned());
-            let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(&file), mode(&shard), mode(&store.root)), (0o600, 0o700, 0o700));
             assert_eq!(std::fs::read(&file).unwrap(), bytes);
 
@@ -311,6 +323,40 @@ mod tests {
             }
         }
         assert_eq!(staged_count(&store), 0);
+    }
+
+    #[test]
+    fn a_new_blob_replaces_nothing_that_came_meanwhile() {
+        let (_directory, store) = new_store();
+        store.write(b"first", false).unwrap();
+        let root = store.root_to_write(WRITE).unwrap();
+        for _ in 0..2 {
+            let digest = Digest::of(b"x");
+            let mut staged = root.stage().unwrap();
+            fill(&staged, b"x").unwrap();
+            std::fs::create_dir_all(store.path_of(&digest).parent().unwrap()).unwrap();
+            std::fs::write(store.path_of(&digest), b"another's").unwrap();
+            assert!(store.publish(&root, &mut staged, &Name::of(&digest), false).unwrap().is_none());
+            assert_eq!(std::fs::read(store.path_of(&digest)).unwrap(), b"another's");
+            assert!(store.publish(&root, &mut staged, &Name::of(&digest), true).unwrap().is_some());
+            assert_eq!(store.read(&digest).unwrap().unwrap(), b"x");
+            std::fs::remove_file(store.path_of(&digest)).unwrap();
+        }
+        assert_eq!(staged_count(&store), 0);
+    }
+
+    #[test]
+    fn a_copy_that_was_deleted_before_it_was_synced_is_written_anew() {
+        let (_directory, store) = new_store();
+        let root = store.root_to_write(WRITE).unwrap();
+        let digest = Digest::of(b"x");
+        for durability in [Durability::Full, Durability::Normal] {
+            BlobStore::new(store.root(), durability, false).unwrap().write(b"x", false).unwrap();
+            let stamp = Stamp::of(&root.look(Name::of(&digest).below()).unwrap().unwrap());
+            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_some());
+            std::fs::remove_file(store.path_of(&digest)).unwrap();
+            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_none());
+        }
     }
 
     #[test]

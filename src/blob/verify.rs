@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::path::{self, Name};
+use super::root::Root;
 use super::vouch::{Stamp, now_ns};
 use super::{BlobStore, get, list, parallel};
 use crate::digest::Digest;
-use crate::durable::{Directory, Durability};
+use crate::durable::Durability;
 use crate::error::{Error, Result};
 
 /// How often progress is reported.
@@ -54,6 +55,7 @@ struct Walk {
 
 struct Run<'a> {
     store: &'a BlobStore,
+    root: &'a Root,
     walk: Mutex<Walk>,
     bytes_done: AtomicU64,
     is_stopped: AtomicBool,
@@ -66,8 +68,10 @@ impl BlobStore {
     pub fn verify(&self, with_total: bool, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Verified> {
         let total = if with_total { self.stats()?.size } else { 0 };
         progress(0, total)?;
+        let Some(root) = self.open_root()? else { return Ok(Verified::default()) };
         let run = Run {
             store: self,
+            root: &root,
             walk: Mutex::new(Walk { shard_number: 0, waiting: Vec::new(), found: Verified::default() }),
             bytes_done: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
@@ -105,41 +109,49 @@ impl BlobStore {
     }
 
     /// Moves a damaged blob aside, if it is still the file with this stamp. None if it is another by now.
-    fn quarantine(&self, root: &Directory, name: &Name, stamp: &Stamp) -> Result<Option<PathBuf>> {
+    fn quarantine(&self, root: &Root, name: &Name, stamp: &Stamp) -> Result<Option<PathBuf>> {
         self.check_writable("move a damaged blob aside")?;
         let target = root.make_directory(path::QUARANTINE)?;
         let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
+        let hash = [name.shard(), name.file()].concat();
+        let mut new_name = hash.clone();
         {
             // No writer replaces a damaged blob without the lock: what is moved is what was read.
             let _lock = shard.lock_exclusive()?;
             if shard.stat(name.file())?.map(|stat| Stamp::of(&stat)).as_ref() != Some(stamp) {
                 return Ok(None);
             }
-            let hash = [name.shard(), name.file()].concat();
-            let mut new_name = hash.clone();
             let mut count = 1;
             while !shard.move_to(name.file(), &target, &new_name)? {
                 count += 1;
                 new_name = format!("{hash}.{count}");
             }
-            if self.durability == Durability::Normal {
-                return Ok(Some(target.path().join(new_name)));
-            }
-            self.watch(target.sync())?;
-            self.watch(shard.sync())?;
-            Ok(Some(target.path().join(new_name)))
         }
+        if self.durability == Durability::Full {
+            // First where it is, then where it was: a power loss leaves it in one of the two.
+            self.watch(target.sync())?;
+            self.watch(root.sync())?;
+            self.watch(shard.sync())?;
+        }
+        Ok(Some(target.path().join(new_name)))
     }
 }
 
 impl Run<'_> {
     fn labour(&self) {
-        let Ok(Some(root)) = self.store.open_root() else { return };
         while let Some(entry) = self.next() {
             let name = Name::of(&entry.digest);
-            for _ in 0..MOST_READS {
-                match self.verify_one(&root, &entry.digest, &name) {
-                    Ok(Outcome::ReadAgain) => {}
+            for read in 1.. {
+                match self.verify_one(&entry.digest, &name) {
+                    Ok(Outcome::ReadAgain) if read < MOST_READS => {}
+                    Ok(Outcome::ReadAgain) => {
+                        self.report(
+                            &entry,
+                            &name,
+                            format!("it is damaged, and changes whenever it is read ({read} times)"),
+                        );
+                        break;
+                    }
                     Ok(Outcome::Stopped) => return,
                     Ok(Outcome::Gone) => break,
                     Ok(Outcome::Read(size, problem)) => {
@@ -150,10 +162,7 @@ impl Run<'_> {
                         break;
                     }
                     Err(error) => {
-                        let (path, reason) = (name.path(&self.store.root), error.to_string());
-                        let hash = Some(entry.digest);
-                        let problem = BlobProblem { hash, path, reason, actual: None, quarantine: None };
-                        self.lock().found.problems.push(problem);
+                        self.report(&entry, &name, error.to_string());
                         break;
                     }
                 }
@@ -161,10 +170,17 @@ impl Run<'_> {
         }
     }
 
-    fn verify_one(&self, root: &Directory, digest: &Digest, name: &Name) -> Result<Outcome> {
+    fn report(&self, entry: &list::Entry, name: &Name, reason: String) {
+        let (hash, path) = (Some(entry.digest), name.path(&self.store.root));
+        let problem = BlobProblem { hash, path, reason, actual: None, quarantine: None };
+        self.lock().found.problems.push(problem);
+    }
+
+    fn verify_one(&self, digest: &Digest, name: &Name) -> Result<Outcome> {
+        let root = self.root;
         let path = || name.path(&self.store.root);
         let since_ns = now_ns();
-        let Some((file, stat)) = root.open_regular(name.shard(), name.file())? else { return Ok(Outcome::Gone) };
+        let Some((file, stat)) = root.open_regular(name.below())? else { return Ok(Outcome::Gone) };
         let stamp = Stamp::of(&stat);
         let actual = get::digest_with(&file, |count| {
             self.bytes_done.fetch_add(count as u64, Ordering::Relaxed);
@@ -175,7 +191,7 @@ impl Run<'_> {
         };
         if actual == *digest {
             if self.store.vouchers.known(digest, &stamp).is_none() {
-                self.store.vouchers.vouch(digest, stamp, since_ns, false);
+                self.store.vouchers.vouch(digest, stamp, root.trust(since_ns), false);
             }
             return Ok(Outcome::Read(stamp.size, None));
         }

@@ -3,13 +3,13 @@
 
 use std::array;
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, TryLockError};
+use std::sync::{Mutex, TryLockError};
 
 use rustix::fs::Stat;
 
 use super::path;
 use crate::digest::Digest;
-use crate::durable::{self, StagedBeneath};
+use crate::durable;
 
 /// How many blobs of one shard are remembered; then that shard is forgotten, so that memory stays bounded (24 MiB).
 const MOST_PER_SHARD: usize = 1024;
@@ -54,7 +54,7 @@ impl Stamp {
 }
 
 #[expect(clippy::cast_lossless, reason = "the types differ between systems")]
-fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
+pub(super) fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
     seconds as i128 * 1_000_000_000 + fraction as i128
 }
 
@@ -62,6 +62,15 @@ fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
 pub(super) fn now_ns() -> i128 {
     let now = durable::now();
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+}
+
+/// How far a stamp is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// No change leaves it as it is.
+    Whole,
+    /// A change in the same tick of the clock might. The file held the blob's bytes at this time.
+    Since(i128),
 }
 
 #[derive(Clone, Copy)]
@@ -73,23 +82,17 @@ struct Voucher {
 /// The blobs that are vouched for.
 pub(super) struct Vouchers {
     shards: [Mutex<HashMap<Digest, Voucher>>; path::SHARDS],
-    tells_changes_apart: OnceLock<bool>,
 }
 
 impl Vouchers {
     pub(super) fn new() -> Self {
-        Self { shards: array::from_fn(|_| Mutex::default()), tells_changes_apart: OnceLock::new() }
+        Self { shards: array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Finds out, once, how far the file system's times are to be trusted.
-    pub(super) fn try_times(&self, staged: &StagedBeneath) {
-        self.tells_changes_apart.get_or_init(|| staged.tells_changes_apart().unwrap_or(false));
-    }
-
-    /// Remembers that the file with this stamp held the blob's bytes at `since_ns` and afterwards; and whether it and
-    /// the way to it are synced.
-    pub(super) fn vouch(&self, digest: &Digest, stamp: Stamp, since_ns: i128, synced: bool) {
-        if !self.tells_changes_apart.get().is_some_and(|tells| *tells) {
+    /// Remembers that the file with this stamp held the blob's bytes at the time that `trust` tells of, and afterwards;
+    /// and whether it and the way to it are synced.
+    pub(super) fn vouch(&self, digest: &Digest, stamp: Stamp, trust: Trust, synced: bool) {
+        if let Trust::Since(since_ns) = trust {
             let has_fractions = stamp.changed_ns % 1_000_000_000 != 0;
             let tick = if has_fractions { TICK_NS } else { TICK_WITHOUT_FRACTIONS_NS };
             if stamp.changed_ns > since_ns - tick {
@@ -141,18 +144,12 @@ mod tests {
 
     const OLD: Stamp = Stamp { device: 1, inode: 2, size: 3, modified_ns: 4, changed_ns: 5_000_000_001 };
 
-    fn vouchers(tells_changes_apart: bool) -> Vouchers {
-        let vouchers = Vouchers::new();
-        vouchers.tells_changes_apart.set(tells_changes_apart).unwrap();
-        vouchers
-    }
-
     #[test]
     fn only_the_same_file_unchanged_is_known() {
         let digest = Digest::of(b"x");
-        let vouchers = vouchers(true);
+        let vouchers = Vouchers::new();
         assert_eq!(vouchers.known(&digest, &OLD), None);
-        vouchers.vouch(&digest, OLD, OLD.changed_ns, false);
+        vouchers.vouch(&digest, OLD, Trust::Whole, false);
         assert_eq!(vouchers.known(&digest, &OLD), Some(false));
         for other in [
             Stamp { device: 9, ..OLD },
@@ -171,25 +168,25 @@ mod tests {
     #[test]
     fn with_coarse_times_a_file_that_changed_just_now_is_not_vouched_for() {
         let digest = Digest::of(b"x");
-        let vouchers = vouchers(false);
-        vouchers.vouch(&digest, OLD, OLD.changed_ns + TICK_NS - 1, true);
+        let vouchers = Vouchers::new();
+        vouchers.vouch(&digest, OLD, Trust::Since(OLD.changed_ns + TICK_NS - 1), true);
         assert_eq!(vouchers.known(&digest, &OLD), None);
-        vouchers.vouch(&digest, OLD, OLD.changed_ns + TICK_NS, true);
+        vouchers.vouch(&digest, OLD, Trust::Since(OLD.changed_ns + TICK_NS), true);
         assert_eq!(vouchers.known(&digest, &OLD), Some(true));
         let whole = Stamp { changed_ns: 6_000_000_000, ..OLD };
-        vouchers.vouch(&digest, whole, whole.changed_ns + TICK_NS, true);
+        vouchers.vouch(&digest, whole, Trust::Since(whole.changed_ns + TICK_NS), true);
         assert_eq!(vouchers.known(&digest, &whole), None);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let vouchers = vouchers(true);
+        let vouchers = Vouchers::new();
         let shard = &vouchers.shards[path::shard_number(&Digest::of(b"x"))];
         let mut most = 0;
         for number in 0..u32::MAX {
             let digest = Digest::of(&number.to_le_bytes());
             if path::shard_number(&digest) == path::shard_number(&Digest::of(b"x")) {
-                vouchers.vouch(&digest, OLD, 0, true);
+                vouchers.vouch(&digest, OLD, Trust::Whole, true);
                 let remembered = shard.lock().unwrap().len();
                 if remembered < most {
                     break;

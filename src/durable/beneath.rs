@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Timespec,
@@ -18,13 +20,16 @@ use super::{STAGING_PREFIX, SYNC_DIRECTORY};
 use crate::error::{Error, Result};
 
 const OPEN: &str = "open a file";
+const LOCK: &str = "lock a directory";
 pub(super) const LOOK: &str = "look at a file";
 
 /// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
 static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
 
-/// Makes the names of staged files differ within a process.
-static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
+/// Locks are held for microseconds. Whoever holds one for so long is stopped, or hangs on a dead disk.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// An open directory.
 pub struct Directory {
@@ -87,56 +92,55 @@ impl Directory {
         &self.path
     }
 
-    /// What the system says of the file `name` in the directory `folder`; None if there is none. Anything but a regular
+    /// What the system says of the file at `below`, a folder and a name in it; None if there is none. Anything but a regular
     /// file is an error.
-    pub fn look(&self, folder: &str, name: &str) -> Result<Option<Stat>> {
-        let Some(handle) = self.enter(folder, name, OFlags::PATH)? else { return Ok(None) };
-        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.below(folder, name), LOOK, errno))?;
-        self.require_regular(folder, name, &stat).map(|()| Some(stat))
+    pub fn look(&self, below: &str) -> Result<Option<Stat>> {
+        let Some(handle) = self.enter(below, OFlags::PATH)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.path.join(below), LOOK, errno))?;
+        self.require_regular(below, &stat).map(|()| Some(stat))
     }
 
-    /// Opens the regular file `name` in the directory `folder` for reading. What is anything else is not opened, because
+    /// Opens the regular file at `below`, a folder and a name in it, for reading. What is anything else is not opened, because
     /// opening a special file has effects of its own.
-    pub fn open_regular(&self, folder: &str, name: &str) -> Result<Option<(File, Stat)>> {
+    pub fn open_regular(&self, below: &str) -> Result<Option<(File, Stat)>> {
         // Most often a regular file lies there, and this one look suffices. It may be led astray by a link in the place of
         // the folder, but nothing is opened on its word that the careful look, or the opening itself, would refuse.
-        let seen = rustix::fs::statat(&self.handle, format!("{folder}/{name}"), AtFlags::SYMLINK_NOFOLLOW);
+        let seen = rustix::fs::statat(&self.handle, below, AtFlags::SYMLINK_NOFOLLOW);
         let is_regular = seen.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        if !is_regular && self.look(folder, name)?.is_none() {
+        if !is_regular && self.look(below)?.is_none() {
             return Ok(None);
         }
         // Should it be replaced in between, opening does not wait, and the second look finds it.
-        let Some(handle) = self.enter(folder, name, OFlags::RDONLY | OFlags::NONBLOCK)? else { return Ok(None) };
-        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.below(folder, name), LOOK, errno))?;
-        self.require_regular(folder, name, &stat)?;
+        let Some(handle) = self.enter(below, OFlags::RDONLY | OFlags::NONBLOCK)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.path.join(below), LOOK, errno))?;
+        self.require_regular(below, &stat)?;
         Ok(Some((File::from(handle), stat)))
     }
 
-    /// Opens `folder`/`name` for reading in as few steps as there can be, if a regular file lies there, and says how many
+    /// Opens the file at `below` for reading in as few steps as there can be, if a regular file lies there, and says how many
     /// bytes it had. Whoever finds anything else in it than expected opens it again, carefully: it may have been replaced
     /// in between. None if it takes more care to say what is there.
-    pub fn open_quickly(&self, folder: &str, name: &str) -> Option<(File, u64)> {
+    pub fn open_quickly(&self, below: &str) -> Option<(File, u64)> {
         if OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
             return None;
         }
-        let below = format!("{folder}/{name}");
-        let stat = rustix::fs::statat(&self.handle, below.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let wanted = StatxFlags::TYPE | StatxFlags::SIZE;
+        let seen = rustix::fs::statx(&self.handle, below, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+        if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::RegularFile {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let handle = rustix::fs::openat2(&self.handle, below.as_str(), flags, Mode::empty(), resolve).ok()?;
-        Some((File::from(handle), stat.st_size.unsigned_abs()))
+        let handle = rustix::fs::openat2(&self.handle, below, flags, Mode::empty(), resolve).ok()?;
+        Some((File::from(handle), seen.stx_size))
     }
 
-    /// Opens `folder`/`name`; a link at the end is opened itself (with `PATH`) or refused.
-    fn enter(&self, folder: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+    /// Opens what is at `below`; a link at the end is opened itself (with `PATH`) or refused.
+    fn enter(&self, below: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if !OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
-            let below = format!("{folder}/{name}");
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            match rustix::fs::openat2(&self.handle, below.as_str(), flags, Mode::empty(), resolve) {
+            match rustix::fs::openat2(&self.handle, below, flags, Mode::empty(), resolve) {
                 Ok(handle) => return Ok(Some(handle)),
                 Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::NOSYS) => OPENAT2_IS_MISSING.store(true, Ordering::Relaxed),
@@ -144,10 +148,11 @@ impl Directory {
                 Err(_) => {}
             }
         }
-        self.enter_step_by_step(folder, name, flags)
+        self.enter_step_by_step(below, flags)
     }
 
-    fn enter_step_by_step(&self, folder: &str, name: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+    fn enter_step_by_step(&self, below: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
+        let (folder, name) = below.split_once('/').unwrap_or((".", below));
         let to_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = match rustix::fs::openat(&self.handle, folder, to_folder, Mode::empty()) {
             Ok(handle) => handle,
@@ -158,15 +163,11 @@ impl Directory {
         match rustix::fs::openat(&handle, name, flags, Mode::empty()) {
             Ok(handle) => Ok(Some(handle)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(failed(&self.below(folder, name), OPEN, errno)),
+            Err(errno) => Err(failed(&self.path.join(below), OPEN, errno)),
         }
     }
 
-    fn below(&self, folder: &str, name: &str) -> PathBuf {
-        self.path.join(folder).join(name)
-    }
-
-    fn require_regular(&self, folder: &str, name: &str, stat: &Stat) -> Result<()> {
+    fn require_regular(&self, below: &str, stat: &Stat) -> Result<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::RegularFile {
             return Ok(());
@@ -176,12 +177,7 @@ impl Directory {
             FileType::Symlink => libc::ELOOP,
             _ => libc::EINVAL,
         };
-        Err(Error::errno(
-            &self.below(folder, name),
-            LOOK,
-            errno,
-            format!("it is {}, not a regular file", name_of(kind)),
-        ))
+        Err(Error::errno(&self.path.join(below), LOOK, errno, format!("it is {}, not a regular file", name_of(kind))))
     }
 
     fn no_directory(&self, name: &str, errno: Errno) -> Error {
@@ -246,44 +242,44 @@ impl Directory {
         rustix::fs::fsync(&self.handle).map_err(|errno| failed(&self.path, SYNC_DIRECTORY, errno))
     }
 
-    /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none.
+    /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none. One
+    /// that is not to be had within seconds is an error.
     pub fn lock_shared(&self) -> Result<Locked<'_>> {
-        self.lock(FlockOperation::LockShared)
+        self.lock(FlockOperation::NonBlockingLockShared)
     }
 
     /// Waits for the lock that nobody shares.
     pub fn lock_exclusive(&self) -> Result<Locked<'_>> {
-        self.lock(FlockOperation::LockExclusive)
+        self.lock(FlockOperation::NonBlockingLockExclusive)
     }
 
     fn lock(&self, operation: FlockOperation) -> Result<Locked<'_>> {
+        let is_shared = operation == FlockOperation::NonBlockingLockShared;
+        let started = Instant::now();
+        let mut pause = SHORTEST_PAUSE;
         loop {
             match rustix::fs::flock(&self.handle, operation) {
                 Ok(()) => return Ok(Locked(self)),
                 Err(Errno::INTR) => {}
-                // Then whoever needs it exclusively does not get it either, and deletes nothing.
-                Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if operation == FlockOperation::LockShared => {
-                    return Ok(Locked(self));
+                Err(Errno::WOULDBLOCK) if started.elapsed() < LONGEST_WAIT => {
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
-                Err(errno) => return Err(failed(&self.path, "lock a directory", errno)),
+                Err(Errno::WOULDBLOCK) => {
+                    let reason = format!("another process has held the lock for {LONGEST_WAIT:?}; is one stopped?");
+                    return Err(Error::errno(&self.path, LOCK, libc::ETIMEDOUT, reason));
+                }
+                // Then whoever needs it exclusively does not get it either, and deletes nothing.
+                Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if is_shared => return Ok(Locked(self)),
+                Err(errno) => return Err(failed(&self.path, LOCK, errno)),
             }
         }
     }
 
-    /// An empty staged file in it, mode 0600, removed again if it is dropped unpublished.
-    pub fn stage(self: &Arc<Self>) -> Result<StagedBeneath> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        loop {
-            let count = STAGED_COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", std::process::id(), now().tv_nsec);
-            match rustix::fs::openat(&self.handle, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
-                Ok(file) => {
-                    return Ok(StagedBeneath::new(file.into(), Arc::clone(self), name));
-                }
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(&self.path, "create a staging file", errno)),
-            }
-        }
+    /// An empty staged file in it, mode 0600, of which nothing is left if it is dropped unpublished. `is_nameless`: one
+    /// without a name, which [`StagedBeneath::first`] must have found possible.
+    pub fn stage(self: &Arc<Self>, is_nameless: bool) -> Result<StagedBeneath> {
+        StagedBeneath::create(self, is_nameless)
     }
 
     /// Removes the staged files in it that nobody has written to for `age` seconds: their writers are dead.

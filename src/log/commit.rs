@@ -3,15 +3,18 @@
 //! A durable commit costs a flush, so callers share them. Whoever finds no commit under way becomes the leader and
 //! commits its own rows; those who come meanwhile queue theirs. The leader then hands over to the first of them, which
 //! commits all that is queued at the strongest durability asked for, and so on. A lone caller hands nothing to anybody.
+//! Who leads and who is told is `queue`'s business; this module knows what a commit is.
 //!
-//! Invariants: while anything is queued somebody is leading or has been told to lead, so that no wake-up is lost; rows
-//! were checked before they were queued, so that one caller's rows cannot fail another's; the queue is bounded.
+//! Invariant: rows were checked before they were queued, so that one caller's rows cannot fail another's.
+
+mod queue;
+mod sync;
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use self::queue::{Done, Flushed, Queue, Told};
 use super::entry::{NewLogEntry, OwnedEntry};
 use super::store::Log;
 use crate::durable::Durability;
@@ -30,125 +33,59 @@ pub struct Committed {
     pub rows: Vec<OwnedEntry>,
 }
 
-/// Who waits for rows without blocking a thread.
-pub trait Waiter: Send + Sync {
-    /// Called once a commit, with the outcome of each token that this waiter gave to [`submit`].
-    fn resolve(&self, outcomes: Vec<(u64, Result<Committed>)>);
-}
+/// Who waits for rows without blocking a thread is told by a call, from the thread that committed them.
+pub type Waiter = Box<dyn FnOnce(Result<Committed>) + Send>;
 
-#[derive(Default)]
 pub(super) struct Commits {
-    state: Mutex<State>,
-    /// There may be room in the queue.
-    room: Condvar,
-    /// The committer thread has been told to lead, or to end.
-    committer: Condvar,
+    queue: Queue<Rows, Result<i64>, Waiter>,
 }
 
-#[derive(Default)]
-struct State {
-    queue: Vec<Job>,
-    queued_bytes: usize,
-    /// Somebody commits, or has been told to.
-    is_led: bool,
-    is_committer_started: bool,
-    /// The committer thread is to lead.
-    committer_leads: bool,
-    is_ended: bool,
-}
+type Job = queue::Job<Rows, Result<i64>, Waiter>;
+type Panic = Box<dyn Any + Send>;
 
-struct Job {
+/// A caller's rows, checked.
+struct Rows {
     rows: Vec<OwnedEntry>,
-    bytes: usize,
     durability: Durability,
-    done: Done,
 }
 
-enum Done {
-    Thread(Arc<Ticket>),
-    Waiter(Arc<dyn Waiter>, u64),
-}
+/// The leader's own rows, which are not copied.
+type Own<'a> = (&'a [NewLogEntry<'a>], Durability);
 
-/// Where a blocked thread learns what became of its rows.
-#[derive(Default)]
-struct Ticket {
-    news: Mutex<Option<News>>,
-    arrived: Condvar,
-}
-
-enum News {
-    Done(Result<i64>),
-    Lead,
-}
-
-impl Ticket {
-    fn tell(&self, news: News) {
-        *lock(&self.news) = Some(news);
-        self.arrived.notify_one();
+impl Default for Commits {
+    fn default() -> Self {
+        Self { queue: Queue::new(QUEUE_BYTES) }
     }
+}
 
-    fn wait(&self) -> News {
-        let mut news = lock(&self.news);
-        loop {
-            match news.take() {
-                Some(news) => return news,
-                None => news = self.arrived.wait(news).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
+impl Commits {
+    /// Ends the committer thread, once it has nothing to do.
+    pub(super) fn end(&self) {
+        self.queue.end();
     }
 }
 
 /// Commits checked rows together with those of other callers; returns the first id.
 pub(super) fn commit(log: &Log, rows: &[NewLogEntry<'_>], durability: Durability) -> Result<i64> {
     log.database().check_writable("append")?;
-    let commits = log.commits();
-    let mut state = lock(&commits.state);
-    while state.is_led && state.queued_bytes >= QUEUE_BYTES {
-        state = commits.room.wait(state).unwrap_or_else(PoisonError::into_inner);
-    }
-    if !state.is_led {
-        state.is_led = true;
-        drop(state);
-        return lead(log, Some((rows, durability)));
-    }
-    let ticket = Arc::new(Ticket::default());
-    state.push(Job::new(rows.iter().map(OwnedEntry::from).collect(), durability, Done::Thread(Arc::clone(&ticket))));
-    drop(state);
-    loop {
-        match ticket.wait() {
-            News::Done(outcome) => return outcome,
-            // Its own rows are in the queue, and their outcome is told through the ticket.
-            News::Lead => drop(lead(log, None)),
-        }
-    }
+    let queued = |(rows, durability): Own<'_>| {
+        let rows: Vec<_> = rows.iter().map(OwnedEntry::from).collect();
+        let bytes = bytes_of(&rows);
+        (Rows { rows, durability }, bytes)
+    };
+    with_panics(|panic| {
+        log.commits().queue.run((rows, durability), queued, &mut |own, jobs| flush(log, own, jobs, panic))
+    })
 }
 
-/// Queues checked rows and returns at once; `waiter` learns the outcome from the thread that commits them.
-pub fn submit(
-    log: &Arc<Log>,
-    rows: Vec<OwnedEntry>,
-    durability: Option<Durability>,
-    waiter: Arc<dyn Waiter>,
-    token: u64,
-) -> Result<()> {
+/// Queues checked rows and returns at once; `waiter` is called with what became of them, unless this fails.
+pub fn submit(log: &Arc<Log>, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<()> {
     log.database().check_writable("append")?;
-    let durability = durability.unwrap_or(log.database().config().durability);
-    let commits = log.commits();
-    let mut state = lock(&commits.state);
-    if state.is_ended {
-        return Err(Error::Closed { path: log.database().path().to_owned() });
+    let bytes = bytes_of(&rows);
+    match log.commits().queue.submit(Rows { rows, durability }, bytes, waiter, || start_committer(log))? {
+        true => Ok(()),
+        false => Err(Error::Closed { path: log.database().path().to_owned() }),
     }
-    if !state.is_committer_started {
-        start_committer(log)?;
-        state.is_committer_started = true;
-    }
-    state.push(Job::new(rows, durability, Done::Waiter(waiter, token)));
-    if !state.is_led {
-        state.is_led = true;
-        state.committer_leads = true;
-        commits.committer.notify_one();
-    }
-    Ok(())
 }
 
 /// The thread that leads when only callers wait that have no thread of their own. It ends with the log.
@@ -156,9 +93,10 @@ fn start_committer(log: &Arc<Log>) -> Result<()> {
     let commits = Arc::clone(log.commits());
     let log = Arc::downgrade(log);
     let run = move || {
-        while commits.wait_for_committer() {
+        while commits.queue.wait_for_lead() {
             match Weak::upgrade(&log) {
-                Some(log) => drop(lead(&log, None)),
+                // A panic has been told to those who wait as an error, and must not end this thread.
+                Some(log) => drop(commits.queue.lead(None, &mut |own, jobs| flush(&log, own, jobs, &mut None))),
                 None => return,
             }
         }
@@ -174,142 +112,63 @@ fn start_committer(log: &Arc<Log>) -> Result<()> {
     })
 }
 
-impl Commits {
-    /// Ends the committer thread, once it has nothing to do.
-    pub(super) fn end(&self) {
-        lock(&self.state).is_ended = true;
-        self.committer.notify_one();
-    }
-
-    fn wait_for_committer(&self) -> bool {
-        let mut state = lock(&self.state);
-        loop {
-            if std::mem::take(&mut state.committer_leads) {
-                return true;
-            }
-            if state.is_ended {
-                return false;
-            }
-            state = self.committer.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn take_queue(&self) -> Vec<Job> {
-        let mut state = lock(&self.state);
-        state.queued_bytes = 0;
-        let queue = std::mem::take(&mut state.queue);
-        self.room.notify_all();
-        queue
-    }
-
-    /// Hands the lead over to somebody whose rows are queued, or gives it up; says whether the caller keeps it, because
-    /// those who wait have no thread and the committer has ended.
-    fn hand_over(&self) -> bool {
-        let mut state = lock(&self.state);
-        let threads = state.queue.iter().find_map(|job| match &job.done {
-            Done::Thread(ticket) => Some(ticket),
-            Done::Waiter(..) => None,
-        });
-        if let Some(ticket) = threads {
-            ticket.tell(News::Lead);
-        } else if state.queue.is_empty() {
-            state.is_led = false;
-            // Whoever waited for room finds nobody leading.
-            self.room.notify_all();
-        } else if state.is_ended {
-            return true;
-        } else {
-            state.committer_leads = true;
-            self.committer.notify_one();
-        }
-        false
-    }
-}
-
-impl State {
-    fn push(&mut self, job: Job) {
-        self.queued_bytes += job.bytes;
-        self.queue.push(job);
-    }
-}
-
-impl Job {
-    fn new(rows: Vec<OwnedEntry>, durability: Durability, done: Done) -> Self {
-        let bytes = rows.iter().map(|row| row.borrow().text_bytes() + ROW_BYTES).sum();
-        Self { rows, bytes, durability, done }
-    }
-}
-
-/// Commits as the leader, and hands over; returns the first id of the leader's own rows.
-fn lead(log: &Log, own: Option<(&[NewLogEntry<'_>], Durability)>) -> Result<i64> {
-    let (outcome, mut panic) = commit_queue(log, own);
-    while log.commits().hand_over() {
-        let (_, next) = commit_queue(log, None);
-        panic = panic.or(next);
-    }
+/// Runs `body`, and goes on with what a commit's panic left only once the lead is handed over.
+fn with_panics<T>(body: impl FnOnce(&mut Option<Panic>) -> T) -> T {
+    let mut panic = None;
+    let value = body(&mut panic);
     match panic {
         Some(panic) => resume_unwind(panic),
-        None => outcome,
+        None => value,
     }
 }
 
-/// Commits the leader's own rows and all that is queued in one transaction and tells everybody; returns the first id of
-/// the leader's own rows, and what a panic left.
-fn commit_queue(
-    log: &Log,
-    own: Option<(&[NewLogEntry<'_>], Durability)>,
-) -> (Result<i64>, Option<Box<dyn Any + Send>>) {
-    let jobs = log.commits().take_queue();
-    let durability = jobs.iter().map(|job| job.durability).chain(own.map(|(_, durability)| durability)).max();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        log.write("append", durability, |transaction| {
-            let own = own.map_or(Ok(0), |(rows, _)| transaction.insert(rows).map(|last| first_of(last, rows.len())))?;
-            let mut firsts = Vec::with_capacity(jobs.len());
-            let mut rows = Vec::new();
-            for job in &jobs {
-                rows.extend(job.rows.iter().map(OwnedEntry::borrow));
-                firsts.push(rows.len());
-            }
-            // All in one go, so that small jobs share statements as large ones do.
-            let last = transaction.insert(&rows)?;
-            let first = first_of(last, rows.len());
-            let firsts: Vec<i64> = firsts
-                .iter()
-                .zip(&jobs)
-                .map(|(end, job)| first + (end - job.rows.len()).cast_signed() as i64)
-                .collect();
-            Ok((own, firsts))
-        })
-    }));
-    let (outcome, panic) = match outcome {
-        Ok(outcome) => (outcome, None),
-        Err(panic) => (Err(Error::Internal), Some(panic)),
-    };
+/// Commits the leader's own rows and all that is queued in one transaction, and tells those who wait without a thread.
+fn flush(log: &Log, own: Option<Own<'_>>, jobs: Vec<Job>, panic: &mut Option<Panic>) -> Flushed<Result<i64>> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| write(log, own, &jobs))).unwrap_or_else(|caught| {
+        *panic = Some(caught);
+        Err(Error::Internal)
+    });
     let (own, firsts) = match outcome {
         Ok((own, firsts)) => (Ok(own), Ok(firsts)),
         Err(error) => (Err(error.clone()), Err(error)),
     };
-    tell(jobs, firsts);
-    (own, panic)
+    Flushed { own, threads: tell(jobs, &firsts) }
 }
 
-fn tell(jobs: Vec<Job>, firsts: Result<Vec<i64>>) {
-    // By the waiter's address: one call a commit for each.
-    let mut waiters: HashMap<*const (), (Arc<dyn Waiter>, Vec<_>)> = HashMap::new();
-    for (index, job) in jobs.into_iter().enumerate() {
+/// Commits; returns the first id of the leader's own rows, and that of each job.
+fn write(log: &Log, own: Option<Own<'_>>, jobs: &[Job]) -> Result<(i64, Vec<i64>)> {
+    let asked = jobs.iter().map(|job| job.rows.durability);
+    let durability = asked.chain(own.map(|(_, durability)| durability)).max();
+    log.write("append", durability, |transaction| {
+        let own = own.map_or(Ok(0), |(rows, _)| transaction.insert(rows).map(|last| first_of(last, rows.len())))?;
+        // All in one go, so that small jobs share statements as large ones do.
+        let rows: Vec<_> = jobs.iter().flat_map(|job| job.rows.rows.iter().map(OwnedEntry::borrow)).collect();
+        let last = transaction.insert(&rows)?;
+        let mut next = first_of(last, rows.len());
+        let firsts = jobs.iter().map(|job| {
+            let first = next;
+            next += job.rows.rows.len().cast_signed() as i64;
+            first
+        });
+        Ok((own, firsts.collect()))
+    })
+}
+
+/// Tells the waiters; returns what the threads are to be told.
+fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<Told<Result<i64>>> {
+    let mut threads = Vec::new();
+    for (index, Job { rows: Rows { rows, .. }, done }) in jobs.into_iter().enumerate() {
         let first = firsts.as_ref().map(|firsts| firsts[index]).map_err(Error::clone);
-        match job.done {
-            Done::Thread(ticket) => ticket.tell(News::Done(first)),
-            Done::Waiter(waiter, token) => {
-                let outcome = first.map(|first_id| Committed { first_id, rows: job.rows });
-                let address = Arc::as_ptr(&waiter).cast::<()>();
-                waiters.entry(address).or_insert_with(|| (waiter, Vec::new())).1.push((token, outcome));
-            }
+        match done {
+            Done::Thread(ticket) => threads.push((ticket, first)),
+            Done::Waiter(waiter) => waiter(first.map(|first_id| Committed { first_id, rows })),
         }
     }
-    for (waiter, outcomes) in waiters.into_values() {
-        waiter.resolve(outcomes);
-    }
+    threads
+}
+
+fn bytes_of(rows: &[OwnedEntry]) -> usize {
+    rows.iter().map(|row| row.borrow().text_bytes() + ROW_BYTES).sum()
 }
 
 /// One writer at a time gives out ids one by one, so those of a transaction are consecutive.
@@ -317,9 +176,7 @@ pub(super) fn first_of(last: i64, count: usize) -> i64 {
     last - i64::try_from(count).unwrap_or(i64::MAX) + 1
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(test)]
 mod tests;

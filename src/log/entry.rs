@@ -190,7 +190,7 @@ impl NewLogEntry<'_> {
     }
 
     /// Its texts together, in bytes.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         [Some(self.source), Some(self.kind), self.ref_id, self.payload].into_iter().flatten().map(str::len).sum()
     }
 

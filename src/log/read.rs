@@ -184,6 +184,7 @@ mod tests {
         AppendByAnotherWriter(Vec<Row>),
         AppendByAnotherProgram,
         Delete(i64),
+        Seal,
         Reopen,
     }
 
@@ -193,6 +194,7 @@ mod tests {
             2 => rows().prop_map(Event::AppendByAnotherWriter),
             1 => Just(Event::AppendByAnotherProgram),
             1 => (1_i64..60).prop_map(Event::Delete),
+            1 => Just(Event::Seal),
             1 => Just(Event::Reopen),
         ]
     }
@@ -225,6 +227,10 @@ mod tests {
                     Event::Delete(id) => {
                         run_sql(&stranger, &format!("DELETE FROM logs WHERE id BETWEEN {id} AND {}", id + 4));
                         entries.retain(|entry| !(id..=id + 4).contains(&entry.id));
+                    }
+                    Event::Seal => {
+                        log.write("test", None, |transaction| transaction.seal()).unwrap();
+                        log.prune().unwrap();
                     }
                     Event::Reopen => {
                         drop(log);

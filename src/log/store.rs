@@ -103,6 +103,27 @@ impl Log {
         Ok(())
     }
 
+    /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions. Nobody
+    /// puts such rows back meanwhile.
+    pub(crate) fn prune(&self) -> Result<()> {
+        const OPERATION: &str = "prune the index";
+        let normal = Some(Durability::Normal);
+        if !self.database.write(OPERATION, normal, index::prune_segments)? {
+            return Ok(());
+        }
+        let gone = self.database.read(OPERATION, index::gone_groups)?;
+        let mut position = None;
+        loop {
+            let next = self
+                .database
+                .write(OPERATION, normal, |connection| index::prune_postings(connection, &gone, position.take()))?;
+            match next {
+                Some(next) => position = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
     pub fn close(&self) -> Result<()> {
         self.database.close()?;

@@ -180,6 +180,27 @@ impl BlobStore {
         RECORD.create(py, (self.root(), stats.blob_count, stats.size))
     }
 
+    /// Let go of the directories that are kept open; the next call opens them again.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    fn __enter__(self_: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        self_
+    }
+
+    #[pyo3(signature = (exception_type, exception, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exception_type: Option<&Bound<'_, PyAny>>,
+        exception: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) {
+        let _ = (exception_type, exception, traceback);
+        self.close(py);
+    }
+
     fn __contains__(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<bool> {
         self.exists(py, hash, false)
     }

@@ -46,8 +46,8 @@ impl<'py> Data<'py> {
         Ok(match self {
             Self::Text(text) => Shared::Fixed(text.to_str()?.as_bytes()),
             Self::Bytes(bytes) => Shared::Fixed(bytes.as_bytes()),
-            Self::Exported(memory) if memory.is_read_only() => {
-                // SAFETY: its owner declares that nobody writes to it.
+            Self::Exported(memory) if memory.is_of_bytes() => {
+                // SAFETY: nobody writes to `bytes`.
                 Shared::Fixed(unsafe { memory.shared().bytes() })
             }
             Self::Exported(memory) => Shared::Changeable(memory.shared()),

@@ -1,4 +1,4 @@
-//! Following the log, and appending from event loops: what `nerve_store.aio` is built on.
+//! Following the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::PyList;
 
 use super::convert::Integer;
-use super::entry::{Given, LogEntry, Row, at_index, range};
+use super::entry::Row;
 use super::log::LogStore;
 use crate::archive::Archive;
-use crate::durable::Durability;
-use crate::log::{self, Committed, Filter, Follower, Log, OwnedEntry, Waiter};
+use crate::log::{self, Filter, Follower, Log};
 
 /// Between two looks at signals while a follower waits.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -122,78 +120,4 @@ impl LogStore {
         let archive = archived.then(|| Arc::clone(&self.archive));
         Ok(LogFollower { log: Arc::clone(&self.log), archive, poll_interval, state })
     }
-
-    /// Queue rows and return at once; `channel` learns what became of them, under `token`.
-    #[pyo3(signature = (channel, token, entries, durability))]
-    fn _submit(
-        &self,
-        py: Python<'_>,
-        channel: &Bound<'_, AppendChannel>,
-        token: u64,
-        entries: Vec<Given>,
-        durability: Option<Durability>,
-    ) -> PyResult<()> {
-        let mut rows = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let checked = self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?;
-            rows.push(OwnedEntry::from(&checked));
-        }
-        let waiter: Arc<dyn Waiter> = Arc::clone(&channel.get().waiter) as Arc<dyn Waiter>;
-        Ok(log::submit(&self.log, rows, durability, waiter, token)?)
-    }
-}
-
-/// The way back from the commits to one event loop.
-#[pyclass(frozen, module = "nerve_store._core")]
-pub(super) struct AppendChannel {
-    waiter: Arc<LoopWaiter>,
-}
-
-struct LoopWaiter {
-    /// `loop.call_soon_threadsafe`.
-    call: Py<PyAny>,
-    /// Called in the loop with the outcomes: (token, rows or None, exception or None) each.
-    resolve: Py<PyAny>,
-}
-
-#[pymethods]
-impl AppendChannel {
-    /// `call` is an event loop's `call_soon_threadsafe`; `resolve` is called by it with the outcomes of each commit.
-    #[new]
-    fn new(call: Py<PyAny>, resolve: Py<PyAny>) -> Self {
-        Self { waiter: Arc::new(LoopWaiter { call, resolve }) }
-    }
-}
-
-impl Waiter for LoopWaiter {
-    fn resolve(&self, outcomes: Vec<(u64, crate::Result<Committed>)>) {
-        Python::attach(|py| {
-            let told = PyList::empty(py);
-            let outcome =
-                outcomes.into_iter().try_for_each(|(token, outcome)| told.append(describe(py, token, outcome)?));
-            let called = outcome.and_then(|()| self.call.call1(py, (&self.resolve, told)));
-            if let Err(error) = called {
-                // The loop is closed: nobody waits for the outcome any more. Anything else goes where Python reports
-                // what cannot be raised.
-                if !error.is_instance_of::<pyo3::exceptions::PyRuntimeError>(py) {
-                    error.write_unraisable(py, None);
-                }
-            }
-        });
-    }
-}
-
-/// A token, the ids of its rows and, of a single row, the row; or the exception.
-type Outcome<'py> = (u64, Option<Bound<'py, PyAny>>, Option<Py<LogEntry>>, Option<PyErr>);
-
-fn describe(py: Python<'_>, token: u64, outcome: crate::Result<Committed>) -> PyResult<Outcome<'_>> {
-    Ok(match outcome {
-        Ok(Committed { first_id, rows }) => {
-            let ids = range(py, first_id, rows.len())?;
-            let only = if rows.len() == 1 { rows.into_iter().next() } else { None };
-            let entry = only.map(|row| Py::new(py, LogEntry(row.into_stored(first_id)))).transpose()?;
-            (token, Some(ids), entry, None)
-        }
-        Err(error) => (token, None, None, Some(error.into())),
-    })
 }

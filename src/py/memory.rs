@@ -7,10 +7,12 @@ use std::ptr;
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
 
 /// The exported memory of a Python object.
 pub(super) struct ExportedMemory<'py> {
     view: Box<ffi::Py_buffer>,
+    is_of_bytes: bool,
     /// Only an attached thread holds one, and releases it.
     attached: PhantomData<Python<'py>>,
 }
@@ -40,14 +42,16 @@ impl<'py> ExportedMemory<'py> {
         let mut view = Box::new(ffi::Py_buffer::new());
         // SAFETY: the thread is attached, the object alive, and the view stays at its address until it is released.
         if unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut *view, flags) } == 0 {
-            return Ok(Self { view, attached: PhantomData });
+            let is_of_bytes = data.cast::<PyMemoryView>().is_ok_and(|view| is_over_bytes(view));
+            return Ok(Self { view, is_of_bytes, attached: PhantomData });
         }
         Err(PyErr::fetch(data.py()))
     }
 
-    /// Whether the owner promises that nobody writes to it: `bytes`, a view of them, a read-only map of a file.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.view.readonly != 0
+    /// Whether it is that of a `bytes`, which never changes. To be read-only says less: a read-only view of an array
+    /// changes with the array, a read-only map with its file.
+    pub(super) fn is_of_bytes(&self) -> bool {
+        self.is_of_bytes
     }
 
     /// The memory, for other threads to look at while it is exported.
@@ -63,6 +67,10 @@ impl Drop for ExportedMemory<'_> {
         // SAFETY: the thread is attached, and the view was filled and not released before.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
     }
+}
+
+fn is_over_bytes(view: &Bound<'_, PyMemoryView>) -> bool {
+    view.getattr("obj").is_ok_and(|owner| owner.is_exact_instance_of::<PyBytes>())
 }
 
 /// Exported memory as a detached thread sees it: there, but another thread may change it at any time.

@@ -7,6 +7,7 @@ mod archive;
 mod blob;
 mod blob_stream;
 mod blob_write;
+mod channel;
 mod convert;
 mod entry;
 mod error;
@@ -32,9 +33,11 @@ mod _core {
     #[pymodule_export]
     use super::blob_stream::{BlobReader, BlobWriter};
     #[pymodule_export]
+    use super::channel::AppendChannel;
+    #[pymodule_export]
     use super::entry::{LogEntry, NewLogEntry};
     #[pymodule_export]
-    use super::follow::{AppendChannel, LogFollower};
+    use super::follow::LogFollower;
     #[pymodule_export]
     use super::iter::LogIterator;
     #[pymodule_export]

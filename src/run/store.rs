@@ -6,6 +6,7 @@ use super::status::RunStatus;
 use crate::db::Database;
 use crate::durable::Durability;
 use crate::error::{Error, Result};
+use crate::log::index::IS_ACTIVE;
 use crate::log::{Log, LogEntry, NewLogEntry, SOURCE};
 
 /// A workflow run as it is now.
@@ -115,9 +116,7 @@ pub fn get_run(database: &Database, run_id: &str) -> Result<Option<Run>> {
 
 /// The queued and started runs, oldest first.
 pub fn active_runs(database: &Database, workflow: Option<&str>) -> Result<RunList> {
-    // Written as what is not active, so that a run in an unknown state is reported here as well.
-    let condition = "status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
-    list(database, workflow, condition, "timestamp, run_id")
+    list(database, workflow, IS_ACTIVE, "timestamp, run_id")
 }
 
 /// All runs, newest first.
@@ -275,6 +274,16 @@ mod tests {
         let crashed = run(RunStatus::Crashed, Some(255));
         assert_eq!(exit_code(&run(RunStatus::Crashed, None), Some(&crashed), false), Some(255));
         assert_eq!(exit_code(&run(RunStatus::Started, None), Some(&crashed), false), None);
+    }
+
+    #[test]
+    fn runs_that_wait_or_work_are_active_and_no_others() {
+        for status in RunStatus::ALL {
+            let (_directory, log) = opened();
+            put(&log, status, None, true).unwrap();
+            let is_listed = !active_runs(log.database(), None).unwrap().runs.is_empty();
+            assert_eq!(is_listed, matches!(status, RunStatus::Queued | RunStatus::Started), "{status}");
+        }
     }
 
     #[test]

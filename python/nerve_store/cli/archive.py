@@ -11,13 +11,15 @@ from nerve_store.cli.arguments import add_command, calendar_day, integer, refuse
 from nerve_store.cli.output import Column, print_entries, print_json, print_line, print_table
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_logs
-from nerve_store.cli.text import format_count
+from nerve_store.cli.text import format_bytes, format_count, format_timestamp
 
 __all__ = ["add_arguments"]
 
-_RUN_OPTIONS = ("retention_days", "max_days", "vacuum", "dry_run")
+_RUN_OPTIONS = ("retention_days", "max_days", "zstd", "vacuum", "incremental_vacuum", "wait", "dry_run")
 _MOST_DAYS = 4_000_000
 """More than there are from year 1 to year 9999."""
+_LISTED = ("day", "format", "row_count", "first_id", "last_id", "size", "sha256", "archived_at", "path")
+_LONGEST_WAIT = 366 * 24 * 3600
 
 
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -30,14 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         help="how many days stay in the database (default: %(default)s)",
     )
     parser.add_argument("--max-days", metavar="N", type=integer(0, _MOST_DAYS), help="move at most so many days")
-    parser.add_argument("--vacuum", action="store_true", help="return the freed space to the file system")
+    parser.add_argument("--zstd", action="store_true", help="compress the files of the days that gain rows")
+    # No `--vacuum [KIND]`: it would take the name of a subcommand for its kind.
+    vacuum = parser.add_mutually_exclusive_group()
+    vacuum.add_argument("--vacuum", action="store_true", help="return the freed space to the file system, all at once")
+    vacuum.add_argument("--incremental-vacuum", action="store_true", help="return it in slices, while others write")
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=integer(0, _LONGEST_WAIT),
+        default=0,
+        help="wait so long for another archive run to end (default: %(default)s)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
     parser.set_defaults(run=_archive, archive_parser=parser)
     subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
     add_command(subcommands, "list", common, "list the days in the archive").set_defaults(run=_list)
-    cat = add_command(subcommands, "cat", common, "print the rows of an archived day")
-    cat.set_defaults(run=_cat)
-    cat.add_argument("day", metavar="DAY", type=calendar_day, help="a UTC day, YYYY-MM-DD")
+    for name, run, summary in (
+        ("cat", _cat, "print the rows of an archived day"),
+        ("restore", _restore, "put the rows of an archived day back into the database, until the next archive run"),
+    ):
+        command = add_command(subcommands, name, common, summary)
+        command.set_defaults(run=run)
+        command.add_argument("day", metavar="DAY", type=calendar_day, help="a UTC day, YYYY-MM-DD")
 
 
 def _archive(arguments: argparse.Namespace) -> int:
@@ -45,8 +62,10 @@ def _archive(arguments: argparse.Namespace) -> int:
         result = store.archive_logs(
             retention=timedelta(days=arguments.retention_days),
             max_days=arguments.max_days,
-            vacuum=arguments.vacuum,
+            vacuum="incremental" if arguments.incremental_vacuum else arguments.vacuum,
+            compression="zstd" if arguments.zstd else None,
             dry_run=arguments.dry_run,
+            wait=arguments.wait,
             progress=progress,
         )
     if arguments.json:
@@ -59,10 +78,18 @@ def _archive(arguments: argparse.Namespace) -> int:
 def _print_result(result: ArchiveResult) -> None:
     moved = sum(day.added_rows for day in result.days)
     if result.days:
-        columns = (Column("day"), Column("moved", right=True), Column("in file", right=True), Column("file"))
-        print_table(columns, [(str(day.day), str(day.added_rows), str(day.row_count), day.path) for day in result.days])
+        columns = (
+            Column("day"),
+            Column("moved", right=True),
+            Column("in file", right=True),
+            Column("bytes", right=True),
+            Column("file"),
+        )
+        rows = ((str(day.day), str(day.added_rows), str(day.row_count), str(day.size), day.path) for day in result.days)
+        print_table(columns, rows)
     verb = "would move" if result.dry_run else "moved"
-    print_line(f"{verb} {format_count(moved, 'row')} of {format_count(len(result.days), 'day')}")
+    size = f", whose files have {format_bytes(sum(day.size for day in result.days))}" if result.days else ""
+    print_line(f"{verb} {format_count(moved, 'row')} of {format_count(len(result.days), 'day')}{size}")
     if result.pinned_rows:
         print_line(f"{format_count(result.pinned_rows, 'row')} of active runs stay until those runs end")
     if result.unarchivable_rows:
@@ -84,16 +111,55 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _listed(day: ArchivedDay) -> dict[str, object]:
     """The day without `added_rows`, which only an archive run knows."""
-    return {"day": day.day, "row_count": day.row_count, "size": day.size, "sha256": day.sha256, "path": day.path}
+    return {name: getattr(day, name) for name in _LISTED}
 
 
 def _print_days(days: Iterable[ArchivedDay]) -> None:
-    columns = (Column("day"), Column("rows", right=True), Column("bytes", right=True), Column("sha256"), Column("file"))
-    print_table(columns, ((str(day.day), str(day.row_count), str(day.size), day.sha256, day.path) for day in days))
+    columns = (
+        Column("day"),
+        Column("format"),
+        Column("rows", right=True),
+        Column("first id", right=True),
+        Column("last id", right=True),
+        Column("bytes", right=True),
+        Column("archived"),
+        Column("sha256"),
+    )
+    print_table(columns, map(_day_cells, days))
+
+
+def _day_cells(day: ArchivedDay) -> tuple[str, ...]:
+    return (
+        str(day.day),
+        day.format,
+        str(day.row_count),
+        _or_dash(day.first_id),
+        _or_dash(day.last_id),
+        str(day.size),
+        "-" if day.archived_at is None else format_timestamp(day.archived_at),
+        day.sha256,
+    )
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
 
 
 def _cat(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, _RUN_OPTIONS)
     with open_logs(arguments.data) as store:
         print_entries(store.read_archive(arguments.day), as_json=arguments.json)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    refuse_options(arguments, arguments.archive_parser, _RUN_OPTIONS)
+    with open_logs(arguments.data, writable=True) as store, progress_bar("restoring rows") as progress:
+        restored = store.restore_archive(arguments.day, progress=progress)
+    if arguments.json:
+        print_json({"day": arguments.day, "restored_rows": restored})
+    else:
+        print_line(
+            f"restored {format_count(restored, 'row')} of {arguments.day}; the next archive run takes them again"
+        )
     return 0

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from time import perf_counter
+from typing import Literal
 
 from nerve_store import (
     ArchiveResult,
@@ -233,16 +234,19 @@ class Demo:
         late = NewLogEntry("system", "late", None, "sent when the network was back", demo_plan.NOW - 7 * 86_400_000)
         store.logs.append_many([late])
         self._acknowledged(late)
-        result, seconds = _timed_archive(store.logs)
+        plain_size = sum(day.size for day in store.logs.archived_days())
+        result, seconds = _timed_archive(store.logs, compression="zstd")
         moved = sum(day.added_rows for day in result.days)
+        size = sum(day.size for day in result.days)
         self._require_archived("archived again", result, len(demo_plan.ARCHIVED_DAYS))
         _require("rows archived after their run ended", moved, self.pinned_rows + 1)
         text = (
             f"{demo_plan.LONG_RUN} ends and a row comes late for {first_day}:"
-            f" {format_count(moved, 'row')} joined the {len(result.days)} files, and no file lost one"
+            f" {format_count(moved, 'row')} joined the {len(result.days)} files, and no file lost one;"
+            f" compressed on the way, {format_bytes(plain_size)} became {format_bytes(size)}"
         )
         figures: dict[str, object] = {"days": len(result.days), "rows": moved, "pinned_rows": result.pinned_rows}
-        return Step("archive again", text, {**figures, "seconds": seconds})
+        return Step("archive again", text, {**figures, "plain_size": plain_size, "size": size, "seconds": seconds})
 
     def _require_archived(self, what: str, result: ArchiveResult, days: int) -> None:
         _require(f"days {what}", len(result.days), days)
@@ -252,29 +256,34 @@ class Demo:
         return sum(self.day_rows[day] for day in demo_plan.ARCHIVED_DAYS)
 
     def _verify(self, store: Store) -> Step:
-        """Read everything back and compare it with what was acknowledged."""
+        """Let the store check itself, read everything back and compare it with what was acknowledged."""
         started = perf_counter()
-        archived = 0
-        seen_ids: set[int] = set()
-        for day in store.logs.archived_days():
-            entries = list(store.logs.read_archive(day.day))
-            seen_ids.update(entry.id for entry in entries)
-            archived += len(entries)
-            _require(f"rows in the file of {day.day}", (len(entries), day.row_count), (self.day_rows[day.day],) * 2)
-            _require(f"days in the file of {day.day}", {utc_day(entry.timestamp) for entry in entries}, {day.day})
+        logs = store.logs
+        found, found_blobs = logs.verify(), store.blobs.verify()
+        problems = [problem.reason for problem in found.problems] + [problem.reason for problem in found_blobs.problems]
+        _require("problems", problems, [])
+        for day in logs.archived_days():
+            days = Counter(utc_day(entry.timestamp) for entry in logs.read_archive(day.day))
+            _require(f"rows by day in the file of {day.day}", days, {day.day: self.day_rows[day.day]})
         total = sum(self.day_rows.values())
-        _require("rows in the database", store.logs.count(), total - archived)
-        seen_ids.update(entry.id for entry in store.logs.iter())
-        _require("different ids", len(seen_ids), total)
+        archived = found.archived_row_count
+        _require("rows in the database", logs.count(), total - archived)
+        ids = [entry.id for entry in logs.iter(archived=True)]
+        _require("rows read through the archive", (len(ids), len(set(ids))), (total, total))
         _require("blobs", set(store.blobs), self.blob_hashes)
-        size = sum(len(store.blobs.read(digest) or b"") for digest in self.blob_hashes)
         seconds = perf_counter() - started
         text = (
             f"{format_count(archived, 'archived row')}, {format_count(total - archived, 'row')} in the database and"
-            f" {format_count(len(self.blob_hashes), 'blob')} read back in {seconds:.2f} s: all there, each once"
+            f" {format_count(found_blobs.blob_count, 'blob')} of {format_bytes(found_blobs.size)} checked and read back"
+            f" in {seconds:.2f} s: {format_count(len(problems), 'problem')}, all there, each once"
         )
-        figures: dict[str, object] = {"archived_rows": archived, "database_rows": total - archived}
-        return Step("verify", text, {**figures, "blobs": len(self.blob_hashes), "blob_bytes": size, "seconds": seconds})
+        figures: dict[str, object] = {
+            "problems": len(problems),
+            "archived_rows": archived,
+            "database_rows": total - archived,
+        }
+        blobs = {"blobs": found_blobs.blob_count, "blob_bytes": found_blobs.size}
+        return Step("verify", text, {**figures, **blobs, "seconds": seconds})
 
 
 def _change_state(logs: LogStore, change: StateChange, *, is_new: bool) -> None:
@@ -292,10 +301,12 @@ def _change_state(logs: LogStore, change: StateChange, *, is_new: bool) -> None:
         )
 
 
-def _timed_archive(logs: LogStore) -> tuple[ArchiveResult, float]:
+def _timed_archive(logs: LogStore, *, compression: Literal["zstd"] | None = None) -> tuple[ArchiveResult, float]:
     started = perf_counter()
     with progress_bar("archiving rows") as progress:
-        result = logs.archive_logs(now=demo_plan.NOW, retention=demo_plan.RETENTION, progress=progress)
+        result = logs.archive_logs(
+            now=demo_plan.NOW, retention=demo_plan.RETENTION, compression=compression, progress=progress
+        )
     return result, perf_counter() - started
 
 

@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     parser.add_argument("--limit", metavar="N", type=integer(0), help="at most so many rows")
     parser.add_argument("--descending", action="store_true", help="newest id first")
     parser.add_argument(
+        "--archived",
+        action="store_true",
+        help="also rows that left the database for the archive; --follow reads them anyway",
+    )
+    parser.add_argument(
         "--follow", action="store_true", help="go on with rows as they come, from now on or from --after-id"
     )
 
@@ -45,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
             before_id=arguments.before_id,
             limit=arguments.limit,
             descending=arguments.descending,
+            archived=arguments.archived,
         )
         print_entries(entries, as_json=arguments.json)
     return 0
@@ -54,9 +60,7 @@ def _follow(arguments: argparse.Namespace) -> int:
     if arguments.descending or arguments.before_id is not None:
         arguments.usage_error("--follow goes forward without an end: leave out --descending and --before-id")
     with open_logs(arguments.data) as store:
-        rows = store.follow(
-            **_filters(arguments),
-        )
+        rows = store.follow(**_filters(arguments))
         for entry in islice(rows, arguments.limit):
             print_entry(entry, as_json=arguments.json)
     return 0

@@ -21,6 +21,7 @@ _COMMANDS = {
     "logs": "print the rows that match every filter given",
     "runs": "list workflow runs, newest first",
     "blob": "store, read, list and remove blobs",
+    "verify": "check the database, its rows, the archive and the blobs",
     "stats": "print how much there is, of what and since when",
 }
 """Each one is a module beside this one, and says the rest about itself."""

@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def summarize(data: str) -> Summary:
-    """The figures of an existing data directory; reads every archive file."""
+    """The figures of an existing data directory; looks at every row of the database and at every blob's size."""
     require_directory(data)
     logs = archive = None
     if os.path.lexists(log_path(data)):

@@ -15,25 +15,23 @@ fn row(payload: &str) -> NewLogEntry<'_> {
     NewLogEntry { source: "s", kind: "t", ref_id: Some("r"), payload: Some(payload), timestamp: Some(1) }
 }
 
-struct Channel(Mutex<mpsc::Sender<(u64, Result<i64>)>>);
-
-impl Waiter for Channel {
-    fn resolve(&self, outcomes: Vec<(u64, Result<Committed>)>) {
-        for (token, outcome) in outcomes {
-            lock(&self.0).send((token, outcome.map(|committed| committed.first_id))).unwrap();
-        }
-    }
+/// Submits one row; the outcome is sent on with `token`.
+fn send(log: &Arc<Log>, payload: &str, token: u64, sender: &mpsc::Sender<(u64, Result<i64>)>) -> Result<()> {
+    let sender = sender.clone();
+    let waiter = move |outcome: Result<Committed>| {
+        sender.send((token, outcome.map(|committed| committed.first_id))).unwrap();
+    };
+    submit(log, vec![OwnedEntry::from(&row(payload))], Durability::Full, Box::new(waiter))
 }
 
 #[test]
 fn every_caller_gets_the_ids_of_its_own_rows() {
     let (_directory, log) = opened();
     let (sender, receiver) = mpsc::channel();
-    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
     let told: Vec<(i64, String)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|thread| {
-                let (log, waiter) = (&log, &waiter);
+                let (log, sender) = (&log, sender.clone());
                 scope.spawn(move || {
                     let mut told = Vec::new();
                     for round in 0..40 {
@@ -43,8 +41,7 @@ fn every_caller_gets_the_ids_of_its_own_rows() {
                         let first = append_many(log, &rows, Some(durability)).unwrap();
                         told.extend((first..).zip(payloads));
                         let token = thread * 1_000 + round;
-                        let payload = format!("token {token}");
-                        submit(log, vec![OwnedEntry::from(&row(&payload))], None, Arc::clone(waiter), token).unwrap();
+                        send(log, &format!("token {token}"), token, &sender).unwrap();
                     }
                     told
                 })
@@ -52,7 +49,6 @@ fn every_caller_gets_the_ids_of_its_own_rows() {
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    drop(waiter);
     let mut expected = told;
     for _ in 0..8 * 40 {
         let (token, id) = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
@@ -85,12 +81,10 @@ fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
 fn a_closed_log_refuses_and_its_committer_ends() {
     let (_directory, log) = opened();
     let (sender, receiver) = mpsc::channel();
-    let waiter: Arc<dyn Waiter> = Arc::new(Channel(Mutex::new(sender)));
-    submit(&log, vec![OwnedEntry::from(&row("x"))], None, Arc::clone(&waiter), 7).unwrap();
+    send(&log, "x", 7, &sender).unwrap();
     assert_eq!(receiver.recv().unwrap().0, 7);
     log.close().unwrap();
-    let refused = submit(&log, vec![OwnedEntry::from(&row("x"))], None, waiter, 8);
-    assert!(matches!(refused, Err(Error::Closed { .. })));
+    assert!(matches!(send(&log, "x", 8, &sender), Err(Error::Closed { .. })));
     let weak = Arc::downgrade(&log);
     drop(log);
     for _ in 0..1_000 {

@@ -14,6 +14,7 @@ mod check;
 mod codec;
 mod merge;
 mod plan;
+mod prune;
 mod recent;
 pub(crate) mod restored;
 mod rounds;
@@ -23,7 +24,8 @@ mod segment;
 mod verify;
 mod zones;
 
-pub(crate) use plan::{Archivable, Picker, archivable, delete_unpinned};
+pub(crate) use plan::{Archivable, IS_ACTIVE, Picker, archivable, delete_unpinned};
+pub(crate) use prune::{gone_groups, prune_postings, prune_segments};
 pub(super) use recent::Recent;
 pub(crate) use rounds::{is_round, known_rounds, round_count, round_ids};
 pub(crate) use sealer::ArchivedRounds;

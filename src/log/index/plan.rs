@@ -23,9 +23,10 @@ pub(crate) struct Archivable {
     pub(crate) unarchivable: u64,
 }
 
-/// Whether the row's run still works, or is in a state that nobody knows: then its rows stay.
-const IS_PINNED: &str = "EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id
-    AND status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed'))";
+/// Whether a run still works, in SQL over `workflow_runs`. Written as what is not active, so that a run in a state that
+/// nobody knows counts as active: it is reported, and its rows stay.
+pub(crate) const IS_ACTIVE: &str =
+    "status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
 
 /// Where the rows with timestamps up to `last_timestamp` are, by day, found in short transactions. The rows of a segment
 /// that lies in one day are not looked at.
@@ -140,7 +141,7 @@ impl Picker {
         let is_pinned = match self.is_pinned.get(ref_id) {
             Some(is_pinned) => *is_pinned,
             None => {
-                let sql = format!("SELECT {IS_PINNED} FROM (SELECT ?1 AS ref_id) AS logs");
+                let sql = format!("SELECT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = ?1 AND {IS_ACTIVE})");
                 let is_pinned = connection.prepare_cached(&sql)?.query_row([ref_id], |row| row.get(0))?;
                 self.is_pinned.insert(ref_id.into(), is_pinned);
                 is_pinned
@@ -153,8 +154,10 @@ impl Picker {
 
 /// Deletes the rows from `first` to `last` in the caller's transaction, except those whose run is active.
 pub(crate) fn delete_unpinned(connection: &Connection, first: i64, last: i64) -> Result<()> {
-    let mut statement =
-        connection.prepare_cached(&format!("DELETE FROM logs WHERE id BETWEEN ?1 AND ?2 AND NOT {IS_PINNED}"))?;
+    let mut statement = connection.prepare_cached(&format!(
+        "DELETE FROM logs WHERE id BETWEEN ?1 AND ?2
+         AND NOT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id AND {IS_ACTIVE})"
+    ))?;
     statement.execute([first, last])?;
     Ok(())
 }

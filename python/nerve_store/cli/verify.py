@@ -1,0 +1,98 @@
+"""`nerve-store verify`: whether the database, its rows, the archive and the blobs are what was written.
+
+It changes nothing: `nerve-store blob verify` also moves damaged blobs aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, VerifyReport
+from nerve_store.cli.output import plain, print_json, print_line
+from nerve_store.cli.problem import report
+from nerve_store.cli.progress import progress_bar
+from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.text import format_bytes, format_count
+
+__all__ = ["add_arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is wrong with a data directory, and how much was looked at."""
+
+    logs: VerifyReport | None
+    """None: no log database, only blobs."""
+    blobs: BlobVerifyReport
+
+    @property
+    def ok(self) -> bool:
+        return self.blobs.ok and (self.logs is None or self.logs.ok)
+
+    def problems(self) -> Iterator[str]:
+        """Each problem on one line."""
+        if self.logs is not None:
+            yield from map(_log_problem, self.logs.problems)
+        for problem in self.blobs.problems:
+            yield _located(problem.path, problem.reason)
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Say what carries the command out."""
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    require_directory(arguments.data)
+    found = _Found(_verify_logs(arguments.data), _verify_blobs(arguments.data))
+    if arguments.json:
+        print_json({"ok": found.ok, "logs": plain(found.logs), "blobs": plain(found.blobs)})
+    else:
+        problems = list(found.problems())
+        for problem in problems:
+            report(problem)
+        print_line(f"verified {_extent(found)}: {format_count(len(problems), 'problem')}")
+    return 0 if found.ok else 1
+
+
+def _verify_logs(data: str) -> VerifyReport | None:
+    path = log_path(data)
+    if not os.path.lexists(path):
+        return None
+    try:
+        with open_logs(data) as store, progress_bar("verifying rows") as progress:
+            return store.verify(progress=progress)
+    except CorruptStoreError as error:
+        # So damaged that it cannot be opened: the blobs are looked at all the same.
+        problem = VerifyProblem(path, str(error))
+        return VerifyReport((problem,), row_count=0, segment_count=0, day_count=0, archived_row_count=0)
+
+
+def _verify_blobs(data: str) -> BlobVerifyReport:
+    with progress_bar("verifying bytes") as progress:
+        return open_blobs(data).verify(progress=progress)
+
+
+def _log_problem(problem: VerifyProblem) -> str:
+    # What concerns a part of the database says in its reason which rows.
+    if problem.day is None or problem.first_id is None:
+        return _located(problem.path, problem.reason)
+    return _located(problem.path, f"ids {problem.first_id} to {problem.last_id}: {problem.reason}")
+
+
+def _located(path: str, reason: str) -> str:
+    return reason if path in reason else f"{path}: {reason}"
+
+
+def _extent(found: _Found) -> str:
+    blobs = f"{format_count(found.blobs.blob_count, 'blob')} of {format_bytes(found.blobs.size)}"
+    if found.logs is None:
+        return f"no database, {blobs}"
+    rows = f"{format_count(found.logs.row_count, 'row')} in {format_count(found.logs.segment_count, 'sealed segment')}"
+    days = (
+        f"{format_count(found.logs.archived_row_count, 'row')} of {format_count(found.logs.day_count, 'archived day')}"
+    )
+    return f"the database ({rows}), {days}, {blobs}"

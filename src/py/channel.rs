@@ -1,0 +1,300 @@
+//! Appending from event loops: what `nerve_store.aio` is built on.
+//!
+//! Each event loop has a channel. Appends go in with the future that is to be resolved; those of one turn of the loop
+//! are submitted together. Whoever commits them leaves the outcome in the mailbox and writes to a descriptor that the
+//! loop watches: commits never wait for the interpreter, and one wake-up takes in all the outcomes there are.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::{IntoPyObjectExt, intern};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::convert::Integer;
+use super::entry::{Fields, Given, LogEntry, at_index, range};
+use super::log::LogStore;
+use crate::durable::Durability;
+use crate::log::{self, Committed, OwnedEntry};
+
+/// Bytes of text for which an append takes one more place among those in flight.
+const PLACE_BYTES: usize = 8 << 10;
+/// Places that are submitted without waiting for the end of the turn, so that their commit and the rest of a long turn
+/// go on at the same time.
+const BATCH_PLACES: usize = 256;
+
+/// The way of one event loop's appends to the commits, and of their outcomes back.
+#[pyclass(frozen, module = "nerve_store._core")]
+pub(super) struct AppendChannel {
+    store: Py<LogStore>,
+    mailbox: Arc<Mailbox>,
+    calls: Mutex<Calls>,
+}
+
+/// Outcomes that the loop has not taken in yet, by the number of the batch.
+struct Mailbox {
+    outcomes: Mutex<Vec<(u64, crate::Result<Committed>)>>,
+    /// Readable from when the first outcome arrives until they are taken.
+    news: OwnedFd,
+}
+
+/// What is on its way.
+#[derive(Default)]
+struct Calls {
+    /// Of this turn of the loop.
+    gathered: Batch,
+    /// The loop will call `submit` at the end of this turn.
+    is_scheduled: bool,
+    submitted: HashMap<u64, Vec<Call>>,
+    last_batch: u64,
+}
+
+/// Calls and, in their order, their rows.
+#[derive(Default)]
+struct Batch {
+    calls: Vec<Call>,
+    rows: Vec<OwnedEntry>,
+    /// The strongest that was asked for.
+    durability: Option<Durability>,
+    places: usize,
+}
+
+struct Call {
+    future: Py<PyAny>,
+    wants: Wants,
+    places: usize,
+}
+
+/// What a future is resolved with: its row, or the ids of so many.
+#[derive(Clone, Copy)]
+enum Wants {
+    Entry,
+    Ids(usize),
+}
+
+#[pymethods]
+impl AppendChannel {
+    #[new]
+    fn new(store: Py<LogStore>) -> std::io::Result<Self> {
+        let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news });
+        Ok(Self { store, mailbox, calls: Mutex::default() })
+    }
+
+    /// The descriptor that is readable when there are outcomes to take in.
+    fn fileno(&self) -> RawFd {
+        self.mailbox.news.as_raw_fd()
+    }
+
+    /// Take a row on its way; `future` will be resolved with it. Returns how many places it takes besides the one that
+    /// every call takes.
+    #[expect(clippy::too_many_arguments, reason = "the columns")]
+    fn append(
+        slf: &Bound<'_, Self>,
+        future: Py<PyAny>,
+        source: PyBackedStr,
+        r#type: PyBackedStr,
+        ref_id: Option<PyBackedStr>,
+        payload: Option<PyBackedStr>,
+        timestamp: Option<Integer>,
+        durability: Option<Durability>,
+    ) -> PyResult<usize> {
+        let timestamp = timestamp.map(|timestamp| timestamp.0);
+        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
+        let row = OwnedEntry::from(&slf.get().store.get().check(fields.borrow())?);
+        Self::gather(slf, future, Wants::Entry, std::iter::once(row), durability)
+    }
+
+    /// The same for rows that are all or nothing; `future` will be resolved with the range of their ids.
+    fn append_many(
+        slf: &Bound<'_, Self>,
+        future: Py<PyAny>,
+        entries: Vec<Given>,
+        durability: Option<Durability>,
+    ) -> PyResult<usize> {
+        let mut rows = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let checked = slf.get().store.get().check(entry.borrow());
+            rows.push(OwnedEntry::from(&checked.map_err(|error| at_index(slf.py(), index, error.into()))?));
+        }
+        Self::gather(slf, future, Wants::Ids(rows.len()), rows.into_iter(), durability)
+    }
+
+    /// Submit what has gathered; called by the loop at the end of a turn.
+    fn submit(&self) {
+        let batch = {
+            let mut calls = self.calls();
+            calls.is_scheduled = false;
+            std::mem::take(&mut calls.gathered)
+        };
+        if !batch.calls.is_empty() {
+            self.submit_batch(batch);
+        }
+    }
+
+    /// Resolve the futures whose outcomes have arrived, passing over those that were cancelled meanwhile; returns how
+    /// many places that frees.
+    fn resolve(&self, py: Python<'_>) -> usize {
+        let mut places = 0;
+        for (number, outcome) in self.mailbox.empty() {
+            let calls = self.calls().submitted.remove(&number).unwrap_or_default();
+            places += calls.iter().map(|call| call.places).sum::<usize>();
+            resolve_all(py, calls, outcome);
+        }
+        places
+    }
+
+    /// The futures of what is on its way.
+    fn futures(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.calls().all().map(|call| call.future.clone_ref(py)).collect()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.store)?;
+        // Whoever holds the lock is in the middle of a call, and keeps this alive.
+        match self.calls.try_lock() {
+            Ok(calls) => calls.all().try_for_each(|call| visit.call(&call.future)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let calls = std::mem::take(&mut *self.calls());
+        drop(calls);
+    }
+}
+
+impl AppendChannel {
+    fn gather(
+        slf: &Bound<'_, Self>,
+        future: Py<PyAny>,
+        wants: Wants,
+        rows: impl Iterator<Item = OwnedEntry>,
+        durability: Option<Durability>,
+    ) -> PyResult<usize> {
+        let (py, channel) = (slf.py(), slf.get());
+        // Here and not only at the end of the turn, because the loop may have stopped listening by then.
+        channel.store.get().log.database().check_writable("append")?;
+        if !channel.calls().is_scheduled {
+            let event_loop = future.call_method0(py, intern!(py, "get_loop"))?;
+            event_loop.call_method1(py, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
+        }
+        let mut calls = channel.calls();
+        calls.is_scheduled = true;
+        let batch = &mut calls.gathered;
+        let mut bytes = 0;
+        batch.rows.extend(rows.inspect(|row| bytes += row.borrow().text_bytes()));
+        let more = bytes / PLACE_BYTES;
+        batch.calls.push(Call { future, wants, places: 1 + more });
+        batch.durability = batch.durability.max(Some(durability.unwrap_or(channel.default_durability())));
+        batch.places += 1 + more;
+        if batch.places >= BATCH_PLACES {
+            let batch = std::mem::take(batch);
+            drop(calls);
+            channel.submit_batch(batch);
+        }
+        Ok(more)
+    }
+
+    fn submit_batch(&self, batch: Batch) {
+        let number = {
+            let mut calls = self.calls();
+            calls.last_batch += 1;
+            let number = calls.last_batch;
+            calls.submitted.insert(number, batch.calls);
+            number
+        };
+        let mailbox = Arc::clone(&self.mailbox);
+        let waiter = Box::new(move |outcome| mailbox.put(number, outcome));
+        let durability = batch.durability.unwrap_or(self.default_durability());
+        if let Err(error) = log::submit(&self.store.get().log, batch.rows, durability, waiter) {
+            self.mailbox.put(number, Err(error));
+        }
+    }
+
+    fn default_durability(&self) -> Durability {
+        self.store.get().log.database().config().durability
+    }
+
+    /// Never held while Python objects are dropped or called, which could come back here.
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Calls {
+    fn all(&self) -> impl Iterator<Item = &Call> {
+        self.gathered.calls.iter().chain(self.submitted.values().flatten())
+    }
+}
+
+/// Resolves the futures of one batch.
+fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: crate::Result<Committed>) {
+    let (mut next_id, mut rows, error) = match outcome {
+        Ok(Committed { first_id, rows }) => (first_id, rows.into_iter(), None),
+        Err(error) => (0, Vec::new().into_iter(), Some(error)),
+    };
+    for Call { future, wants, .. } in calls {
+        let future = future.bind(py);
+        let resolved = match &error {
+            Some(error) => future.call_method1(intern!(py, "set_exception"), (PyErr::from(error.clone()),)),
+            None => result(py, wants, &mut next_id, &mut rows)
+                .and_then(|result| future.call_method1(intern!(py, "set_result"), (result,))),
+        };
+        if let Err(error) = resolved {
+            // Done already means that it was cancelled.
+            let is_done = future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy());
+            if !is_done.unwrap_or(false) {
+                error.write_unraisable(py, Some(future));
+            }
+        }
+    }
+}
+
+fn result<'py>(
+    py: Python<'py>,
+    wants: Wants,
+    next_id: &mut i64,
+    rows: &mut std::vec::IntoIter<OwnedEntry>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let first = *next_id;
+    match wants {
+        Wants::Entry => {
+            *next_id += 1;
+            let row = rows.next().ok_or(crate::Error::Internal)?;
+            LogEntry(row.into_stored(first)).into_bound_py_any(py)
+        }
+        Wants::Ids(count) => {
+            *next_id += i64::try_from(count)?;
+            rows.by_ref().take(count).for_each(drop);
+            range(py, first, count)
+        }
+    }
+}
+
+impl Mailbox {
+    fn outcomes(&self) -> MutexGuard<'_, Vec<(u64, crate::Result<Committed>)>> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, batch: u64, outcome: crate::Result<Committed>) {
+        let mut outcomes = self.outcomes();
+        outcomes.push((batch, outcome));
+        let is_first = outcomes.len() == 1;
+        drop(outcomes);
+        if is_first {
+            // Fails only when it is at its greatest value, and then it is readable.
+            let _ = rustix::io::write(self.news.as_fd(), &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// The outcomes that have arrived. The descriptor first: what arrives after it makes it readable again.
+    fn empty(&self) -> Vec<(u64, crate::Result<Committed>)> {
+        // It is not readable if this was called without news; nothing else can fail.
+        let _ = rustix::io::read(self.news.as_fd(), &mut [0; 8]);
+        std::mem::take(&mut self.outcomes())
+    }
+}
