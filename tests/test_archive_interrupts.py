@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import nerve_store as ns
-from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, put_run
-from support import INSERT_ROW_WITH_ID, as_row, assert_union, database_rows, day_files, foreign_many, run_child
+from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, message, put_run
+from support import (
+    INSERT_ROW_WITH_ID,
+    as_row,
+    as_rows,
+    assert_union,
+    database_rows,
+    day_files,
+    foreign_many,
+    run_child,
+    start_child,
+)
 
 
 def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:
@@ -170,3 +184,96 @@ def test_archive_run_from_its_own_progress_callback_is_refused(log_store: ns.Log
     log_store.archive_logs(now=NOW, progress=progress)
     assert refused
     assert assert_union(log_store, rows).database == {}
+
+
+def test_second_archiver_waits_as_long_as_it_is_asked(log_store: ns.LogStore) -> None:
+    rows = fill(log_store, days=2)
+    with start_child("hold_archive", path=log_store.path, now=NOW) as child:
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline()) == "holding"
+        begin = time.monotonic()
+        with pytest.raises(ns.ArchiveBusyError):
+            log_store.archive_logs(now=NOW, wait=0.3)
+        assert 0.3 <= time.monotonic() - begin < 20
+        late = append(log_store, at(0))
+        waiting = start_child("archive", path=log_store.path, now=NOW, wait=60)
+        with waiting:
+            time.sleep(0.2)
+            assert waiting.poll() is None
+            out, _ = child.communicate("go on\n", timeout=60)
+            assert sum(json.loads(out)["days"].values()) in {len(rows), len(rows) + 1}
+            said, _ = waiting.communicate(timeout=60)
+            assert "error" not in json.loads(said)
+    assert assert_union(log_store, [*rows, late]).database == {}
+    assert log_store.verify().ok
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_late_rows_of_the_day_that_is_being_archived_are_not_lost(
+    log_store: ns.LogStore, compression: Literal["zstd"] | None
+) -> None:
+    """Another thread appends to the very days that a run exports, publishes and deletes."""
+    rows = fill(log_store, days=3, per_day=400)
+    stop = threading.Event()
+    with ns.LogStore(log_store.path, durability="normal") as writer:
+
+        def write() -> None:
+            while not stop.is_set():
+                rows.extend(append(writer, at(number), "run-1", message(len(rows))) for number in range(3))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        for _ in range(8):
+            log_store.archive_logs(now=NOW, compression=compression)
+        stop.set()
+        thread.join(60)
+    assert_union(log_store, rows)
+    assert as_rows(log_store.query(archived=True)) == rows
+    log_store.archive_logs(now=NOW, compression=compression)
+    assert assert_union(log_store, rows).database == {}
+    assert log_store.verify().ok
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_ctrl_c_in_the_middle_leaves_nothing_staged(
+    log_store: ns.LogStore, compression: Literal["zstd"] | None
+) -> None:
+    """A real signal, while the run is in the middle of a day."""
+    log_store.append_many([("system", "tick", None, "x" * 100, at(n % 4)) for n in range(8_000)])
+    rows = database_rows(log_store)
+    interrupted = 0
+    for step in range(8):
+
+        def progress(done: int, _total: int, step: int = step) -> None:
+            if done >= step * 1_000:
+                signal.raise_signal(signal.SIGINT)
+
+        try:
+            log_store.archive_logs(now=NOW, compression=compression, progress=progress)
+        except KeyboardInterrupt:
+            interrupted += 1
+        names = {path.name for path in Path(log_store.archive_dir).iterdir()}
+        assert all(name.endswith((".jsonl", ".jsonl.zst")) for name in names), names
+        assert as_rows(log_store.query(archived=True)) == rows
+        assert log_store.verify().ok
+    assert interrupted > 0
+    log_store.archive_logs(now=NOW, compression=compression)
+    assert assert_union(log_store, rows).database == {}
+
+
+def test_ctrl_c_during_a_restore_is_completed_by_the_next(log_store: ns.LogStore) -> None:
+    log_store.append_many([("system", "tick", None, None, at(0, n)) for n in range(5_000)])
+    rows = database_rows(log_store)
+    log_store.archive_logs(now=NOW)
+
+    def progress(done: int, _total: int) -> None:
+        if done >= 2_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log_store.restore_archive(day(0), progress=progress)
+    assert 0 < log_store.count() < len(rows)
+    assert as_rows(log_store.query(archived=True)) == rows
+    assert log_store.verify().ok
+    log_store.restore_archive(day(0))
+    assert database_rows(log_store) == rows

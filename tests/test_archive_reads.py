@@ -17,7 +17,7 @@ import nerve_store as ns
 import reference
 from archive_support import MANIFEST_TABLES, NOW, append, archived_elsewhere, at, day, fill, message
 from reference import Row
-from support import as_message, as_row, as_rows, database_rows, foreign_script, start_child
+from support import as_message, as_row, as_rows, database_rows, foreign_script, foreign_sql, start_child
 
 DAYS = 6
 ROWS_PER_DAY = 700
@@ -198,9 +198,8 @@ def test_pages_cross_the_border_unnoticed(log_store: ns.LogStore, compression: L
         assert expected == reference.Log(database={row.id: row for row in rows}).query(**options)
         for size in (1, 7, 64):
             found: list[Row] = []
-            while page := log_store.query(
-                archived=True, after_id=found[-1].id if found else None, limit=size, **options
-            ):
+            last = None
+            while page := log_store.query(archived=True, after_id=last, limit=size, **options):
                 found += as_rows(page)
                 last = page[-1].id
             assert found == expected
@@ -281,3 +280,39 @@ def test_rows_of_a_lost_database_are_restored_from_the_files(data_dir: Path, tmp
         assert sum(store.restore_archive(item.day) for item in store.archived_days()) == len(rows)
         assert database_rows(store) == rows
         assert append(store, at(0)).id > rows[-1].id
+
+
+# --- tables that are not there -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_database_that_lacks_derived_tables_is_read_and_mended(data_dir: Path, read_only: bool) -> None:
+    """Another program dropped them, or an earlier version had not invented them."""
+    with ns.LogStore(data_dir / "logs.db", segment_rows=8) as store:
+        rows = fill(store)
+        store.archive_logs(now=at(33))
+    tables = (*MANIFEST_TABLES, "log_restored", "log_gaps")
+    foreign_script(data_dir / "logs.db", "".join(f"DROP TABLE {table};" for table in tables))
+    with ns.LogStore(data_dir / "logs.db", read_only=read_only, segment_rows=8) as store:
+        assert as_rows(store.query(archived=True)) == rows
+        assert as_rows(store.query(ref_id="ref-1")) == [row for row in database_rows(store) if row.ref_id == "ref-1"]
+        assert store.verify().ok
+        if not read_only:
+            store.archive_logs(now=NOW)
+            assert as_rows(store.query(archived=True)) == rows
+            assert store.verify().ok
+
+
+def test_index_that_is_built_after_rows_were_archived_does_not_count_them(data_dir: Path) -> None:
+    """Archived rows lie between those of a segment; more of the segment's rows join them later."""
+    with ns.LogStore(data_dir / "logs.db", segment_rows=8) as store:
+        rows = fill(store)
+        store.archive_logs(now=NOW, max_days=4)
+        store.reindex()
+        assert store.verify().ok
+        store.archive_logs(now=NOW, max_days=3)
+        assert store.verify().ok
+        foreign_sql(store.path, "DELETE FROM logs WHERE id = ?", (database_rows(store)[0].id,))
+        (problem,) = store.verify().problems
+        assert "neither" in problem.reason
+        assert len(rows) - 1 == store.count(archived=True)

@@ -277,6 +277,12 @@ pub(super) fn forget_day(connection: &Connection, day: UtcDay) -> Result<()> {
     Ok(())
 }
 
+/// Forgets every day.
+pub(super) fn forget_all(connection: &Connection) -> Result<()> {
+    connection.execute_batch("DELETE FROM archive_days; DELETE FROM archive_contents; DELETE FROM archive_refs;")?;
+    Ok(())
+}
+
 /// Puts references of a day, in the caller's transaction.
 pub(super) fn save_refs<'a>(
     connection: &Connection,

@@ -36,18 +36,27 @@ impl Archive {
         Ok(())
     }
 
-    /// Builds the manifest anew from the files, and the log's index from the rows. A file that is damaged is left to
-    /// what the manifest says of it; what it says of a missing one is forgotten.
+    /// Builds the manifest anew from the files, and the log's index from the rows. A file that is damaged, or that lacks
+    /// rows, is left to what the manifest says of it; what it says of a missing one is forgotten.
     pub fn reindex(&self, log: &Log, progress: &mut Progress<'_>) -> Result<()> {
         log.database().check_writable("rebuild the index")?;
-        let known = log.database().read("read the manifest", manifest::list)?;
-        if !known.is_empty() || !self.files()?.is_empty() {
+        if !log.database().read("read the manifest", manifest::is_empty)? || !self.files()?.is_empty() {
             let _lock = self.lock(Duration::ZERO)?;
-            self.settle(log)?;
+            let settled = self.settle(log).and_then(|()| log.database().read("read the manifest", manifest::list));
+            let known = match settled {
+                Ok(known) => known,
+                // It is damaged, and the files say everything anew.
+                Err(Error::Corrupt { .. }) => {
+                    log.database().write("write the manifest", None, manifest::forget_all)?;
+                    Vec::new()
+                }
+                Err(error) => return Err(error),
+            };
             let total = known.iter().map(|listed| listed.row_count).sum();
             let mut done = 0;
             for listed in &known {
                 match self.unknown((listed.day, listed.format)) {
+                    Ok(Some(file)) if self.lacks_rows(log, &file.summary)? => {}
                     Ok(Some(file)) => self.save_unknown(log, &file.summary, &file.refs)?,
                     Ok(None) => log
                         .database()
@@ -71,6 +80,15 @@ impl Archive {
     pub(super) fn days_with_two_files(&self) -> Result<Vec<UtcDay>> {
         let files = self.files()?;
         Ok(files.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].0).collect())
+    }
+
+    /// Whether rows are missing in the day's file: an empty file looks whole, and is not.
+    fn lacks_rows(&self, log: &Log, found: &Summary) -> Result<bool> {
+        log.database().read("read the manifest", |connection| {
+            // What the manifest says may be damaged as well; then the file counts.
+            let known = manifest::load(connection, found.day, State::Current).ok().flatten();
+            Ok(known.is_some_and(|known| !known.ids.is_subset(&found.ids)))
+        })
     }
 
     fn save_unknown(&self, log: &Log, summary: &Summary, refs: &Part) -> Result<()> {

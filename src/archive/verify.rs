@@ -76,14 +76,23 @@ impl Archive {
     /// Checks the database, the index and every file, on all cores.
     pub fn verify(&self, log: &Log, progress: &mut Progress<'_>) -> Result<Verified> {
         let files = self.files()?;
-        let (days, unknown, segments, pending) = log.database().read("verify", |connection| {
+        let read = log.database().read("verify", |connection| {
             Ok((
                 manifest::list(connection)?,
                 self.unknown_files(connection, &files)?,
                 segments(connection)?,
                 manifest::pending(connection)?,
             ))
-        })?;
+        });
+        let (days, unknown, segments, pending) = match read {
+            Ok(read) => read,
+            // Without a manifest or an index that can be read there is nothing to compare with.
+            Err(Error::Corrupt { path, reason }) => {
+                let problems = vec![Problem { path, day: None, ids: None, reason }];
+                return Ok(Verified { problems, ..Verified::default() });
+            }
+            Err(error) => return Err(error),
+        };
         let archived = self.archived_ids(log, &days, &unknown)?;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
@@ -195,9 +204,12 @@ impl Archive {
         for listed in days {
             let summary = log
                 .database()
-                .read("read the manifest", |connection| manifest::load(connection, listed.day, State::Current))?;
-            if let Some(summary) = summary {
-                archived |= summary.ids;
+                .read("read the manifest", |connection| manifest::load(connection, listed.day, State::Current));
+            match summary {
+                Ok(summary) => archived |= summary.map(|summary| summary.ids).unwrap_or_default(),
+                // Reported where the day is checked.
+                Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         for file in unknown {
