@@ -466,7 +466,6 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "archived_days": lambda store: store.archived_days(),
     "verify": lambda store: store.verify(),
     "read_archive": lambda store: list(store.read_archive(date(2026, 1, 1))),
-    "verify": lambda store: store.verify(),
     "stats": lambda store: store.stats(),
 }
 LOG_STORE_CALLS = {**LOG_STORE_WRITES, **LOG_STORE_READS}
