@@ -233,6 +233,11 @@ impl Archive {
         Ok(Some(unknown))
     }
 
+    /// The manifest has taken a file in.
+    pub(super) fn forget_file(&self, file: (UtcDay, Format)) {
+        self.seen().unknown.remove(&file);
+    }
+
     /// The manifest has taken files in.
     pub(super) fn forget_unknown(&self) {
         *self.seen() = Seen::default();

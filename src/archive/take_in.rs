@@ -26,9 +26,16 @@ impl Archive {
             if is_second {
                 continue;
             }
-            let Some(file) = self.unknown((*day, *format))? else { continue };
-            self.save_unknown(log, &file.summary, &file.refs)?;
-            advance(file.summary.row_count())?;
+            match self.unknown((*day, *format)) {
+                Ok(Some(file)) => {
+                    self.save_unknown(log, &file.summary, &file.refs)?;
+                    advance(file.summary.row_count())?;
+                }
+                Ok(None) => {}
+                // It stays unknown: whoever needs its rows, or is to add some, gets the error, and `verify` names it.
+                Err(Error::ArchiveCorrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         if !unknown.is_empty() {
             self.forget_unknown();
@@ -68,10 +75,7 @@ impl Archive {
                 progress(done, total)?;
             }
             self.forget_unknown();
-            match self.take_in(log, &mut |_| Ok(())) {
-                Ok(()) | Err(Error::ArchiveCorrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            self.take_in(log, &mut |_| Ok(()))?;
         }
         log.reindex(&|connection, visit| manifest::each_round(connection, visit), manifest::forget_rounds, progress)
     }
@@ -103,7 +107,9 @@ impl Archive {
         let now = time::now()?;
         log.database().write("write the manifest", None, |connection| {
             manifest::save(connection, summary, State::Current, now, has_rounds)
-        })
+        })?;
+        self.forget_file((summary.day, summary.format));
+        Ok(())
     }
 
     /// A publication that was interrupted has either happened or not.
