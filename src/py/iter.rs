@@ -31,7 +31,7 @@ struct State {
 enum Source {
     Database(Pages),
     Archive(ArchivedRows),
-    Both(UnionPages, Arc<Archive>),
+    Both(Box<UnionPages>, Arc<Archive>),
     Ended,
 }
 
@@ -41,7 +41,7 @@ impl LogIterator {
     }
 
     pub(super) fn over_both(log: Arc<Log>, archive: Arc<Archive>, pages: UnionPages) -> Self {
-        Self::over(log, Source::Both(pages, archive))
+        Self::over(log, Source::Both(Box::new(pages), archive))
     }
 
     pub(super) fn over_archive(log: Arc<Log>, rows: ArchivedRows) -> Self {
