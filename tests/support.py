@@ -464,7 +464,6 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "get_thread_round_count": lambda store: store.get_thread_round_count("run-1"),
     "get_thread_rounds": lambda store: store.get_thread_rounds("run-1", limit=1),
     "archived_days": lambda store: store.archived_days(),
-    "verify": lambda store: store.verify(),
     "read_archive": lambda store: list(store.read_archive(date(2026, 1, 1))),
     "stats": lambda store: store.stats(),
 }
