@@ -5,7 +5,7 @@
 //! is current. What the manifest says of references may be too much, never too little.
 
 use roaring::RoaringTreemap;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
 
 use super::block;
@@ -290,11 +290,22 @@ pub(super) fn save_refs<'a>(
     refs: impl Iterator<Item = (&'a str, &'a RefRows)>,
 ) -> Result<()> {
     let day = day.to_string();
+    let mut known = connection
+        .prepare_cached("SELECT ids, rounds FROM archive_refs WHERE day = ?1 AND ref_id = ?2 AND first_id = ?3")?;
     let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO archive_refs VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for (ref_id, rows) in refs {
         let Some(first) = rows.ids.first() else { continue };
-        let rounds = (!rows.rounds.is_empty()).then(|| to_bytes(&set_of(&rows.rounds)));
-        statement.execute((&day, ref_id, first, to_bytes(&set_of(&rows.ids)), rounds))?;
+        let (mut ids, mut rounds) = (set_of(&rows.ids), set_of(&rows.rounds));
+        // A day that gains rows is cut into other parts than before, and the file that is there until it is published
+        // still needs what was known.
+        if let Some(row) = known.query((&day, ref_id, first))?.next()? {
+            ids |= from_bytes(row, 0)?;
+            if row.get_ref(1)? != ValueRef::Null {
+                rounds |= from_bytes(row, 1)?;
+            }
+        }
+        let rounds = (!rounds.is_empty()).then(|| to_bytes(&rounds));
+        statement.execute((&day, ref_id, first, to_bytes(&ids), rounds))?;
     }
     Ok(())
 }

@@ -23,7 +23,9 @@ pub const ARCHIVED_UP_TO: &str = "archived_up_to";
 
 /// Rows that one delete transaction takes, so that appends wait only for moments.
 const DELETE_ROWS: usize = 1_000;
-/// How long the deleting thread waits between two transactions at the most.
+/// How long the deleting thread waits between two transactions.
+const PAUSE: Duration = Duration::from_micros(300);
+/// How much longer at the most, if somebody waits.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// References that one transaction writes to the manifest.
 const MANIFEST_REFS: usize = 2_000;
@@ -141,7 +143,8 @@ impl Archive {
             Ok::<bool, Error>(true)
         })?;
         log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
-        log.prune()?;
+        let known = log.database().read("read the manifest", manifest::list)?;
+        log.prune(Some(&self.archived_ids(log, &known, &[])?))?;
         if any && is_complete {
             set_watermark(log, last_day, Durability::Full)?;
         }
@@ -330,8 +333,12 @@ fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
             }
             Ok(())
         })?;
-        // As long as it took, so that whoever waits to write gets at least half of the time.
-        std::thread::sleep(began.elapsed().min(LONGEST_PAUSE));
+        // Other processes look for the lock at intervals, and get it in some of these pauses.
+        std::thread::sleep(PAUSE);
+        // Whoever waits in this process gets at least half of the time.
+        if log.database().is_writer_wanted() {
+            std::thread::sleep(began.elapsed().min(LONGEST_PAUSE));
+        }
     }
     Ok(())
 }

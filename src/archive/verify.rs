@@ -194,7 +194,7 @@ impl Archive {
     }
 
     /// The ids in the files, as far as they can be read.
-    fn archived_ids(
+    pub(super) fn archived_ids(
         &self,
         log: &Log,
         days: &[manifest::Listed],

@@ -1,6 +1,7 @@
 //! A handle on one database file: the writer, the readers, and who may still use them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Database {
     path: PathBuf,
     config: Config,
     generation: Generation,
+    /// Threads that wait for the writer.
+    wanted: AtomicUsize,
     /// None once closed. Calls hold it shared, so that `close` waits for them.
     connections: RwLock<Option<Connections>>,
 }
@@ -63,7 +66,7 @@ impl Database {
         } else {
             Connections { writer: Some(Mutex::new(Writer::new(open::writer(place)?, place)?)), ..connections }
         };
-        Ok(Self { path, config, generation, connections: RwLock::new(Some(connections)) })
+        Ok(Self { path, config, generation, wanted: AtomicUsize::new(0), connections: RwLock::new(Some(connections)) })
     }
 
     /// The absolute path of the database file.
@@ -110,6 +113,11 @@ impl Database {
     ) -> Result<T> {
         let durability = durability.unwrap_or(self.config.durability);
         self.with_writer(operation, |mut writer, place| writer.transact(place, durability, body))
+    }
+
+    /// Whether a thread of this process waits for the writer.
+    pub fn is_writer_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
     }
 
     /// Returns all free space of the file to the file system.
@@ -174,7 +182,10 @@ impl Database {
     ) -> Result<T> {
         self.connected(|connections| {
             let writer = connections.writer.as_ref().ok_or_else(|| read_only(&self.path, operation))?;
-            body(writer.lock().unwrap_or_else(PoisonError::into_inner), self.place(operation))
+            self.wanted.fetch_add(1, Ordering::Relaxed);
+            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wanted.fetch_sub(1, Ordering::Relaxed);
+            body(writer, self.place(operation))
         })
     }
 

@@ -230,7 +230,7 @@ mod tests {
                     }
                     Event::Seal => {
                         log.write("test", None, |transaction| transaction.seal()).unwrap();
-                        log.prune().unwrap();
+                        log.prune(None).unwrap();
                     }
                     Event::Reopen => {
                         drop(log);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use super::commit::Commits;
@@ -103,12 +104,12 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions. Nobody
-    /// puts such rows back meanwhile.
-    pub(crate) fn prune(&self) -> Result<()> {
+    /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
+    /// `archived`, only segments whose rows are among these. Nobody puts such rows back meanwhile.
+    pub(crate) fn prune(&self, archived: Option<&RoaringTreemap>) -> Result<()> {
         const OPERATION: &str = "prune the index";
         let normal = Some(Durability::Normal);
-        if !self.database.write(OPERATION, normal, index::prune_segments)? {
+        if !self.database.write(OPERATION, normal, |connection| index::prune_segments(connection, archived))? {
             return Ok(());
         }
         let gone = self.database.read(OPERATION, index::gone_groups)?;

@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use roaring::RoaringTreemap;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::merged_end;
+use super::verify::segments;
 use crate::error::Result;
 
 /// Postings that one step looks at, so that it holds the lock for moments.
@@ -18,16 +20,29 @@ const STEP_POSTINGS: u64 = 2_000;
 /// A posting: its reference and the first id of its group.
 pub(crate) type Position = (String, i64);
 
-/// Forgets the segments whose rows are all gone, in the caller's transaction; says whether there were any.
-pub(crate) fn prune_segments(connection: &Connection) -> Result<bool> {
+/// Forgets the segments whose rows are all gone, in the caller's transaction; says whether there were any. With
+/// `archived`, only those whose rows are among these: that others are missing must not be forgotten.
+pub(crate) fn prune_segments(connection: &Connection, archived: Option<&RoaringTreemap>) -> Result<bool> {
     // The last segment says where the sealed rows end, and those that are not merged say where theirs do.
     let mut statement = connection.prepare_cached(
         "SELECT first_id FROM log_segments
          WHERE last_id <= ?1 AND first_id < (SELECT max(first_id) FROM log_segments)
            AND NOT EXISTS (SELECT 1 FROM logs WHERE id BETWEEN first_id AND last_id)",
     )?;
-    let gone: Vec<Value> =
+    let gone: Vec<i64> =
         statement.query_map([merged_end(connection)?], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    if gone.is_empty() {
+        return Ok(false);
+    }
+    let lost: HashSet<i64> = match archived {
+        None => HashSet::new(),
+        Some(archived) => segments(connection)?
+            .into_iter()
+            .filter(|segment| !segment.is_within(archived))
+            .map(|segment| segment.first_id)
+            .collect(),
+    };
+    let gone: Vec<Value> = gone.into_iter().filter(|first| !lost.contains(first)).map(Value::Integer).collect();
     if gone.is_empty() {
         return Ok(false);
     }

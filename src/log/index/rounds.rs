@@ -168,7 +168,7 @@ mod tests {
             }).unwrap();
             prop_assert_eq!(query(&log, &Filter::default()).unwrap(), vec![]);
             // Nor is it they that are forgotten.
-            log.prune().unwrap();
+            log.prune(None).unwrap();
             for (run, ids) in RUNS.iter().zip(&expected) {
                 prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
             }
