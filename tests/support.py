@@ -465,6 +465,7 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "get_thread_rounds": lambda store: store.get_thread_rounds("run-1", limit=1),
     "archived_days": lambda store: store.archived_days(),
     "read_archive": lambda store: list(store.read_archive(date(2026, 1, 1))),
+    "verify": lambda store: store.verify(),
     "stats": lambda store: store.stats(),
 }
 LOG_STORE_CALLS = {**LOG_STORE_WRITES, **LOG_STORE_READS}
