@@ -8,27 +8,16 @@ use roaring::RoaringTreemap;
 use super::catalog::Archive;
 use super::days::ArchivedDay;
 use super::export::{Order, Written, has_rows, write_day};
+use super::finish::{save_refs, set_watermark};
 use super::format::{Format, path_of};
 use super::manifest::{self, State};
-use super::reader::{DayReader, damaged};
-use super::summary::{Part, Summary};
+use super::summary::Part;
 use crate::durable::{self, DirectoryLock, Durability, Staged};
 use crate::error::{Error, Result};
+use crate::log::Log;
 use crate::log::index::{Archivable, Picker, archivable, restored};
-use crate::log::{self, Log};
-use crate::time::{self, UtcDay};
+use crate::time::UtcDay;
 
-/// The meta key of the watermark: the newest day that an archive run has finished.
-pub const ARCHIVED_UP_TO: &str = "archived_up_to";
-
-/// Rows that one delete transaction takes, so that appends wait only for moments.
-const DELETE_ROWS: usize = 1_000;
-/// How long the deleting thread waits between two transactions.
-const PAUSE: Duration = Duration::from_micros(300);
-/// How much longer at the most, if somebody waits.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-/// References that one transaction writes to the manifest.
-const MANIFEST_REFS: usize = 2_000;
 /// Between two attempts to lock the archive.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -243,40 +232,6 @@ impl Archive {
         Ok(Order { day, format, path: path_of(self.directory(), day, format), ids, existing, has_rounds })
     }
 
-    /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
-    /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
-    fn finish(&self, log: &Log, staged: Staged, written: &Written) -> Result<()> {
-        let summary = &written.summary;
-        let day = summary.day;
-        let path = path_of(self.directory(), day, summary.format);
-        let now = time::now()?;
-        log.database().write("write the manifest", Some(Durability::Full), |connection| {
-            let has_rounds = manifest::has_rounds(connection, day)?;
-            manifest::save(connection, summary, State::Pending, now, has_rounds)
-        })?;
-        // Also when nothing was added: an earlier run may have been killed between publishing the file and syncing the
-        // directory, and its rows are deleted below.
-        staged.publish(&path, Durability::Full)?;
-        self.read_back(summary)?;
-        // While the manifest says that the file is about to be published, the other one is explained.
-        durable::remove(&path_of(self.directory(), day, summary.format.other()), Durability::Full)?;
-        log.database()
-            .write("write the manifest", Some(Durability::Normal), |connection| manifest::promote(connection, day))?;
-        self.forget_unknown();
-        delete_rows(log, &written.exported)?;
-        set_watermark(log, day, Durability::Normal)
-    }
-
-    fn read_back(&self, summary: &Summary) -> Result<()> {
-        let path = path_of(self.directory(), summary.day, summary.format);
-        let reader = DayReader::open(self.directory(), summary.day, summary.format)?;
-        let Some(reader) = reader.filter(|reader| reader.size() == summary.size) else {
-            return Err(damaged(&path, "it is not what was published; its rows were kept in the database"));
-        };
-        // The checksums of the blocks, because they are as sure against accidents as the sha256, and take no time.
-        reader.with_blocks(summary.blocks.clone()).check_blocks()
-    }
-
     /// Takes the archive's lock, and removes what killed runs left staged.
     pub(super) fn lock(&self, wait: Duration) -> Result<DirectoryLock> {
         durable::create_directories(self.directory(), Durability::Full)?;
@@ -300,64 +255,11 @@ fn join(finishing: Option<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
     }
 }
 
-/// Writes references of a day to the manifest, in transactions that hold the lock for moments.
-pub(super) fn save_refs(log: &Log, day: UtcDay, part: &Part) -> Result<()> {
-    // In the order of the table, so that neighbours share pages.
-    let mut refs: Vec<_> = part.iter().map(|(ref_id, rows)| (&**ref_id, rows)).collect();
-    refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
-    for refs in refs.chunks(MANIFEST_REFS) {
-        log.database().write("write the manifest", Some(Durability::Normal), |connection| {
-            manifest::save_refs(connection, day, refs.iter().copied())
-        })?;
-    }
-    Ok(())
-}
-
-/// Deletes the rows with `ids`, except those whose run was resumed meanwhile. The files that hold them are synced, so
-/// a power loss that undoes a delete leaves a row in both places, which the next run settles.
-fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
-    let mut ids = ids.iter().peekable();
-    while ids.peek().is_some() {
-        let began = Instant::now();
-        log.write("delete archived rows", Some(Durability::Normal), |transaction| {
-            let mut left = DELETE_ROWS;
-            while left > 0 {
-                let Some(first) = ids.next() else { break };
-                let mut last = first;
-                left -= 1;
-                while left > 0 && ids.next_if(|id| *id == last + 1).is_some() {
-                    last += 1;
-                    left -= 1;
-                }
-                log::index::delete_unpinned(transaction.connection(), first.cast_signed(), last.cast_signed())?;
-            }
-            Ok(())
-        })?;
-        // Other processes look for the lock at intervals, and get it in some of these pauses.
-        std::thread::sleep(PAUSE);
-        // Whoever waits in this process gets at least half of the time.
-        if log.database().is_writer_wanted() {
-            std::thread::sleep(began.elapsed().min(LONGEST_PAUSE));
-        }
-    }
-    Ok(())
-}
-
-/// Moves the watermark on to `day`; never back.
-fn set_watermark(log: &Log, day: UtcDay, durability: Durability) -> Result<()> {
-    log.database().write("write the watermark", Some(durability), |connection| {
-        let known = log::read_meta(connection, ARCHIVED_UP_TO)?.and_then(|known| known.parse::<UtcDay>().ok());
-        if known.is_some_and(|known| known >= day) {
-            return Ok(());
-        }
-        log::write_meta(connection, ARCHIVED_UP_TO, &day.to_string())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Filter, LogConfig, LogEntry, NewLogEntry, append_many, query};
+    use crate::archive::ARCHIVED_UP_TO;
+    use crate::log::{self, Filter, LogConfig, LogEntry, NewLogEntry, append_many, query};
 
     const DAY: i64 = 86_400_000;
 

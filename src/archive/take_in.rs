@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::catalog::Archive;
+use super::finish::save_refs;
 use super::format::{self, Format};
 use super::manifest::{self, State};
-use super::run::{Progress, save_refs};
+use super::run::Progress;
 use super::summary::{Part, Summary};
 use crate::durable::{self, Durability};
 use crate::error::{Error, Result};
