@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::vec::IntoIter;
 
 use roaring::RoaringTreemap;
@@ -10,6 +11,7 @@ use roaring::RoaringTreemap;
 use super::catalog::OpenDay;
 use super::format::Format;
 use super::line::{RowRef, write_line};
+use super::pace::Pace;
 use super::reader::DayReader;
 use super::summary::{Gatherer, Summary, TakePart};
 use super::writer::{DayWriter, write_file};
@@ -55,6 +57,7 @@ pub(super) fn write_day(
     picker: &mut Picker,
     sink: &mut (dyn Write + Send),
     take_part: &mut TakePart<'_>,
+    pace: &Pace,
     advance: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Written> {
     let Order { day, format, path, ids, existing, has_rounds } = order;
@@ -68,7 +71,9 @@ pub(super) fn write_day(
             if chunk.is_empty() {
                 break;
             }
+            let began = Instant::now();
             database.read("export rows", |connection| {
+                pace.look(connection)?;
                 picker.begin();
                 each_by_ids(connection, &chunk, |row| {
                     if !picker.takes(connection, row)? {
@@ -81,6 +86,7 @@ pub(super) fn write_day(
                 })
             })?;
             advance(chunk.len() as u64)?;
+            pace.rest(began);
         }
         output.existing_before(&mut existing, None)?;
         Ok((exported, output.known_rows, output.gatherer.finish()?))

@@ -9,6 +9,7 @@ use super::catalog::Archive;
 use super::export::Written;
 use super::format::path_of;
 use super::manifest::{self, State};
+use super::pace::Pace;
 use super::reader::{DayReader, damaged};
 use super::summary::{Part, Summary};
 use crate::durable::{self, Durability, Staged};
@@ -19,18 +20,14 @@ use crate::time::{self, UtcDay};
 /// The meta key of the watermark: the newest day that an archive run has finished.
 pub const ARCHIVED_UP_TO: &str = "archived_up_to";
 
-/// Rows that one delete transaction takes, so that appends wait only for moments.
-const DELETE_ROWS: usize = 1_000;
-/// How long the deleting thread waits between two transactions.
+/// How long the deleting thread leaves the writer alone between two transactions. Other processes look for its lock at
+/// intervals, and get it in some of these pauses.
 const PAUSE: Duration = Duration::from_micros(300);
-/// How much longer at the most, if somebody waits.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-/// References that one transaction writes to the manifest.
-const MANIFEST_REFS: usize = 2_000;
+
 impl Archive {
     /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
     /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
-    pub(super) fn finish(&self, log: &Log, staged: Staged, written: &Written) -> Result<()> {
+    pub(super) fn finish(&self, log: &Log, pace: &Pace, staged: Staged, written: &Written) -> Result<()> {
         let summary = &written.summary;
         let day = summary.day;
         let path = path_of(self.directory(), day, summary.format);
@@ -48,7 +45,7 @@ impl Archive {
         log.database()
             .write("write the manifest", Some(Durability::Normal), |connection| manifest::promote(connection, day))?;
         self.forget_unknown();
-        delete_rows(log, &written.exported)?;
+        delete_rows(log, pace, &written.exported)?;
         set_watermark(log, day, Durability::Normal)
     }
 
@@ -64,26 +61,29 @@ impl Archive {
 }
 
 /// Writes references of a day to the manifest, in transactions that hold the lock for moments.
-pub(super) fn save_refs(log: &Log, day: UtcDay, part: &Part) -> Result<()> {
+pub(super) fn save_refs(log: &Log, pace: &Pace, day: UtcDay, part: &Part) -> Result<()> {
     // In the order of the table, so that neighbours share pages.
     let mut refs: Vec<_> = part.iter().map(|(ref_id, rows)| (&**ref_id, rows)).collect();
     refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
-    for refs in refs.chunks(MANIFEST_REFS) {
+    for refs in refs.chunks(pace.steps().refs) {
+        let began = Instant::now();
         log.database().write("write the manifest", Some(Durability::Normal), |connection| {
             manifest::save_refs(connection, day, refs.iter().copied())
         })?;
+        pace.rest(began);
     }
     Ok(())
 }
 
 /// Deletes the rows with `ids`, except those whose run was resumed meanwhile. The files that hold them are synced, so
 /// a power loss that undoes a delete leaves a row in both places, which the next run settles.
-fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
+fn delete_rows(log: &Log, pace: &Pace, ids: &RoaringTreemap) -> Result<()> {
     let mut ids = ids.iter().peekable();
     while ids.peek().is_some() {
         let began = Instant::now();
-        log.write("delete archived rows", Some(Durability::Normal), |transaction| {
-            let mut left = DELETE_ROWS;
+        log.commit("delete archived rows", Some(Durability::Normal), |transaction| {
+            pace.look(transaction.connection())?;
+            let mut left = pace.steps().rows;
             while left > 0 {
                 let Some(first) = ids.next() else { break };
                 let mut last = first;
@@ -96,12 +96,9 @@ fn delete_rows(log: &Log, ids: &RoaringTreemap) -> Result<()> {
             }
             Ok(())
         })?;
-        // Other processes look for the lock at intervals, and get it in some of these pauses.
         std::thread::sleep(PAUSE);
-        // Whoever waits in this process gets at least half of the time.
-        if log.database().is_writer_wanted() {
-            std::thread::sleep(began.elapsed().min(LONGEST_PAUSE));
-        }
+        log.database().checkpoint_if_due(pace.steps().pages);
+        pace.rest(began);
     }
     Ok(())
 }

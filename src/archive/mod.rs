@@ -14,6 +14,7 @@ mod finish;
 mod format;
 mod line;
 mod manifest;
+mod pace;
 mod reader;
 mod restore;
 mod rounds;

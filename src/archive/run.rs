@@ -11,6 +11,7 @@ use super::export::{Order, Written, has_rows, write_day};
 use super::finish::{save_refs, set_watermark};
 use super::format::{Format, path_of};
 use super::manifest::{self, State};
+use super::pace::Pace;
 use super::summary::Part;
 use crate::durable::{self, DirectoryLock, Durability, Staged};
 use crate::error::{Error, Result};
@@ -89,6 +90,7 @@ impl Archive {
             log.database().check_incremental_vacuum()?;
         }
         let _lock = self.lock(options.wait)?;
+        let pace = &Pace::default();
         self.take_in(log, &mut |_| Ok(()))?;
         let Archivable { mut days, unarchivable } = archivable(log.database(), last_day.last_timestamp())?;
         if !days.is_empty() {
@@ -119,14 +121,17 @@ impl Archive {
                     advance(ids.len())?;
                     continue;
                 }
-                let (staged, written) = self.write(log, day, &ids, options.format, &mut outcome, &mut advance)?;
+                let (staged, written) = self.write(log, day, &ids, options.format, &mut outcome, pace, &mut advance)?;
                 if written.added_rows > 0 {
                     outcome
                         .days
                         .push(ArchivedDay { added_rows: written.added_rows, ..self.archived_day(&written.summary) });
                 }
                 join(finishing.take())?;
-                finishing = Some(scope.spawn(move || self.finish(log, staged, &written)));
+                finishing = Some(scope.spawn(move || self.finish(log, pace, staged, &written)));
+                if pace.is_gentle() {
+                    join(finishing.take())?;
+                }
             }
             join(finishing)?;
             Ok::<bool, Error>(true)
@@ -170,7 +175,8 @@ impl Archive {
             let order = self.order(log, day, &ids, options.format)?;
             let mut picker = Picker::new(day);
             let sink = &mut std::io::sink();
-            let written = write_day(log.database(), order, &mut picker, sink, &mut |_| Ok(()), &mut advance)?;
+            let written =
+                write_day(log.database(), order, &mut picker, sink, &mut |_| Ok(()), &Pace::default(), &mut advance)?;
             outcome.take(&picker);
             if written.added_rows > 0 {
                 outcome
@@ -199,13 +205,14 @@ impl Archive {
         ids: &RoaringTreemap,
         format: Format,
         outcome: &mut Outcome,
+        pace: &Pace,
         advance: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<(Staged, Written)> {
         let order = self.order(log, day, ids, format)?;
         let mut staged = Staged::create(self.directory())?;
-        let mut take_part = |part: Part| save_refs(log, day, &part);
+        let mut take_part = |part: Part| save_refs(log, pace, day, &part);
         let mut picker = Picker::new(day);
-        let written = write_day(log.database(), order, &mut picker, &mut staged, &mut take_part, advance)?;
+        let written = write_day(log.database(), order, &mut picker, &mut staged, &mut take_part, pace, advance)?;
         outcome.take(&picker);
         Ok((staged, written))
     }

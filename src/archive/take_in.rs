@@ -103,7 +103,7 @@ impl Archive {
             durable::sync_file(&file, &path)?;
         }
         durable::sync_parent(&path, Durability::Full)?;
-        save_refs(log, summary.day, refs)?;
+        save_refs(log, &super::pace::Pace::default(), summary.day, refs)?;
         let has_rounds = refs.values().any(|rows| !rows.rounds.is_empty());
         let now = time::now()?;
         log.database().write("write the manifest", None, |connection| {

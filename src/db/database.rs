@@ -1,13 +1,13 @@
 //! A handle on one database file: the writer, the readers, and who may still use them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
+use super::checkpoints::{CHECKPOINT_PAGES, Checkpoints, Flushes};
 use super::failure::{Located, Place, read_only};
 use super::fork::Generation;
 use super::open;
@@ -39,18 +39,23 @@ pub struct Database {
     path: PathBuf,
     config: Config,
     generation: Generation,
-    /// Threads that wait for the writer.
-    wanted: AtomicUsize,
     /// None once closed. Calls hold it shared, so that `close` waits for them.
     connections: RwLock<Option<Connections>>,
 }
 
+/// Closed in this order.
 struct Connections {
-    /// None in a read-only store.
-    writer: Option<Mutex<Writer>>,
     readers: Readers,
     /// For the users' own SQL: nothing of ours waits behind it, and it can do nothing but read.
     sql_readers: Readers,
+    /// None in a read-only store.
+    writing: Option<Writing>,
+}
+
+struct Writing {
+    checkpoints: Checkpoints,
+    /// The last to be closed, so that its close runs the final checkpoint.
+    writer: Mutex<Writer>,
 }
 
 impl Database {
@@ -59,14 +64,15 @@ impl Database {
         let generation = Generation::current();
         let path = open::resolve(path, !config.read_only)?;
         let place = Place { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
-        let connections = Connections { writer: None, readers: Readers::default(), sql_readers: Readers::default() };
-        let connections = if config.read_only {
-            connections.readers.keep(open::unprepared_reader(place)?);
-            connections
+        let readers = Readers::default();
+        let writing = if config.read_only {
+            readers.keep(open::unprepared_reader(place)?);
+            None
         } else {
-            Connections { writer: Some(Mutex::new(Writer::new(open::writer(place)?, place)?)), ..connections }
+            Some(Writing::open(place)?)
         };
-        Ok(Self { path, config, generation, wanted: AtomicUsize::new(0), connections: RwLock::new(Some(connections)) })
+        let connections = Connections { readers, sql_readers: Readers::default(), writing };
+        Ok(Self { path, config, generation, connections: RwLock::new(Some(connections)) })
     }
 
     /// The absolute path of the database file.
@@ -92,10 +98,7 @@ impl Database {
 
     /// The same, and an error if it was opened read-only. Waits for no writer.
     pub fn check_writable(&self, operation: &'static str) -> Result<()> {
-        self.connected(|connections| match connections.writer {
-            Some(_) => Ok(()),
-            None => Err(read_only(&self.path, operation)),
-        })
+        self.with_writing(operation, |_, _| Ok(()))
     }
 
     /// Runs `body` in one read transaction: it sees one state of the database.
@@ -111,13 +114,29 @@ impl Database {
         durability: Option<Durability>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
+        let value = self.commit(operation, durability, body)?;
+        self.checkpoint_if_due(CHECKPOINT_PAGES);
+        Ok(value)
+    }
+
+    /// Like [`Self::write`], but leaves the checkpoint to the caller, who lets others go on first, or wants another.
+    pub fn commit<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
         let durability = durability.unwrap_or(self.config.durability);
         self.with_writer(operation, |mut writer, place| writer.transact(place, durability, body))
     }
 
-    /// Whether a thread of this process waits for the writer.
-    pub fn is_writer_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) > 0
+    /// Carries the commits over from the write-ahead log to the database file if they are so many pages.
+    pub fn checkpoint_if_due(&self, pages: u32) {
+        // Its failures are told to the next write, and it has nothing to do in a closed store, whose close has done it.
+        let _ = self.with_writing("checkpoint", |writing, place| {
+            writing.checkpoints.run_if_due(place, &writing.writer, pages);
+            Ok(())
+        });
     }
 
     /// Returns all free space of the file to the file system.
@@ -147,7 +166,11 @@ impl Database {
             std::thread::sleep(Duration::from_micros(200));
         }
         if any {
-            self.with_writer("vacuum", |mut writer, place| writer.checkpoint(place))?;
+            // Only then does the file become shorter.
+            self.with_writing("vacuum", |writing, place| {
+                writing.checkpoints.run_whole(place, &writing.writer);
+                Ok(())
+            })?;
         }
         Ok(any)
     }
@@ -169,9 +192,7 @@ impl Database {
     pub fn close(&self) -> Result<()> {
         self.generation.check(&self.path)?;
         let connections = self.connections.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(connections) = connections {
-            connections.close();
-        }
+        drop(connections);
         Ok(())
     }
 
@@ -180,12 +201,19 @@ impl Database {
         operation: &'static str,
         body: impl FnOnce(MutexGuard<'_, Writer>, Place<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.connected(|connections| {
-            let writer = connections.writer.as_ref().ok_or_else(|| read_only(&self.path, operation))?;
-            self.wanted.fetch_add(1, Ordering::Relaxed);
-            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.wanted.fetch_sub(1, Ordering::Relaxed);
-            body(writer, self.place(operation))
+        self.with_writing(operation, |writing, place| {
+            body(writing.writer.lock().unwrap_or_else(PoisonError::into_inner), place)
+        })
+    }
+
+    fn with_writing<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Writing, Place<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.connected(|connections| match &connections.writing {
+            Some(writing) => body(writing, self.place(operation)),
+            None => Err(read_only(&self.path, operation)),
         })
     }
 
@@ -200,11 +228,11 @@ impl Database {
     }
 }
 
-impl Connections {
-    /// The readers first, so that the writer is the last and its close runs the final checkpoint.
-    fn close(self) {
-        drop((self.readers, self.sql_readers));
-        drop(self.writer);
+impl Writing {
+    fn open(place: Place<'_>) -> Result<Self> {
+        let flushes = Arc::new(Flushes::default());
+        let writer = Writer::new(open::writer(place)?, Arc::clone(&flushes), place)?;
+        Ok(Self { checkpoints: Checkpoints::new(flushes), writer: Mutex::new(writer) })
     }
 }
 
@@ -213,10 +241,8 @@ impl Drop for Database {
         let Some(connections) = self.connections.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        if self.generation.is_current() {
-            connections.close();
-        } else {
-            std::mem::forget(connections.writer);
+        if !self.generation.is_current() {
+            std::mem::forget(connections.writing);
             connections.readers.forget();
             connections.sql_readers.forget();
         }

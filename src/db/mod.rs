@@ -4,6 +4,7 @@
 //! transaction of a pooled read-only connection; no other module opens a connection or begins a transaction.
 //! See `docs/architecture.md`, "One writer, many readers".
 
+mod checkpoints;
 mod database;
 mod failure;
 mod fork;
@@ -13,6 +14,7 @@ mod schema;
 mod sql;
 mod writer;
 
+pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
 pub use schema::SCHEMA_VERSION;
 pub use sql::SqlParams;

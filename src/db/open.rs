@@ -37,6 +37,12 @@ PRAGMA cache_size = -8192;
 PRAGMA journal_size_limit = 67108864;
 -- On macOS a plain fsync does not reach the disk. Elsewhere this has no effect.
 PRAGMA fullfsync = ON;
+";
+
+/// Pragmas of the connection for checkpoints.
+const CHECKPOINTER_PRAGMAS: &str = "
+-- The log is flushed before the database is written to, and that before the log begins anew.
+PRAGMA synchronous = NORMAL;
 PRAGMA checkpoint_fullfsync = ON;
 ";
 
@@ -134,6 +140,13 @@ fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
         connection.execute_batch("COMMIT")?;
     }
     Ok(())
+}
+
+/// Opens the connection that checkpoints are run on.
+pub(super) fn checkpointer(place: Place<'_>) -> Result<Connection> {
+    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch(CHECKPOINTER_PRAGMAS).located(place, Some(&connection))?;
+    Ok(connection)
 }
 
 /// Opens a reader.

@@ -1,25 +1,22 @@
-//! The writer: transactions at the durability asked for, checkpoints, and what happens when a flush fails.
+//! The writer: transactions at the durability asked for, and what happens when a flush fails.
 //!
 //! Invariant: a failed flush is never tried again, because the kernel may have dropped the pages that it could not
 //! write and then report success. The writer is poisoned instead: it refuses further writes until it is opened again,
-//! and its close runs no checkpoint. Checkpoints are run here and not by SQLite's own hook, which ignores their errors.
+//! and its close runs no checkpoint.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::failure::{Located, Place, is_busy, is_io_failure, system_errno};
+use super::checkpoints::Flushes;
+use super::failure::{Located, Place, is_busy, is_io_failure};
 use crate::durable::Durability;
 use crate::error::{Error, Result};
 
-/// Pages by which the write-ahead log grows between checkpoints: 4 MiB, as SQLite's default.
-const CHECKPOINT_PAGES: u32 = 1_000;
-
-/// How long a transaction first waits before it looks for another process's lock again, and how long at the most.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
+/// How long a transaction waits at the least, and at the most, before it looks for another process's lock again.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Pages that a slice of an incremental vacuum moves: 1 MiB.
@@ -29,28 +26,18 @@ pub(super) struct Writer {
     connection: Connection,
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
-    /// Pages in the write-ahead log after the last commit, told by SQLite.
-    wal_pages: Arc<AtomicU32>,
-    /// `wal_pages` at the last checkpoint.
-    checkpointed_at: u32,
-    failed_flush: Option<FailedFlush>,
-}
-
-struct FailedFlush {
-    reason: String,
-    errno: i32,
+    flushes: Arc<Flushes>,
 }
 
 impl Writer {
-    pub(super) fn new(mut connection: Connection, place: Place<'_>) -> Result<Self> {
-        let wal_pages = Arc::new(AtomicU32::new(0));
-        let told = Arc::clone(&wal_pages);
+    pub(super) fn new(mut connection: Connection, flushes: Arc<Flushes>, place: Place<'_>) -> Result<Self> {
+        let told = Arc::clone(&flushes);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
-            told.store(pages.cast_unsigned(), Ordering::Relaxed);
+            told.set_wal_pages(pages.cast_unsigned());
             Ok(())
         };
         connection.wal_hook(Some(hook)).located(place, None)?;
-        Ok(Self { connection, synchronous: None, wal_pages, checkpointed_at: 0, failed_flush: None })
+        Ok(Self { connection, synchronous: None, flushes })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
@@ -74,13 +61,12 @@ impl Writer {
         if let Err(error) = run(&self.connection, "COMMIT") {
             let error = Error::from(error);
             if is_io_failure(&error) {
-                self.poison(&error);
+                self.flushes.fail(&error, &self.connection);
             }
             let error = place.locate(error, Some(&self.connection));
             self.roll_back();
             return Err(error);
         }
-        self.checkpoint_if_due();
         Ok(value)
     }
 
@@ -94,7 +80,7 @@ impl Writer {
                 Ok(()) => {}
                 Err(error) => {
                     if is_io_failure(&error) {
-                        self.poison(&error);
+                        self.flushes.fail(&error, &self.connection);
                     }
                     return Err(place.locate(error, Some(&self.connection)));
                 }
@@ -118,23 +104,9 @@ impl Writer {
         })
     }
 
-    /// Carries the commits over to the database file, which only then becomes shorter.
-    pub(super) fn checkpoint(&mut self, place: Place<'_>) -> Result<()> {
-        self.ready(place)?;
-        self.checkpointed_at = 0;
-        self.run_checkpoint();
-        Ok(())
-    }
-
     /// Refuses work after a failed flush, and clears what a panic in an earlier transaction left open.
     fn ready(&self, place: Place<'_>) -> Result<()> {
-        if let Some(failed) = &self.failed_flush {
-            return Err(Error::Poisoned {
-                path: place.path.to_owned(),
-                reason: failed.reason.clone(),
-                errno: failed.errno,
-            });
-        }
+        self.flushes.check(place)?;
         self.roll_back();
         Ok(())
     }
@@ -143,13 +115,12 @@ impl Writer {
     /// and beside a process that writes without a pause it would find the lock free once in many seconds.
     fn begin(&self, place: Place<'_>) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
-        let deadline = Instant::now() + place.busy_timeout;
-        let mut pause = FIRST_PAUSE;
+        let began = Instant::now();
         let outcome = loop {
             match run(&self.connection, "BEGIN IMMEDIATE") {
-                Err(error) if is_busy(&error) && Instant::now() < deadline => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(error) if is_busy(&error) && began.elapsed() < place.busy_timeout => {
+                    // Most transactions are short, and looking costs next to nothing beside what was waited already.
+                    std::thread::sleep((began.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
                 }
                 outcome => break outcome,
             }
@@ -180,39 +151,14 @@ impl Writer {
             let _ = run(&self.connection, "ROLLBACK");
         }
     }
+}
 
-    fn checkpoint_if_due(&mut self) {
-        let pages = self.wal_pages.load(Ordering::Relaxed);
-        if pages < self.checkpointed_at {
-            self.checkpointed_at = 0;
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.flushes.have_failed() {
+            // The checkpoint of a last close would flush again.
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
-        if pages - self.checkpointed_at < CHECKPOINT_PAGES {
-            return;
-        }
-        self.checkpointed_at = pages;
-        self.run_checkpoint();
-    }
-
-    fn run_checkpoint(&mut self) {
-        // The commit is durable without it. A lock is somebody else's checkpoint, a full disk leaves the log growing
-        // until the commits say so; only an I/O error, which may be a lost flush, ends the writing.
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            let busy = is_busy(&error);
-            let error = Error::from(error);
-            if !busy && is_io_failure(&error) {
-                self.poison(&error);
-            }
-        }
-    }
-
-    fn poison(&mut self, error: &Error) {
-        let errno = match system_errno(&self.connection) {
-            0 => libc::EIO,
-            errno => errno,
-        };
-        self.failed_flush = Some(FailedFlush { reason: error.to_string(), errno });
-        // The checkpoint of a last close would flush again.
-        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 use self::queue::{Done, Flushed, Queue, Told};
 use super::entry::{NewLogEntry, OwnedEntry};
 use super::store::Log;
+use crate::db::CHECKPOINT_PAGES;
 use crate::durable::Durability;
 use crate::error::{Error, Result};
 
@@ -73,9 +74,12 @@ pub(super) fn commit(log: &Log, rows: &[NewLogEntry<'_>], durability: Durability
         let bytes = bytes_of(&rows);
         (Rows { rows, durability }, bytes)
     };
-    with_panics(|panic| {
+    let first_id = with_panics(|panic| {
         log.commits().queue.run((rows, durability), queued, &mut |own, jobs| flush(log, own, jobs, panic))
-    })
+    });
+    // The next leader is at work already.
+    log.database().checkpoint_if_due(CHECKPOINT_PAGES);
+    first_id
 }
 
 /// Queues checked rows and returns at once; `waiter` is called with what became of them, unless this fails.
@@ -96,7 +100,10 @@ fn start_committer(log: &Arc<Log>) -> Result<()> {
         while commits.queue.wait_for_lead() {
             match Weak::upgrade(&log) {
                 // A panic has been told to those who wait as an error, and must not end this thread.
-                Some(log) => drop(commits.queue.lead(None, &mut |own, jobs| flush(&log, own, jobs, &mut None))),
+                Some(log) => {
+                    drop(commits.queue.lead(None, &mut |own, jobs| flush(&log, own, jobs, &mut None)));
+                    log.database().checkpoint_if_due(CHECKPOINT_PAGES);
+                }
                 None => return,
             }
         }
@@ -139,7 +146,7 @@ fn flush(log: &Log, own: Option<Own<'_>>, jobs: Vec<Job>, panic: &mut Option<Pan
 fn write(log: &Log, own: Option<Own<'_>>, jobs: &[Job]) -> Result<(i64, Vec<i64>)> {
     let asked = jobs.iter().map(|job| job.rows.durability);
     let durability = asked.chain(own.map(|(_, durability)| durability)).max();
-    log.write("append", durability, |transaction| {
+    log.commit("append", durability, |transaction| {
         let own = own.map_or(Ok(0), |(rows, _)| transaction.insert(rows).map(|last| first_of(last, rows.len())))?;
         // All in one go, so that small jobs share statements as large ones do.
         let rows: Vec<_> = jobs.iter().flat_map(|job| job.rows.rows.iter().map(OwnedEntry::borrow)).collect();

@@ -26,6 +26,7 @@ pub(crate) use meta::{read_meta, write_meta};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each_by_ids};
 pub use stats::{LogStats, stats};
+pub(crate) use store::last_given_id;
 pub use store::{Log, LogConfig, Progress, Snapshot, Transaction};
 
 /// Whether the row counts as a round of its run.

@@ -11,7 +11,7 @@ use super::entry::{LogEntry, NewLogEntry};
 use super::filter::Filter;
 use super::follow::Changes;
 use super::index::{self, DEFAULT_SEGMENT_ROWS, Recent, Sealer};
-use crate::db::{Config, Database};
+use crate::db::{CHECKPOINT_PAGES, Config, Database};
 use crate::durable::Durability;
 use crate::error::Result;
 
@@ -76,7 +76,19 @@ impl Log {
         durability: Option<Durability>,
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let outcome = self.database.write(operation, durability, |connection| {
+        let value = self.commit(operation, durability, body)?;
+        self.database.checkpoint_if_due(CHECKPOINT_PAGES);
+        Ok(value)
+    }
+
+    /// Like [`Self::write`], but leaves the checkpoint to the caller: see [`Database::commit`].
+    pub(crate) fn commit<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let outcome = self.database.commit(operation, durability, |connection| {
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
@@ -191,9 +203,7 @@ impl Snapshot<'_> {
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
     pub(crate) fn last_given_id(&self) -> Result<i64> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
-        Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
+        last_given_id(self.connection)
     }
 
     /// How many rows match.
@@ -220,6 +230,12 @@ impl Snapshot<'_> {
     fn unsealed(&self, segment_rows: u64) -> Result<(bool, u64)> {
         index::unsealed(self.connection, segment_rows)
     }
+}
+
+/// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
+pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
+    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
 }
 
 /// A write transaction under way.

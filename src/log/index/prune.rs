@@ -15,7 +15,7 @@ use super::verify::segments;
 use crate::error::Result;
 
 /// Postings that one step looks at, so that it holds the lock for moments.
-const STEP_POSTINGS: u64 = 2_000;
+const STEP_POSTINGS: u64 = 500;
 
 /// A posting: its reference and the first id of its group.
 pub(crate) type Position = (String, i64);

@@ -1,0 +1,110 @@
+//! How fast an archive run goes: at full speed while nobody appends, and in small steps with rests while others do.
+//!
+//! A durable append takes a fraction of a millisecond. Beside two busy processors, or a disk that is given megabytes to
+//! flush at once, one in a hundred takes ten times as long and more. So beside a log that grows a run does one thing at a
+//! time, in small steps, and rests after each.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::db::CHECKPOINT_PAGES;
+use crate::error::Result;
+use crate::log;
+
+/// How long after it last grew a log counts as growing.
+const AFTERMATH: Duration = Duration::from_secs(1);
+/// How long a rest is at the most.
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
+/// What one transaction, or one checkpoint, of a run takes on.
+pub(super) struct Steps {
+    /// Rows that are deleted.
+    pub(super) rows: usize,
+    /// References that are written to the manifest.
+    pub(super) refs: usize,
+    /// Pages that are carried over from the write-ahead log.
+    pub(super) pages: u32,
+}
+
+const FULL_SPEED: Steps = Steps { rows: 1_000, refs: 2_000, pages: CHECKPOINT_PAGES };
+const GENTLE: Steps = Steps { rows: 200, refs: 50, pages: CHECKPOINT_PAGES / 4 };
+
+/// What a run has seen of those who append.
+#[derive(Default)]
+pub(super) struct Pace {
+    growth: Mutex<Growth>,
+}
+
+#[derive(Default)]
+struct Growth {
+    last_id: Option<i64>,
+    seen: Option<Instant>,
+}
+
+impl Pace {
+    /// Looks whether the log has grown, through this process or another.
+    pub(super) fn look(&self, connection: &Connection) -> Result<()> {
+        let last_id = Some(log::last_given_id(connection)?);
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if growth.last_id.is_some() && growth.last_id != last_id {
+            growth.seen = Some(Instant::now());
+        }
+        growth.last_id = last_id;
+        Ok(())
+    }
+
+    /// Whether others append at present.
+    pub(super) fn is_gentle(&self) -> bool {
+        let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth.seen.is_some_and(|seen| seen.elapsed() < AFTERMATH)
+    }
+
+    /// How large a step is to be.
+    pub(super) fn steps(&self) -> &'static Steps {
+        if self.is_gentle() { &GENTLE } else { &FULL_SPEED }
+    }
+
+    /// Pauses after a step that began then, for half as long as it took, if others append.
+    pub(super) fn rest(&self, began: Instant) {
+        if self.is_gentle() {
+            std::thread::sleep((began.elapsed() / 2).min(LONGEST_REST));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Log, LogConfig, NewLogEntry, append_many};
+
+    #[test]
+    fn a_log_that_grows_makes_a_run_gentle() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::open(&directory.path().join("logs.db"), LogConfig::default(), &mut |_, _| Ok(())).unwrap();
+        let pace = Pace::default();
+        let look = || log.database().read("test", |connection| pace.look(connection)).unwrap();
+        let append = |log: &Log| {
+            let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: None };
+            append_many(log, &[row], None).unwrap()
+        };
+        append(&log);
+        look();
+        look();
+        assert!(!pace.is_gentle(), "what was there before does not count");
+        assert_eq!(pace.steps().rows, FULL_SPEED.rows);
+        append(&log);
+        assert!(!pace.is_gentle(), "nobody has looked");
+        look();
+        assert!(pace.is_gentle());
+        assert_eq!(pace.steps().rows, GENTLE.rows);
+        let began = Instant::now() - Duration::from_millis(10);
+        let rests = Instant::now();
+        pace.rest(began);
+        assert!(rests.elapsed() >= Duration::from_millis(5));
+        pace.growth.lock().unwrap().seen = Instant::now().checked_sub(AFTERMATH);
+        look();
+        assert!(!pace.is_gentle(), "it has come to rest");
+    }
+}
