@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 /// Pages of the write-ahead log that are carried over at once: 4 MiB, as SQLite's default.
 pub const CHECKPOINT_PAGES: u32 = 1_000;
 
-/// Pages from which on the writer waits for a checkpoint. SQLite begins the log anew once all of it has been carried
-/// over, which is never so while others commit without a pause.
+/// Pages from which on the log is too long, and the writer waits for the checkpoint. SQLite begins the log anew once all
+/// of it has been carried over, which is never so while others commit without a pause.
 const RESTART_PAGES: u32 = 4 * CHECKPOINT_PAGES;
 
 /// What is known of the write-ahead log and its flushes, by the writer and the checkpoints.
@@ -85,7 +85,8 @@ impl Checkpoints {
         Self { flushes, at: AtomicU32::new(0), connection: Mutex::new(None) }
     }
 
-    /// Runs one if so many pages, at the least, have not been carried over yet, and nobody else runs one.
+    /// Runs one if so many pages, at the least, have not been carried over yet, and nobody else runs one; waits for it
+    /// if the log has become long.
     ///
     /// No failure is the caller's: its commit is durable without it. A lock is another process's checkpoint, a full
     /// disk leaves the log growing until the commits say so; only an I/O error, which may be a lost flush, ends the
@@ -102,7 +103,9 @@ impl Checkpoints {
         let connection = &mut *match self.connection.try_lock() {
             Ok(connection) => connection,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) if pages < RESTART_PAGES => return,
+            // The commits are faster than the checkpoint under way.
+            Err(TryLockError::WouldBlock) => self.connection.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Other processes run them, too.
         let left = self.run(place, connection, Mode::Look);
