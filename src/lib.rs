@@ -2,7 +2,7 @@
 //! of day files, and content-addressed blobs, all in one directory.
 //!
 //! This crate is the core of the Python package `nerve_store`; `docs/architecture.md` describes it. Dependencies point
-//! one way: `error, time, digest <- durable, db <- log, blob <- archive <- run <- py`. Python is known to `py` alone.
+//! one way: `error, time, digest, parallel <- durable, db <- log, blob <- archive <- run <- py`. Python is known to `py` alone.
 
 pub mod archive;
 pub mod blob;
@@ -11,6 +11,7 @@ pub mod digest;
 pub mod durable;
 pub mod error;
 pub mod log;
+mod parallel;
 pub mod run;
 pub mod time;
 

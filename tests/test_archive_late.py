@@ -172,6 +172,24 @@ def test_only_rows_that_are_old_enough_count_as_pinned(log_store: ns.LogStore) -
     assert log_store.archive_logs(now=NOW).pinned_rows == 1
 
 
+def test_rows_beyond_max_days_count_as_pinned(log_store: ns.LogStore) -> None:
+    put_run(log_store, "started")
+    rows = [append(log_store, at(n), ref_id) for n in range(4) for ref_id in ("run-1", "run-2")]
+    for max_days, days in ((0, []), (2, [day(0), day(1)])):
+        result = log_store.archive_logs(now=NOW, max_days=max_days)
+        assert (list(gained(result)), result.pinned_rows) == (days, 4)
+    assert len(database_rows(log_store)) == len(rows) - 2 + 1
+    assert log_store.get_meta(ns.ARCHIVED_UP_TO) == day(1).isoformat()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_run_that_only_meets_pinned_rows_leaves_the_watermark(log_store: ns.LogStore, dry_run: bool) -> None:
+    put_run(log_store, "started")
+    append(log_store, at(0), "run-1")
+    assert log_store.archive_logs(now=NOW, dry_run=dry_run).pinned_rows == 1
+    assert log_store.get_meta(ns.ARCHIVED_UP_TO) is None
+
+
 def test_rows_outside_of_all_days_stay_and_are_counted(log_store: ns.LogStore) -> None:
     """An upstream database may hold them; they stay readable."""
     strange = [-1, -DAY_MS * 100_000, MAX_TIMESTAMP + 1, 2**62, -(2**62)]

@@ -174,14 +174,8 @@ impl Archive {
         connection: &Connection,
         files: &[(UtcDay, Format)],
     ) -> Result<Vec<(UtcDay, Format)>> {
-        let mut known = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1")?;
-        let mut unknown = Vec::new();
-        for (day, format) in files.iter() {
-            if !known.exists([day.to_string()])? {
-                unknown.push((*day, *format));
-            }
-        }
-        Ok(unknown)
+        let known = manifest::known_days(connection)?;
+        Ok(files.iter().filter(|(day, _)| !known.contains(day)).copied().collect())
     }
 
     /// The files in the directory.
@@ -225,7 +219,6 @@ impl Archive {
                     Ok(())
                 },
                 is_round: &is_round,
-                advance: &mut |_| Ok(()),
             },
         )?;
         let unknown = Arc::new(Unknown { summary, refs, modified });
@@ -299,7 +292,7 @@ impl Candidate {
 }
 
 /// The sha256 of the file.
-pub(super) fn hash(reader: &DayReader) -> Result<crate::digest::Digest> {
+fn hash(reader: &DayReader) -> Result<crate::digest::Digest> {
     let (mut hasher, mut offset, mut buffer) = (Hasher::new(), 0, vec![0; 256 << 10]);
     loop {
         let count = reader.read_up_to(&mut buffer, offset)?;

@@ -4,6 +4,8 @@
 //! that is pending, which is committed before the file is published. No row leaves the log before the file that holds it
 //! is current. What the manifest says of references may be too much, never too little.
 
+use std::collections::HashSet;
+
 use roaring::RoaringTreemap;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
@@ -181,6 +183,23 @@ pub(super) fn pending(connection: &Connection) -> Result<Vec<UtcDay>> {
     let mut days = Vec::new();
     while let Some(row) = rows.next()? {
         days.push(parsed(row, 0, |text| text.parse().ok())?);
+    }
+    Ok(days)
+}
+
+/// Whether the day's file is there.
+pub(super) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1 AND state = 0")?;
+    Ok(statement.exists([day.to_string()])?)
+}
+
+/// All days of which a file is there, or was about to be when a run was interrupted.
+pub(super) fn known_days(connection: &Connection) -> Result<HashSet<UtcDay>> {
+    let mut statement = connection.prepare_cached("SELECT day FROM archive_days")?;
+    let mut rows = statement.query([])?;
+    let mut days = HashSet::new();
+    while let Some(row) = rows.next()? {
+        days.insert(parsed(row, 0, |text| text.parse().ok())?);
     }
     Ok(days)
 }

@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 use super::block::Block;
 use super::format::Format;
 use super::line::RowRef;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::Result;
 use crate::time::UtcDay;
 
@@ -33,12 +33,66 @@ pub(super) struct Summary {
     pub(super) blocks: Vec<Block>,
 }
 
-/// The bytes of a day's file.
+/// The bytes of a day's file, as far as they have been written or read.
+#[derive(Default)]
 pub(super) struct Stored {
+    size: u64,
+    /// Bytes of the lines.
+    raw_size: u64,
+    hasher: Hasher,
+    blocks: Vec<Block>,
+}
+
+/// Lines that make a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lines {
+    pub(super) row_count: u32,
+    pub(super) first_id: i64,
+    /// Bytes.
     pub(super) size: u64,
-    pub(super) raw_size: u64,
-    pub(super) sha256: Digest,
-    pub(super) blocks: Vec<Block>,
+}
+
+impl Lines {
+    /// Takes in a line.
+    pub(super) fn add(&mut self, id: i64, size: usize) {
+        if self.row_count == 0 {
+            self.first_id = id;
+        }
+        self.row_count += 1;
+        self.size += size as u64;
+    }
+}
+
+impl Stored {
+    /// The next block: its lines, and its bytes in the file. False if it is longer than a block can be.
+    #[must_use]
+    pub(super) fn push(&mut self, lines: Lines, bytes: &[u8]) -> bool {
+        let Ok(stored_bytes) = u32::try_from(bytes.len()) else { return false };
+        self.blocks.push(Block {
+            offset: self.size,
+            stored_bytes,
+            row_count: lines.row_count,
+            first_id: lines.first_id,
+            checksum: Block::checksum(bytes),
+        });
+        self.raw_size += lines.size;
+        self.push_trailer(bytes);
+        true
+    }
+
+    /// Bytes that are no block's.
+    pub(super) fn push_trailer(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
 }
 
 /// Pairs of source and type.
@@ -46,8 +100,8 @@ pub(super) type Kinds = Vec<(Box<str>, Box<str>)>;
 
 impl Summary {
     pub(super) fn new(day: UtcDay, format: Format, stored: Stored, ids: RoaringTreemap, kinds: Option<Kinds>) -> Self {
-        let Stored { size, raw_size, sha256, blocks } = stored;
-        Self { day, format, size, raw_size, sha256, ids, kinds, blocks }
+        let Stored { size, raw_size, hasher, blocks } = stored;
+        Self { day, format, size, raw_size, sha256: hasher.finish(), ids, kinds, blocks }
     }
 
     /// How many rows the file has.

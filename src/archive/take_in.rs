@@ -1,12 +1,14 @@
 //! Bringing the manifest up to date with the directory: settling what an interrupted run left, and taking in files that
 //! it does not know, such as the predecessor's.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::catalog::Archive;
 use super::finish::save_refs;
 use super::format::{self, Format};
 use super::manifest::{self, State};
+use super::pace::Pace;
 use super::run::Progress;
 use super::summary::{Part, Summary};
 use crate::durable::{self, Durability};
@@ -15,9 +17,8 @@ use crate::log::Log;
 use crate::time::{self, UtcDay};
 
 impl Archive {
-    /// Settles interrupted publications and takes unknown files in. The caller holds the archive's lock. `advance` hears
-    /// of the rows that were read.
-    pub(super) fn take_in(&self, log: &Log, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    /// Settles interrupted publications and takes unknown files in. The caller holds the archive's lock.
+    pub(super) fn take_in(&self, log: &Log) -> Result<()> {
         self.settle(log)?;
         let files = self.files()?;
         let unknown = log.database().read("read the manifest", |connection| self.unknown_files(connection, &files))?;
@@ -28,10 +29,7 @@ impl Archive {
                 continue;
             }
             match self.unknown((*day, *format)) {
-                Ok(Some(file)) => {
-                    self.save_unknown(log, &file.summary, &file.refs)?;
-                    advance(file.summary.row_count())?;
-                }
+                Ok(Some(file)) => self.save_unknown(log, &file.summary, &file.refs)?,
                 Ok(None) => {}
                 // It stays unknown: whoever needs its rows, or is to add some, gets the error, and `verify` names it.
                 Err(Error::ArchiveCorrupt { .. }) => {}
@@ -76,13 +74,13 @@ impl Archive {
                 progress(done, total)?;
             }
             self.forget_unknown();
-            self.take_in(log, &mut |_| Ok(()))?;
+            self.take_in(log)?;
         }
         log.reindex(&|connection, visit| manifest::each_round(connection, visit), manifest::forget_rounds, progress)
     }
 
     /// The days that have a file of each format.
-    pub(super) fn days_with_two_files(&self) -> Result<Vec<UtcDay>> {
+    pub(super) fn days_with_two_files(&self) -> Result<BTreeSet<UtcDay>> {
         let files = self.files()?;
         Ok(files.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].0).collect())
     }
@@ -103,7 +101,7 @@ impl Archive {
             durable::sync_file(&file, &path)?;
         }
         durable::sync_parent(&path, Durability::Full)?;
-        save_refs(log, &super::pace::Pace::default(), summary.day, refs)?;
+        save_refs(log, &Pace::default(), summary.day, refs)?;
         let has_rounds = refs.values().any(|rows| !rows.rounds.is_empty());
         let now = time::now()?;
         log.database().write("write the manifest", None, |connection| {

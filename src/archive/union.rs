@@ -39,17 +39,7 @@ impl Archive {
             Ok(Some((candidates, live)))
         })?;
         let Some((candidates, live)) = found else { return Ok(()) };
-        let mut merge = Merge::new(filter.clone());
-        merge.take_candidates(candidates);
-        merge.live = live;
-        let mut left = filter.limit.unwrap_or(u64::MAX);
-        while left > 0
-            && let Some(row) = merge.next_row(log, self)?
-        {
-            visit(row);
-            left -= 1;
-        }
-        Ok(())
+        Merge::of(filter.clone(), candidates, live).each(log, self, filter.limit, visit)
     }
 
     /// Calls `visit` with the rows in the candidates' files whose ids are among `ids`, in order.
@@ -67,12 +57,7 @@ impl Archive {
             });
         }
         candidates.retain(|candidate| candidate.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty()));
-        let mut merge = Merge::new(Filter::default());
-        merge.take_candidates(candidates);
-        while let Some(row) = merge.next_row(log, self)? {
-            visit(row);
-        }
-        Ok(())
+        Merge::of(Filter::default(), candidates, VecDeque::new()).each(log, self, None, visit)
     }
 
     /// How many rows [`Archive::query`] would return.
@@ -93,10 +78,8 @@ impl Archive {
         Ok(count)
     }
 
-    /// The rows after `filter.after_id`, at most as many as its limit, and the id up to which everything that matches
-    /// has been returned: what a follower reads.
-    pub fn next_page(&self, log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
-        let most = filter.limit.unwrap_or(u64::MAX);
+    /// The rows of the log and the archive, as [`crate::log::ReadPage`].
+    pub fn read_page(&self, log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
         let (candidates, end, live) = log.read("follow", |snapshot| {
             let candidates = self.candidates(snapshot.connection(), filter)?;
             let end = end(snapshot, &candidates)?;
@@ -104,26 +87,13 @@ impl Archive {
             snapshot.search(filter, |row| live.push_back(row))?;
             Ok((candidates, end, live))
         })?;
-        let rows: Vec<LogEntry> = if candidates.is_empty() {
-            live.into()
-        } else {
-            let mut merge = Merge::new(Filter { before_id: end.checked_add(1), ..filter.clone() });
-            merge.take_candidates(candidates);
-            merge.live = live;
-            let mut rows = Vec::new();
-            while (rows.len() as u64) < most
-                && let Some(row) = merge.next_row(log, self)?
-            {
-                rows.push(row);
-            }
-            rows
-        };
-        // Short of a full page, everything there is has been looked at.
-        let seen = match rows.last() {
-            Some(last) if rows.len() as u64 == most => last.id,
-            _ => end,
-        };
-        Ok((rows, seen))
+        if candidates.is_empty() {
+            return Ok((live.into(), end));
+        }
+        let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
+        let mut rows = Vec::new();
+        Merge::of(upto_end, candidates, live).each(log, self, filter.limit, &mut |row| rows.push(row))?;
+        Ok((rows, end))
     }
 }
 
@@ -256,6 +226,26 @@ struct Merge {
 impl Merge {
     fn new(filter: Filter) -> Self {
         Self { filter: Filter { limit: None, ..filter }, live: VecDeque::new(), open: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Of what one transaction told.
+    fn of(filter: Filter, candidates: Vec<Candidate>, live: VecDeque<LogEntry>) -> Self {
+        let mut merge = Self::new(filter);
+        merge.take_candidates(candidates);
+        merge.live = live;
+        merge
+    }
+
+    /// Calls `visit` with the first `limit` rows.
+    fn each(mut self, log: &Log, archive: &Archive, limit: Option<u64>, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+        let mut left = limit.unwrap_or(u64::MAX);
+        while left > 0
+            && let Some(row) = self.next_row(log, archive)?
+        {
+            visit(row);
+            left -= 1;
+        }
+        Ok(())
     }
 
     /// These are the files there are; those that are open already stay open unless they were replaced.

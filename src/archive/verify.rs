@@ -17,6 +17,7 @@ use super::summary::Part;
 use crate::error::{Error, Result};
 use crate::log::index::{Segment, segments};
 use crate::log::{Filter, Log};
+use crate::parallel;
 use crate::time::UtcDay;
 
 /// Segments that one step checks.
@@ -118,7 +119,7 @@ impl Archive {
         progress(0, total)?;
         std::thread::scope(|scope| {
             let (sender, findings) = channel();
-            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            for _ in 0..parallel::cores() {
                 let sender: Sender<(u64, Result<Verified>)> = sender.clone();
                 scope.spawn(|| {
                     let sender = sender;
@@ -291,7 +292,7 @@ impl Archive {
                 Ok(())
             })
         };
-        let watch = Watch { take_part: &mut take_part, is_round: &|_| false, advance: &mut |_| Ok(()) };
+        let watch = Watch { take_part: &mut take_part, is_round: &|_| false };
         let Some(found) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
         verified.day_count += 1;
         verified.archived_row_count += found.row_count();

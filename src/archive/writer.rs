@@ -8,10 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-use super::block::{Block, PLAIN_BLOCK_BYTES, ZSTD_BLOCK_BYTES, trailer};
+use super::block::{PLAIN_BLOCK_BYTES, ZSTD_BLOCK_BYTES, trailer};
 use super::format::Format;
-use super::summary::Stored;
-use crate::digest::Hasher;
+use super::summary::{Lines, Stored};
 use crate::error::{Error, Result};
 
 /// zstd's own default: on these rows, level 1 is hardly faster and level 6 hardly smaller.
@@ -19,12 +18,11 @@ const LEVEL: i32 = 3;
 /// Blocks that wait for the thread at the most.
 const WAITING_BLOCKS: usize = 8;
 
-/// Lines that are not stored yet.
+/// A block that is not stored yet.
 #[derive(Default)]
 struct RawBlock {
-    lines: Vec<u8>,
-    row_count: u32,
-    first_id: i64,
+    lines: Lines,
+    bytes: Vec<u8>,
 }
 
 /// Takes the lines of a day.
@@ -39,18 +37,16 @@ pub(super) struct DayWriter {
 impl DayWriter {
     /// Appends a row, whose line `write` appends to a buffer. False if the thread has stopped, and will say why.
     pub(super) fn row(&mut self, id: i64, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.block.row_count == 0 {
-            self.block.first_id = id;
-        }
-        self.block.row_count += 1;
-        write(&mut self.block.lines);
-        if self.block.lines.len() >= self.block_bytes { self.hand_on() } else { true }
+        let before = self.block.bytes.len();
+        write(&mut self.block.bytes);
+        self.block.lines.add(id, self.block.bytes.len() - before);
+        if self.block.bytes.len() >= self.block_bytes { self.hand_on() } else { true }
     }
 
     fn hand_on(&mut self) -> bool {
         let mut next = self.spare.try_recv().unwrap_or_default();
-        next.lines.clear();
-        next.row_count = 0;
+        next.lines = Lines::default();
+        next.bytes.clear();
         self.full.send(std::mem::replace(&mut self.block, next)).is_ok()
     }
 }
@@ -73,7 +69,7 @@ pub(super) fn write_file<T>(
         };
         let mut writer = DayWriter { block: RawBlock::default(), block_bytes, full, spare };
         let produced = produce(&mut writer);
-        if writer.block.row_count > 0 {
+        if writer.block.lines.row_count > 0 {
             writer.hand_on();
         }
         drop(writer);
@@ -95,42 +91,30 @@ fn store(
         Format::Plain => None,
         Format::Zstd => Some(compressor().map_err(failed)?),
     };
-    let mut stored = Stored { size: 0, raw_size: 0, sha256: Hasher::new().finish(), blocks: Vec::new() };
-    let mut hasher = Hasher::new();
+    let mut stored = Stored::default();
     let mut frame = Vec::new();
     for block in blocks {
         let bytes = match &mut compressor {
-            None => &block.lines,
+            None => &block.bytes,
             Some(compressor) => {
                 frame.clear();
-                frame.reserve(zstd::zstd_safe::compress_bound(block.lines.len()));
-                compressor.compress_to_buffer(&block.lines, &mut frame).map_err(failed)?;
+                frame.reserve(zstd::zstd_safe::compress_bound(block.bytes.len()));
+                compressor.compress_to_buffer(&block.bytes, &mut frame).map_err(failed)?;
                 &frame
             }
         };
-        let stored_bytes = u32::try_from(bytes.len())
-            .map_err(|_| Error::Archive { path: path.to_owned(), reason: "a row is too large for it".into() })?;
-        hasher.update(bytes);
+        if !stored.push(block.lines, bytes) {
+            return Err(Error::Archive { path: path.to_owned(), reason: "a row is too large for it".into() });
+        }
         sink.write_all(bytes).map_err(failed)?;
-        stored.blocks.push(Block {
-            offset: stored.size,
-            stored_bytes,
-            row_count: block.row_count,
-            first_id: block.first_id,
-            checksum: Block::checksum(bytes),
-        });
-        stored.size += u64::from(stored_bytes);
-        stored.raw_size += block.lines.len() as u64;
         // Nobody may be there to take it any more.
         let _ = done.send(block);
     }
     if format == Format::Zstd {
-        let trailer = trailer::frame(&stored.blocks);
-        hasher.update(&trailer);
+        let trailer = trailer::frame(stored.blocks());
+        stored.push_trailer(&trailer);
         sink.write_all(&trailer).map_err(failed)?;
-        stored.size += trailer.len() as u64;
     }
-    stored.sha256 = hasher.finish();
     Ok(stored)
 }
 

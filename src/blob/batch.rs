@@ -2,10 +2,11 @@
 //! `docs/durability.md`, "A batch of blobs".
 
 use super::put::{Placed, WRITE};
-use super::{BlobStore, parallel, path};
+use super::{BlobStore, path};
 use crate::digest::Digest;
 use crate::durable::Durability;
 use crate::error::Result;
+use crate::parallel;
 
 /// How many files are flushed at once. The system merges flushes that are under way together; beyond this many, measured,
 /// nothing is gained.

@@ -9,7 +9,6 @@ mod collect;
 mod delete;
 mod get;
 mod list;
-mod parallel;
 mod path;
 mod pipe;
 mod presence;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::path::{self, Name};
 use super::root::Root;
 use super::vouch::{Stamp, now_ns};
-use super::{BlobStore, get, list, parallel};
+use super::{BlobStore, get, list};
 use crate::digest::Digest;
 use crate::durable::Durability;
 use crate::error::{Error, Result};
+use crate::parallel;
 
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(50);

@@ -43,8 +43,8 @@ impl Changes {
     }
 }
 
-/// Reads the rows of a filter, at most as many as its limit; also returns the id up to which everything that matches has
-/// been returned.
+/// Reads the rows of a filter, at most as many as its limit; also returns the greatest id that was looked at, unless the
+/// limit came before it.
 pub type ReadPage<'a> = dyn Fn(&Log, &Filter) -> Result<(Vec<LogEntry>, i64)> + 'a;
 
 /// The rows of a filter from an id on, without an end.
@@ -78,7 +78,12 @@ impl Follower {
     }
 
     fn read(&mut self, log: &Log, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
-        let (page, seen) = read(log, &self.filter)?;
+        let (page, last) = read(log, &self.filter)?;
+        // Short of a full page, everything there is has been looked at.
+        let seen = match page.last() {
+            Some(entry) if Some(page.len() as u64) == self.filter.limit => entry.id,
+            _ => last,
+        };
         self.filter.after_id = self.filter.after_id.max(Some(seen));
         Ok(page)
     }
@@ -90,12 +95,7 @@ pub fn read_page(log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
         let last = snapshot.last_given_id()?;
         let mut page = Vec::new();
         snapshot.search(filter, |entry| page.push(entry))?;
-        // Short of a full page, everything there is has been looked at.
-        let seen = match page.last() {
-            Some(entry) if Some(page.len() as u64) == filter.limit => entry.id,
-            _ => last,
-        };
-        Ok((page, seen))
+        Ok((page, last))
     })
 }
 

@@ -34,7 +34,7 @@ struct State {
 impl LogFollower {
     fn read(&self, log: &Log, filter: &Filter) -> crate::Result<(Vec<log::LogEntry>, i64)> {
         match &self.archive {
-            Some(archive) => archive.next_page(log, filter),
+            Some(archive) => archive.read_page(log, filter),
             None => log::read_page(log, filter),
         }
     }

@@ -24,7 +24,7 @@ mod segment;
 mod verify;
 mod zones;
 
-pub(crate) use plan::{Archivable, IS_ACTIVE, Picker, archivable, delete_unpinned};
+pub(crate) use plan::{Archivable, IS_ACTIVE, Picker, active_runs, archivable, delete_unpinned};
 pub(crate) use prune::{gone_groups, prune_postings, prune_segments};
 pub(super) use recent::Recent;
 pub(crate) use rounds::{is_round, known_rounds, round_count, round_ids};

@@ -28,6 +28,12 @@ pub(crate) struct Archivable {
 pub(crate) const IS_ACTIVE: &str =
     "status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
 
+/// The runs that are active.
+pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {IS_ACTIVE}"))?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Where the rows with timestamps up to `last_timestamp` are, by day, found in short transactions. The rows of a segment
 /// that lies in one day are not looked at.
 pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Archivable> {

@@ -6,14 +6,14 @@ use std::thread;
 
 use crate::error::Result;
 
-/// How many threads hash at once.
-pub(super) fn cores() -> usize {
+/// How many threads compute at once.
+pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Does `work` on each of `items`, by as many as `threads` threads, of which the calling one is one. Returns the results
 /// in the order of the items, or the first error there was; then what is not begun is not done.
-pub(super) fn map<T: Sync, R: Send>(
+pub(crate) fn map<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R> + Sync,
