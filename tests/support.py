@@ -448,6 +448,26 @@ def read_only_directory(directory: Path) -> Iterator[None]:
         _unmount(directory)
 
 
+# --- progress that stops what it tells of ------------------------------------------------------------------------
+
+
+class Stop(Exception):  # noqa: N818
+    """What a progress callback raises."""
+
+
+class StopAfter:
+    """A progress callback that lets `steps` calls pass, and stops the work in each one after them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.calls = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls += 1
+        if self.calls > self.steps:
+            raise Stop(f"{done} of {total}")
+
+
 # --- every public call of a LogStore -----------------------------------------------------------------------------
 
 _ENTRY = ("system", "tick", None, None, 0)

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import nerve_store as ns
 import reference
-from archive_support import MANIFEST_TABLES, Stop, at, file_rows
+from archive_support import MANIFEST_TABLES, at, file_rows
 from conftest import UPSTREAM
 from reference import MAX_TIMESTAMP, Log, Row
-from support import as_message, as_round, as_row, as_rows, foreign_script
+from support import Stop, StopAfter, as_message, as_round, as_row, as_rows, foreign_script
 
 RUNS = ("run-1", "run-2", "läuft 🧠")
 PAYLOADS = st.sampled_from(
@@ -129,16 +129,8 @@ class ArchiveMachine(RuleBasedStateMachine):
 
     @rule(now=NOWS, steps=st.integers(0, 3), compression=COMPRESSIONS)
     def archive_run_is_stopped(self, now: int, steps: int, compression: Any) -> None:
-        left = steps
-
-        def progress(_done: int, _total: int) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
         with contextlib.suppress(Stop):
-            self.store.archive_logs(now=now, retention=timedelta(0), compression=compression, progress=progress)
+            self.store.archive_logs(now=now, retention=timedelta(0), compression=compression, progress=StopAfter(steps))
         assert not [path for path in (self.directory / "archive" / "logs").glob(".*") if path.name != ".lock"]
 
     @precondition(lambda self: self.store.archived_days())

@@ -18,6 +18,8 @@ import reference
 from reference import DAY_MS, Log, Row
 from support import (
     INSERT_ROW,
+    Stop,
+    StopAfter,
     as_message,
     as_round,
     as_rows,
@@ -256,17 +258,11 @@ def test_reindex_changes_no_answer(data_dir: Path, segment_rows: int) -> None:
 
 
 def test_reindex_that_is_stopped_changes_nothing(data_dir: Path) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    def stop(_done: int, _total: int) -> None:
-        raise Stop
-
     rows = some_rows(100)
     with filled(data_dir / "logs.db", rows, 3) as store:
         before = [store.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in INDEX_TABLES]
         with pytest.raises(Stop):
-            store.reindex(progress=stop)
+            store.reindex(progress=StopAfter(0))
         assert [store.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in INDEX_TABLES] == before
         assert_reads(store, model_of(rows))
         store.append("system", "after")

@@ -21,6 +21,8 @@ from support import (
     KILLED,
     UPSTREAM,
     UPSTREAM_SCHEMA,
+    Stop,
+    StopAfter,
     as_rows,
     child_environment,
     foreign_many,
@@ -186,19 +188,11 @@ def test_upstreams_own_database_answers_as_before(upstream_data: Path, segment_r
 
 
 def test_progress_may_stop_it_and_the_next_opening_goes_on(big: Path) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    calls: list[int] = []
-
-    def stop(done: int, _total: int) -> None:
-        calls.append(done)
-        if len(calls) == 3:
-            raise Stop
-
     expected = all_reads(big)
+    progress = StopAfter(2)
     with pytest.raises(Stop):
-        ns.LogStore(big, progress=stop, segment_rows=256)
+        ns.LogStore(big, progress=progress, segment_rows=256)
+    assert progress.calls == 3
     with ns.LogStore(big, segment_rows=256) as store:
         assert_answers(store, expected)
 

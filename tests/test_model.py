@@ -23,6 +23,8 @@ from support import (
     INSERT_ROW,
     INSERT_ROW_WITH_ID,
     INSERT_RUN,
+    Stop,
+    StopAfter,
     as_message,
     as_round,
     as_rows,
@@ -84,10 +86,6 @@ RETENTIONS = st.sampled_from([timedelta(0), timedelta(days=3), timedelta(days=30
 
 
 SEGMENT_ROWS = st.sampled_from([2, 3, 7, 64, 4096])
-
-
-class Stop(Exception):  # noqa: N818
-    """What a progress callback raises."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -334,16 +332,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(now=NOWS, steps=st.integers(0, 3))
     def archive_run_is_stopped(self, now: int, steps: int) -> None:
         """After it, rows may be in either place; the model takes over where they are."""
-        left = steps
-
-        def progress(_done: int, _total: int) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
         with contextlib.suppress(Stop):
-            self.logs.archive_logs(now=now, retention=timedelta(0), progress=progress)
+            self.logs.archive_logs(now=now, retention=timedelta(0), progress=StopAfter(steps))
         union = read_union(self.logs)
         assert union.repeated <= {row.id for row in self.model.database.values()}
         self.model.database = union.database
