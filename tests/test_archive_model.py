@@ -18,6 +18,7 @@ import reference
 from archive_support import MANIFEST_TABLES, at, file_rows
 from conftest import UPSTREAM
 from reference import MAX_TIMESTAMP, Log, Row
+from strategies import TYPES, query_options
 from support import Stop, StopAfter, as_message, as_round, as_row, as_rows, foreign_script
 
 RUNS = ("run-1", "run-2", "läuft 🧠")
@@ -36,22 +37,10 @@ TIMESTAMPS = st.builds(at, st.integers(0, 6), st.sampled_from([0, 1, reference.D
     [0, at(-300), at(3), at(3), at(40), MAX_TIMESTAMP]
 )
 SOURCES = st.sampled_from(["workflow", "workflow", "system"])
-TYPES = st.sampled_from(["thread_workflow_message", "thread_command_event", "started", "tick"])
 REFS = st.sampled_from([*RUNS, None])
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, PAYLOADS, TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": st.sampled_from([*RUNS, "nobody"]),
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 150),
-        "before_id": st.integers(-1, 150),
-        "limit": st.integers(0, 40),
-        "descending": st.booleans(),
-    },
+FILTERS = query_options(
+    sources=SOURCES, refs=st.sampled_from([*RUNS, "nobody"]), timestamps=TIMESTAMPS, greatest_id=150, limit=40
 )
 COMPRESSIONS: st.SearchStrategy[Literal["zstd"] | None] = st.sampled_from([None, "zstd"])
 NOWS = st.builds(at, st.integers(-1, 45))

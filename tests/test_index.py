@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import nerve_store as ns
 import reference
 from reference import DAY_MS, Log, Row
+from strategies import SOURCES, TYPES, query_options
 from support import (
     INSERT_ROW,
     Stop,
@@ -42,25 +43,10 @@ PAYLOADS = (
     '{"type":"thread_start"}',
     '{"type":"tool_call","n":1}',
 )
-SOURCES = st.sampled_from(["workflow", "workflow", "system", ""])
-TYPES = st.sampled_from([MESSAGE, EVENT, "started", "tick"])
 REFS = st.sampled_from([*RUNS, None])
 TIMESTAMPS = st.integers(0, 60)
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, st.sampled_from(PAYLOADS), TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": st.sampled_from([*RUNS, "nobody"]),
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 120),
-        "before_id": st.integers(-1, 120),
-        "limit": st.integers(0, 12),
-        "descending": st.booleans(),
-    },
-)
+FILTERS = query_options(refs=st.sampled_from([*RUNS, "nobody"]), timestamps=TIMESTAMPS, greatest_id=120, limit=12)
 SOME_FILTERS: tuple[dict[str, Any], ...] = (
     {},
     {"descending": True},

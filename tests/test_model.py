@@ -8,7 +8,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 import nerve_store as ns
 import reference
+from archive_support import at
 from reference import DAY_MS, MAX_TIMESTAMP, STATUSES, Log, Row, Run
+from strategies import SOURCES, TYPES, query_options
 from support import (
     INSERT_ROW,
     INSERT_ROW_WITH_ID,
@@ -34,7 +36,6 @@ from support import (
     read_union,
 )
 
-FIRST_DAY = reference.day_start(date(2026, 1, 1))
 RUNS = ("run-1", "run-2", "run-3", "läuft 🧠")
 WORKFLOWS = ("deploy", "工作流")
 PAYLOADS = st.sampled_from(
@@ -54,34 +55,15 @@ PAYLOADS = st.sampled_from(
     ]
 ) | st.text(max_size=30)
 TIMESTAMPS = (
-    st.builds(
-        lambda day, offset: FIRST_DAY + day * DAY_MS + offset, st.integers(0, 8), st.sampled_from([0, 1, DAY_MS - 1])
-    )
+    st.builds(at, st.integers(0, 8), st.sampled_from([0, 1, DAY_MS - 1]))
     | st.sampled_from([0, DAY_MS - 1, DAY_MS, MAX_TIMESTAMP])
     | st.integers(0, MAX_TIMESTAMP)
 )
-SOURCES = st.sampled_from(["workflow", "workflow", "system", ""])
-TYPES = st.sampled_from(["thread_workflow_message", "thread_command_event", "started", "tick"])
 REFS = st.sampled_from([*RUNS, None, "nobody"])
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, PAYLOADS, TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": REFS,
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 200),
-        "before_id": st.integers(-1, 200),
-        "limit": st.integers(0, 20),
-        "descending": st.booleans(),
-    },
-)
+FILTERS = query_options(refs=REFS, timestamps=TIMESTAMPS, greatest_id=200, limit=20)
 EXIT_CODES = st.sampled_from([None, None, 0, 1, 255])
-NOWS = st.builds(
-    lambda day, offset: FIRST_DAY + day * DAY_MS + offset, st.integers(0, 45), st.sampled_from([0, DAY_MS - 1])
-)
+NOWS = st.builds(at, st.integers(0, 45), st.sampled_from([0, DAY_MS - 1]))
 RETENTIONS = st.sampled_from([timedelta(0), timedelta(days=3), timedelta(days=30), timedelta(days=2, milliseconds=1)])
 
 
