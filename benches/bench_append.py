@@ -15,7 +15,7 @@ import nerve_store as ns
 from conftest import OpenPeers
 from figures import Kind, Target
 from limit import ROWS_PER_ROUND, Limit
-from peers import PEERS, Durability, PeerLog
+from peers import PEERS, Durability, PeerLog, on_each
 from turns import Compare, Seconds
 from workload import SCALE, Row, Workload
 
@@ -115,17 +115,10 @@ def bench_append(
         for source, kind, ref_id, payload, timestamp in rows:
             store.append(source, kind, ref_id, payload, timestamp, durability=durability)
 
-    def peer(log: PeerLog) -> Callable[[list[Row]], None]:
-        def run(rows: list[Row]) -> None:
-            for row in rows:
-                log.append(row)
-
-        return run
-
     compare(
         f"append, one thread, {durability}",
         ours=ours,
-        peers={name: peer(log) for name, log in peers.items()},
+        peers=on_each(peers, PeerLog.append_each),
         work=lambda: workload.rows(calls),
         rows=calls,
         rounds=20,

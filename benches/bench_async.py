@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import nerve_store as ns
 from conftest import OpenPeers
 from figures import Target
-from peers import PeerLog
+from peers import PeerLog, on_each
 from turns import Compare
 from workload import Row, Workload
 
@@ -24,13 +23,6 @@ AsyncLogStore: Any = getattr(ns, "AsyncLogStore", None)
 @pytest.mark.skipif(AsyncLogStore is None, reason="nerve_store has no AsyncLogStore yet")
 def bench_append_from_tasks(open_peers: OpenPeers, compare: Compare, tmp_path: Path) -> None:
     workload = Workload()
-
-    def one_commit_each(log: PeerLog) -> Callable[[list[Row]], None]:
-        def run(rows: list[Row]) -> None:
-            for row in rows:
-                log.append(row)
-
-        return run
 
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -46,7 +38,7 @@ def bench_append_from_tasks(open_peers: OpenPeers, compare: Compare, tmp_path: P
         compare(
             f"AsyncLogStore.append, {TASKS:,} tasks at once, full",
             ours=lambda rows: runner.run(append_all(rows)),
-            peers={name: one_commit_each(log) for name, log in open_peers("full").items()},
+            peers=on_each(open_peers("full"), PeerLog.append_each),
             work=lambda: workload.rows(TASKS),
             rows=TASKS,
             rounds=20,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import nerve_store as ns
 from conftest import Record
 from databases import Databases
 from figures import Figure, Kind, Target
-from peers import COLUMNS, PEERS, Parameter, PeerLog
+from peers import COLUMNS, PEERS, Parameter, PeerLog, on_each
 from turns import Compare
 from workload import FIRST_TIMESTAMP, SPAN_MS, THE_RUN
 
@@ -68,16 +68,17 @@ def bench_query(large_store: ns.LogStore, large_peers: dict[str, PeerLog], compa
     def ours(_: None) -> list[ns.LogEntry]:
         return large_store.query(**query.filter, limit=query.limit)
 
-    def peer(log: PeerLog) -> Callable[[None], list[Any]]:
-        return lambda _: log.fetch(query.sql, query.parameters)
+    def peer(log: PeerLog, _: None) -> list[Any]:
+        return log.fetch(query.sql, query.parameters)
 
+    peers = on_each(large_peers, peer)
     rows = list(map(as_tuple, ours(None)))
     assert rows
-    assert all(peer(log)(None) == rows for log in large_peers.values())
+    assert all(run(None) == rows for run in peers.values())
     compare(
         f"{query.case}: {len(rows):,} rows",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=peers,
         work=lambda: None,
         rounds=query.rounds,
         target=Target(bound=query.bound),
@@ -91,11 +92,11 @@ def bench_query_and_look(large_store: ns.LogStore, large_peers: dict[str, PeerLo
     def ours(_: None) -> int:
         return sum(len(entry.payload or "") for entry in large_store.query(**query.filter))
 
-    def peer(log: PeerLog) -> Callable[[None], int]:
-        return lambda _: sum(len(row[4] or "") for row in log.fetch(query.sql, query.parameters))
+    def peer(log: PeerLog, _: None) -> int:
+        return sum(len(row[4] or "") for row in log.fetch(query.sql, query.parameters))
 
-    assert all(peer(log)(None) == ours(None) for log in large_peers.values())
-    peers = {name: peer(log) for name, log in large_peers.items()}
+    peers = on_each(large_peers, peer)
+    assert all(run(None) == ours(None) for run in peers.values())
     compare(f"{query.case}, payloads read", ours=ours, peers=peers, work=lambda: None, rounds=30)
 
 
@@ -107,14 +108,11 @@ def bench_open_and_query(compare: Compare, databases: Databases) -> None:
         with ns.LogStore(databases.ours, read_only=True) as store:
             return len(store.query(**query.filter))
 
-    def peer(kind: type[PeerLog]) -> Callable[[None], int]:
-        def run(_: None) -> int:
-            with closing(kind(databases.peers[kind.name], create=False)) as log:
-                return len(log.fetch(query.sql, query.parameters))
+    def peer(kind: type[PeerLog], _: None) -> int:
+        with closing(kind(databases.peers[kind.name], create=False)) as log:
+            return len(log.fetch(query.sql, query.parameters))
 
-        return run
-
-    peers = {kind.name: peer(kind) for kind in PEERS}
+    peers = on_each({kind.name: kind for kind in PEERS}, peer)
     assert all(run(None) == ours(None) for run in peers.values())
     compare(f"{query.case}, opened for it", ours=ours, peers=peers, work=lambda: None, rounds=20)
 
@@ -133,10 +131,10 @@ def bench_count(large_store: ns.LogStore, large_peers: dict[str, PeerLog], compa
     def ours(_: None) -> int:
         return large_store.count(**query.filter)
 
-    def peer(log: PeerLog) -> Callable[[None], int]:
-        return lambda _: int(log.fetch(f"SELECT count(*) FROM logs {query.condition}", query.parameters)[0][0])
+    def peer(log: PeerLog, _: None) -> int:
+        return int(log.fetch(f"SELECT count(*) FROM logs {query.condition}", query.parameters)[0][0])
 
-    peers = {name: peer(log) for name, log in large_peers.items()}
+    peers = on_each(large_peers, peer)
     assert all(run(None) == ours(None) for run in peers.values())
     compare(query.case, ours=ours, peers=peers, work=lambda: None, rounds=10)
 
@@ -148,17 +146,14 @@ def bench_iter(
         for _entry in large_store.iter():
             pass
 
-    def peer(log: PeerLog) -> Callable[[None], None]:
-        def run(_: None) -> None:
-            for _row in log.fetch(f"SELECT {COLUMNS} FROM logs ORDER BY id"):
-                pass
-
-        return run
+    def peer(log: PeerLog, _: None) -> None:
+        for _row in log.fetch(f"SELECT {COLUMNS} FROM logs ORDER BY id"):
+            pass
 
     compare(
         f"iter() over {databases.rows:,} rows; peer: fetchall",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=on_each(large_peers, peer),
         work=lambda: None,
         rounds=3,
         target=Target(bound=2),
@@ -173,13 +168,13 @@ def bench_iter_and_look(
     def ours(_: None) -> int:
         return sum(len(entry.payload or "") for entry in large_store.iter())
 
-    def peer(log: PeerLog) -> Callable[[None], int]:
-        return lambda _: sum(len(row[4] or "") for row in log.fetch(f"SELECT {COLUMNS} FROM logs ORDER BY id"))
+    def peer(log: PeerLog, _: None) -> int:
+        return sum(len(row[4] or "") for row in log.fetch(f"SELECT {COLUMNS} FROM logs ORDER BY id"))
 
     compare(
         f"iter() over {databases.rows:,} rows, payloads read",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=on_each(large_peers, peer),
         work=lambda: None,
         rounds=3,
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import nerve_store as ns
 from figures import Target
-from peers import MESSAGES, NEWEST_ROUNDS, ROUND_COUNT, PeerLog
+from peers import MESSAGES, NEWEST_ROUNDS, ROUND_COUNT, PeerLog, on_each
 from turns import Compare
 from workload import THE_RUN
 
@@ -19,16 +18,17 @@ def bench_messages(large_store: ns.LogStore, large_peers: dict[str, PeerLog], co
     def ours(_: None) -> list[ns.ThreadMessage]:
         return large_store.get_thread_messages(THE_RUN)
 
-    def peer(log: PeerLog) -> Callable[[None], list[Any]]:
-        return lambda _: [json.loads(row[4]) for row in log.fetch(MESSAGES, [THE_RUN])]
+    def peer(log: PeerLog, _: None) -> list[Any]:
+        return [json.loads(row[4]) for row in log.fetch(MESSAGES, [THE_RUN])]
 
+    peers = on_each(large_peers, peer)
     messages = ours(None)
     assert messages
-    assert all(contents(peer(log)(None)) == [one.content for one in messages] for log in large_peers.values())
+    assert all(contents(run(None)) == [one.content for one in messages] for run in peers.values())
     compare(
         f"get_thread_messages: {len(messages):,} messages",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=peers,
         work=lambda: None,
         rounds=20,
         target=Target(bound=10),
@@ -39,21 +39,19 @@ def bench_rounds(large_store: ns.LogStore, large_peers: dict[str, PeerLog], comp
     def ours(_: None) -> list[ns.ThreadRound]:
         return large_store.get_thread_rounds(THE_RUN, limit=LIMIT)
 
-    def peer(log: PeerLog) -> Callable[[None], list[Any]]:
-        def run(_: None) -> list[Any]:
-            rows = log.fetch(NEWEST_ROUNDS, [THE_RUN, LIMIT])
-            return [(number, log_id, timestamp, json.loads(payload)) for number, log_id, timestamp, payload in rows]
+    def peer(log: PeerLog, _: None) -> list[Any]:
+        rows = log.fetch(NEWEST_ROUNDS, [THE_RUN, LIMIT])
+        return [(number, log_id, timestamp, json.loads(payload)) for number, log_id, timestamp, payload in rows]
 
-        return run
-
+    peers = on_each(large_peers, peer)
     rounds = ours(None)
     assert len(rounds) == LIMIT
-    for log in large_peers.values():
-        assert [row[:3] for row in peer(log)(None)] == [(one.round, one.log_id, one.timestamp) for one in rounds]
+    for run in peers.values():
+        assert [row[:3] for row in run(None)] == [(one.round, one.log_id, one.timestamp) for one in rounds]
     compare(
         f"get_thread_rounds(limit={LIMIT}) there",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=peers,
         work=lambda: None,
         rounds=20,
         target=Target(bound=20),
@@ -64,14 +62,15 @@ def bench_round_count(large_store: ns.LogStore, large_peers: dict[str, PeerLog],
     def ours(_: None) -> int:
         return large_store.get_thread_round_count(THE_RUN)
 
-    def peer(log: PeerLog) -> Callable[[None], int]:
-        return lambda _: int(log.fetch(ROUND_COUNT, [THE_RUN])[0][0])
+    def peer(log: PeerLog, _: None) -> int:
+        return int(log.fetch(ROUND_COUNT, [THE_RUN])[0][0])
 
-    assert all(peer(log)(None) == ours(None) for log in large_peers.values())
+    peers = on_each(large_peers, peer)
+    assert all(run(None) == ours(None) for run in peers.values())
     compare(
         "get_thread_round_count there",
         ours=ours,
-        peers={name: peer(log) for name, log in large_peers.items()},
+        peers=peers,
         work=lambda: None,
         rounds=20,
         target=Target(bound=50),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import apsw
 
@@ -65,6 +66,10 @@ SELECT round, id, timestamp, payload
 Durability = Literal["full", "normal"]
 Parameter = str | int
 
+L = TypeVar("L")
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class Cursor(Protocol):
     """What the cursors of both have."""
@@ -100,6 +105,11 @@ class PeerLog(ABC):
     def append(self, row: Row) -> None:
         """One row in a commit of its own."""
         self._connection.execute(INSERT, row)
+
+    def append_each(self, rows: Sequence[Row]) -> None:
+        """Each row in a commit of its own."""
+        for row in rows:
+            self.append(row)
 
     def append_many(self, rows: Sequence[Row]) -> None:
         """All rows in one commit."""
@@ -142,3 +152,8 @@ class ApswLog(PeerLog):
 
 
 PEERS: tuple[type[PeerLog], ...] = (Sqlite3Log, ApswLog)
+
+
+def on_each(logs: Mapping[str, L], run: Callable[[L, T], R]) -> dict[str, Callable[[T], R]]:
+    """The same on each of the logs, as `Compare` takes its peers."""
+    return {name: partial(run, log) for name, log in logs.items()}

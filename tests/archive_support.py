@@ -51,10 +51,6 @@ def gained(result: ns.ArchiveResult) -> dict[date, int]:
     return {item.day: item.added_rows for item in result.days}
 
 
-class Stop(Exception):  # noqa: N818
-    """What a progress callback raises."""
-
-
 def archived_elsewhere(data_dir: Path, scratch: Path, **options: Any) -> Path:
     """The archive directory after a whole run on a copy of a closed store."""
     shutil.copytree(data_dir, scratch)

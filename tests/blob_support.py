@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nerve_store as ns
@@ -28,6 +30,25 @@ def place(blobs: ns.BlobStore, blob_hash: str) -> Path:
 
 def staged(blobs: ns.BlobStore) -> list[str]:
     return os.listdir(Path(blobs.root, ".staging"))
+
+
+@contextlib.contextmanager
+def scribbled_on(data: bytearray) -> Iterator[None]:
+    """Another thread changes `data` here and there, again and again, until the block ends."""
+    stop = threading.Event()
+
+    def scribble() -> None:
+        while not stop.is_set():
+            for at in range(0, len(data), 4096):
+                data[at] = (data[at] + 1) % 256
+
+    thread = threading.Thread(target=scribble)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 # --- programs ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
-"""Running the command line in this process, and a data directory to run it on."""
+"""Running the command line in this process or on a terminal, and a data directory to run it on."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,9 @@ import pytest
 
 import nerve_store as ns
 from nerve_store.cli import main
+from support import child_environment
 
+COMMAND = [sys.executable, "-m", "nerve_store"]
 MISSING_HASH = "0" * 64
 DAY = 86_400_000
 T0 = 1_710_115_200_000  # 2024-03-11T00:00Z
@@ -64,6 +70,35 @@ class Cli:
             main([*arguments, "--data", str(self.data)])
         assert exit_.value.code == 2
         return self.capsys.readouterr().err
+
+
+def on_a_terminal(*arguments: str, columns: int = 0) -> tuple[int, bytes]:
+    """The exit code of the command line on a terminal, which may not tell its size, and what it shows there."""
+    control, terminal = os.openpty()
+    if columns:
+        termios.tcsetwinsize(terminal, (24, columns))
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**child_environment(), "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = read_all(control)
+        return process.wait(timeout=60), shown
+
+
+def read_all(descriptor: int) -> bytes:
+    """Everything until the other end of the terminal is closed, which Linux reports as an error."""
+    content = b""
+    try:
+        while part := os.read(descriptor, 65536):
+            content += part
+    except OSError:
+        pass
+    os.close(descriptor)
+    return content
 
 
 def fill(data: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import nerve_store as ns
+from cli_support import Cli, fill
 
 UPSTREAM = Path(__file__).parent / "fixtures" / "upstream-0.5.0"
 
@@ -61,9 +62,22 @@ def upstream_archived(tmp_path: Path) -> Path:
     return Path(shutil.copytree(UPSTREAM / "archived", tmp_path / "upstream-archived"))
 
 
+@pytest.fixture
+def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line on a data directory that is not there yet."""
+    return Cli(data_dir, capsys)
+
+
+@pytest.fixture
+def filled(cli: Cli) -> Cli:
+    """The command line on a directory with rows, runs and a blob."""
+    fill(cli.data)
+    return cli
+
+
 # --- pytest-run-parallel -----------------------------------------------------------------------------------------
 
-# Each fixture of this file, made anew for a thread in a directory of its own.
+# Fixtures of this file, made anew for a thread in a directory of its own.
 OWN_FIXTURES: dict[str, Callable[[Path, ExitStack], Any]] = {
     "data_dir": lambda directory, _: directory / "data",
     "store": lambda directory, stack: stack.enter_context(ns.Store(directory / "data")),
@@ -88,9 +102,10 @@ def with_own_fixtures(test: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def is_defined_by_a_test_file(item: pytest.Function, fixture: str) -> bool:
-    definitions = item._fixtureinfo.name2fixturedefs.get(fixture, ())
-    return any(definition.func.__module__.startswith("test_") for definition in definitions)
+def is_shared_by_threads(item: pytest.Function, fixture: str) -> bool:
+    """Whether the suite defines the fixture, and not among those that are made anew for a thread."""
+    modules = {definition.func.__module__ for definition in item._fixtureinfo.name2fixturedefs.get(fixture, ())}
+    return any(name.startswith("test_") for name in modules) or (__name__ in modules and fixture not in OWN_FIXTURES)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not isinstance(item, pytest.Function):
             continue
-        if any(is_defined_by_a_test_file(item, fixture) for fixture in item.fixturenames):
-            item.add_marker(pytest.mark.thread_unsafe(reason="uses a fixture that its file defines"))
+        if any(is_shared_by_threads(item, fixture) for fixture in item.fixturenames):
+            item.add_marker(pytest.mark.thread_unsafe(reason="uses a fixture that is made once for all threads"))
         elif OWN_FIXTURES.keys() & set(item.fixturenames):
             item.obj = with_own_fixtures(item.obj)

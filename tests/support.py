@@ -34,6 +34,22 @@ from reference import Row
 
 TESTS = Path(__file__).parent
 UPSTREAM = TESTS / "fixtures" / "upstream-0.5.0"
+UPSTREAM_SCHEMA = """
+CREATE TABLE IF NOT EXISTS logs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, type TEXT NOT NULL, ref_id TEXT, payload TEXT,
+  timestamp INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS idx_logs_source_type ON logs(source, type);
+CREATE INDEX IF NOT EXISTS idx_logs_timestamp ON logs(timestamp);
+CREATE INDEX IF NOT EXISTS idx_logs_ref_id ON logs(ref_id);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS workflow_runs (
+  run_id TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, timestamp INTEGER NOT NULL, exit_code INTEGER
+);
+CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
+CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
+"""
+"""What upstream runs when it opens a database."""
 INSERT_ROW = "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES (?, ?, ?, ?, ?)"
 INSERT_ROW_WITH_ID = "INSERT INTO logs (id, source, type, ref_id, payload, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_RUN = (
@@ -430,6 +446,26 @@ def read_only_directory(directory: Path) -> Iterator[None]:
         yield
     finally:
         _unmount(directory)
+
+
+# --- progress that stops what it tells of ------------------------------------------------------------------------
+
+
+class Stop(Exception):  # noqa: N818
+    """What a progress callback raises."""
+
+
+class StopAfter:
+    """A progress callback that lets `steps` calls pass, and stops the work in each one after them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.calls = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls += 1
+        if self.calls > self.steps:
+            raise Stop(f"{done} of {total}")
 
 
 # --- every public call of a LogStore -----------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from typing import Literal
 import pytest
 
 import nerve_store as ns
-from archive_support import NOW, Stop, append, archived_elsewhere, at, day, fill, gained, message, put_run
+from archive_support import NOW, append, archived_elsewhere, at, day, fill, gained, message, put_run
 from support import (
     INSERT_ROW_WITH_ID,
+    Stop,
+    StopAfter,
     as_row,
     as_rows,
     assert_union,
@@ -42,17 +44,10 @@ def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:
 def test_exception_of_progress_stops_the_run_and_the_next_one_completes(log_store: ns.LogStore, step: int) -> None:
     log_store.append_many([("system", "tick", None, None, at(n % 5)) for n in range(10_000)])
     rows = database_rows(log_store)
-    calls = 0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > step:
-            raise Stop(f"{done} of {total}")
-
+    progress = StopAfter(step)
     with pytest.raises(Stop):
         log_store.archive_logs(now=NOW, progress=progress)
-    assert calls == step + 1
+    assert progress.calls == step + 1
     assert_union(log_store, rows)
     log_store.archive_logs(now=NOW)
     union = assert_union(log_store, rows)

@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import nerve_store as ns
 import reference
-from archive_support import MANIFEST_TABLES, Stop, at, file_rows
+from archive_support import MANIFEST_TABLES, at, file_rows
 from conftest import UPSTREAM
 from reference import MAX_TIMESTAMP, Log, Row
-from support import as_message, as_round, as_row, as_rows, foreign_script
+from strategies import TYPES, query_options
+from support import Stop, StopAfter, as_message, as_round, as_row, as_rows, foreign_script
 
 RUNS = ("run-1", "run-2", "läuft 🧠")
 PAYLOADS = st.sampled_from(
@@ -36,22 +37,10 @@ TIMESTAMPS = st.builds(at, st.integers(0, 6), st.sampled_from([0, 1, reference.D
     [0, at(-300), at(3), at(3), at(40), MAX_TIMESTAMP]
 )
 SOURCES = st.sampled_from(["workflow", "workflow", "system"])
-TYPES = st.sampled_from(["thread_workflow_message", "thread_command_event", "started", "tick"])
 REFS = st.sampled_from([*RUNS, None])
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, PAYLOADS, TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": st.sampled_from([*RUNS, "nobody"]),
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 150),
-        "before_id": st.integers(-1, 150),
-        "limit": st.integers(0, 40),
-        "descending": st.booleans(),
-    },
+FILTERS = query_options(
+    sources=SOURCES, refs=st.sampled_from([*RUNS, "nobody"]), timestamps=TIMESTAMPS, greatest_id=150, limit=40
 )
 COMPRESSIONS: st.SearchStrategy[Literal["zstd"] | None] = st.sampled_from([None, "zstd"])
 NOWS = st.builds(at, st.integers(-1, 45))
@@ -129,16 +118,8 @@ class ArchiveMachine(RuleBasedStateMachine):
 
     @rule(now=NOWS, steps=st.integers(0, 3), compression=COMPRESSIONS)
     def archive_run_is_stopped(self, now: int, steps: int, compression: Any) -> None:
-        left = steps
-
-        def progress(_done: int, _total: int) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
         with contextlib.suppress(Stop):
-            self.store.archive_logs(now=now, retention=timedelta(0), compression=compression, progress=progress)
+            self.store.archive_logs(now=now, retention=timedelta(0), compression=compression, progress=StopAfter(steps))
         assert not [path for path in (self.directory / "archive" / "logs").glob(".*") if path.name != ".lock"]
 
     @precondition(lambda self: self.store.archived_days())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, place, run, sha256, staged
+from blob_support import HASH, place, run, scribbled_on, sha256, staged
 from support import is_one_line, read_only_directory, require_strace, tiny_disk, tree
 
 
@@ -280,20 +280,8 @@ def test_threads_write_and_delete_the_same_blobs(blobs: ns.BlobStore) -> None:
 
 def test_a_buffer_that_changes_meanwhile_is_stored_under_the_hash_of_what_was_stored(blobs: ns.BlobStore) -> None:
     data = bytearray(1_000_000)
-    stop = threading.Event()
-
-    def scribble() -> None:
-        while not stop.is_set():
-            for at in range(0, len(data), 4096):
-                data[at] = (data[at] + 1) % 256
-
-    thread = threading.Thread(target=scribble)
-    thread.start()
-    try:
+    with scribbled_on(data):
         hashes = {blobs.write(data) for _ in range(30)}
-    finally:
-        stop.set()
-        thread.join()
     assert set(blobs) == hashes
     for blob_hash in hashes:
         content = blobs.read(blob_hash)

@@ -7,7 +7,6 @@ import fcntl
 import os
 import re
 import subprocess
-import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, command, place, run, sha256, staged
+from blob_support import HASH, command, place, run, scribbled_on, sha256, staged
 from support import child_environment, require_strace, tiny_disk
 
 
@@ -204,25 +203,13 @@ def test_a_closed_store_holds_nothing_open_and_opens_again(blobs: ns.BlobStore) 
 def test_a_read_only_view_of_memory_that_changes_is_stored_under_its_own_hash(blobs: ns.BlobStore) -> None:
     data = bytearray(1_000_000)
     view = memoryview(data).toreadonly()
-    stop = threading.Event()
-
-    def scribble() -> None:
-        while not stop.is_set():
-            for at in range(0, len(data), 4096):
-                data[at] = (data[at] + 1) % 256
-
-    thread = threading.Thread(target=scribble)
-    thread.start()
-    try:
+    with scribbled_on(data):
         for _ in range(30):
             hashes = [blobs.write(view), *blobs.write_many([view, view[:90_000]])]
             for blob_hash in hashes:
                 content = blobs.read(blob_hash)
                 assert content is not None
                 assert sha256(content) == blob_hash
-    finally:
-        stop.set()
-        thread.join()
 
 
 # --- damage that moves -------------------------------------------------------------------------------------------

@@ -9,20 +9,8 @@ import pytest
 
 import nerve_store as ns
 import support
-from cli_support import DAY, MISSING_HASH, T0, Cli, fill
+from cli_support import DAY, MISSING_HASH, T0, Cli
 from nerve_store.cli import main
-
-
-@pytest.fixture
-def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(data_dir, capsys)
-
-
-@pytest.fixture
-def filled(cli: Cli) -> Cli:
-    fill(cli.data)
-    return cli
-
 
 # --- options and errors ------------------------------------------------------------------------------------------
 

@@ -11,18 +11,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from cli_support import DAY, T0, Cli, fill
-
-
-@pytest.fixture
-def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(data_dir, capsys)
-
-
-@pytest.fixture
-def filled(cli: Cli) -> Cli:
-    fill(cli.data)
-    return cli
+from cli_support import DAY, T0, Cli
 
 
 @pytest.fixture

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from blob_support import sha256
-from cli_support import MISSING_HASH, Cli
+from cli_support import COMMAND, MISSING_HASH, Cli, on_a_terminal
 from support import child_environment
-
-
-@pytest.fixture
-def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(data_dir, capsys)
 
 
 def put(cli: Cli, tmp_path: Path, *contents: bytes) -> list[str]:
@@ -36,17 +29,7 @@ def path_of(cli: Cli, blob_hash: str) -> Path:
 
 def test_many_files_and_standard_input_are_put_at_once(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 3_000_000)
-    command = [
-        sys.executable,
-        "-m",
-        "nerve_store",
-        "--data",
-        str(cli.data),
-        "blob",
-        "put",
-        str(tmp_path / "large"),
-        "-",
-    ]
+    command = [*COMMAND, "--data", str(cli.data), "blob", "put", str(tmp_path / "large"), "-"]
     done = subprocess.run(command, input=b"from a pipe\xff", env=child_environment(), capture_output=True, check=True)
     expected = [(sha256(b"x" * 3_000_000), str(tmp_path / "large")), (sha256(b"from a pipe\xff"), "-")]
     assert [tuple(line.split()) for line in done.stdout.decode().splitlines()] == expected
@@ -65,30 +48,6 @@ def test_ls_long_says_when_and_where(cli: Cli, tmp_path: Path) -> None:
         "hash": blob_hash, "size": 7, "written": 1_700_000_000_000, "path": str(path_of(cli, blob_hash))
     }  # fmt: skip
     assert cli("blob", "ls", "--json").json == [{"hash": blob_hash, "size": 7}]
-
-
-def on_a_terminal(*arguments: str) -> tuple[int, bytes]:
-    """What the command line prints on a terminal."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nerve_store", *arguments],
-        env=child_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=follower,
-        stderr=follower,
-    )
-    os.close(follower)
-    said = b""
-    while True:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        said += piece
-    os.close(leader)
-    return process.wait(timeout=60), said
 
 
 def test_a_terminal_is_spared_what_is_no_text(cli: Cli, tmp_path: Path) -> None:

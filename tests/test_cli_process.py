@@ -9,17 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nerve_store as ns
+from cli_support import COMMAND, on_a_terminal
 from nerve_store.cli import main
 from nerve_store.cli.progress import progress_bar
 
-COMMAND = [sys.executable, "-m", "nerve_store"]
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -149,14 +148,9 @@ def test_a_terminal_shows_a_progress_bar_and_cuts_long_payloads(many_rows: Path)
     pytest.importorskip("rich")
     shown = b""
     for arguments in (["logs", "--limit", "1"], ["archive"], ["verify"], ["archive", "restore", "1970-01-01"]):
-        control, terminal = os.openpty()
-        termios.tcsetwinsize(terminal, (24, 80))
-        command = [*COMMAND, *arguments, "--data", str(many_rows)]
-        environment = {**os.environ, "TERM": "xterm"}
-        with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
-            os.close(terminal)
-            shown += read_all(control)
-            assert process.wait(timeout=30) == 0
+        code, said = on_a_terminal(*arguments, "--data", str(many_rows), columns=80)
+        assert code == 0
+        shown += said
     heading, row = shown.decode().splitlines()[:2]
     assert heading.endswith("payload")
     assert row.endswith("xxx…")
@@ -165,18 +159,6 @@ def test_a_terminal_shows_a_progress_bar_and_cuts_long_payloads(many_rows: Path)
         assert label in shown
     assert b"moved 5,000 rows of 1 day" in shown
     assert b"restored 5,000 rows of 1970-01-01" in shown
-
-
-def read_all(descriptor: int) -> bytes:
-    """Everything until the other end of the terminal is closed, which Linux reports as an error."""
-    content = b""
-    try:
-        while part := os.read(descriptor, 65536):
-            content += part
-    except OSError:
-        pass
-    os.close(descriptor)
-    return content
 
 
 def test_version() -> None:

@@ -10,20 +10,8 @@ from pathlib import Path
 import pytest
 
 import support
-from cli_support import MISSING_HASH, Cli, fill
+from cli_support import MISSING_HASH, Cli
 from nerve_store.cli import main
-
-
-@pytest.fixture
-def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(data_dir, capsys)
-
-
-@pytest.fixture
-def filled(cli: Cli) -> Cli:
-    fill(cli.data)
-    return cli
-
 
 # --- upstream's directory ----------------------------------------------------------------------------------------
 

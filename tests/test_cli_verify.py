@@ -9,21 +9,15 @@ import pytest
 
 import nerve_store as ns
 import support
-from cli_support import DAY, T0, Cli, fill
+from cli_support import DAY, T0, Cli
 
 
 @pytest.fixture
-def cli(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(data_dir, capsys)
-
-
-@pytest.fixture
-def archived(cli: Cli) -> Cli:
+def archived(filled: Cli) -> Cli:
     """Two plain days and a compressed one, a row that stays, and a blob."""
-    fill(cli.data)
-    cli("archive", "--max-days", "2")
-    cli("archive", "--zstd")
-    return cli
+    filled("archive", "--max-days", "2")
+    filled("archive", "--zstd")
+    return filled
 
 
 def day_file(cli: Cli, name: str) -> Path:

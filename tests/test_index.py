@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 import nerve_store as ns
 import reference
 from reference import DAY_MS, Log, Row
+from strategies import SOURCES, TYPES, query_options
 from support import (
     INSERT_ROW,
+    Stop,
+    StopAfter,
     as_message,
     as_round,
     as_rows,
@@ -40,25 +43,10 @@ PAYLOADS = (
     '{"type":"thread_start"}',
     '{"type":"tool_call","n":1}',
 )
-SOURCES = st.sampled_from(["workflow", "workflow", "system", ""])
-TYPES = st.sampled_from([MESSAGE, EVENT, "started", "tick"])
 REFS = st.sampled_from([*RUNS, None])
 TIMESTAMPS = st.integers(0, 60)
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, st.sampled_from(PAYLOADS), TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": st.sampled_from([*RUNS, "nobody"]),
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 120),
-        "before_id": st.integers(-1, 120),
-        "limit": st.integers(0, 12),
-        "descending": st.booleans(),
-    },
-)
+FILTERS = query_options(refs=st.sampled_from([*RUNS, "nobody"]), timestamps=TIMESTAMPS, greatest_id=120, limit=12)
 SOME_FILTERS: tuple[dict[str, Any], ...] = (
     {},
     {"descending": True},
@@ -256,17 +244,11 @@ def test_reindex_changes_no_answer(data_dir: Path, segment_rows: int) -> None:
 
 
 def test_reindex_that_is_stopped_changes_nothing(data_dir: Path) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    def stop(_done: int, _total: int) -> None:
-        raise Stop
-
     rows = some_rows(100)
     with filled(data_dir / "logs.db", rows, 3) as store:
         before = [store.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in INDEX_TABLES]
         with pytest.raises(Stop):
-            store.reindex(progress=stop)
+            store.reindex(progress=StopAfter(0))
         assert [store.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in INDEX_TABLES] == before
         assert_reads(store, model_of(rows))
         store.append("system", "after")

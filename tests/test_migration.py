@@ -17,8 +17,12 @@ import pytest
 
 import nerve_store as ns
 from support import (
+    INSERT_ROW,
     KILLED,
     UPSTREAM,
+    UPSTREAM_SCHEMA,
+    Stop,
+    StopAfter,
     as_rows,
     child_environment,
     foreign_many,
@@ -32,21 +36,6 @@ from support import (
 )
 
 UPSTREAM_INDEXES = ("idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id")
-UPSTREAM_SCHEMA = """
-CREATE TABLE IF NOT EXISTS logs (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, type TEXT NOT NULL, ref_id TEXT, payload TEXT,
-  timestamp INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS idx_logs_source_type ON logs(source, type);
-CREATE INDEX IF NOT EXISTS idx_logs_timestamp ON logs(timestamp);
-CREATE INDEX IF NOT EXISTS idx_logs_ref_id ON logs(ref_id);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS workflow_runs (
-  run_id TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, timestamp INTEGER NOT NULL, exit_code INTEGER
-);
-CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
-CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
-"""
 ROWS = 50_000
 RUNS = 50
 COLUMNS = "id, source, type, ref_id, payload, timestamp"
@@ -66,10 +55,8 @@ def generate(path: Path, rows: int) -> None:
         )
         payload = json.dumps({"role": "coder", "content": f"message {number}", "type": "tool_call"})
         run_id = f"run-{dice.randrange(RUNS)}" if source == "workflow" else None
-        connection.execute(
-            "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES (?, ?, ?, ?, ?)",
-            (source, kind, run_id, payload, 1_700_000_000_000 + number + dice.randrange(-50, 50)),
-        )
+        timestamp = 1_700_000_000_000 + number + dice.randrange(-50, 50)
+        connection.execute(INSERT_ROW, (source, kind, run_id, payload, timestamp))
     connection.execute("COMMIT")
     connection.close()
 
@@ -201,19 +188,11 @@ def test_upstreams_own_database_answers_as_before(upstream_data: Path, segment_r
 
 
 def test_progress_may_stop_it_and_the_next_opening_goes_on(big: Path) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    calls: list[int] = []
-
-    def stop(done: int, _total: int) -> None:
-        calls.append(done)
-        if len(calls) == 3:
-            raise Stop
-
     expected = all_reads(big)
+    progress = StopAfter(2)
     with pytest.raises(Stop):
-        ns.LogStore(big, progress=stop, segment_rows=256)
+        ns.LogStore(big, progress=progress, segment_rows=256)
+    assert progress.calls == 3
     with ns.LogStore(big, segment_rows=256) as store:
         assert_answers(store, expected)
 
@@ -231,7 +210,7 @@ def test_upstream_opens_reads_and_appends_and_we_open_it_again(big: Path) -> Non
         foreign_script(big, UPSTREAM_SCHEMA)
         assert set(UPSTREAM_INDEXES) <= indexes(big)
         rows = [("workflow", MESSAGE, "run-7", '{"role":"a","content":"b"}', 1_700_000_010_001)] * 700
-        foreign_many(big, "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES (?, ?, ?, ?, ?)", rows)
+        foreign_many(big, INSERT_ROW, rows)
         last += 701
         expected = all_reads(big)
         assert len(expected[0]) == last
@@ -250,9 +229,7 @@ def test_upstream_appends_while_ours_is_open(upstream_data: Path) -> None:
         foreign_script(path, UPSTREAM_SCHEMA)
         for number in range(5):
             rows = [("system", "tick", f"run-{number}", None, 5)] * 40
-            foreign_many(
-                path, "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES (?, ?, ?, ?, ?)", rows
-            )
+            foreign_many(path, INSERT_ROW, rows)
             store.append("system", "ours", f"run-{number}", None, 5)
             assert as_rows(store.query()) == plain(path)
             assert store.count(ref_id=f"run-{number}") == 41

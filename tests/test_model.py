@@ -8,7 +8,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,15 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 import nerve_store as ns
 import reference
+from archive_support import at
 from reference import DAY_MS, MAX_TIMESTAMP, STATUSES, Log, Row, Run
+from strategies import SOURCES, TYPES, query_options
 from support import (
     INSERT_ROW,
     INSERT_ROW_WITH_ID,
     INSERT_RUN,
+    Stop,
+    StopAfter,
     as_message,
     as_round,
     as_rows,
@@ -32,7 +36,6 @@ from support import (
     read_union,
 )
 
-FIRST_DAY = reference.day_start(date(2026, 1, 1))
 RUNS = ("run-1", "run-2", "run-3", "läuft 🧠")
 WORKFLOWS = ("deploy", "工作流")
 PAYLOADS = st.sampled_from(
@@ -52,42 +55,19 @@ PAYLOADS = st.sampled_from(
     ]
 ) | st.text(max_size=30)
 TIMESTAMPS = (
-    st.builds(
-        lambda day, offset: FIRST_DAY + day * DAY_MS + offset, st.integers(0, 8), st.sampled_from([0, 1, DAY_MS - 1])
-    )
+    st.builds(at, st.integers(0, 8), st.sampled_from([0, 1, DAY_MS - 1]))
     | st.sampled_from([0, DAY_MS - 1, DAY_MS, MAX_TIMESTAMP])
     | st.integers(0, MAX_TIMESTAMP)
 )
-SOURCES = st.sampled_from(["workflow", "workflow", "system", ""])
-TYPES = st.sampled_from(["thread_workflow_message", "thread_command_event", "started", "tick"])
 REFS = st.sampled_from([*RUNS, None, "nobody"])
 NEW_ROWS = st.tuples(SOURCES, TYPES, REFS, PAYLOADS, TIMESTAMPS)
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "source": SOURCES,
-        "type": TYPES,
-        "ref_id": REFS,
-        "since": TIMESTAMPS,
-        "until": TIMESTAMPS,
-        "after_id": st.integers(-1, 200),
-        "before_id": st.integers(-1, 200),
-        "limit": st.integers(0, 20),
-        "descending": st.booleans(),
-    },
-)
+FILTERS = query_options(refs=REFS, timestamps=TIMESTAMPS, greatest_id=200, limit=20)
 EXIT_CODES = st.sampled_from([None, None, 0, 1, 255])
-NOWS = st.builds(
-    lambda day, offset: FIRST_DAY + day * DAY_MS + offset, st.integers(0, 45), st.sampled_from([0, DAY_MS - 1])
-)
+NOWS = st.builds(at, st.integers(0, 45), st.sampled_from([0, DAY_MS - 1]))
 RETENTIONS = st.sampled_from([timedelta(0), timedelta(days=3), timedelta(days=30), timedelta(days=2, milliseconds=1)])
 
 
 SEGMENT_ROWS = st.sampled_from([2, 3, 7, 64, 4096])
-
-
-class Stop(Exception):  # noqa: N818
-    """What a progress callback raises."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -334,16 +314,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(now=NOWS, steps=st.integers(0, 3))
     def archive_run_is_stopped(self, now: int, steps: int) -> None:
         """After it, rows may be in either place; the model takes over where they are."""
-        left = steps
-
-        def progress(_done: int, _total: int) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Stop
-
         with contextlib.suppress(Stop):
-            self.logs.archive_logs(now=now, retention=timedelta(0), progress=progress)
+            self.logs.archive_logs(now=now, retention=timedelta(0), progress=StopAfter(steps))
         union = read_union(self.logs)
         assert union.repeated <= {row.id for row in self.model.database.values()}
         self.model.database = union.database

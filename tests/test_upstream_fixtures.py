@@ -22,6 +22,7 @@ from support import (
     INSERT_ROW,
     INSERT_RUN,
     UPSTREAM,
+    UPSTREAM_SCHEMA,
     as_rows,
     assert_union,
     day_files,
@@ -36,23 +37,6 @@ EXPECTED: dict[str, Any] = json.loads((UPSTREAM / "expected.json").read_text("ut
 CALLS: list[dict[str, Any]] = EXPECTED["calls"]
 NOW: int = EXPECTED["now"]
 RUN_LISTS = {"getActiveWorkflowRuns", "getAllWorkflowRuns"}
-
-# What upstream runs when it opens a database.
-UPSTREAM_SCHEMA = """
-CREATE TABLE IF NOT EXISTS logs (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, type TEXT NOT NULL, ref_id TEXT, payload TEXT,
-  timestamp INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS idx_logs_source_type ON logs(source, type);
-CREATE INDEX IF NOT EXISTS idx_logs_timestamp ON logs(timestamp);
-CREATE INDEX IF NOT EXISTS idx_logs_ref_id ON logs(ref_id);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS workflow_runs (
-  run_id TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, timestamp INTEGER NOT NULL, exit_code INTEGER
-);
-CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
-CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
-"""
 
 
 def snake(name: str) -> str:
