@@ -229,6 +229,7 @@ def test_late_rows_of_the_day_that_is_being_archived_are_not_lost(
     assert log_store.verify().ok
 
 
+@pytest.mark.thread_unsafe(reason="signals reach the main thread alone")
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_ctrl_c_in_the_middle_leaves_nothing_staged(
     log_store: ns.LogStore, compression: Literal["zstd"] | None
