@@ -8,12 +8,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::failure::{Place, is_io_failure, system_errno};
 use super::open;
 use super::writer::Writer;
+use crate::durable::Durability;
 use crate::error::{Error, Result};
 
 /// Pages of the write-ahead log that are carried over at once: 4 MiB, as SQLite's default.
@@ -22,6 +24,11 @@ pub const CHECKPOINT_PAGES: u32 = 1_000;
 /// Pages from which on the log is too long, and the writer waits for the checkpoint. SQLite begins the log anew once all
 /// of it has been carried over, which is never so while others commit without a pause.
 const RESTART_PAGES: u32 = 4 * CHECKPOINT_PAGES;
+
+/// How long at the most a checkpoint waits for another process's transaction, or checkpoint: the caller's commit is done.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// Between two looks whether the other one is done.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is known of the write-ahead log and its flushes, by the writer and the checkpoints.
 #[derive(Default)]
@@ -108,15 +115,18 @@ impl Checkpoints {
             Err(TryLockError::WouldBlock) => self.connection.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Other processes run them, too.
-        let left = self.run(place, connection, Mode::Look);
-        if left < due_pages {
+        if let Some(left) = self.run(place, connection, Mode::Look)
+            && left < due_pages
+        {
             self.at.store(self.flushes.wal_pages().saturating_sub(left), Ordering::Relaxed);
             return;
         }
-        self.run(place, connection, Mode::Passive);
+        let is_run = self.run(place, connection, Mode::Passive).is_some();
         if self.flushes.wal_pages() >= RESTART_PAGES {
-            let _held = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.run(place, connection, Mode::Passive);
+            match is_run {
+                true => self.run_alone(place, connection, writer),
+                false => self.wait_for_other(place, connection),
+            }
         }
     }
 
@@ -124,19 +134,41 @@ impl Checkpoints {
     pub(super) fn run_whole(&self, place: Place<'_>, writer: &Mutex<Writer>) {
         let connection = &mut *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         self.run(place, connection, Mode::Passive);
-        let _held = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.run(place, connection, Mode::Passive);
+        self.run_alone(place, connection, writer);
     }
 
-    /// Returns how many pages have not been carried over.
-    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> u32 {
+    /// None runs while this is held, and the writer is taken only afterwards.
+    pub(super) fn hold(&self) -> impl Sized {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one while nobody commits, not in another process either: one of several writers would always be ahead.
+    fn run_alone(&self, place: Place<'_>, connection: &mut Option<Connection>, writer: &Mutex<Writer>) {
+        let patient = Place { busy_timeout: place.busy_timeout.min(LONGEST_WAIT), ..place };
+        // What it commits is nothing. It fails if the lock is not to be had, and then the next one tries.
+        let _ = writer.lock().unwrap_or_else(PoisonError::into_inner).transact(patient, Durability::Normal, |_| {
+            self.run(place, connection, Mode::Passive);
+            Ok(())
+        });
+    }
+
+    /// Waits until another process, which runs one, is done with it: it would never be if this one went on committing.
+    fn wait_for_other(&self, place: Place<'_>, connection: &mut Option<Connection>) {
+        let began = Instant::now();
+        while began.elapsed() < LONGEST_WAIT && self.run(place, connection, Mode::Passive).is_none() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Returns how many pages have not been carried over; None: another process is at it.
+    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> Option<u32> {
         if self.flushes.have_failed() {
-            return 0;
+            return Some(0);
         }
         if connection.is_none() {
             *connection = open::checkpointer(place).ok();
         }
-        let Some(connection) = connection else { return 0 };
+        let Some(connection) = connection else { return Some(0) };
         let sql = match mode {
             Mode::Look => "PRAGMA wal_checkpoint(NOOP)",
             Mode::Passive => {
@@ -144,15 +176,16 @@ impl Checkpoints {
                 "PRAGMA wal_checkpoint(PASSIVE)"
             }
         };
-        let pages = connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
-        match pages {
-            Ok((all, done)) => u32::try_from(all - done).unwrap_or(0),
+        let read = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        match connection.query_row(sql, [], read) {
+            Ok((true, ..)) => None,
+            Ok((false, all, done)) => Some(u32::try_from(all - done).unwrap_or(0)),
             Err(error) => {
                 let error = Error::from(error);
                 if is_io_failure(&error) {
                     self.flushes.fail(&error, connection);
                 }
-                0
+                Some(0)
             }
         }
     }
@@ -168,11 +201,10 @@ enum Mode {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::db::{Config, Database};
-    use crate::durable::Durability;
 
     const PAGE: u64 = 4_096;
 
@@ -222,6 +254,38 @@ mod tests {
         });
         assert!(wal_bytes(&database) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&database));
         assert!(pages_left(&database) < 2 * i64::from(CHECKPOINT_PAGES));
+    }
+
+    #[test]
+    fn the_log_stays_short_beside_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (opened(&directory), opened(&directory));
+        std::thread::scope(|scope| {
+            for (database, name) in [(&first, "a"), (&second, "b")] {
+                scope.spawn(move || fill(database, name, 10 * CHECKPOINT_PAGES));
+            }
+        });
+        assert!(wal_bytes(&first) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&first));
+    }
+
+    #[test]
+    fn a_vacuum_shortens_the_files_beside_checkpoints() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = &opened(&directory);
+        fill(database, "a", 500);
+        let is_done = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !is_done.load(Ordering::Relaxed) {
+                    database.checkpoint_if_due(0);
+                }
+            });
+            let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|()| wal_bytes(database))).collect();
+            is_done.store(true, Ordering::Relaxed);
+            for left in left {
+                assert_eq!(left.unwrap(), 0);
+            }
+        });
     }
 
     #[test]
