@@ -137,9 +137,9 @@ def hold_lock(*, path: str) -> None:
     connection.close()
 
 
-def outcomes(*, path: str, count: int) -> None:
+def outcomes(*, path: str, count: int, durability: Literal["full", "normal"] = "full") -> None:
     """Append `count` rows whatever happens, say each outcome, then what can be read."""
-    with ns.LogStore(path) as store:
+    with ns.LogStore(path, durability=durability) as store:
         for number in range(count):
             try:
                 say({"id": store.append("system", "tick", None, str(number), number).id})

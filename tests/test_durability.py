@@ -226,6 +226,34 @@ def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path
         assert store.append("system", "after", timestamp=0).id > len(acknowledged)
 
 
+@pytest.mark.parametrize("suffix", ["-wal", ""], ids=["of the write-ahead log", "of the database"])
+def test_failed_flush_in_a_checkpoint_poisons_the_handle(tmp_path: Path, suffix: str) -> None:
+    """Appends of normal durability flush nothing: the first flush after one is that of a checkpoint."""
+    require_strace()
+    arguments: dict[str, Any] = {"count": 1_300, "durability": "normal"}
+    path = tmp_path / "counted" / "logs.db"
+    calls = traced(tmp_path, "outcomes", path=str(path), **arguments)
+    appended = next(number for number, call in enumerate(calls) if call.acknowledges)
+    flush = next(number for number, call in enumerate(calls) if number > appended and is_flush(call, f"{path}{suffix}"))
+    before = sum(call.acknowledges for call in calls[:flush])
+    assert 100 < before < 1_300, "the flush was the checkpoint's, not that of closing"
+    name = calls[flush].name
+    path = tmp_path / "failing" / "logs.db"
+    when = sum(call.name == name for call in calls[: flush + 1])
+    done = run_failing(name, "EIO", when, "outcomes", path=str(path), **arguments)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes, read = said[:-1], said[-1]["read"]
+    acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
+    # The append whose thread ran the checkpoint had been committed before.
+    assert len(acknowledged) == before + 1
+    assert {(outcome["error"], outcome["errno"]) for outcome in outcomes[before + 1 :]} == {("StoreIOError", 5)}
+    assert read == acknowledged
+    with ns.LogStore(path) as store:
+        assert [entry.id for entry in store.query()] == acknowledged
+        assert store.verify().ok
+
+
 # --- power cuts --------------------------------------------------------------------------------------------------
 
 
