@@ -88,7 +88,7 @@ def sweep_kills(program: str, directory: Path, points_per_call: int, *, threads:
     for number, (call, when) in enumerate(points):
         root = directory / str(number)
         code, said = run(program, root, prefix=inject(call, "signal=SIGKILL", when, threads=threads))
-        # A blob whose flush took long is touched before it is published, and the clock is tried again on a busy machine:
+        # A blob whose flush took long is touched before it is published, and a busy machine tries the clock again:
         # neither is the same in every run.
         by_chance = call in ("utimensat", "pwrite64")
         assert code in KILLED or (code == 0 and (threads or by_chance)), (call, when)
