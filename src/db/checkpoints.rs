@@ -8,12 +8,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::failure::{Place, is_io_failure, system_errno};
 use super::open;
 use super::writer::Writer;
+use crate::durable::Durability;
 use crate::error::{Error, Result};
 
 /// Pages of the write-ahead log that are carried over at once: 4 MiB, as SQLite's default.
@@ -22,6 +24,9 @@ pub const CHECKPOINT_PAGES: u32 = 1_000;
 /// Pages from which on the log is too long, and the writer waits for the checkpoint. SQLite begins the log anew once all
 /// of it has been carried over, which is never so while others commit without a pause.
 const RESTART_PAGES: u32 = 4 * CHECKPOINT_PAGES;
+
+/// How long at the most a checkpoint waits for another process's transaction: the caller's commit is done.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// What is known of the write-ahead log and its flushes, by the writer and the checkpoints.
 #[derive(Default)]
@@ -108,15 +113,15 @@ impl Checkpoints {
             Err(TryLockError::WouldBlock) => self.connection.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Other processes run them, too.
-        let left = self.run(place, connection, Mode::Look);
-        if left < due_pages {
+        if let Outcome::Left(left) = self.run(place, connection, Mode::Look)
+            && left < due_pages
+        {
             self.at.store(self.flushes.wal_pages().saturating_sub(left), Ordering::Relaxed);
             return;
         }
         self.run(place, connection, Mode::Passive);
         if self.flushes.wal_pages() >= RESTART_PAGES {
-            let _held = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.run(place, connection, Mode::Passive);
+            self.run_alone(place, connection, writer);
         }
     }
 
@@ -124,19 +129,32 @@ impl Checkpoints {
     pub(super) fn run_whole(&self, place: Place<'_>, writer: &Mutex<Writer>) {
         let connection = &mut *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         self.run(place, connection, Mode::Passive);
-        let _held = writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.run(place, connection, Mode::Passive);
+        self.run_alone(place, connection, writer);
     }
 
-    /// Returns how many pages have not been carried over.
-    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> u32 {
+    /// Runs one while nobody commits, not in another process either: of two that write, one would always be ahead.
+    fn run_alone(&self, place: Place<'_>, connection: &mut Option<Connection>, writer: &Mutex<Writer>) {
+        let deadline = Instant::now() + LONGEST_WAIT;
+        let patient = Place { busy_timeout: place.busy_timeout.min(LONGEST_WAIT), ..place };
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // It commits nothing. Without the lock there is none; the next one tries again.
+        let _ = writer.transact(patient, Durability::Normal, |_| {
+            // Another process's is under way, and ends before the last commits.
+            while self.run(place, connection, Mode::Passive) == Outcome::Busy && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        });
+    }
+
+    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> Outcome {
         if self.flushes.have_failed() {
-            return 0;
+            return Outcome::Left(0);
         }
         if connection.is_none() {
             *connection = open::checkpointer(place).ok();
         }
-        let Some(connection) = connection else { return 0 };
+        let Some(connection) = connection else { return Outcome::Left(0) };
         let sql = match mode {
             Mode::Look => "PRAGMA wal_checkpoint(NOOP)",
             Mode::Passive => {
@@ -144,18 +162,28 @@ impl Checkpoints {
                 "PRAGMA wal_checkpoint(PASSIVE)"
             }
         };
-        let pages = connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        let pages = connection
+            .query_row(sql, [], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
         match pages {
-            Ok((all, done)) => u32::try_from(all - done).unwrap_or(0),
+            Ok((true, ..)) => Outcome::Busy,
+            Ok((false, all, done)) => Outcome::Left(u32::try_from(all - done).unwrap_or(0)),
             Err(error) => {
                 let error = Error::from(error);
                 if is_io_failure(&error) {
                     self.flushes.fail(&error, connection);
                 }
-                0
+                Outcome::Left(0)
             }
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Another process runs one.
+    Busy,
+    /// So many pages have not been carried over. None, too, after a failure.
+    Left(u32),
 }
 
 #[derive(Clone, Copy)]
@@ -168,11 +196,8 @@ enum Mode {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::db::{Config, Database};
-    use crate::durable::Durability;
 
     const PAGE: u64 = 4_096;
 
@@ -222,6 +247,18 @@ mod tests {
         });
         assert!(wal_bytes(&database) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&database));
         assert!(pages_left(&database) < 2 * i64::from(CHECKPOINT_PAGES));
+    }
+
+    #[test]
+    fn the_log_stays_short_beside_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (opened(&directory), opened(&directory));
+        std::thread::scope(|scope| {
+            for (database, name) in [(&first, "a"), (&second, "b")] {
+                scope.spawn(move || fill(database, name, 10 * CHECKPOINT_PAGES));
+            }
+        });
+        assert!(wal_bytes(&first) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&first));
     }
 
     #[test]
