@@ -132,6 +132,11 @@ impl Checkpoints {
         self.run_alone(place, connection, writer);
     }
 
+    /// None runs while this is held, and the writer is taken only afterwards.
+    pub(super) fn hold(&self) -> impl Sized {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs one while nobody commits, not in another process either: of two that write, one would always be ahead.
     fn run_alone(&self, place: Place<'_>, connection: &mut Option<Connection>, writer: &Mutex<Writer>) {
         let deadline = Instant::now() + LONGEST_WAIT;
@@ -196,6 +201,8 @@ enum Mode {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::db::{Config, Database};
 
@@ -259,6 +266,26 @@ mod tests {
             }
         });
         assert!(wal_bytes(&first) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&first));
+    }
+
+    #[test]
+    fn a_vacuum_shortens_the_files_beside_checkpoints() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = &opened(&directory);
+        fill(database, "a", 500);
+        let is_done = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !is_done.load(Ordering::Relaxed) {
+                    database.checkpoint_if_due(0);
+                }
+            });
+            let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|()| wal_bytes(database))).collect();
+            is_done.store(true, Ordering::Relaxed);
+            for left in left {
+                assert_eq!(left.unwrap(), 0);
+            }
+        });
     }
 
     #[test]

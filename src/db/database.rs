@@ -141,7 +141,11 @@ impl Database {
 
     /// Returns all free space of the file to the file system.
     pub fn vacuum(&self) -> Result<()> {
-        self.with_writer("vacuum", |mut writer, place| writer.vacuum(place))
+        self.with_writing("vacuum", |writing, place| {
+            // The files do not become shorter beside a checkpoint.
+            let _held = writing.checkpoints.hold();
+            writing.writer.lock().unwrap_or_else(PoisonError::into_inner).vacuum(place)
+        })
     }
 
     /// An error if the file cannot be shortened in slices.
