@@ -22,6 +22,7 @@ from support import (
     power_cut_disk,
     require_strace,
     run_failing,
+    run_failing_on,
     run_killed,
     sample,
     start_child,
@@ -224,6 +225,45 @@ def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path
         assert len(ids) - len(acknowledged) <= 1
         assert database_rows(store)[0].payload == "0"
         assert store.append("system", "after", timestamp=0).id > len(acknowledged)
+
+
+def test_failed_flush_in_the_middle_of_a_transaction_ends_the_writing(tmp_path: Path) -> None:
+    """A transaction that begins the write-ahead log, and is larger than the cache, flushes before its commit."""
+    path = tmp_path / "data" / "logs.db"
+    ns.LogStore(path).close()
+    wal = path.with_name("logs.db-wal")
+    done, calls = run_failing_on(
+        wal, tmp_path / "calls", "outcomes", path=str(path), count=3, payload_length=12_000_000
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(outcome["error"], outcome["errno"]) for outcome in said[:-1]] == [("StoreIOError", 5)] * 3
+    assert said[-1] == {"read": []}
+    assert sum("sync" in call for call in calls) == 1, "flushed again"
+    with ns.LogStore(path) as store:
+        assert store.append("system", "after", timestamp=0).id == 1
+
+
+def test_failed_flush_of_a_checkpoint_ends_the_writing(tmp_path: Path) -> None:
+    """What was acknowledged lies in the write-ahead log; the database file is not touched again, nor by the closing."""
+    path = tmp_path / "data" / "logs.db"
+    ns.LogStore(path).close()
+    done, calls = run_failing_on(path, tmp_path / "calls", "outcomes", path=str(path), count=1_500)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    outcomes, read = said[:-1], said[-1]["read"]
+    acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
+    failures = [outcome for outcome in outcomes if "error" in outcome]
+    assert acknowledged
+    assert failures
+    assert outcomes[-len(failures) :] == failures, "a write was acknowledged after the failure"
+    assert {(failure["error"], failure["errno"]) for failure in failures} == {("StoreIOError", 5)}
+    assert read == acknowledged
+    failed = next(n for n, call in enumerate(calls) if "EIO" in call)
+    assert any("pwrite64" in call for call in calls[:failed])
+    assert calls[failed + 1 :] == []
+    with ns.LogStore(path) as store:
+        assert [entry.id for entry in store.query()] == acknowledged
+    assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 # --- power cuts --------------------------------------------------------------------------------------------------
