@@ -86,7 +86,7 @@ mod tests {
         let pace = Pace::default();
         let look = || log.database().read("test", |connection| pace.look(connection)).unwrap();
         let append = |log: &Log| {
-            let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: None };
+            let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
             append_many(log, &[row], None).unwrap()
         };
         append(&log);
