@@ -137,12 +137,12 @@ def hold_lock(*, path: str) -> None:
     connection.close()
 
 
-def outcomes(*, path: str, count: int, durability: Literal["full", "normal"] = "full") -> None:
+def outcomes(*, path: str, count: int, durability: Literal["full", "normal"] = "full", payload_length: int = 0) -> None:
     """Append `count` rows whatever happens, say each outcome, then what can be read."""
-    with ns.LogStore(path, durability=durability) as store:
+    with ns.LogStore(path) as store:
         for number in range(count):
             try:
-                say({"id": store.append("system", "tick", None, str(number), number).id})
+                say({"id": store.append("system", "tick", None, str(number).ljust(payload_length), number).id})
             except (OSError, ValueError, ns.NerveStoreError) as error:
                 say(failure(error))
         say({"read": [entry.id for entry in store.query()]})

@@ -340,6 +340,29 @@ def run_failing(
     return run_child(program, prefix=_strace(call, f"error={error}", when), **arguments)
 
 
+def run_failing_on(
+    file: Path, log: Path, program: str, **arguments: Any
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run a program of `child.py` whose first flush of `file` fails; also what it wrote to the file, and flushed."""
+    require_strace()
+    inject = "inject=fsync,fdatasync:error=EIO:when=1"
+    prefix = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        str(log),
+        "-P",
+        str(file),
+        "-e",
+        "trace=pwrite64,fsync,fdatasync",
+        "-e",
+        inject,
+    ]
+    done = run_child(program, prefix=prefix, **arguments)
+    return done, log.read_text("utf-8", "replace").splitlines()
+
+
 def count_calls(log: Path, program: str, **arguments: Any) -> dict[str, int]:
     """How often the busiest thread of a run of the program makes each of `FAULT_CALLS` (strace counts by thread)."""
     prefix = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={','.join(FAULT_CALLS)}"]

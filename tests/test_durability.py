@@ -22,6 +22,7 @@ from support import (
     power_cut_disk,
     require_strace,
     run_failing,
+    run_failing_on,
     run_killed,
     sample,
     start_child,
@@ -226,32 +227,43 @@ def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path
         assert store.append("system", "after", timestamp=0).id > len(acknowledged)
 
 
-@pytest.mark.parametrize("suffix", ["-wal", ""], ids=["of the write-ahead log", "of the database"])
-def test_failed_flush_in_a_checkpoint_poisons_the_handle(tmp_path: Path, suffix: str) -> None:
-    """Appends of normal durability flush nothing: the first flush after one is that of a checkpoint."""
-    require_strace()
-    arguments: dict[str, Any] = {"count": 1_300, "durability": "normal"}
-    path = tmp_path / "counted" / "logs.db"
-    calls = traced(tmp_path, "outcomes", path=str(path), **arguments)
-    appended = next(number for number, call in enumerate(calls) if call.acknowledges)
-    flush = next(number for number, call in enumerate(calls) if number > appended and is_flush(call, f"{path}{suffix}"))
-    before = sum(call.acknowledges for call in calls[:flush])
-    assert 100 < before < 1_300, "the flush was the checkpoint's, not that of closing"
-    name = calls[flush].name
-    path = tmp_path / "failing" / "logs.db"
-    when = sum(call.name == name for call in calls[: flush + 1])
-    done = run_failing(name, "EIO", when, "outcomes", path=str(path), **arguments)
+def test_failed_flush_in_the_middle_of_a_transaction_ends_the_writing(tmp_path: Path) -> None:
+    """A transaction that begins the write-ahead log, and is larger than the cache, flushes before its commit."""
+    path = tmp_path / "data" / "logs.db"
+    ns.LogStore(path).close()
+    wal = path.with_name("logs.db-wal")
+    done, calls = run_failing_on(
+        wal, tmp_path / "calls", "outcomes", path=str(path), count=3, payload_length=12_000_000
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(outcome["error"], outcome["errno"]) for outcome in said[:-1]] == [("StoreIOError", 5)] * 3
+    assert said[-1] == {"read": []}
+    assert sum("sync" in call for call in calls) == 1, "flushed again"
+    with ns.LogStore(path) as store:
+        assert store.append("system", "after", timestamp=0).id == 1
+
+
+def test_failed_flush_of_a_checkpoint_ends_the_writing(tmp_path: Path) -> None:
+    """What was acknowledged lies in the write-ahead log; the database file is not touched again, nor by the closing."""
+    path = tmp_path / "data" / "logs.db"
+    ns.LogStore(path).close()
+    done, calls = run_failing_on(path, tmp_path / "calls", "outcomes", path=str(path), count=1_500)
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]
     outcomes, read = said[:-1], said[-1]["read"]
     acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
-    # The append whose thread ran the checkpoint had been committed before.
-    assert len(acknowledged) == before + 1
-    assert {(outcome["error"], outcome["errno"]) for outcome in outcomes[before + 1 :]} == {("StoreIOError", 5)}
+    failures = [outcome for outcome in outcomes if "error" in outcome]
+    assert len(acknowledged) > 100
+    assert failures
+    assert outcomes[-len(failures) :] == failures, "a write was acknowledged after the failure"
+    assert {(failure["error"], failure["errno"]) for failure in failures} == {("StoreIOError", 5)}
     assert read == acknowledged
+    failed = next(n for n, call in enumerate(calls) if "EIO" in call)
+    assert any("pwrite64" in call for call in calls[:failed])
+    assert calls[failed + 1 :] == []
     with ns.LogStore(path) as store:
         assert [entry.id for entry in store.query()] == acknowledged
-        assert store.verify().ok
+    assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 # --- power cuts --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 
 use super::failure::{Place, is_io_failure, system_errno};
 use super::open;
@@ -25,10 +25,8 @@ pub const CHECKPOINT_PAGES: u32 = 1_000;
 /// of it has been carried over, which is never so while others commit without a pause.
 const RESTART_PAGES: u32 = 4 * CHECKPOINT_PAGES;
 
-/// How long at the most a checkpoint waits for another process's transaction, or checkpoint: the caller's commit is done.
+/// How long at the most a checkpoint waits for another process's transaction: the caller's commit is done.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// Between two looks whether the other one is done.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is known of the write-ahead log and its flushes, by the writer and the checkpoints.
 #[derive(Default)]
@@ -115,18 +113,15 @@ impl Checkpoints {
             Err(TryLockError::WouldBlock) => self.connection.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Other processes run them, too.
-        if let Some(left) = self.run(place, connection, Mode::Look)
+        if let Outcome::Left(left) = self.run(place, connection, Mode::Look)
             && left < due_pages
         {
             self.at.store(self.flushes.wal_pages().saturating_sub(left), Ordering::Relaxed);
             return;
         }
-        let is_run = self.run(place, connection, Mode::Passive).is_some();
+        self.run(place, connection, Mode::Passive);
         if self.flushes.wal_pages() >= RESTART_PAGES {
-            match is_run {
-                true => self.run_alone(place, connection, writer),
-                false => self.wait_for_other(place, connection),
-            }
+            self.run_alone(place, connection, writer);
         }
     }
 
@@ -142,33 +137,29 @@ impl Checkpoints {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one while nobody commits, not in another process either: one of several writers would always be ahead.
+    /// Runs one while nobody commits, not in another process either: of two that write, one would always be ahead.
     fn run_alone(&self, place: Place<'_>, connection: &mut Option<Connection>, writer: &Mutex<Writer>) {
+        let deadline = Instant::now() + LONGEST_WAIT;
         let patient = Place { busy_timeout: place.busy_timeout.min(LONGEST_WAIT), ..place };
-        // What it commits is nothing. It fails if the lock is not to be had, and then the next one tries.
-        let _ = writer.lock().unwrap_or_else(PoisonError::into_inner).transact(patient, Durability::Normal, |_| {
-            self.run(place, connection, Mode::Passive);
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // It commits nothing. Without the lock there is none; the next one tries again.
+        let _ = writer.transact(patient, Durability::Normal, |_| {
+            // Another process's is under way, and ends before the last commits.
+            while self.run(place, connection, Mode::Passive) == Outcome::Busy && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Ok(())
         });
     }
 
-    /// Waits until another process, which runs one, is done with it: it would never be if this one went on committing.
-    fn wait_for_other(&self, place: Place<'_>, connection: &mut Option<Connection>) {
-        let began = Instant::now();
-        while began.elapsed() < LONGEST_WAIT && self.run(place, connection, Mode::Passive).is_none() {
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Returns how many pages have not been carried over; None: another process is at it.
-    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> Option<u32> {
+    fn run(&self, place: Place<'_>, connection: &mut Option<Connection>, mode: Mode) -> Outcome {
         if self.flushes.have_failed() {
-            return Some(0);
+            return Outcome::Left(0);
         }
         if connection.is_none() {
             *connection = open::checkpointer(place).ok();
         }
-        let Some(connection) = connection else { return Some(0) };
+        let Some(connection) = connection else { return Outcome::Left(0) };
         let sql = match mode {
             Mode::Look => "PRAGMA wal_checkpoint(NOOP)",
             Mode::Passive => {
@@ -176,19 +167,28 @@ impl Checkpoints {
                 "PRAGMA wal_checkpoint(PASSIVE)"
             }
         };
-        let read = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        match connection.query_row(sql, [], read) {
-            Ok((true, ..)) => None,
-            Ok((false, all, done)) => Some(u32::try_from(all - done).unwrap_or(0)),
+        let pages = connection
+            .query_row(sql, [], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        match pages {
+            Ok((true, ..)) => Outcome::Busy,
+            Ok((false, all, done)) => Outcome::Left(u32::try_from(all - done).unwrap_or(0)),
             Err(error) => {
                 let error = Error::from(error);
                 if is_io_failure(&error) {
                     self.flushes.fail(&error, connection);
                 }
-                Some(0)
+                Outcome::Left(0)
             }
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Another process runs one.
+    Busy,
+    /// So many pages have not been carried over. None, too, after a failure.
+    Left(u32),
 }
 
 #[derive(Clone, Copy)]

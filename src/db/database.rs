@@ -142,7 +142,7 @@ impl Database {
     /// Returns all free space of the file to the file system.
     pub fn vacuum(&self) -> Result<()> {
         self.with_writing("vacuum", |writing, place| {
-            // Beside a checkpoint its own would not shorten the files.
+            // The files do not become shorter beside a checkpoint.
             let _held = writing.checkpoints.hold();
             writing.writer.lock().unwrap_or_else(PoisonError::into_inner).vacuum(place)
         })

@@ -51,6 +51,13 @@ pub(super) fn is_io_failure(error: &Error) -> bool {
     matches!(error, Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
 }
 
+/// Whether `error` is surely a failed flush.
+pub(super) fn is_flush_failure(error: &Error) -> bool {
+    let Error::Sqlite(error) = error else { return false };
+    let code = error.sqlite_error().map(|failure| failure.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
+}
+
 /// Whether `error` is a lock that another connection holds.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))

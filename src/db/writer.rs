@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::checkpoints::Flushes;
-use super::failure::{Located, Place, is_busy, is_io_failure};
+use super::failure::{Located, Place, is_busy, is_flush_failure, is_io_failure};
 use crate::durable::Durability;
 use crate::error::{Error, Result};
 
@@ -53,6 +53,10 @@ impl Writer {
         let value = match body(&self.connection) {
             Ok(value) => value,
             Err(error) => {
+                // A transaction larger than the cache, when it begins the write-ahead log anew, flushes before its end.
+                if is_flush_failure(&error) {
+                    self.flushes.fail(&error, &self.connection);
+                }
                 let error = place.locate(error, Some(&self.connection));
                 self.roll_back();
                 return Err(error);

@@ -86,13 +86,21 @@ pub(super) fn commit(log: &Log, rows: &[NewLogEntry<'_>], durability: Durability
 pub fn submit(log: &Arc<Log>, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<()> {
     log.database().check_writable("append")?;
     let bytes = bytes_of(&rows);
-    match log.commits().queue.submit(Rows { rows, durability }, bytes, waiter, || start_committer(log))? {
+    match log.commits().queue.submit(Rows { rows, durability }, bytes, waiter, || start_committers(log))? {
         true => Ok(()),
         false => Err(Error::Closed { path: log.database().path().to_owned() }),
     }
 }
 
-/// The thread that leads when only callers wait that have no thread of their own. It ends with the log.
+/// Threads that lead when only callers wait that have no thread of their own: one, while the other runs a checkpoint.
+/// They end with the log.
+fn start_committers(log: &Arc<Log>) -> Result<()> {
+    start_committer(log)?;
+    // Without the second one the callers wait for checkpoints.
+    let _ = start_committer(log);
+    Ok(())
+}
+
 fn start_committer(log: &Arc<Log>) -> Result<()> {
     let commits = Arc::clone(log.commits());
     let log = Arc::downgrade(log);

@@ -12,7 +12,7 @@ pub(super) struct Queue<R, O, W> {
     state: Mutex<State<R, O, W>>,
     /// There is room in the queue.
     room: Condvar,
-    /// The committer thread has been told to lead, or to end.
+    /// A committer thread has been told to lead, or all to end.
     committer: Condvar,
     /// Bytes that may be queued before further threads wait for room.
     limit: usize,
@@ -126,8 +126,8 @@ impl<R, O, W> Queue<R, O, W> {
         }
     }
 
-    /// Queues work and returns at once; false if the queue has ended. `start` starts the committer thread, which
-    /// leads whenever [`Self::wait_for_lead`] says so.
+    /// Queues work and returns at once; false if the queue has ended. `start` starts the committer threads, which
+    /// lead whenever [`Self::wait_for_lead`] says so.
     pub(super) fn submit<E>(
         &self,
         rows: R,
@@ -173,7 +173,7 @@ impl<R, O, W> Queue<R, O, W> {
         }
     }
 
-    /// Waits, in the committer thread, until it is to lead; false: it is to end.
+    /// Waits, in a committer thread, until it is to lead; false: it is to end.
     pub(super) fn wait_for_lead(&self) -> bool {
         let mut state = lock(&self.state);
         loop {
@@ -187,10 +187,10 @@ impl<R, O, W> Queue<R, O, W> {
         }
     }
 
-    /// Ends the committer thread, once it has nothing to do, and refuses what would need it.
+    /// Ends the committer threads, once they have nothing to do, and refuses what would need it.
     pub(super) fn end(&self) {
         lock(&self.state).is_ended = true;
-        self.committer.notify_one();
+        self.committer.notify_all();
     }
 
     fn take(&self) -> Vec<Job<R, O, W>> {
