@@ -39,7 +39,7 @@ LONG = os.environ.get("NERVE_BENCH_LONG") == "1"
 MEMORY_ROWS = 10_000_000 if LONG else 300_000
 PAUSE_SECONDS = 0.002
 """Between two appends."""
-ATTEMPTS = 3
+ATTEMPTS = 2
 """Rounds of the appender beside an archive run, and beside none."""
 
 
