@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import nerve_store as ns
 from conftest import OpenPeers
 from figures import Kind, Target
 from limit import ROWS_PER_ROUND, Limit
-from peers import PEERS, Durability, PeerLog, on_each
+from peers import PEERS, Durability, PeerLog, Sqlite3Log, on_each
 from turns import Compare, Seconds
 from workload import SCALE, Row, Workload
 
@@ -125,6 +126,37 @@ def bench_append(
         target=Target(bound=bound),
     )
     assert all(log.count() == store.count() for log in peers.values())
+
+
+def bench_append_in_turns(store: ns.LogStore, compare: Compare, tmp_path: Path) -> None:
+    """Two stores of one directory, as two processes have them, each of which finds what the other wrote."""
+    path = tmp_path / "sqlite3.db"
+    with (
+        ns.LogStore(store.path) as other,
+        closing(Sqlite3Log(path, durability="normal")) as peer,
+        closing(Sqlite3Log(path, durability="normal")) as other_peer,
+    ):
+
+        def ours(rows: list[Row]) -> None:
+            for appending, (source, kind, ref_id, payload, timestamp) in zip(cycle((store, other)), rows, strict=False):
+                appending.append(source, kind, ref_id, payload, timestamp, durability="normal")
+
+        def peers(rows: list[Row]) -> None:
+            for appending, row in zip(cycle((peer, other_peer)), rows, strict=False):
+                appending.append(row)
+
+        workload = Workload()
+        # In the middle of a segment.
+        store.append_many(workload.rows(2_000))
+        compare(
+            "append, two stores in turns, normal",
+            ours=ours,
+            peers={"sqlite3": peers},
+            work=lambda: workload.rows(1_000),
+            rows=1_000,
+            rounds=20,
+            target=Target(bound=1.1),
+        )
 
 
 @pytest.fixture

@@ -600,6 +600,34 @@ def test_two_stores_of_one_process_share_a_database(data_dir: Path) -> None:
         assert foreign_sql(path, "SELECT count(*) FROM logs") == [(3,)]
 
 
+@pytest.mark.parametrize("segment_rows", [2, 7, 1_000])
+def test_stores_that_append_in_turns_seal_every_row_once(data_dir: Path, segment_rows: int) -> None:
+    path = data_dir / "logs.db"
+    expected: list[ns.LogEntry] = []
+    with ns.LogStore(path, segment_rows=segment_rows) as first, ns.LogStore(path, segment_rows=segment_rows) as second:
+        for turn in range(60):
+            store = (first, second)[turn % 2]
+            rows = [("workflow", "thread_workflow_message", f"run-{turn % 3}", '{"role":"a","content":""}', turn)]
+            rows *= 1 + turn % 5 * 4
+            expected += [ns.LogEntry(id, *row) for id, row in zip(store.append_many(rows), rows, strict=True)]
+            if turn % 7 == 0:
+                with pytest.raises(ValueError, match="surrogates"):
+                    store.append_many([*rows, ("\ud800", "", None, None, 0)])
+        for store in (first, second):
+            assert store.query() == expected
+            for run in range(3):
+                mine = [entry for entry in expected if entry.ref_id == f"run-{run}"]
+                assert store.query(ref_id=f"run-{run}") == mine
+                rounds = store.get_thread_rounds(f"run-{run}", limit=1_000)
+                assert [(one.round, one.log_id) for one in reversed(rounds)] == [
+                    (number, entry.id) for number, entry in enumerate(mine, 1)
+                ]
+            assert store.verify().ok
+        segments = foreign_sql(path, "SELECT first_id, last_id FROM log_segments ORDER BY first_id")
+    assert len(segments) == len(expected) // segment_rows
+    assert all(last - first == segment_rows - 1 for first, last in segments)
+
+
 def test_read_only_store_reads_and_refuses_to_write(data_dir: Path) -> None:
     path = data_dir / "logs.db"
     with ns.LogStore(path) as writer, ns.LogStore(path, read_only=True) as reader:

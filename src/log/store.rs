@@ -252,7 +252,7 @@ impl Transaction<'_> {
 
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.
     pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
-        self.sealer.load(self.connection)?;
+        self.sealer.prepare(self.connection, entries.len() as u64)?;
         super::append::insert(self.connection, entries, |id, entry| {
             self.sealer.add(self.connection, &entry.indexed(id))
         })

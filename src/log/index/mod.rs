@@ -96,12 +96,7 @@ pub(super) fn unsealed(connection: &rusqlite::Connection, rows: u64) -> crate::R
         (end, rows),
         |row| row.get(0),
     )?;
-    let bounds: (Option<i64>, Option<i64>) = connection.query_row(
-        "SELECT (SELECT min(id) FROM logs WHERE id > ?1), (SELECT max(id) FROM logs)",
-        [end],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let most = bounds.0.zip(bounds.1).map_or(0, |(first, last)| last.abs_diff(first) + 1);
+    let most = unsealed_bounds(connection)?.map_or(0, |(first, last)| last.abs_diff(first) + 1);
     Ok((least >= rows, most))
 }
 
@@ -114,6 +109,15 @@ pub(super) fn census(connection: &rusqlite::Connection) -> crate::Result<(u64, O
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     Ok((count, least.zip(greatest)))
+}
+
+/// The first and the last id that are not sealed.
+fn unsealed_bounds(connection: &rusqlite::Connection) -> crate::Result<Option<(i64, i64)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT (SELECT min(id) FROM logs WHERE id > ?1), (SELECT max(id) FROM logs WHERE id > ?1)")?;
+    let bounds: (Option<i64>, Option<i64>) =
+        statement.query_row([sealed_end(connection)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(bounds.0.zip(bounds.1))
 }
 
 /// The last id that is sealed; below any if none is.

@@ -57,7 +57,11 @@ fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -
         "SELECT first_id, last_id, min_timestamp, max_timestamp FROM log_segments
          WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
     )?;
-    let mut present = connection.prepare_cached("SELECT min(id), max(id) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
+    // Two queries: for a least and a greatest in one, SQLite reads all rows.
+    let mut present = connection.prepare_cached(
+        "SELECT (SELECT min(id) FROM logs WHERE id BETWEEN ?1 AND ?2),
+                (SELECT max(id) FROM logs WHERE id BETWEEN ?1 AND ?2)",
+    )?;
     let mut spans: Vec<(i64, i64)> = Vec::new();
     let mut rows = statement.query([last_timestamp, MAX_TIMESTAMP])?;
     while let Some(row) = rows.next()? {

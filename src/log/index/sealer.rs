@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::merge::{each_known_round, merge_if_due};
 use super::segment::{Gathered, IndexedRow};
-use super::{TABLES, sealed_end};
+use super::{TABLES, sealed_end, unsealed_bounds};
 use crate::error::Result;
 use crate::log::entry::COLUMNS;
 
@@ -16,16 +16,24 @@ const PROGRESS_ROWS: u64 = 10_000;
 /// changed behind its back: after a transaction that failed, and after another connection's commit.
 pub(crate) struct Sealer {
     segment_rows: u64,
-    /// None: not known.
-    tail: Option<Gathered>,
+    tail: Tail,
     /// SQLite's `data_version`, which changes with other connections' commits.
     data_version: i64,
+}
+
+/// What is known of the rows after the last segment.
+enum Tail {
+    Unknown,
+    /// The first and the last id. Beside others who append, the tail is not read again for each row of ours, but once
+    /// it is due.
+    Short { first: i64, last: i64 },
+    Read(Gathered),
 }
 
 impl Sealer {
     /// Seals segments of `segment_rows` rows.
     pub(crate) fn new(segment_rows: u64) -> Self {
-        Self { segment_rows: segment_rows.max(1), tail: None, data_version: 0 }
+        Self { segment_rows: segment_rows.max(1), tail: Tail::Unknown, data_version: 0 }
     }
 
     /// To be called first in each write transaction.
@@ -33,7 +41,7 @@ impl Sealer {
         let mut statement = connection.prepare_cached("PRAGMA data_version")?;
         let version = statement.query_row([], |row| row.get(0))?;
         if version != self.data_version {
-            self.tail = None;
+            self.tail = Tail::Unknown;
             self.data_version = version;
         }
         Ok(())
@@ -41,22 +49,34 @@ impl Sealer {
 
     /// The transaction did not commit.
     pub(crate) fn forget(&mut self) {
-        self.tail = None;
+        self.tail = Tail::Unknown;
     }
 
-    /// Learns the tail, if it is not known. To be called before rows are inserted, lest they be counted twice.
-    pub(crate) fn load(&mut self, connection: &Connection) -> Result<()> {
-        if self.tail.is_none() {
-            self.tail = Some(self.read_tail(connection, u64::MAX)?.0);
+    /// Learns of the tail what it takes to add so many rows. To be called before they are inserted, lest they be counted
+    /// twice.
+    pub(crate) fn prepare(&mut self, connection: &Connection, rows: u64) -> Result<()> {
+        if matches!(self.tail, Tail::Unknown) {
+            self.tail = match unsealed_bounds(connection)? {
+                Some((first, last)) => Tail::Short { first, last },
+                None => Tail::Read(Gathered::new(self.segment_rows)),
+            };
+        }
+        if let Tail::Short { first, last } = self.tail
+            && last.abs_diff(first).saturating_add(1).saturating_add(rows) >= self.segment_rows
+        {
+            self.tail = Tail::Read(self.take_tail(connection)?);
         }
         Ok(())
     }
 
-    /// Takes in a row that the caller's transaction has inserted after [`Sealer::load`].
+    /// Takes in a row that the caller's transaction has inserted after [`Sealer::prepare`].
     pub(crate) fn add(&mut self, connection: &Connection, row: &IndexedRow<'_>) -> Result<()> {
-        if let Some(mut tail) = self.tail.take() {
-            Self::take_into(&mut tail, connection, row)?;
-            self.tail = Some(tail);
+        match &mut self.tail {
+            Tail::Unknown => {}
+            Tail::Short { last, .. } => *last = row.id,
+            Tail::Read(tail) => {
+                Self::take_into(tail, connection, row)?;
+            }
         }
         Ok(())
     }
@@ -65,18 +85,24 @@ impl Sealer {
     /// there may be more.
     pub(crate) fn catch_up(&mut self, connection: &Connection, most: u64) -> Result<bool> {
         let (tail, is_whole) = self.read_tail(connection, most)?;
-        self.tail = is_whole.then_some(tail);
+        self.tail = if is_whole { Tail::Read(tail) } else { Tail::Unknown };
         Ok(!is_whole)
     }
 
     /// Seals the whole tail, however short.
     pub(crate) fn seal_all(&mut self, connection: &Connection) -> Result<()> {
-        self.load(connection)?;
-        if let Some(mut tail) = self.tail.take() {
-            seal(&mut tail, connection)?;
-            self.tail = Some(tail);
-        }
+        let mut tail = self.take_tail(connection)?;
+        seal(&mut tail, connection)?;
+        self.tail = Tail::Read(tail);
         Ok(())
+    }
+
+    /// The rows of the tail, read if they are not known; after an error they are not.
+    fn take_tail(&mut self, connection: &Connection) -> Result<Gathered> {
+        match std::mem::replace(&mut self.tail, Tail::Unknown) {
+            Tail::Read(tail) => Ok(tail),
+            Tail::Unknown | Tail::Short { .. } => Ok(self.read_tail(connection, u64::MAX)?.0),
+        }
     }
 
     /// Reads the rows after the last segment, sealing up to `most` segments on the way; returns what is left, and
@@ -126,7 +152,7 @@ impl Sealer {
         // to nothing else.
         seal(&mut tail, connection)?;
         progress(total, total)?;
-        self.tail = Some(tail);
+        self.tail = Tail::Read(tail);
         Ok(())
     }
 
