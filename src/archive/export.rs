@@ -61,7 +61,7 @@ pub(super) fn write_day(
     advance: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Written> {
     let Order { day, format, path, ids, existing, has_rounds } = order;
-    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, |writer| {
+    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, pace, |writer| {
         let mut output = Output { writer, gatherer: Gatherer::new(take_part), path: &path, known_rows: 0, has_rounds };
         let mut existing = existing.into_iter().map(ExistingRows::open).collect::<Result<Vec<_>>>()?;
         let mut exported = RoaringTreemap::new();
@@ -151,8 +151,8 @@ impl ExistingRows {
 }
 
 /// Where rows go.
-struct Output<'a, 'b> {
-    writer: &'a mut DayWriter,
+struct Output<'a, 'b, 'c> {
+    writer: &'a mut DayWriter<'c>,
     gatherer: Gatherer<'b>,
     path: &'a Path,
     /// Rows that came from a file.
@@ -160,7 +160,7 @@ struct Output<'a, 'b> {
     has_rounds: bool,
 }
 
-impl Output<'_, '_> {
+impl Output<'_, '_, '_> {
     /// Copies the rows of the existing files with ids below `id`, or all.
     fn existing_before(&mut self, existing: &mut [ExistingRows], id: Option<i64>) -> Result<()> {
         while let Some(next) = existing.iter().filter_map(ExistingRows::next_id).min()

@@ -9,7 +9,7 @@ use super::catalog::Archive;
 use super::export::Written;
 use super::format::path_of;
 use super::manifest::{self, State};
-use super::pace::Pace;
+use super::pace::{Bite, Pace};
 use super::reader::{DayReader, damaged};
 use super::summary::{Part, Summary};
 use crate::durable::{self, Durability, Staged};
@@ -79,11 +79,13 @@ pub(super) fn save_refs(log: &Log, pace: &Pace, day: UtcDay, part: &Part) -> Res
 /// a power loss that undoes a delete leaves a row in both places, which the next run settles.
 fn delete_rows(log: &Log, pace: &Pace, ids: &RoaringTreemap) -> Result<()> {
     let mut ids = ids.iter().peekable();
+    let mut bite = Bite::default();
     while ids.peek().is_some() {
         let began = Instant::now();
-        log.commit("delete archived rows", Some(Durability::Normal), |transaction| {
+        let rows = log.commit("delete archived rows", Some(Durability::Normal), |transaction| {
             pace.look(transaction.connection())?;
-            let mut left = pace.steps().rows;
+            let rows = bite.rows(pace);
+            let mut left = rows;
             while left > 0 {
                 let Some(first) = ids.next() else { break };
                 let mut last = first;
@@ -94,8 +96,9 @@ fn delete_rows(log: &Log, pace: &Pace, ids: &RoaringTreemap) -> Result<()> {
                 }
                 log::index::delete_unpinned(transaction.connection(), first.cast_signed(), last.cast_signed())?;
             }
-            Ok(())
+            Ok(rows)
         })?;
+        bite.took(rows, began.elapsed());
         std::thread::sleep(PAUSE);
         log.database().checkpoint_if_due(pace.steps().pages);
         pace.rest(began);

@@ -10,6 +10,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::block::{PLAIN_BLOCK_BYTES, ZSTD_BLOCK_BYTES, trailer};
 use super::format::Format;
+use super::pace::Pace;
 use super::summary::{Lines, Stored};
 use crate::error::{Error, Result};
 
@@ -26,7 +27,8 @@ struct RawBlock {
 }
 
 /// Takes the lines of a day.
-pub(super) struct DayWriter {
+pub(super) struct DayWriter<'a> {
+    pace: &'a Pace,
     block: RawBlock,
     block_bytes: usize,
     full: SyncSender<RawBlock>,
@@ -34,7 +36,7 @@ pub(super) struct DayWriter {
     spare: Receiver<RawBlock>,
 }
 
-impl DayWriter {
+impl DayWriter<'_> {
     /// Appends a row, whose line `write` appends to a buffer. False if the thread has stopped, and will say why.
     pub(super) fn row(&mut self, id: i64, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.block.bytes.len();
@@ -44,10 +46,15 @@ impl DayWriter {
     }
 
     fn hand_on(&mut self) -> bool {
-        let mut next = self.spare.try_recv().unwrap_or_default();
-        next.lines = Lines::default();
-        next.bytes.clear();
-        self.full.send(std::mem::replace(&mut self.block, next)).is_ok()
+        if self.full.send(std::mem::take(&mut self.block)).is_err() {
+            return false;
+        }
+        // Two threads at work would keep others from both processors, so that a gentle run waits until it is stored.
+        let spare = if self.pace.is_gentle() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
+        self.block = spare.unwrap_or_default();
+        self.block.lines = Lines::default();
+        self.block.bytes.clear();
+        true
     }
 }
 
@@ -57,7 +64,8 @@ pub(super) fn write_file<T>(
     sink: &mut (dyn Write + Send),
     path: &Path,
     format: Format,
-    produce: impl FnOnce(&mut DayWriter) -> Result<T>,
+    pace: &Pace,
+    produce: impl FnOnce(&mut DayWriter<'_>) -> Result<T>,
 ) -> Result<(T, Stored)> {
     std::thread::scope(|scope| {
         let (full, blocks) = sync_channel(WAITING_BLOCKS);
@@ -67,7 +75,7 @@ pub(super) fn write_file<T>(
             Format::Plain => PLAIN_BLOCK_BYTES,
             Format::Zstd => ZSTD_BLOCK_BYTES,
         };
-        let mut writer = DayWriter { block: RawBlock::default(), block_bytes, full, spare };
+        let mut writer = DayWriter { pace, block: RawBlock::default(), block_bytes, full, spare };
         let produced = produce(&mut writer);
         if writer.block.lines.row_count > 0 {
             writer.hand_on();

@@ -26,7 +26,10 @@ enum Tail {
     Unknown,
     /// The first and the last id. Beside others who append, the tail is not read again for each row of ours, but once
     /// it is due.
-    Short { first: i64, last: i64 },
+    Short {
+        first: i64,
+        last: i64,
+    },
     Read(Gathered),
 }
 
