@@ -195,6 +195,10 @@ impl<'a> Run<'a> {
                 // The references go to the manifest at once: too many do no harm.
                 let mut take_part = |part: Part| save_refs(log, pace, day, &part);
                 let written = run.write(day, ids, &mut staged, &mut take_part)?;
+                if written.summary.row_count() == 0 {
+                    // The runs of all its rows have become active since it was looked at.
+                    return Ok(());
+                }
                 run.has_moved |= !written.exported.is_empty();
                 join(finishing.take())?;
                 finishing = Some(scope.spawn(move || archive.finish(log, pace, staged, &written)));

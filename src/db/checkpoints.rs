@@ -126,10 +126,11 @@ impl Checkpoints {
     }
 
     /// Runs one after which the whole log is in the database file, unless a reader needs a part of it.
-    pub(super) fn run_whole(&self, place: Place<'_>, writer: &Mutex<Writer>) {
+    pub(super) fn run_whole(&self, place: Place<'_>, writer: &Mutex<Writer>) -> Result<()> {
         let connection = &mut *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         self.run(place, connection, Mode::Passive);
         self.run_alone(place, connection, writer);
+        self.flushes.check(place)
     }
 
     /// None runs while this is held, and the writer is taken only afterwards.
@@ -323,7 +324,7 @@ mod tests {
         flushes.fail(&failure.into(), &Connection::open_in_memory().unwrap());
         assert!(matches!(put("after"), Err(Error::Poisoned { errno: libc::EIO, .. })));
         checkpoints.run_if_due(place, &writer, 1);
-        checkpoints.run_whole(place, &writer);
+        assert!(matches!(checkpoints.run_whole(place, &writer), Err(Error::Poisoned { .. })));
         drop((checkpoints, writer));
         let wal = path.with_extension("db-wal");
         assert!(wal.metadata().unwrap().len() > 0, "nothing was carried over, not even by the last close");

@@ -156,7 +156,7 @@ impl Database {
         if mode == open::INCREMENTAL {
             return Ok(());
         }
-        let reason = "vacuum=\"incremental\" needs a database that was created for it; this one was not: vacuum it once in full (vacuum=True), which makes it so";
+        let reason = "vacuum=\"incremental\" needs a database that was created for it; this one was not: vacuum it once in full, which makes it so";
         Err(Error::Value(format!("{}: {reason}", self.path.display())))
     }
 
@@ -172,8 +172,7 @@ impl Database {
         if any {
             // Only then does the file become shorter.
             self.with_writing("vacuum", |writing, place| {
-                writing.checkpoints.run_whole(place, &writing.writer);
-                Ok(())
+                writing.checkpoints.run_whole(place, &writing.writer)
             })?;
         }
         Ok(any)

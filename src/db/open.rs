@@ -111,10 +111,10 @@ pub(super) fn writer(place: Place<'_>) -> Result<Connection> {
 }
 
 fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
-    // Until it is known to be ours nothing is changed, not even by the checkpoint that a last close runs.
+    // Until it is known to be ours nothing is changed, not even by the checkpoint that a last close runs; nor after a
+    // flush that failed below.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let identity = schema::identify(connection, place.path)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     if connection.is_readonly("main")? {
         let reason = "the file system is read-only; open the store with read_only".to_owned();
         return Err(Error::errno(place.path, place.operation, libc::EROFS, reason));
@@ -139,6 +139,7 @@ fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
         schema::migrate(connection, place.path)?;
         connection.execute_batch("COMMIT")?;
     }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }
 
