@@ -283,7 +283,7 @@ impl Candidate {
             return Ok(RoaringTreemap::new());
         }
         match &self.unknown {
-            None => manifest::ref_rounds(connection, self.listed.day, run_id),
+            None => manifest::refs::rounds(connection, self.listed.day, run_id),
             Some(unknown) => {
                 Ok(unknown.refs.get(run_id).map(|rows| manifest::set_of(&rows.rounds)).unwrap_or_default())
             }

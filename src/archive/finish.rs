@@ -68,7 +68,7 @@ pub(super) fn save_refs(log: &Log, pace: &Pace, day: UtcDay, part: &Part) -> Res
     for refs in refs.chunks(pace.steps().refs) {
         let began = Instant::now();
         log.database().write("write the manifest", Some(Durability::Normal), |connection| {
-            manifest::save_refs(connection, day, refs.iter().copied())
+            manifest::refs::save(connection, day, refs.iter().copied())
         })?;
         pace.rest(began);
     }

@@ -2,21 +2,23 @@
 //!
 //! Invariant: a file that an archive run has published is described by the day's row that is current, or by the one
 //! that is pending, which is committed before the file is published. No row leaves the log before the file that holds it
-//! is current. What the manifest says of references may be too much, never too little.
+//! is current.
 
 use std::collections::HashSet;
 
 use roaring::RoaringTreemap;
-use rusqlite::types::{Type, ValueRef};
+use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use super::block;
 use super::format::Format;
-use super::summary::{Kinds, RefRows, Summary};
+use super::summary::{Kinds, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::log::Filter;
 use crate::time::{MAX_TIMESTAMP, UtcDay};
+
+pub(super) mod refs;
 
 /// The manifest's tables.
 pub(crate) const SCHEMA: &str = "
@@ -302,76 +304,6 @@ pub(super) fn forget_all(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Puts references of a day, in the caller's transaction.
-pub(super) fn save_refs<'a>(
-    connection: &Connection,
-    day: UtcDay,
-    refs: impl Iterator<Item = (&'a str, &'a RefRows)>,
-) -> Result<()> {
-    let day = day.to_string();
-    let mut known = connection
-        .prepare_cached("SELECT ids, rounds FROM archive_refs WHERE day = ?1 AND ref_id = ?2 AND first_id = ?3")?;
-    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO archive_refs VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    for (ref_id, rows) in refs {
-        let Some(first) = rows.ids.first() else { continue };
-        let (mut ids, mut rounds) = (set_of(&rows.ids), set_of(&rows.rounds));
-        // A day that gains rows is cut into other parts than before, and the file that is there until it is published
-        // still needs what was known.
-        if let Some(row) = known.query((&day, ref_id, first))?.next()? {
-            ids |= from_bytes(row, 0)?;
-            if row.get_ref(1)? != ValueRef::Null {
-                rounds |= from_bytes(row, 1)?;
-            }
-        }
-        let rounds = (!rounds.is_empty()).then(|| to_bytes(&rounds));
-        statement.execute((&day, ref_id, first, to_bytes(&ids), rounds))?;
-    }
-    Ok(())
-}
-
-/// The ids of the reference's rows in the day's file.
-pub(super) fn ref_ids(connection: &Connection, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
-    ref_set(connection, "ids", day, ref_id)
-}
-
-/// Those that are rounds which the log's index has never seen.
-pub(super) fn ref_rounds(connection: &Connection, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
-    ref_set(connection, "rounds", day, ref_id)
-}
-
-fn ref_set(connection: &Connection, column: &str, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {column} FROM archive_refs WHERE day = ?1 AND ref_id = ?2 AND {column} IS NOT NULL"
-    ))?;
-    let mut rows = statement.query((day.to_string(), ref_id))?;
-    let mut set = RoaringTreemap::new();
-    while let Some(row) = rows.next()? {
-        set |= from_bytes(row, 0)?;
-    }
-    Ok(set)
-}
-
-/// Every round that the log's index has never seen, with its run.
-pub(super) fn each_round(connection: &Connection, mut visit: impl FnMut(&str, i64)) -> Result<()> {
-    let mut statement =
-        connection.prepare_cached("SELECT ref_id, rounds FROM archive_refs WHERE rounds IS NOT NULL")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let run_id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        from_bytes(row, 1)?.iter().for_each(|id| visit(run_id, id.cast_signed()));
-    }
-    Ok(())
-}
-
-/// The log's index knows all rounds now.
-pub(super) fn forget_rounds(connection: &Connection) -> Result<()> {
-    connection.execute_batch(
-        "UPDATE archive_refs SET rounds = NULL WHERE rounds IS NOT NULL;
-         UPDATE archive_days SET has_rounds = 0 WHERE has_rounds",
-    )?;
-    Ok(())
-}
-
 /// The set of ascending ids.
 pub(super) fn set_of(ids: &[i64]) -> RoaringTreemap {
     ids.iter().map(|id| id.cast_unsigned()).collect()
@@ -427,17 +359,8 @@ mod tests {
         let listed = list(&connection).unwrap();
         assert_eq!(listed, [Listed { archived_at: 9, ..Listed::unknown(&summary, true) }]);
         assert_eq!((listed[0].id_span, has_rounds(&connection, day).unwrap()), ((3, 1 << 40), true));
-
-        let rows = |ids: &[i64], rounds: &[i64]| RefRows { ids: ids.into(), rounds: rounds.into() };
-        let refs = [("run", rows(&[3], &[3])), ("run", rows(&[5], &[])), ("other", rows(&[1 << 40], &[]))];
-        save_refs(&connection, day, refs.iter().map(|(name, rows)| (*name, rows))).unwrap();
-        assert_eq!(ref_ids(&connection, day, "run").unwrap(), set_of(&[3, 5]));
-        assert_eq!(ref_rounds(&connection, day, "run").unwrap(), set_of(&[3]));
-        let mut rounds = Vec::new();
-        each_round(&connection, |run_id, id| rounds.push((run_id.to_owned(), id))).unwrap();
-        assert_eq!(rounds, [("run".to_owned(), 3)]);
-        forget_rounds(&connection).unwrap();
-        assert!(!has_rounds(&connection, day).unwrap() && ref_rounds(&connection, day, "run").unwrap().is_empty());
+        refs::forget_rounds(&connection).unwrap();
+        assert!(!has_rounds(&connection, day).unwrap());
         forget_day(&connection, day).unwrap();
         assert!(is_empty(&connection).unwrap() && load(&connection, day, State::Current).unwrap().is_none());
     }

@@ -76,7 +76,11 @@ impl Archive {
             self.forget_unknown();
             self.take_in(log)?;
         }
-        log.reindex(&|connection, visit| manifest::each_round(connection, visit), manifest::forget_rounds, progress)
+        log.reindex(
+            &|connection, visit| manifest::refs::each_round(connection, visit),
+            manifest::refs::forget_rounds,
+            progress,
+        )
     }
 
     /// The days that have a file of each format.

@@ -284,7 +284,7 @@ impl Archive {
         let mut take_part = |part: Part| {
             log.database().read("verify", |connection| {
                 for (ref_id, rows) in &part {
-                    let known = manifest::ref_ids(connection, day, ref_id)?;
+                    let known = manifest::refs::ids(connection, day, ref_id)?;
                     if !set_of(&rows.ids).is_subset(&known) {
                         hidden = Some(ref_id.clone());
                     }

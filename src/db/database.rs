@@ -171,9 +171,7 @@ impl Database {
         }
         if any {
             // Only then does the file become shorter.
-            self.with_writing("vacuum", |writing, place| {
-                writing.checkpoints.run_whole(place, &writing.writer)
-            })?;
+            self.with_writing("vacuum", |writing, place| writing.checkpoints.run_whole(place, &writing.writer))?;
         }
         Ok(any)
     }
