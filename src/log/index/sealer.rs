@@ -30,7 +30,7 @@ enum Tail {
         first: i64,
         last: i64,
     },
-    Read(Gathered),
+    Read(Box<Gathered>),
 }
 
 impl Sealer {
@@ -61,7 +61,7 @@ impl Sealer {
         if matches!(self.tail, Tail::Unknown) {
             self.tail = match unsealed_bounds(connection)? {
                 Some((first, last)) => Tail::Short { first, last },
-                None => Tail::Read(Gathered::new(self.segment_rows)),
+                None => Tail::Read(Box::new(Gathered::new(self.segment_rows))),
             };
         }
         if let Tail::Short { first, last } = self.tail
@@ -88,7 +88,7 @@ impl Sealer {
     /// there may be more.
     pub(crate) fn catch_up(&mut self, connection: &Connection, most: u64) -> Result<bool> {
         let (tail, is_whole) = self.read_tail(connection, most)?;
-        self.tail = if is_whole { Tail::Read(tail) } else { Tail::Unknown };
+        self.tail = if is_whole { Tail::Read(Box::new(tail)) } else { Tail::Unknown };
         Ok(!is_whole)
     }
 
@@ -101,10 +101,10 @@ impl Sealer {
     }
 
     /// The rows of the tail, read if they are not known; after an error they are not.
-    fn take_tail(&mut self, connection: &Connection) -> Result<Gathered> {
+    fn take_tail(&mut self, connection: &Connection) -> Result<Box<Gathered>> {
         match std::mem::replace(&mut self.tail, Tail::Unknown) {
             Tail::Read(tail) => Ok(tail),
-            Tail::Unknown | Tail::Short { .. } => Ok(self.read_tail(connection, u64::MAX)?.0),
+            Tail::Unknown | Tail::Short { .. } => Ok(Box::new(self.read_tail(connection, u64::MAX)?.0)),
         }
     }
 
@@ -155,7 +155,7 @@ impl Sealer {
         // to nothing else.
         seal(&mut tail, connection)?;
         progress(total, total)?;
-        self.tail = Tail::Read(tail);
+        self.tail = Tail::Read(Box::new(tail));
         Ok(())
     }
 
