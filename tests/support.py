@@ -543,3 +543,19 @@ def is_one_line(error: BaseException) -> bool:
 def as_json(record: Any) -> Any:
     """A dataclass of ours as plain JSON values, so that a child process can print it."""
     return json.loads(json.dumps(dataclasses.asdict(record), default=str))
+
+
+def refused(
+    expected: type[Exception] | tuple[type[Exception], ...], call: Callable[..., object], *arguments: Any, **named: Any
+) -> Exception:
+    """The error that `call` raises, which must be one of `expected` and print on one line."""
+    with pytest.raises(expected) as raised:
+        call(*arguments, **named)
+    assert is_one_line(raised.value)
+    return raised.value
+
+
+def closed_store(path: Path) -> None:
+    """Leaves a database with a row at `path`."""
+    with ns.LogStore(path) as store:
+        store.append("system", "tick", timestamp=0)
