@@ -179,6 +179,28 @@ fn threads_and_event_loops_share_a_queue() {
 }
 
 #[test]
+fn two_committers_serve_an_event_loop_and_end() {
+    explore(|| {
+        let model = Model::new(10, usize::MAX);
+        let told = Told::default();
+        let committers = [(); 2].map(|()| {
+            let committer = Arc::clone(&model);
+            thread::spawn(move || committer.serve())
+        });
+        assert!(model.submit('a', &told));
+        assert!(model.submit('b', &told));
+        model.queue.end();
+        for committer in committers {
+            committer.join().unwrap();
+        }
+        let outcomes = told.lock().unwrap().clone();
+        assert_eq!(outcomes.len(), 2, "told once each");
+        assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()));
+        model.check(&outcomes);
+    });
+}
+
+#[test]
 fn an_end_refuses_or_serves_whoever_submits() {
     explore(|| {
         let model = Model::new(10, usize::MAX);
