@@ -16,7 +16,7 @@ mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
-pub use schema::SCHEMA_VERSION;
+pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
 
 /// The version of the SQLite that is compiled in.
