@@ -17,7 +17,9 @@ mod json;
 mod log;
 mod memory;
 mod progress;
+mod report;
 mod run;
+mod thread;
 
 use pyo3::prelude::*;
 

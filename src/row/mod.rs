@@ -3,6 +3,7 @@
 mod entry;
 mod filter;
 mod indexed;
+pub(crate) mod json;
 pub(crate) mod payload;
 mod round;
 mod texts;
@@ -12,6 +13,7 @@ pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
 pub(crate) use filter::Conditions;
 pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;
+pub use json::Malformed;
 pub(crate) use round::{is_round, is_round_entry};
 
 /// The source of the rows that belong to a workflow run.
