@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
@@ -261,6 +262,41 @@ def deep_payload(*, path: str, depth: int) -> None:
         say({"rows": store.count()})
 
 
+def read_on_a_small_stack(*, path: str, opening: str, closing: str, levels: int, stack_kib: int) -> None:
+    """Read nested payloads in every way there is, on a thread with a stack of `stack_kib` KiB."""
+    nested = opening * levels + "1" + closing * levels
+    payloads = [
+        f'{{"role":"coder","content":"deep","type":"t","meta":{nested}}}',
+        f'{{"triggerPayload":{{"deep":{nested}}}}}',
+    ]
+    said: dict[str, int] = {}
+
+    def work() -> None:
+        with ns.Store(path) as store:
+            logs = store.logs
+            for payload in payloads:
+                for row_type in ("started", "thread_workflow_message", "thread_command_event"):
+                    logs.append("workflow", row_type, "run-1", payload, 0)
+            said["messages"] = len(logs.get_thread_messages("run-1"))
+            said["events"] = len(logs.get_thread_events("run-1"))
+            said["rounds"] = len(logs.get_thread_rounds("run-1", limit=100))
+            said["round_count"] = logs.get_thread_round_count("run-1")
+            said["trigger"] = logs.get_trigger_payload("run-1") is not None
+            said["json"] = len([entry.json() for entry in logs.query(type="started")])
+            logs.archive_logs()
+            said["archived"] = len(logs.get_thread_messages("run-1"))
+            said["archived_rounds"] = len(logs.get_thread_rounds("run-1", limit=100))
+            assert logs.verify().ok
+            logs.reindex()
+            said["reindexed"] = logs.get_thread_round_count("run-1")
+
+    threading.stack_size(stack_kib * 1024)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    say(said)
+
+
 def archive_badly(*, path: str, now: int) -> None:
     """The control of the kill sweeps: an archiver that deletes first and writes afterwards. A sweep must catch it."""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -298,6 +334,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         drop_forked,
         memory,
         deep_payload,
+        read_on_a_small_stack,
         archive_badly,
     )
 }
