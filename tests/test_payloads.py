@@ -79,11 +79,12 @@ def test_an_integer_of_any_length_is_exact(log_store: ns.LogStore, length: int, 
     append_around(log_store, MESSAGE, value)
     append_around(log_store, EVENT, value)
     log_store.append("workflow", STARTED, RUN, f'{{"prompt":"p","maxRounds":{text}}}', 5)
-    messages = log_store.get_thread_messages(RUN)
+    messages: list[Any] = log_store.get_thread_messages(RUN)
     assert [message.content for message in messages] == ["good", "x", "good"]
     assert (digits(messages[1].meta), digits(messages[1].timestamp)) == (text, text)
-    assert digits(log_store.get_thread_events(RUN)[1]["meta"]) == text
-    rounds = log_store.get_thread_rounds(RUN, limit=10)
+    events: list[Any] = log_store.get_thread_events(RUN)
+    assert digits(events[1]["meta"]) == text
+    rounds: list[Any] = log_store.get_thread_rounds(RUN, limit=10)
     assert [item.round for item in rounds] == [6, 5, 4, 3, 2, 1]
     assert digits(rounds[1].message.meta) == digits(rounds[4].message.meta) == text
     trigger: Any = log_store.get_trigger_payload(RUN)
@@ -183,15 +184,17 @@ def test_a_trigger_that_cannot_be_read_is_reported_and_raises_nothing(
     assert [record.__dict__["log_id"] for record in caplog.records] == [row_id]
 
 
-@pytest.mark.parametrize("key", ["prompt", "maxRounds"])
+@pytest.mark.parametrize("name", ["prompt", "maxRounds"])
 def test_an_unbuildable_part_of_a_trigger_is_reported(
-    log_store: ns.LogStore, caplog: pytest.LogCaptureFixture, key: str
+    log_store: ns.LogStore, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     parts = {"prompt": '"go"', "maxRounds": "3", "more": TOO_LONG}
-    log_store.append("workflow", STARTED, RUN, "{%s}" % ",".join(f'"{k}":{v}' for k, v in parts.items()), 5)
+    log_store.append(
+        "workflow", STARTED, RUN, "{" + ",".join(f'"{key}":{text}' for key, text in parts.items()) + "}", 5
+    )
     assert log_store.get_trigger_payload(RUN) == {"prompt": "go", "maxRounds": 3, "dryRun": False}
     assert caplog.records == [], "what is not asked for does no harm"
-    inner = f'{{"triggerPayload":{{"{key}":{TOO_LONG}}}}}'
+    inner = f'{{"triggerPayload":{{"{name}":{TOO_LONG}}}}}'
     row_id = log_store.append("workflow", STARTED, "run-2", inner, 5).id
     assert log_store.get_trigger_payload("run-2") is None
     assert [record.__dict__["log_id"] for record in caplog.records] == [row_id]
@@ -233,7 +236,7 @@ def test_json_is_what_the_standard_library_reads(value: Any, ascii_only: bool, i
 @given(text=st.text('[]{},:"\\u0d8Ee+-.19ntrfalsu \t\n\x00\x1f', max_size=14) | st.text(max_size=6))
 def test_json_refuses_what_the_standard_library_refuses(text: str) -> None:
     try:
-        expected = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+        expected = json.loads(text, parse_constant=pytest.fail)
     except json.JSONDecodeError:
         with pytest.raises(json.JSONDecodeError):
             entry(text).json()
@@ -244,7 +247,7 @@ def test_json_refuses_what_the_standard_library_refuses(text: str) -> None:
 @pytest.mark.parametrize("text", ["NaN", "[1, NaN]", '{"a":Infinity}', "-Infinity"])
 def test_json_takes_no_constants_that_json_does_not_have(text: str) -> None:
     """`json.dumps` writes them. The thread of a run leaves such a row out, so this does not take it either."""
-    with pytest.raises(json.JSONDecodeError, match="NaN and Infinity|a number without a digit") as raised:
+    with pytest.raises(json.JSONDecodeError, match=r"NaN and Infinity|a number without a digit") as raised:
         entry(text).json()
     assert raised.value.doc == text
     assert raised.value.pos == text.replace("-", " ").index(text.strip('[]{}":a1, -')[0])
@@ -291,7 +294,12 @@ def test_every_read_works_on_a_thread_with_a_small_stack(
     tmp_path: Path, levels: int, opening: str, closing: str
 ) -> None:
     """In a process of its own: an overflow is the end of it, not an exception."""
-    arguments = {"path": str(tmp_path / "data"), "opening": opening, "closing": closing, "levels": levels}
+    arguments: dict[str, Any] = {
+        "path": str(tmp_path / "data"),
+        "opening": opening,
+        "closing": closing,
+        "levels": levels,
+    }
     done = run_child("read_on_a_small_stack", **arguments, stack_kib=128)
     assert done.returncode == 0, (done.returncode, done.stderr[-2_000:])
     said = json.loads(done.stdout.splitlines()[-1])
