@@ -149,7 +149,7 @@ for call in (blobs.read, blobs.open, blobs.exists, blobs.size, blobs.delete, lam
 """
     done, lines = run_straced(command(program, blobs.root, HASH), tmp_path / "strace", "openat,openat2,open")
     assert (done.returncode, done.stdout.splitlines()) == (0, [str(errno.EINVAL)] * 6 + ["returned"])
-    opened = [line for line in lines if HASH[2:] in line]
+    opened = [line for line in lines if HASH[2:] + '"' in line]
     assert len(opened) >= 7
     assert [line for line in opened if "O_PATH" not in line] == []
 
