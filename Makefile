@@ -82,7 +82,7 @@ bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON 
 torture: $(BUILT) ## long fault and crash sweeps, the models of the commit queue, the tests in threads
 	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom \
-		cargo test --locked --no-default-features --lib --quiet log::commit::models
+		cargo test --locked --no-default-features --lib --quiet log::group_commit::models
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2 -o faulthandler_timeout=0
 	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 \
 		--ignore=tests/test_model.py --ignore=tests/test_scale.py

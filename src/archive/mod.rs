@@ -5,33 +5,18 @@
 //! file, or in both; and every read that asks for archived rows sees each row once. `docs/durability.md`, "Archive",
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
-mod block;
-mod catalog;
-mod cursor;
-mod days;
-mod export;
-mod finish;
-mod format;
-mod line;
+mod file;
+mod job;
 mod manifest;
-mod pace;
-mod reader;
-mod restore;
-mod rounds;
-mod run;
-mod scan;
-mod summary;
-mod take_in;
-mod union;
+mod read;
 mod verify;
-mod writer;
 
-pub use catalog::Archive;
-pub use days::{ArchivedDay, ArchivedRows};
-pub use finish::ARCHIVED_UP_TO;
-pub use format::Format;
-pub use line::{RowRef, parse_line, write_line};
-pub(crate) use manifest::SCHEMA;
-pub use run::{Options, Outcome, Progress, Vacuum};
-pub use union::UnionPages;
+pub use file::format::Format;
+pub use file::line::{RowRef, parse_line, write_line};
+pub use job::publish::ARCHIVED_UP_TO;
+pub use job::steps::{Options, Outcome, Vacuum};
+pub use manifest::catalog::Archive;
+pub(crate) use manifest::schema::DERIVED;
+pub use read::day::{ArchivedDay, ArchivedRows};
+pub use read::merge::UnionPages;
 pub use verify::{Problem, Verified};

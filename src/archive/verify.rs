@@ -8,17 +8,18 @@ use std::sync::mpsc::{Sender, channel};
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use super::catalog::Archive;
-use super::format::{Format, path_of};
-use super::manifest::{self, State, set_of};
-use super::run::Progress;
-use super::scan::{Watch, scan};
-use super::summary::Part;
-use crate::error::{Error, Result};
-use crate::log::index::{Segment, segments};
-use crate::log::{Filter, Log};
-use crate::parallel;
-use crate::time::UtcDay;
+use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::scan::{Watch, scan};
+use crate::archive::file::summary::Part;
+use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::days::{Listed, State, set_of};
+use crate::archive::manifest::{days, refs};
+use crate::base::error::{Error, Result};
+use crate::base::parallel;
+use crate::base::progress::Progress;
+use crate::base::time::UtcDay;
+use crate::index::verify::{Segment, segments};
+use crate::row::Filter;
 
 /// Segments that one step checks.
 const STEP_SEGMENTS: usize = 8;
@@ -63,7 +64,7 @@ enum Step {
 
 impl Step {
     /// How much it is, in rows.
-    fn weight(&self, days: &[manifest::Listed]) -> u64 {
+    fn weight(&self, days: &[Listed]) -> u64 {
         match self {
             Self::Database => 0,
             Self::Segments(segments) => segments.iter().map(|segment| segment.row_count).sum(),
@@ -75,14 +76,14 @@ impl Step {
 
 impl Archive {
     /// Checks the database, the index and every file, on all cores.
-    pub fn verify(&self, log: &Log, progress: &mut Progress<'_>) -> Result<Verified> {
+    pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
         let files = self.files()?;
-        let read = log.database().read("verify", |connection| {
+        let read = self.log.database().read("verify", |connection| {
             Ok((
-                manifest::list(connection)?,
+                days::list(connection)?,
                 self.unknown_files(connection, &files)?,
                 segments(connection)?,
-                manifest::pending(connection)?,
+                days::pending(connection)?,
             ))
         });
         let (days, unknown, segments, pending) = match read {
@@ -94,7 +95,7 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
-        let archived = self.archived_ids(log, &days, &unknown)?;
+        let archived = self.archived_ids(&days, &unknown)?;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
         steps.extend(unknown.iter().map(|(day, format)| Step::Unknown(*day, *format)));
@@ -125,7 +126,7 @@ impl Archive {
                     let sender = sender;
                     while !is_stopped.load(Ordering::Relaxed) {
                         let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(&days), self.check(log, step, &archived))).is_err() {
+                        if sender.send((step.weight(&days), self.check(step, &archived))).is_err() {
                             return;
                         }
                     }
@@ -152,9 +153,9 @@ impl Archive {
         Ok(verified)
     }
 
-    fn check(&self, log: &Log, step: &Step, archived: &RoaringTreemap) -> Result<Verified> {
+    fn check(&self, step: &Step, archived: &RoaringTreemap) -> Result<Verified> {
         let mut found = Verified::default();
-        match self.check_into(log, step, archived, &mut found) {
+        match self.check_into(step, archived, &mut found) {
             Ok(()) => Ok(found),
             // What SQLite stumbles over.
             Err(Error::Corrupt { path, reason }) => {
@@ -165,11 +166,11 @@ impl Archive {
         }
     }
 
-    fn check_into(&self, log: &Log, step: &Step, archived: &RoaringTreemap, found: &mut Verified) -> Result<()> {
+    fn check_into(&self, step: &Step, archived: &RoaringTreemap, found: &mut Verified) -> Result<()> {
         match step {
             Step::Database => {
-                let findings = log.database().read("verify", check_database)?;
-                let path = log.database().path();
+                let findings = self.log.database().read("verify", check_database)?;
+                let path = self.log.database().path();
                 found.problems.extend(findings.into_iter().map(|reason| Problem {
                     path: path.to_owned(),
                     day: None,
@@ -179,10 +180,10 @@ impl Archive {
             }
             Step::Segments(segments) => {
                 for segment in segments {
-                    self.check_segment(log, segment, archived, found)?;
+                    self.check_segment(segment, archived, found)?;
                 }
             }
-            Step::Day(day) => self.check_day(log, *day, found)?,
+            Step::Day(day) => self.check_day(*day, found)?,
             Step::Unknown(day, format) => {
                 let summary = self.open_unknown(*day, *format).map(|open| open.map(|open| open.summary));
                 if let Some(summary) = found.unless_damaged(Some(*day), summary)?.flatten() {
@@ -195,17 +196,13 @@ impl Archive {
     }
 
     /// The ids in the files, as far as they can be read.
-    pub(super) fn archived_ids(
-        &self,
-        log: &Log,
-        days: &[manifest::Listed],
-        unknown: &[(UtcDay, Format)],
-    ) -> Result<RoaringTreemap> {
+    pub(super) fn archived_ids(&self, days: &[Listed], unknown: &[(UtcDay, Format)]) -> Result<RoaringTreemap> {
         let mut archived = RoaringTreemap::new();
         for listed in days {
-            let summary = log
+            let summary = self
+                .log
                 .database()
-                .read("read the manifest", |connection| manifest::load(connection, listed.day, State::Current));
+                .read("read the manifest", |connection| days::load(connection, listed.day, State::Current));
             match summary {
                 Ok(summary) => archived |= summary.map(|summary| summary.ids).unwrap_or_default(),
                 // Reported where the day is checked.
@@ -224,15 +221,9 @@ impl Archive {
         Ok(archived)
     }
 
-    fn check_segment(
-        &self,
-        log: &Log,
-        segment: &Segment,
-        archived: &RoaringTreemap,
-        verified: &mut Verified,
-    ) -> Result<()> {
+    fn check_segment(&self, segment: &Segment, archived: &RoaringTreemap, verified: &mut Verified) -> Result<()> {
         let (first, last) = (segment.first_id, segment.last_id);
-        let live = log.database().read("verify", |connection| segment.live(connection))?;
+        let live = self.log.database().read("verify", |connection| segment.live(connection))?;
         verified.segment_count += 1;
         verified.row_count += live.row_count;
         if segment.is(live) || (live.row_count == 0 && segment.is_within(archived)) {
@@ -240,7 +231,7 @@ impl Archive {
         }
         // Some of its rows have left, or are just leaving.
         let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
-        let mut rows = match self.query(log, &filter) {
+        let mut rows = match self.query(&filter) {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
             Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(()),
@@ -268,7 +259,7 @@ impl Archive {
             "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
         );
         verified.problems.push(Problem {
-            path: log.database().path().to_owned(),
+            path: self.log.database().path().to_owned(),
             day: None,
             ids: Some((first, last)),
             reason,
@@ -277,14 +268,14 @@ impl Archive {
     }
 
     /// Reads a day's file from end to end, and compares it with the manifest.
-    fn check_day(&self, log: &Log, day: UtcDay, verified: &mut Verified) -> Result<()> {
-        let Some(open) = verified.unless_damaged(Some(day), self.open_known(log, day))? else { return Ok(()) };
+    fn check_day(&self, day: UtcDay, verified: &mut Verified) -> Result<()> {
+        let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
         let path = open.reader.path().to_owned();
         let mut hidden = None;
         let mut take_part = |part: Part| {
-            log.database().read("verify", |connection| {
+            self.log.database().read("verify", |connection| {
                 for (ref_id, rows) in &part {
-                    let known = manifest::refs::ids(connection, day, ref_id)?;
+                    let known = refs::ids(connection, day, ref_id)?;
                     if !set_of(&rows.ids).is_subset(&known) {
                         hidden = Some(ref_id.clone());
                     }

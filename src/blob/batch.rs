@@ -1,12 +1,12 @@
 //! Many blobs at once: hashed on all cores, their flushes overlapped, their directories flushed once.
 //! `docs/durability.md`, "A batch of blobs".
 
-use super::put::{Placed, WRITE};
-use super::{BlobStore, path};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::base::parallel;
+use crate::blob::put::{Placed, WRITE};
+use crate::blob::{BlobStore, path};
 use crate::durable::Durability;
-use crate::error::Result;
-use crate::parallel;
 
 /// How many files are flushed at once. The system merges flushes that are under way together; beyond this many, measured,
 /// nothing is gained.

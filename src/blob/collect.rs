@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::path::{self, Name};
-use super::presence::RENEW_AFTER_NS;
-use super::vouch::{Stamp, now_ns};
-use super::{BlobStore, list};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::blob::path;
+use crate::blob::path::Name;
+use crate::blob::presence::RENEW_AFTER_NS;
+use crate::blob::vouch::{Stamp, now_ns};
+use crate::blob::{BlobStore, list};
 use crate::durable::{Directory, Durability};
-use crate::error::Result;
 
 /// What [`BlobStore::collect`] did, or would have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Removing. The shard's directory stays, however empty: writers rely on it.
 
-use super::BlobStore;
-use super::path::Name;
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::blob::BlobStore;
+use crate::blob::path::Name;
 use crate::durable::Durability;
-use crate::error::Result;
 
 impl BlobStore {
     /// Removes the blob; says whether there was one.

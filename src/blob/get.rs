@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::path::Name;
-use super::vouch::{Stamp, now_ns};
-use super::{BlobStore, CHUNK_BYTES, read_full};
-use crate::digest::{Digest, Hasher};
-use crate::error::{Error, Result};
+use crate::base::digest::{Digest, Hasher};
+use crate::base::error::{Error, Result};
+use crate::blob::path::Name;
+use crate::blob::vouch::{Stamp, now_ns};
+use crate::blob::{BlobStore, CHUNK_BYTES, read_full};
 
 const READ: &str = "read a blob";
 

@@ -6,10 +6,10 @@ use std::vec;
 
 use rustix::fs::FileType;
 
-use super::{BlobStore, path};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::blob::{BlobStore, path};
 use crate::durable::Directory;
-use crate::error::{Error, Result};
 
 /// Figures of a blob store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

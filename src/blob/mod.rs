@@ -28,8 +28,9 @@ pub use list::{BlobDigests, BlobStats};
 pub use put::BlobWriter;
 pub use verify::{BlobProblem, Verified};
 
-use crate::durable::{self, Directory, Durability};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::durable;
+use crate::durable::{Directory, Durability};
 use root::Root;
 use vouch::Vouchers;
 
@@ -146,7 +147,7 @@ fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 #[expect(clippy::disallowed_methods, reason = "the tests do to the files what others might")]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
+    use crate::base::digest::Digest;
 
     #[test]
     fn a_root_that_is_a_file_is_refused() {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
+use crate::base::digest::Digest;
 
 /// How many shards there are: one for each value of the first two digits.
 pub(super) const SHARDS: usize = 256;

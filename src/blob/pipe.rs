@@ -3,10 +3,10 @@
 use std::sync::mpsc;
 use std::thread;
 
-use super::put::BlobWriter;
-use super::{BlobStore, CHUNK_BYTES};
-use crate::digest::{Digest, Hasher};
-use crate::error::Error;
+use crate::base::digest::{Digest, Hasher};
+use crate::base::error::Error;
+use crate::blob::put::BlobWriter;
+use crate::blob::{BlobStore, CHUNK_BYTES};
 
 /// How much is read at a time, and how many pieces are on their way at once: 4 MiB together.
 const PIECE_BYTES: usize = 1024 * 1024;

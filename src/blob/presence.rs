@@ -2,13 +2,13 @@
 
 use std::fs::File;
 
-use super::BlobStore;
-use super::path::Name;
-use super::put::Blob;
-use super::root::Root;
-use super::vouch::{Stamp, Trust, nanoseconds, now_ns};
+use crate::base::error::{Error, Result};
+use crate::blob::BlobStore;
+use crate::blob::path::Name;
+use crate::blob::put::Blob;
+use crate::blob::root::Root;
+use crate::blob::vouch::{Stamp, Trust, nanoseconds, now_ns};
 use crate::durable;
-use crate::error::{Error, Result};
 
 /// A blob that was written or found longer ago than this has its grace renewed when it is found again. `collect` adds as
 /// much to the grace, so that none is lost by it.

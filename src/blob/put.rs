@@ -6,14 +6,16 @@ use std::io::Write;
 use std::process;
 use std::sync::Arc;
 
-use super::path::{self, Name};
-use super::presence::{Found, RENEW_AFTER_NS};
-use super::root::Root;
-use super::vouch::{Stamp, now_ns};
-use super::{BlobStore, CHUNK_BYTES, get, read_full};
-use crate::digest::{Digest, Hasher};
-use crate::durable::{self, Durability, StagedBeneath};
-use crate::error::{Error, Result};
+use crate::base::digest::{Digest, Hasher};
+use crate::base::error::{Error, Result};
+use crate::blob::path;
+use crate::blob::path::Name;
+use crate::blob::presence::{Found, RENEW_AFTER_NS};
+use crate::blob::root::Root;
+use crate::blob::vouch::{Stamp, now_ns};
+use crate::blob::{BlobStore, CHUNK_BYTES, get, read_full};
+use crate::durable;
+use crate::durable::{Durability, StagedBeneath};
 
 pub(super) const WRITE: &str = "write a blob";
 

@@ -5,10 +5,11 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::vouch::Trust;
-use super::{BlobStore, path};
-use crate::durable::{self, Directory, Durability, StagedBeneath};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::blob::vouch::Trust;
+use crate::blob::{BlobStore, path};
+use crate::durable;
+use crate::durable::{Directory, Durability, StagedBeneath};
 
 /// An open root.
 pub(super) struct Root {

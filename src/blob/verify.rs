@@ -6,14 +6,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use super::path::{self, Name};
-use super::root::Root;
-use super::vouch::{Stamp, now_ns};
-use super::{BlobStore, get, list};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::parallel;
+use crate::blob::path;
+use crate::blob::path::Name;
+use crate::blob::root::Root;
+use crate::blob::vouch::{Stamp, now_ns};
+use crate::blob::{BlobStore, get, list};
 use crate::durable::Durability;
-use crate::error::{Error, Result};
-use crate::parallel;
 
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(50);

@@ -7,8 +7,8 @@ use std::sync::{Mutex, TryLockError};
 
 use rustix::fs::Stat;
 
-use super::path;
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::blob::path;
 use crate::durable;
 
 /// How many blobs of one shard are remembered; then that shard is forgotten, so that memory stays bounded (24 MiB).

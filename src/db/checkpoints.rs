@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::failure::{Place, is_io_failure, system_errno};
-use super::open;
-use super::writer::Writer;
+use crate::base::error::{Error, Result};
+use crate::db::failure::{Place, is_io_failure, system_errno};
+use crate::db::open;
+use crate::db::writer::Writer;
 use crate::durable::Durability;
-use crate::error::{Error, Result};
 
 /// Pages of the write-ahead log that are carried over at once: 4 MiB, as SQLite's default.
 pub const CHECKPOINT_PAGES: u32 = 1_000;
@@ -310,7 +310,7 @@ mod tests {
         let place = Place { path: &path, operation: "test", busy_timeout: Duration::ZERO };
         opened(&directory).close().unwrap();
         let flushes = Arc::new(Flushes::default());
-        let writer = Writer::new(open::writer(place).unwrap(), Arc::clone(&flushes), place).unwrap();
+        let writer = Writer::new(open::writer(place, &[]).unwrap(), Arc::clone(&flushes), place).unwrap();
         let (writer, checkpoints) = (Mutex::new(writer), Checkpoints::new(Arc::clone(&flushes)));
         let put = |key: &str| {
             writer.lock().unwrap().transact(place, Durability::Normal, |connection| {

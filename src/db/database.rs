@@ -7,15 +7,16 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::checkpoints::{CHECKPOINT_PAGES, Checkpoints, Flushes};
-use super::failure::{Located, Place, read_only};
-use super::fork::Generation;
-use super::open;
-use super::readers::Readers;
-use super::sql::{self, SqlParams};
-use super::writer::Writer;
+use crate::base::error::{Error, Result};
+use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints, Flushes};
+use crate::db::failure::{Located, Place, read_only};
+use crate::db::fork::Generation;
+use crate::db::open;
+use crate::db::readers::Readers;
+use crate::db::schema::Derived;
+use crate::db::sql::{self, SqlParams};
+use crate::db::writer::Writer;
 use crate::durable::Durability;
-use crate::error::{Error, Result};
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +27,13 @@ pub struct Config {
     pub read_only: bool,
     /// How long to wait for another process's lock.
     pub busy_timeout: Duration,
+    /// The tables that modules above keep beside the rows.
+    pub derived: &'static [&'static Derived],
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { durability: Durability::Full, read_only: false, busy_timeout: Duration::from_secs(30) }
+        Self { durability: Durability::Full, read_only: false, busy_timeout: Duration::from_secs(30), derived: &[] }
     }
 }
 
@@ -66,10 +69,10 @@ impl Database {
         let place = Place { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
         let readers = Readers::default();
         let writing = if config.read_only {
-            readers.keep(open::unprepared_reader(place)?);
+            readers.keep(open::unprepared_reader(place, config.derived)?);
             None
         } else {
-            Some(Writing::open(place)?)
+            Some(Writing::open(place, config.derived)?)
         };
         let connections = Connections { readers, sql_readers: Readers::default(), writing };
         Ok(Self { path, config, generation, connections: RwLock::new(Some(connections)) })
@@ -103,7 +106,10 @@ impl Database {
 
     /// Runs `body` in one read transaction: it sees one state of the database.
     pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let open = if self.config.read_only { open::unprepared_reader } else { open::reader };
+        let open = |place: Place<'_>| match self.config.read_only {
+            true => open::unprepared_reader(place, self.config.derived),
+            false => open::reader(place),
+        };
         self.connected(|connections| connections.readers.with(self.place(operation), open, body))
     }
 
@@ -230,9 +236,9 @@ impl Database {
 }
 
 impl Writing {
-    fn open(place: Place<'_>) -> Result<Self> {
+    fn open(place: Place<'_>, derived: &[&Derived]) -> Result<Self> {
         let flushes = Arc::new(Flushes::default());
-        let writer = Writer::new(open::writer(place)?, Arc::clone(&flushes), place)?;
+        let writer = Writer::new(open::writer(place, derived)?, Arc::clone(&flushes), place)?;
         Ok(Self { checkpoints: Checkpoints::new(flushes), writer: Mutex::new(writer) })
     }
 }

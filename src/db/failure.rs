@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Where an operation failed.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 

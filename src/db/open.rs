@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::failure::{Located, Place, is_busy};
-use super::schema::{self, Identity};
+use crate::base::error::{Error, Result};
+use crate::db::failure::{Located, Place, is_busy};
+use crate::db::schema::{self, Derived, Identity};
 use crate::durable::{self, Durability, Staged};
-use crate::error::{Error, Result};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
 const STATEMENT_CACHE: usize = 64;
@@ -103,18 +103,18 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
 }
 
 /// Opens the writer, creating or migrating the schema where that is needed.
-pub(super) fn writer(place: Place<'_>) -> Result<Connection> {
+pub(super) fn writer(place: Place<'_>, derived: &[&Derived]) -> Result<Connection> {
     let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let prepared = prepare_writer(&connection, place);
+    let prepared = prepare_writer(&connection, place, derived);
     prepared.located(place, Some(&connection))?;
     Ok(connection)
 }
 
-fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
+fn prepare_writer(connection: &Connection, place: Place<'_>, derived: &[&Derived]) -> Result<()> {
     // Until it is known to be ours nothing is changed, not even by the checkpoint that a last close runs; nor after a
     // flush that failed below.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let identity = schema::identify(connection, place.path)?;
+    let identity = schema::identify(connection, place.path, derived)?;
     if connection.is_readonly("main")? {
         let reason = "the file system is read-only; open the store with read_only".to_owned();
         return Err(Error::errno(place.path, place.operation, libc::EROFS, reason));
@@ -136,7 +136,7 @@ fn prepare_writer(connection: &Connection, place: Place<'_>) -> Result<()> {
     if identity == Identity::Outdated {
         // A new database survives a power loss as well as its rows do.
         connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
-        schema::migrate(connection, place.path)?;
+        schema::migrate(connection, place.path, derived)?;
         connection.execute_batch("COMMIT")?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -158,15 +158,15 @@ pub(super) fn reader(place: Place<'_>) -> Result<Connection> {
 }
 
 /// Opens a reader of a read-only store, whose database nobody has identified or brought up to date.
-pub(super) fn unprepared_reader(place: Place<'_>) -> Result<Connection> {
+pub(super) fn unprepared_reader(place: Place<'_>, derived: &[&Derived]) -> Result<Connection> {
     let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let prepared = schema::identify(&connection, place.path).and_then(|_| {
+    let prepared = schema::identify(&connection, place.path, derived).and_then(|_| {
         let has = |table: &str| connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table]);
         if !has("logs")? {
             return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
         }
         // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
-        for statement in schema::missing_derived(&connection)? {
+        for statement in schema::missing_tables(&connection, derived)? {
             connection.execute_batch(&statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
         }
         Ok(connection.execute_batch(READER_PRAGMAS)?)

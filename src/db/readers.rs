@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 
-use super::failure::{Located, Place};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::db::failure::{Located, Place};
 
 /// Idle connections that are kept; more are opened while more threads read at once.
 const KEPT: usize = 4;

@@ -4,9 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::archive;
-use crate::error::{Error, Result};
-use crate::log::index;
+use crate::base::error::{Error, Result};
 
 /// The newest schema that this build reads and writes.
 ///
@@ -41,6 +39,16 @@ CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
 CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
 ";
 
+/// The tables of a module above this one that can be rebuilt from the rows at any time, so that another program may drop
+/// them.
+#[derive(Debug)]
+pub struct Derived {
+    /// `CREATE TABLE IF NOT EXISTS` statements, each ended by a semicolon.
+    pub tables: &'static str,
+    /// The predecessor's indexes that these tables replace.
+    pub replaced_indexes: &'static [&'static str],
+}
+
 /// What `TABLES` holds, for recognizing a database that bears no mark.
 const COLUMNS: [(&str, &[&str]); 3] = [
     ("logs", &["id", "source", "type", "ref_id", "payload", "timestamp"]),
@@ -58,7 +66,7 @@ pub(super) enum Identity {
 }
 
 /// Tells whose database this is, without changing it.
-pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity> {
+pub(super) fn identify(connection: &Connection, path: &Path, derived: &[&Derived]) -> Result<Identity> {
     let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
     let version = pragma("user_version")?;
     let refused = |reason: String| Error::SchemaVersion {
@@ -73,8 +81,8 @@ pub(super) fn identify(connection: &Connection, path: &Path) -> Result<Identity>
         ))),
         APPLICATION_ID
             if version == SCHEMA_VERSION
-                && !has_predecessors_indexes(connection)?
-                && missing_derived(connection)?.next().is_none() =>
+                && !has_replaced_indexes(connection, derived)?
+                && missing_tables(connection, derived)?.is_empty() =>
         {
             Ok(Identity::Current)
         }
@@ -108,9 +116,9 @@ fn unmarked_stranger(connection: &Connection) -> Result<Option<String>> {
 }
 
 /// The predecessor puts its indexes back when it opens one of our databases.
-fn has_predecessors_indexes(connection: &Connection) -> Result<bool> {
+fn has_replaced_indexes(connection: &Connection, derived: &[&Derived]) -> Result<bool> {
     let mut statement = connection.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?;
-    for name in index::PREDECESSORS {
+    for name in derived.iter().flat_map(|derived| derived.replaced_indexes) {
         if statement.exists([name])? {
             return Ok(true);
         }
@@ -118,22 +126,22 @@ fn has_predecessors_indexes(connection: &Connection) -> Result<bool> {
     Ok(false)
 }
 
-/// The statements that create the tables of the index and of the archive's manifest that are not there: another program
-/// may drop what can be built anew.
-pub(super) fn missing_derived(connection: &Connection) -> Result<impl Iterator<Item = &'static str>> {
+/// The statements that create the derived tables that are not there.
+pub(super) fn missing_tables(connection: &Connection, derived: &[&Derived]) -> Result<Vec<&'static str>> {
     let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
     let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let statements = index::SCHEMA.split_inclusive(';').chain(archive::SCHEMA.split_inclusive(';'));
-    Ok(statements.map(str::trim).filter(move |statement| {
+    let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';')).map(str::trim);
+    let is_missing = |statement: &&str| {
         let name = statement.strip_prefix("CREATE TABLE IF NOT EXISTS ").and_then(|rest| rest.split(' ').next());
         name.is_some_and(|name| !names.iter().any(|known| known == name))
-    }))
+    };
+    Ok(statements.filter(is_missing).collect())
 }
 
 /// Brings the database to the current schema; the caller holds the write transaction.
-pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
+pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]) -> Result<()> {
     // Another process may have been faster.
-    if identify(connection, path)? == Identity::Current {
+    if identify(connection, path, derived)? == Identity::Current {
         return Ok(());
     }
     connection.execute_batch(TABLES)?;
@@ -144,9 +152,10 @@ pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<()> {
     if !has_exit_code {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }
-    connection.execute_batch(index::SCHEMA)?;
-    connection.execute_batch(archive::SCHEMA)?;
-    for name in index::PREDECESSORS {
+    for derived in derived {
+        connection.execute_batch(derived.tables)?;
+    }
+    for name in derived.iter().flat_map(|derived| derived.replaced_indexes) {
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
     }
     connection

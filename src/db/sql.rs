@@ -4,7 +4,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Parameters of a statement.
 pub enum SqlParams {

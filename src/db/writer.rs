@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::checkpoints::Flushes;
-use super::failure::{Located, Place, is_busy, is_flush_failure, is_io_failure};
+use crate::base::error::{Error, Result};
+use crate::db::checkpoints::Flushes;
+use crate::db::failure::{Located, Place, is_busy, is_flush_failure, is_io_failure};
 use crate::durable::Durability;
-use crate::error::{Error, Result};
 
 /// How long a transaction waits at the least, and at the most, before it looks for another process's lock again.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);

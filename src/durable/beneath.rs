@@ -15,9 +15,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::staging::StagedBeneath;
-use super::{STAGING_PREFIX, SYNC_DIRECTORY};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::durable::staging::StagedBeneath;
+use crate::durable::{STAGING_PREFIX, SYNC_DIRECTORY};
 
 const OPEN: &str = "open a file";
 const LOCK: &str = "lock a directory";

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::beneath::{Directory, LOOK, failed, now};
-use super::{Durability, STAGING_PREFIX, sync_file};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::durable::beneath::{Directory, LOOK, failed, now};
+use crate::durable::{Durability, STAGING_PREFIX, sync_file};
 
 const PUBLISH: &str = "publish a file";
 const CREATE: &str = "create a staging file";

@@ -4,48 +4,20 @@
 //! up to an id has seen all that will ever be below it. A commit of this process wakes its followers; those of other
 //! processes are looked for at intervals, which reads SQLite's shared memory and no disk while nothing changes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::entry::LogEntry;
-use super::filter::Filter;
-use super::store::Log;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::log::core::Core;
+use crate::row::Filter;
+use crate::row::LogEntry;
 
 /// Rows that one step returns at the most.
 const PAGE_ROWS: u64 = 512;
 
-/// How followers hear of this process's commits.
-#[derive(Default)]
-pub(super) struct Changes {
-    waiting: AtomicUsize,
-    count: Mutex<u64>,
-    changed: Condvar,
-}
-
-impl Changes {
-    pub(super) fn announce(&self) {
-        // A follower that is not counted yet has not looked at the log yet, and will see the change there.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            self.changed.notify_all();
-        }
-    }
-
-    fn count(&self) -> u64 {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, known: u64, timeout: Duration) {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_timeout_while(count, timeout, |count| *count == known));
-    }
-}
-
 /// Reads the rows of a filter, at most as many as its limit; also returns the greatest id that was looked at, unless the
 /// limit came before it.
-pub type ReadPage<'a> = dyn Fn(&Log, &Filter) -> Result<(Vec<LogEntry>, i64)> + 'a;
+pub type ReadPage<'a> = dyn Fn(&Filter) -> Result<(Vec<LogEntry>, i64)> + 'a;
 
 /// The rows of a filter from an id on, without an end.
 pub struct Follower {
@@ -54,9 +26,9 @@ pub struct Follower {
 
 impl Follower {
     /// The rows that match `filter`, whose `after_id` says where to begin; None: after the last row there is now.
-    pub fn open(log: &Log, mut filter: Filter) -> Result<Self> {
+    pub fn open(core: &Core, mut filter: Filter) -> Result<Self> {
         if filter.after_id.is_none() {
-            filter.after_id = Some(log.read("follow", |snapshot| snapshot.last_given_id())?);
+            filter.after_id = Some(core.read("follow", |snapshot| snapshot.last_given_id())?);
         }
         filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
@@ -64,21 +36,21 @@ impl Follower {
     }
 
     /// The next rows; none if there are none yet after `timeout`.
-    pub fn next_page(&mut self, log: &Log, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
-        let changes = log.changes();
+    pub fn next_page(&mut self, core: &Core, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
+        let changes = core.changes();
         changes.waiting.fetch_add(1, Ordering::SeqCst);
         let known = changes.count();
-        let mut page = self.read(log, read);
+        let mut page = self.read(read);
         if matches!(&page, Ok(rows) if rows.is_empty()) && !timeout.is_zero() {
             changes.wait(known, timeout);
-            page = self.read(log, read);
+            page = self.read(read);
         }
         changes.waiting.fetch_sub(1, Ordering::SeqCst);
         page
     }
 
-    fn read(&mut self, log: &Log, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
-        let (page, last) = read(log, &self.filter)?;
+    fn read(&mut self, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
+        let (page, last) = read(&self.filter)?;
         // Short of a full page, everything there is has been looked at.
         let seen = match page.last() {
             Some(entry) if Some(page.len() as u64) == self.filter.limit => entry.id,
@@ -90,8 +62,8 @@ impl Follower {
 }
 
 /// The rows of the log alone, as [`ReadPage`].
-pub fn read_page(log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
-    log.read("follow", |snapshot| {
+pub fn read_page(core: &Core, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+    core.read("follow", |snapshot| {
         let last = snapshot.last_given_id()?;
         let mut page = Vec::new();
         snapshot.search(filter, |entry| page.push(entry))?;
@@ -102,7 +74,8 @@ pub fn read_page(log: &Log, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogConfig, NewLogEntry, append_many};
+    use crate::log::{Log, LogConfig};
+    use crate::row::NewLogEntry;
 
     #[test]
     fn a_follower_sees_each_row_of_each_writer_once() {
@@ -114,27 +87,28 @@ mod tests {
         let (log, other) = (open(), open());
         let put = |log: &Log, source| {
             let row = NewLogEntry { source, kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
-            append_many(log, &[row], None).unwrap()
+            log.append_many(&[row], None).unwrap()
         };
         put(&log, "before");
         let mut all = Follower::open(&log, Filter::default()).unwrap();
         let mut some =
             Follower::open(&log, Filter { source: Some("a".into()), after_id: Some(0), ..Filter::default() }).unwrap();
+        let read = |filter: &Filter| read_page(&log, filter);
         let (mut seen, mut seen_of_a) = (Vec::new(), Vec::new());
         let mut expected = Vec::new();
         for round in 0..40 {
             let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
             expected.push((put(writer, source), source));
-            seen.extend(all.next_page(&log, Duration::ZERO, &read_page).unwrap());
+            seen.extend(all.next_page(&log, Duration::ZERO, &read).unwrap());
             if round % 5 == 0 {
-                seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read_page).unwrap());
+                seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
             }
         }
-        seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read_page).unwrap());
+        seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
         assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
-        assert!(all.next_page(&log, Duration::from_millis(1), &read_page).unwrap().is_empty());
+        assert!(all.next_page(&log, Duration::from_millis(1), &read).unwrap().is_empty());
     }
 
     #[test]
@@ -144,10 +118,12 @@ mod tests {
         let mut follower = Follower::open(&log, Filter::default()).unwrap();
         let started = std::time::Instant::now();
         let page = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| follower.next_page(&log, Duration::from_secs(60), &read_page).unwrap());
+            let waiting = scope.spawn(|| {
+                follower.next_page(&log, Duration::from_secs(60), &|filter| read_page(&log, filter)).unwrap()
+            });
             std::thread::sleep(Duration::from_millis(50));
             let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
-            append_many(&log, &[row], None).unwrap();
+            log.append_many(&[row], None).unwrap();
             waiting.join().unwrap()
         });
         assert_eq!(page.len(), 1);

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::base::error::Result;
 use crate::db::Database;
-use crate::error::Result;
 
 /// The value under `key`.
 pub fn get_meta(database: &Database, key: &str) -> Result<Option<String>> {

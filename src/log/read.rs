@@ -1,18 +1,21 @@
 //! Reading rows back: all at once, counted, or page by page.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Row};
 
-use super::entry::{COLUMNS, LogEntry};
-use super::filter::Filter;
-use super::store::Log;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::log::core::Core;
+use crate::row::COLUMNS;
+use crate::row::Filter;
+use crate::row::LogEntry;
 
 /// Rows that one step of [`Pages`] reads: enough to make the transaction's cost small, few enough to hold in memory.
 const PAGE_ROWS: u64 = 1_024;
 
 /// Every row that matches, in the filter's order.
-pub fn query(log: &Log, filter: &Filter) -> Result<Vec<LogEntry>> {
-    log.read("query", |snapshot| {
+pub fn query(core: &Core, filter: &Filter) -> Result<Vec<LogEntry>> {
+    core.read("query", |snapshot| {
         let mut entries = Vec::new();
         snapshot.search(filter, |entry| entries.push(entry))?;
         Ok(entries)
@@ -20,8 +23,8 @@ pub fn query(log: &Log, filter: &Filter) -> Result<Vec<LogEntry>> {
 }
 
 /// How many rows [`query`] would return.
-pub fn count(log: &Log, filter: &Filter) -> Result<u64> {
-    log.read("count", |snapshot| snapshot.count(filter))
+pub fn count(core: &Core, filter: &Filter) -> Result<u64> {
+    core.read("count", |snapshot| snapshot.count(filter))
 }
 
 /// Rows that a span of ids may hold besides those asked for, as a multiple, before they are looked up one by one.
@@ -67,6 +70,7 @@ pub(crate) fn each_by_ids(
 /// Rows never change and new ones get greater ids, so continuing after the last id is exact. Rows appended after
 /// [`Pages::open`] are not included.
 pub struct Pages {
+    core: Arc<Core>,
     filter: Filter,
     /// Rows that may still be returned.
     left: u64,
@@ -74,8 +78,8 @@ pub struct Pages {
 
 impl Pages {
     /// The rows that match now; none is read yet.
-    pub fn open(log: &Log, mut filter: Filter) -> Result<Self> {
-        let last = log.database().read("query", |connection| {
+    pub fn open(core: Arc<Core>, mut filter: Filter) -> Result<Self> {
+        let last = core.database().read("query", |connection| {
             let mut statement = connection.prepare_cached("SELECT coalesce(max(id), 0) FROM logs")?;
             Ok(statement.query_row([], |row| row.get::<_, i64>(0))?)
         })?;
@@ -83,17 +87,17 @@ impl Pages {
         if let Some(end) = last.checked_add(1) {
             filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
         }
-        Ok(Self { left: filter.limit.unwrap_or(u64::MAX), filter })
+        Ok(Self { core, left: filter.limit.unwrap_or(u64::MAX), filter })
     }
 
     /// The next rows; none at the end.
-    pub fn next_page(&mut self, log: &Log) -> Result<Vec<LogEntry>> {
+    pub fn next_page(&mut self) -> Result<Vec<LogEntry>> {
         if self.left == 0 {
             return Ok(Vec::new());
         }
         let wanted = PAGE_ROWS.min(self.left);
         self.filter.limit = Some(wanted);
-        let page = query(log, &self.filter)?;
+        let page = query(&self.core, &self.filter)?;
         self.left -= page.len() as u64;
         match page.last() {
             Some(last) if page.len() as u64 == wanted => {
@@ -110,7 +114,8 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::db::{Config, Database};
-    use crate::log::{LogConfig, NewLogEntry, append_many};
+    use crate::log::{Log, LogConfig};
+    use crate::row::NewLogEntry;
     use proptest::prelude::*;
 
     type Row = (u8, u8, Option<u8>, i64);
@@ -132,7 +137,7 @@ mod tests {
                 timestamp: Some(*timestamp),
             })
             .collect();
-        let first = append_many(log, &entries, None).unwrap();
+        let first = log.append_many(&entries, None).unwrap();
         entries.iter().zip(first..).map(|(entry, id)| entry.stored(id)).collect()
     }
 
@@ -241,7 +246,7 @@ mod tests {
                     let wanted = expected(&entries, &filter);
                     prop_assert_eq!(&query(&log, &filter).unwrap(), &wanted, "{:?}", filter);
                     prop_assert_eq!(count(&other, &filter).unwrap(), wanted.len() as u64, "{:?}", filter);
-                    prop_assert_eq!(&Pages::open(&log, filter).unwrap().next_page(&log).unwrap(), &wanted);
+                    prop_assert_eq!(&Pages::open(Arc::clone(log.core()), filter).unwrap().next_page().unwrap(), &wanted);
                 }
             }
         }
@@ -254,11 +259,11 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let log = opened(&directory, 100);
             let mut entries = append(&log, &rows);
-            let mut pages = Pages::open(&log, Filter { descending, ..Filter::default() }).unwrap();
+            let mut pages = Pages::open(Arc::clone(log.core()), Filter { descending, ..Filter::default() }).unwrap();
             append(&log, &[(1, 1, None, 0)]);
             let mut found = Vec::new();
             loop {
-                let page = pages.next_page(&log).unwrap();
+                let page = pages.next_page().unwrap();
                 if page.is_empty() {
                     break;
                 }

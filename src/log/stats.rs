@@ -1,8 +1,9 @@
 //! Figures of a log database.
 
-use super::index;
+use rusqlite::Connection;
+
+use crate::base::error::Result;
 use crate::db::Database;
-use crate::error::Result;
 
 /// Figures of a log database.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub fn stats(database: &Database) -> Result<LogStats> {
         let page_size = number("PRAGMA page_size")?;
         let mut runs =
             connection.prepare("SELECT status, count(*) FROM workflow_runs GROUP BY status ORDER BY status")?;
-        let (row_count, timestamps) = index::census(connection)?;
+        let (row_count, timestamps) = census(connection)?;
         Ok(LogStats {
             row_count,
             ids: id("min")?.zip(id("max")?),
@@ -47,4 +48,15 @@ pub fn stats(database: &Database) -> Result<LogStats> {
             free_bytes: number("PRAGMA freelist_count")? * page_size,
         })
     })
+}
+
+/// How many rows there are, and their least and greatest timestamp. Looks at every row: without an index of its own
+/// nothing else is exact once rows have been deleted.
+fn census(connection: &Connection) -> Result<(u64, Option<(i64, i64)>)> {
+    let (count, least, greatest): (u64, Option<i64>, Option<i64>) = connection.query_row(
+        "SELECT count(*), CAST(min(timestamp) AS INTEGER), CAST(max(timestamp) AS INTEGER) FROM logs",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    Ok((count, least.zip(greatest)))
 }

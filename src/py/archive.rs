@@ -1,6 +1,5 @@
 //! `LogStore`: the archive; and the helpers on days.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -8,12 +7,14 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDate, PyTuple};
 
-use super::convert::{Count, Integer, Record, date, day, repr, seconds};
-use super::iter::LogIterator;
-use super::log::LogStore;
-use super::progress::Report;
-use crate::archive::{self, Format, Options, Vacuum};
-use crate::time::{self, UtcDay};
+use crate::archive;
+use crate::archive::{Format, Options, Vacuum};
+use crate::base::time;
+use crate::base::time::UtcDay;
+use crate::py::convert::{Count, Integer, Record, date, day, repr, seconds};
+use crate::py::iter::LogIterator;
+use crate::py::log::LogStore;
+use crate::py::progress::Report;
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
 static VERIFY_REPORT: Record = Record::new("VerifyReport");
@@ -71,7 +72,7 @@ impl LogStore {
             wait: seconds("wait", wait)?,
         };
         let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.archive.run(&self.log, options, &mut |done, total| report.step(done, total)));
+        let outcome = py.detach(|| self.store.archive_logs(options, &mut |done, total| report.step(done, total)));
         let outcome = report.settle(outcome)?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
@@ -80,8 +81,7 @@ impl LogStore {
 
     /// The day files in the archive, oldest first. Reads each file to count and hash it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.log.database().check_open()?;
-        let days = py.detach(|| self.archive.days(&self.log))?;
+        let days = py.detach(|| self.store.days())?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
@@ -94,7 +94,7 @@ impl LogStore {
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.archive.restore(&self.log, day, &mut |done, total| report.step(done, total)));
+        let outcome = py.detach(|| self.store.restore(day, &mut |done, total| report.step(done, total)));
         report.settle(outcome)
     }
 
@@ -102,7 +102,7 @@ impl LogStore {
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.archive.verify(&self.log, &mut |done, total| report.step(done, total)));
+        let outcome = py.detach(|| self.store.verify(&mut |done, total| report.step(done, total)));
         let verified = report.settle(outcome)?;
         let problems =
             verified.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
@@ -119,9 +119,7 @@ impl LogStore {
     /// The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
-        self.log.database().check_open()?;
-        let rows = py.detach(|| self.archive.read(&self.log, day))?;
-        Ok(LogIterator::over_archive(Arc::clone(&self.log), rows))
+        Ok(LogIterator::over(py.detach(|| self.store.read_day(day))?))
     }
 }
 

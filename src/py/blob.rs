@@ -9,14 +9,15 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use super::blob_stream::{BlobReader, BlobWriter};
-use super::blob_write::{self, Data};
-use super::convert::{FilePath, Record};
-use super::progress::Report;
+use crate::base::digest::Digest;
+use crate::base::error::Error;
 use crate::blob;
-use crate::digest::Digest;
 use crate::durable::Durability;
-use crate::error::Error;
+use crate::py::blob_stream::{BlobReader, BlobWriter};
+use crate::py::blob_write;
+use crate::py::blob_write::Data;
+use crate::py::convert::{FilePath, Record};
+use crate::py::progress::Report;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;

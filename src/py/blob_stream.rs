@@ -7,11 +7,12 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyString};
 
-use super::blob_write::new_bytes;
-use super::memory::ExportedMemory;
-use crate::blob::{self, CHUNK_BYTES, OpenBlob};
-use crate::digest::Digest;
-use crate::error::Error;
+use crate::base::digest::Digest;
+use crate::base::error::Error;
+use crate::blob;
+use crate::blob::{CHUNK_BYTES, OpenBlob};
+use crate::py::blob_write::new_bytes;
+use crate::py::memory::ExportedMemory;
 
 type Writer = blob::BlobWriter<Arc<blob::BlobStore>>;
 

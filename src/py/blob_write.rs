@@ -9,11 +9,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use super::convert::FilePath;
-use super::memory::{ExportedMemory, SharedMemory};
+use crate::base::digest::Digest;
+use crate::base::error::Result;
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
-use crate::digest::Digest;
-use crate::error::Result;
+use crate::py::convert::FilePath;
+use crate::py::memory::{ExportedMemory, SharedMemory};
 
 /// How much of what `write_many` is given is held at once.
 const BATCH_ITEMS: usize = 4096;

@@ -14,11 +14,12 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::{IntoPyObjectExt, intern};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::convert::Integer;
-use super::entry::{Fields, Given, LogEntry, at_index, range};
-use super::log::LogStore;
 use crate::durable::Durability;
-use crate::log::{self, Committed, OwnedEntry};
+use crate::log::Committed;
+use crate::py::convert::Integer;
+use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::log::LogStore;
+use crate::row::OwnedEntry;
 
 /// Bytes of text for which an append takes one more place among those in flight.
 const PLACE_BYTES: usize = 8 << 10;
@@ -177,7 +178,7 @@ impl AppendChannel {
     ) -> PyResult<usize> {
         let (py, channel) = (slf.py(), slf.get());
         // Here and not only at the end of the turn, because the loop may have stopped listening by then.
-        channel.store.get().log.database().check_writable("append")?;
+        channel.store.get().log().database().check_writable("append")?;
         if !channel.calls().is_scheduled {
             let event_loop = future.call_method0(py, intern!(py, "get_loop"))?;
             event_loop.call_method1(py, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
@@ -210,13 +211,13 @@ impl AppendChannel {
         let mailbox = Arc::clone(&self.mailbox);
         let waiter = Box::new(move |outcome| mailbox.put(number, outcome));
         let durability = batch.durability.unwrap_or(self.default_durability());
-        if let Err(error) = log::submit(&self.store.get().log, batch.rows, durability, waiter) {
+        if let Err(error) = self.store.get().log().submit(batch.rows, durability, waiter) {
             self.mailbox.put(number, Err(error));
         }
     }
 
     fn default_durability(&self) -> Durability {
-        self.store.get().log.database().config().durability
+        self.store.get().log().database().config().durability
     }
 
     /// Never held while Python objects are dropped or called, which could come back here.

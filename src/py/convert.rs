@@ -10,9 +10,9 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
 
+use crate::base::status::RunStatus;
+use crate::base::time::UtcDay;
 use crate::durable::Durability;
-use crate::run::RunStatus;
-use crate::time::UtcDay;
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Durability {
     type Error = PyErr;

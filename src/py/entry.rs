@@ -6,15 +6,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyAny, PyRange, PyTuple, PyType};
 
-use super::convert::{Integer, repr};
-use crate::log;
+use crate::py::convert::{Integer, repr};
+use crate::row;
 
 /// A row of the log.
 ///
 /// `id` strictly increases and is never reused; `timestamp` is in milliseconds since the Unix epoch, UTC.
 #[pyclass(frozen, eq, hash, module = "nerve_store")]
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct LogEntry(pub(super) log::LogEntry);
+pub(super) struct LogEntry(pub(super) row::LogEntry);
 
 #[pymethods]
 impl LogEntry {
@@ -101,7 +101,7 @@ impl LogEntry {
 }
 
 /// A row on its way to Python, where it becomes a [`LogEntry`] that the cycle collector need not look at.
-pub(super) struct Row(pub(super) log::LogEntry);
+pub(super) struct Row(pub(super) row::LogEntry);
 
 impl<'py> IntoPyObject<'py> for Row {
     type Target = LogEntry;
@@ -220,8 +220,8 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The row in the core's terms.
-    pub(super) fn borrow(&self) -> log::NewLogEntry<'_> {
-        log::NewLogEntry {
+    pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
+        row::NewLogEntry {
             source: &self.source,
             kind: &self.kind,
             ref_id: self.ref_id.as_deref(),
@@ -233,11 +233,11 @@ impl Fields {
 
 impl Given {
     /// The row in the core's terms.
-    pub(super) fn borrow(&self) -> log::NewLogEntry<'_> {
+    pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
         match self {
             Self::New(entry) => {
                 let entry = entry.get();
-                log::NewLogEntry {
+                row::NewLogEntry {
                     source: &entry.source,
                     kind: &entry.kind,
                     ref_id: entry.ref_id.as_deref(),
@@ -247,7 +247,7 @@ impl Given {
             }
             Self::Stored(entry) => {
                 let entry = &entry.get().0;
-                log::NewLogEntry {
+                row::NewLogEntry {
                     source: entry.source(),
                     kind: entry.kind(),
                     ref_id: entry.ref_id(),

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::error::Error;
+use crate::base::error::Error;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {

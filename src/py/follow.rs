@@ -1,17 +1,17 @@
 //! Following the log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
-use super::convert::Integer;
-use super::entry::Row;
-use super::log::LogStore;
-use crate::archive::Archive;
-use crate::log::{self, Filter, Follower, Log};
+use crate::py::convert::Integer;
+use crate::py::entry::Row;
+use crate::py::log::LogStore;
+use crate::row::{self, Filter};
+use crate::store::Follower;
 
 /// Between two looks at signals while a follower waits.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,31 +19,20 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 /// The rows of a filter as they are appended, by whatever process; endless.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogFollower {
-    log: Arc<Log>,
-    /// None: the rows of the log alone.
-    archive: Option<Arc<Archive>>,
     poll_interval: Duration,
     state: Mutex<State>,
 }
 
 struct State {
     follower: Follower,
-    page: std::vec::IntoIter<log::LogEntry>,
+    page: std::vec::IntoIter<row::LogEntry>,
 }
 
 impl LogFollower {
-    fn read(&self, log: &Log, filter: &Filter) -> crate::Result<(Vec<log::LogEntry>, i64)> {
-        match &self.archive {
-            Some(archive) => archive.read_page(log, filter),
-            None => log::read_page(log, filter),
-        }
-    }
-
-    fn step(&self, timeout: Duration) -> crate::Result<Option<log::LogEntry>> {
+    fn step(&self, timeout: Duration) -> crate::Result<Option<row::LogEntry>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.page.len() == 0 {
-            let read = |log: &Log, filter: &Filter| self.read(log, filter);
-            state.page = state.follower.next_page(&self.log, timeout, &read)?.into_iter();
+            state.page = state.follower.next_page(timeout)?.into_iter();
         }
         Ok(state.page.next())
     }
@@ -70,14 +59,13 @@ impl LogFollower {
 
     /// The rows that there are now, perhaps none; waits for nothing.
     fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
-        let page = py.detach(|| -> crate::Result<Vec<log::LogEntry>> {
+        let page = py.detach(|| -> crate::Result<Vec<row::LogEntry>> {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let kept: Vec<_> = std::mem::take(&mut state.page).collect();
             if !kept.is_empty() {
                 return Ok(kept);
             }
-            let read = |log: &Log, filter: &Filter| self.read(log, filter);
-            state.follower.next_page(&self.log, Duration::ZERO, &read)
+            state.follower.next_page(Duration::ZERO)
         })?;
         Ok(page.into_iter().map(Row).collect())
     }
@@ -115,9 +103,8 @@ impl LogStore {
             after_id: after_id.map(|id| id.0),
             ..Filter::default()
         };
-        let follower = py.detach(|| Follower::open(&self.log, filter))?;
+        let follower = py.detach(|| self.store.follow(filter, archived))?;
         let state = Mutex::new(State { follower, page: Vec::new().into_iter() });
-        let archive = archived.then(|| Arc::clone(&self.archive));
-        Ok(LogFollower { log: Arc::clone(&self.log), archive, poll_interval, state })
+        Ok(LogFollower { poll_interval, state })
     }
 }

@@ -1,7 +1,6 @@
 //! `LogStore`: opening, appending, reading, meta, closing. Its methods on runs are in `run`, on the archive in `archive`.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::sync::Arc;
 
 use pyo3::IntoPyObjectExt;
@@ -11,14 +10,16 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
 use rusqlite::types::Value;
 
-use super::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
-use super::entry::{Fields, Given, LogEntry, Row, at_index, range};
-use super::iter::LogIterator;
-use super::progress::Report;
-use crate::archive::{ARCHIVED_UP_TO, Archive, UnionPages};
 use crate::db::{Config, SqlParams};
 use crate::durable::Durability;
-use crate::log::{self, DEFAULT_MAX_TEXT_BYTES, Filter, Log, LogConfig, Pages};
+use crate::log;
+use crate::log::Log;
+use crate::py::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
+use crate::py::entry::{Fields, Given, LogEntry, Row, at_index, range};
+use crate::py::iter::LogIterator;
+use crate::py::progress::Report;
+use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, Filter};
+use crate::store::{self, StoreConfig};
 
 /// SQLite stores rows of up to a billion bytes, and a row has four texts.
 const MOST_TEXT_BYTES: u64 = 200 << 20;
@@ -31,14 +32,17 @@ static LOG_STATS: Record = Record::new("LogStats");
 /// manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
 #[pyclass(frozen, module = "nerve_store")]
 pub(super) struct LogStore {
-    pub(super) log: Arc<Log>,
-    pub(super) archive: Arc<Archive>,
+    pub(super) store: Arc<store::LogStore>,
     max_text_bytes: usize,
 }
 
 impl LogStore {
+    pub(super) fn log(&self) -> &Log {
+        self.store.log()
+    }
+
     /// The row in the core's terms, if it can be stored.
-    pub(super) fn check<'a>(&self, entry: log::NewLogEntry<'a>) -> crate::Result<log::NewLogEntry<'a>> {
+    pub(super) fn check<'a>(&self, entry: row::NewLogEntry<'a>) -> crate::Result<row::NewLogEntry<'a>> {
         entry.checked(self.max_text_bytes)
     }
 }
@@ -75,44 +79,39 @@ impl LogStore {
         if segment_rows.0 < 2 {
             return Err(PyValueError::new_err(format!("segment_rows is at least 2, not {}", segment_rows.0)));
         }
-        let database = Config { durability, read_only, busy_timeout };
-        let config = LogConfig { database, segment_rows: Some(segment_rows.0) };
-        let mut report = Report::to(progress)?;
-        let log = py.detach(|| Log::open(&path.0, config, &mut |done, total| report.step(done, total)));
-        let log = report.settle(log)?;
-        let archive_dir = match archive_dir {
-            Some(directory) => std::path::absolute(directory.0)?,
-            None => log.database().path().parent().unwrap_or(Path::new("/")).join("archive/logs"),
+        let config = StoreConfig {
+            database: Config { durability, read_only, busy_timeout, ..Config::default() },
+            segment_rows: Some(segment_rows.0),
+            archive_directory: archive_dir.map(|directory| std::path::absolute(directory.0)).transpose()?,
         };
-        Ok(Self {
-            log: Arc::new(log),
-            archive: Arc::new(Archive::new(archive_dir)),
-            max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
-        })
+        let mut report = Report::to(progress)?;
+        let store = py.detach(|| store::LogStore::open(&path.0, config, &mut |done, total| report.step(done, total)));
+        let store = Arc::new(report.settle(store)?);
+        Ok(Self { store, max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX) })
     }
 
     /// The absolute path of the database.
     #[getter]
     fn path(&self) -> OsString {
-        path_text(self.log.database().path())
+        path_text(self.log().database().path())
     }
 
     /// The absolute path of the directory of the day files.
     #[getter]
     fn archive_dir(&self) -> OsString {
-        path_text(self.archive.directory())
+        path_text(self.store.archive().directory())
     }
 
     /// Whether the store refuses writes.
     #[getter]
     fn read_only(&self) -> bool {
-        self.log.database().config().read_only
+        self.log().database().config().read_only
     }
 
     /// Whether `close()` was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.log.database().is_closed()
+        self.log().database().is_closed()
     }
 
     /// Append one row and return it; it is as durable as asked when this returns.
@@ -131,7 +130,7 @@ impl LogStore {
         let fields =
             Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
         let entry = self.check(fields.borrow())?;
-        Ok(LogEntry(py.detach(|| log::append(&self.log, &entry, durability))?))
+        Ok(LogEntry(py.detach(|| self.log().append(&entry, durability))?))
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
@@ -150,7 +149,7 @@ impl LogStore {
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
         }
-        let first = py.detach(|| log::append_many(&self.log, &rows, durability))?;
+        let first = py.detach(|| self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
     }
 
@@ -173,10 +172,7 @@ impl LogStore {
         archived: bool,
     ) -> PyResult<Vec<Row>> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let rows = py.detach(|| match archived {
-            true => self.archive.query(&self.log, &filter),
-            false => log::query(&self.log, &filter),
-        })?;
+        let rows = py.detach(|| self.store.query(&filter, archived))?;
         Ok(rows.into_iter().map(Row).collect())
     }
 
@@ -199,13 +195,7 @@ impl LogStore {
         archived: bool,
     ) -> PyResult<LogIterator> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let log = Arc::clone(&self.log);
-        if archived {
-            let pages = py.detach(|| UnionPages::open(&self.log, &self.archive, filter))?;
-            return Ok(LogIterator::over_both(log, Arc::clone(&self.archive), pages));
-        }
-        let pages = py.detach(|| Pages::open(&self.log, filter))?;
-        Ok(LogIterator::over_pages(log, pages))
+        Ok(LogIterator::over(py.detach(|| self.store.iter(filter, archived))?))
     }
 
     /// How many rows `query` would return.
@@ -227,10 +217,7 @@ impl LogStore {
         archived: bool,
     ) -> PyResult<u64> {
         let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        Ok(py.detach(|| match archived {
-            true => self.archive.count(&self.log, &filter),
-            false => log::count(&self.log, &filter),
-        })?)
+        Ok(py.detach(|| self.store.count(&filter, archived))?)
     }
 
     /// The rows of one read-only SQL statement, on a connection of its own.
@@ -242,7 +229,7 @@ impl LogStore {
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let params = sql_params(params)?;
-        let rows = py.detach(|| self.log.database().sql(&query, &params))?;
+        let rows = py.detach(|| self.log().database().sql(&query, &params))?;
         rows.into_iter()
             .map(|row| {
                 PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
@@ -252,36 +239,34 @@ impl LogStore {
 
     /// The value under `key`, or None.
     fn get_meta(&self, py: Python<'_>, key: PyBackedStr) -> PyResult<Option<String>> {
-        Ok(py.detach(|| log::get_meta(self.log.database(), &key))?)
+        Ok(py.detach(|| log::get_meta(self.log().database(), &key))?)
     }
 
     /// Set the value under `key`, as durable as the store.
     fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
-        Ok(py.detach(|| log::set_meta(self.log.database(), &key, &value))?)
+        Ok(py.detach(|| log::set_meta(self.log().database(), &key, &value))?)
     }
 
     /// Build the index anew from the rows, in one transaction.
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.archive.reindex(&self.log, &mut |done, total| report.step(done, total)));
+        let outcome = py.detach(|| self.store.reindex(&mut |done, total| report.step(done, total)));
         report.settle(outcome)
     }
 
     /// Figures of the database; counts the rows.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (stats, watermark) = py.detach(|| -> crate::Result<_> {
-            Ok((log::stats(self.log.database())?, log::get_meta(self.log.database(), ARCHIVED_UP_TO)?))
-        })?;
+        let (stats, watermark) = py.detach(|| self.store.stats())?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
             runs.set_item(status, count)?;
         }
-        let watermark = watermark.and_then(|day| day.parse().ok()).map(|day| date(py, day)).transpose()?;
+        let watermark = watermark.map(|day| date(py, day)).transpose()?;
         LOG_STATS.create(
             py,
             (
-                path_text(self.log.database().path()),
+                path_text(self.log().database().path()),
                 stats.row_count,
                 stats.ids.map(|ids| ids.0),
                 stats.ids.map(|ids| ids.1),
@@ -298,11 +283,11 @@ impl LogStore {
 
     /// Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.log.close())?)
+        Ok(py.detach(|| self.store.close())?)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
-        slf.get().log.database().check_open()?;
+        slf.get().log().database().check_open()?;
         Ok(slf)
     }
 
@@ -319,8 +304,8 @@ impl LogStore {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let closed = if self.log.database().is_closed() { " (closed)" } else { "" };
-        Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.log.database().path().to_str())?))
+        let closed = if self.log().database().is_closed() { " (closed)" } else { "" };
+        Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.log().database().path().to_str())?))
     }
 }
 

@@ -27,21 +27,21 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::archive::{last_archivable_day, utc_day};
-    #[pymodule_export]
-    use super::blob::{BlobIterator, BlobStore, blob_hash, normalize_blob_hash};
-    #[pymodule_export]
-    use super::blob_stream::{BlobReader, BlobWriter};
-    #[pymodule_export]
     use super::channel::AppendChannel;
-    #[pymodule_export]
-    use super::entry::{LogEntry, NewLogEntry};
     #[pymodule_export]
     use super::follow::LogFollower;
     #[pymodule_export]
     use super::iter::LogIterator;
     #[pymodule_export]
     use super::log::LogStore;
+    #[pymodule_export]
+    use super::{archive::last_archivable_day, archive::utc_day};
+    #[pymodule_export]
+    use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
+    #[pymodule_export]
+    use super::{blob_stream::BlobReader, blob_stream::BlobWriter};
+    #[pymodule_export]
+    use super::{entry::LogEntry, entry::NewLogEntry};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]

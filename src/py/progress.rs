@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
 /// stops long work between two steps.

@@ -6,13 +6,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyString};
 
-use super::convert::{Count, Integer, PlainRecord, Record};
-use super::entry::{Given, LogEntry};
-use super::json::to_python;
-use super::log::LogStore;
+use crate::base::status::RunStatus;
+use crate::base::time::check_timestamp;
 use crate::durable::Durability;
-use crate::run::{self, Run, RunList, RunStatus, Transition, Trigger};
-use crate::time::check_timestamp;
+use crate::py::convert::{Count, Integer, PlainRecord, Record};
+use crate::py::entry::{Given, LogEntry};
+use crate::py::json::to_python;
+use crate::py::log::LogStore;
+use crate::workflow as run;
+use crate::workflow::{Run, RunList, Transition, Trigger};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
 static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
@@ -32,7 +34,7 @@ impl LogStore {
     ) -> PyResult<LogEntry> {
         let run = extract_run(run)?;
         let entry = self.check(entry.borrow())?;
-        let stored = py.detach(|| run::upsert(&self.log, &entry, &run, force, durability))?;
+        let stored = py.detach(|| run::upsert(self.log(), &entry, &run, force, durability))?;
         Ok(LogEntry(stored))
     }
 
@@ -67,13 +69,13 @@ impl LogStore {
         let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
         let timestamp = timestamp.map(|timestamp| timestamp.0);
         let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
-        let run = py.detach(|| run::transition(&self.log, &entry, &run_id, &change, durability))?;
+        let run = py.detach(|| run::transition(self.log(), &entry, &run_id, &change, durability))?;
         create_run(py, &run)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
     fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = py.detach(|| run::get_run(self.log.database(), &run_id))?;
+        let run = py.detach(|| run::get_run(self.log().database(), &run_id))?;
         run.map(|run| create_run(py, &run)).transpose()
     }
 
@@ -84,7 +86,7 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::active_runs(self.log.database(), workflow.as_deref()))?)
+        list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
     }
 
     /// All runs, newest first.
@@ -94,12 +96,12 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::all_runs(self.log.database(), workflow.as_deref()))?)
+        list(py, py.detach(|| run::all_runs(self.log().database(), workflow.as_deref()))?)
     }
 
     /// What started the run, from its first `started` row; None if that says nothing.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.log, &self.archive, &run_id))? {
+        match py.detach(|| run::trigger_payload(&self.store, &run_id))? {
             None => Ok(None),
             Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
             Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
@@ -114,19 +116,19 @@ impl LogStore {
 
     /// The run's command events, in order: objects with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.log, &self.archive, &run_id))?;
+        let events = py.detach(|| run::events(&self.store, &run_id))?;
         events.iter().map(|event| to_python(py, event)).collect()
     }
 
     /// The run's messages, in order.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.log, &self.archive, &run_id))?;
+        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
         messages.iter().map(|message| create_message(py, message)).collect()
     }
 
     /// How many rounds the run's thread has.
     fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.log, &self.archive, &run_id))?)
+        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
@@ -138,7 +140,7 @@ impl LogStore {
         before: Count,
         limit: Count,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.log, &self.archive, &run_id, before.0, limit.0))?;
+        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
         let create = |round: &run::Round| {
             let fields = [
                 round.round.into_bound_py_any(py)?,

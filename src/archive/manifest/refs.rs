@@ -6,10 +6,10 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::{from_bytes, set_of, to_bytes};
-use crate::archive::summary::RefRows;
-use crate::error::Result;
-use crate::time::UtcDay;
+use crate::archive::file::summary::RefRows;
+use crate::archive::manifest::days::{from_bytes, set_of, to_bytes};
+use crate::base::error::Result;
+use crate::base::time::UtcDay;
 
 /// Puts references of a day, in the caller's transaction.
 pub(in crate::archive) fn save<'a>(
@@ -84,7 +84,8 @@ pub(in crate::archive) fn forget_rounds(connection: &Connection) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::manifest::{SCHEMA, forget_day};
+    use crate::archive::manifest::days::forget_day;
+    use crate::archive::manifest::schema::SCHEMA;
 
     #[test]
     fn what_is_saved_is_found() {

@@ -1,0 +1,301 @@
+//! One row as one line: the bytes that `JSON.stringify` gives, in the predecessor's order of keys.
+
+use std::borrow::Cow;
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+use serde::Deserialize;
+
+use crate::base::error::Result;
+use crate::row::{LogEntry, NewLogEntry};
+
+/// A row, borrowed from wherever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRef<'a> {
+    /// See [`LogEntry::id`].
+    pub id: i64,
+    /// See [`LogEntry::source`].
+    pub source: &'a str,
+    /// See [`LogEntry::kind`].
+    pub kind: &'a str,
+    /// See [`LogEntry::ref_id`].
+    pub ref_id: Option<&'a str>,
+    /// See [`LogEntry::payload`].
+    pub payload: Option<&'a str>,
+    /// See [`LogEntry::timestamp`].
+    pub timestamp: i64,
+}
+
+impl<'a> RowRef<'a> {
+    /// The row that a statement over `id, source, type, ref_id, payload, timestamp` returned, in SQLite's own memory.
+    pub(crate) fn read(row: &'a Row<'_>) -> Result<Self> {
+        let text = |column| match row.get_ref(column) {
+            Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes).ok().map(Some),
+            Ok(ValueRef::Null) => Some(None),
+            _ => None,
+        };
+        let id = row.get(0)?;
+        if let (Some(Some(source)), Some(Some(kind)), Some(ref_id), Some(payload), ValueRef::Integer(timestamp)) =
+            (text(1), text(2), text(3), text(4), row.get_ref(5)?)
+        {
+            return Ok(Self { id, source, kind, ref_id, payload, timestamp });
+        }
+        // Says what is wrong with it.
+        LogEntry::from_row(row)?;
+        Err(rusqlite::Error::InvalidColumnType(5, "timestamp".into(), rusqlite::types::Type::Real).into())
+    }
+
+    /// The row, in memory of its own.
+    pub(crate) fn to_entry(self) -> LogEntry {
+        let entry = NewLogEntry {
+            source: self.source,
+            kind: self.kind,
+            ref_id: self.ref_id,
+            payload: self.payload,
+            timestamp: Some(self.timestamp),
+        };
+        entry.stored(self.id)
+    }
+}
+
+impl<'a> From<&'a LogEntry> for RowRef<'a> {
+    fn from(entry: &'a LogEntry) -> Self {
+        Self {
+            id: entry.id,
+            source: entry.source(),
+            kind: entry.kind(),
+            ref_id: entry.ref_id(),
+            payload: entry.payload(),
+            timestamp: entry.timestamp,
+        }
+    }
+}
+
+/// Appends the line of `row`, with its newline, to `buffer`.
+pub fn write_line(buffer: &mut Vec<u8>, row: &RowRef<'_>) {
+    buffer.extend_from_slice(ID.as_bytes());
+    write_integer(buffer, row.id);
+    buffer.extend_from_slice(SOURCE.as_bytes());
+    write_text(buffer, Some(row.source));
+    buffer.extend_from_slice(KIND.as_bytes());
+    write_text(buffer, Some(row.kind));
+    buffer.extend_from_slice(REF_ID.as_bytes());
+    write_text(buffer, row.ref_id);
+    buffer.extend_from_slice(PAYLOAD.as_bytes());
+    write_text(buffer, row.payload);
+    buffer.extend_from_slice(TIMESTAMP.as_bytes());
+    write_integer(buffer, row.timestamp);
+    buffer.extend_from_slice(b"}\n");
+}
+
+const ID: &str = "{\"id\":";
+const SOURCE: &str = ",\"source\":";
+const KIND: &str = ",\"type\":";
+const REF_ID: &str = ",\"refId\":";
+const PAYLOAD: &str = ",\"payload\":";
+const TIMESTAMP: &str = ",\"timestamp\":";
+
+fn write_integer(buffer: &mut Vec<u8>, integer: i64) {
+    use std::io::Write;
+    // Writing to a vector cannot fail.
+    let _ = write!(buffer, "{integer}");
+}
+
+fn write_text(buffer: &mut Vec<u8>, text: Option<&str>) {
+    // Neither can serializing text into one.
+    let _ = serde_json::to_writer(buffer, &text);
+}
+
+/// The id in a line of a file whose checksum is right; None if the line does not begin as ours do.
+pub(crate) fn line_id(line: &[u8]) -> Option<i64> {
+    let digits = line.strip_prefix(ID.as_bytes())?;
+    let length = digits.iter().position(|byte| *byte == b',')?;
+    std::str::from_utf8(&digits[..length]).ok()?.parse().ok()
+}
+
+/// The row in a line without its newline; an error says what is wrong with it.
+pub fn parse_line(line: &[u8]) -> std::result::Result<LogEntry, String> {
+    if let Some(entry) = Canonical::of(line).and_then(|mut line| line.row()) {
+        return Ok(entry);
+    }
+    parse_json(line)
+}
+
+/// A line in exactly the form that [`write_line`] gives, read without a general parser. None at the first deviation,
+/// which the general parser then judges.
+struct Canonical<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Canonical<'a> {
+    fn of(line: &'a [u8]) -> Option<Self> {
+        // Inside of JSON's strings, and between our keys, there is none.
+        let has_control = line.iter().fold(false, |found, byte| found | (*byte < b' '));
+        if has_control { None } else { Some(Self { rest: std::str::from_utf8(line).ok()? }) }
+    }
+
+    fn row(&mut self) -> Option<LogEntry> {
+        self.skip(ID)?;
+        let id = self.integer()?;
+        self.skip(SOURCE)?;
+        let source = self.text()??;
+        self.skip(KIND)?;
+        let kind = self.text()??;
+        self.skip(REF_ID)?;
+        let ref_id = self.text()?;
+        self.skip(PAYLOAD)?;
+        let payload = self.text()?;
+        self.skip(TIMESTAMP)?;
+        let timestamp = self.integer()?;
+        let row = RowRef {
+            id,
+            source: &source,
+            kind: &kind,
+            ref_id: ref_id.as_deref(),
+            payload: payload.as_deref(),
+            timestamp,
+        };
+        (self.rest == "}").then(|| row.to_entry())
+    }
+
+    fn skip(&mut self, key: &str) -> Option<()> {
+        self.rest = self.rest.strip_prefix(key)?;
+        Some(())
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        let length = self.rest.bytes().position(|byte| !byte.is_ascii_digit() && byte != b'-')?;
+        let (digits, rest) = self.rest.split_at(length);
+        // JSON has no leading zeros, and no sign alone.
+        let is_plain = digits.len() == 1 || !(digits.starts_with('0') || digits.starts_with("-0"));
+        self.rest = rest;
+        if is_plain { digits.parse().ok() } else { None }
+    }
+
+    /// A string or null.
+    fn text(&mut self) -> Option<Option<Cow<'a, str>>> {
+        if let Some(rest) = self.rest.strip_prefix("null") {
+            self.rest = rest;
+            return Some(None);
+        }
+        let text = self.rest.strip_prefix('"')?.as_bytes();
+        let mut end = 0;
+        let mut is_escaped = false;
+        loop {
+            end += memchr::memchr2(b'"', b'\\', text.get(end..)?)?;
+            if text[end] == b'"' {
+                break;
+            }
+            is_escaped = true;
+            end += 2;
+        }
+        let (quoted, rest) = self.rest.split_at(end + 2);
+        self.rest = rest;
+        if is_escaped {
+            serde_json::from_str(quoted).ok().map(|text: String| Some(Cow::Owned(text)))
+        } else {
+            Some(Some(Cow::Borrowed(&quoted[1..=end])))
+        }
+    }
+}
+
+fn parse_json(line: &[u8]) -> std::result::Result<LogEntry, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Line<'a> {
+        id: i64,
+        #[serde(borrow)]
+        source: Cow<'a, str>,
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+        #[serde(borrow, rename = "refId", deserialize_with = "required")]
+        ref_id: Option<Cow<'a, str>>,
+        #[serde(borrow, deserialize_with = "required")]
+        payload: Option<Cow<'a, str>>,
+        timestamp: i64,
+    }
+
+    /// A key that must be there, although its value may be null.
+    fn required<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Option<Cow<'a, str>>, D::Error> {
+        Option::<Cow<'a, str>>::deserialize(deserializer)
+    }
+
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let row = RowRef {
+        id: line.id,
+        source: &line.source,
+        kind: &line.kind,
+        ref_id: line.ref_id.as_deref(),
+        payload: line.payload.as_deref(),
+        timestamp: line.timestamp,
+    };
+    Ok(row.to_entry())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(payload: Option<&str>) -> LogEntry {
+        NewLogEntry { source: "s", kind: "t", ref_id: None, payload, timestamp: Some(5) }.stored(1)
+    }
+
+    fn line(entry: &LogEntry) -> String {
+        let mut buffer = Vec::new();
+        write_line(&mut buffer, &entry.into());
+        String::from_utf8(buffer).unwrap()
+    }
+
+    #[test]
+    fn escapes_as_javascript_does() {
+        let awkward = "\u{8}\t\n\u{c}\r\u{1}\u{1f}\u{7f}\u{2028}\"\\/é🧠\0";
+        let escaped = "\\b\\t\\n\\f\\r\\u0001\\u001f\u{7f}\u{2028}\\\"\\\\/é🧠\\u0000";
+        let expected = format!(
+            "{{\"id\":1,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":\"{escaped}\",\"timestamp\":5}}\n"
+        );
+        assert_eq!(line(&entry(Some(awkward))), expected);
+    }
+
+    #[test]
+    fn refuses_what_is_no_row() {
+        for text in [
+            "",
+            "{}",
+            "null",
+            "{\"id\":1}",
+            "{\"id\":1,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":null,\"timestamp\":5,\"x\":1}",
+            "{\"id\":1,\"source\":\"s\",\"type\":\"t\",\"payload\":null,\"timestamp\":5}",
+            "{\"id\":1.5,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":null,\"timestamp\":5}",
+        ] {
+            assert!(parse_line(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_read_back(id in any::<i64>(), source in ".*", ref_id in proptest::option::of(".*"), payload in proptest::option::of(".*"), timestamp in any::<i64>()) {
+            let (ref_id, payload, timestamp) = (ref_id.as_deref(), payload.as_deref(), Some(timestamp));
+            let entry = NewLogEntry { source: &source, kind: &source, ref_id, payload, timestamp }.stored(id);
+            let text = line(&entry);
+            prop_assert_eq!(text.matches('\n').count(), 1);
+            let bytes = text.trim_end_matches('\n').as_bytes();
+            prop_assert_eq!(line_id(bytes), Some(id));
+            prop_assert_eq!(Canonical::of(bytes).unwrap().row(), Some(entry.clone()));
+            prop_assert_eq!(parse_json(bytes), Ok(entry));
+        }
+
+        #[test]
+        fn both_parsers_agree_on_damage(payload in ".*", at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let entry = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: Some(&payload), timestamp: Some(5) }.stored(17);
+            let mut bytes = line(&entry).trim_end_matches('\n').as_bytes().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Some(row) = Canonical::of(&bytes).and_then(|mut line| line.row()) {
+                prop_assert_eq!(parse_json(&bytes), Ok(row));
+            }
+        }
+    }
+}

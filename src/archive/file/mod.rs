@@ -1,0 +1,9 @@
+//! One day's file: its lines, its blocks, and writing, reading and scanning it.
+
+pub(crate) mod block;
+pub(crate) mod format;
+pub(crate) mod line;
+pub(crate) mod reader;
+pub(crate) mod scan;
+pub(crate) mod summary;
+pub(crate) mod writer;

@@ -1,0 +1,209 @@
+//! Reading a day's file by blocks, each checked against the table that says what was written there.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use zstd::bulk::Decompressor;
+
+use crate::archive::file::block::{Block, trailer};
+use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::line::{line_id, parse_line};
+use crate::base::error::{Error, Result};
+use crate::base::time::UtcDay;
+use crate::durable;
+use crate::row::LogEntry;
+
+/// Bytes that a frame may decompress to; no block of ours comes near.
+const MOST_FRAME_BYTES: u64 = 8 << 30;
+
+/// An open file of a day. It stays what it is while it is open: a run that adds rows publishes another file.
+pub(crate) struct DayReader {
+    path: PathBuf,
+    day: UtcDay,
+    format: Format,
+    file: File,
+    size: u64,
+    blocks: Arc<[Block]>,
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl DayReader {
+    /// Opens the day's file; None if there is none. It has no blocks until [`DayReader::with_blocks`].
+    pub(crate) fn open(directory: &Path, day: UtcDay, format: Format) -> Result<Option<Self>> {
+        let path = path_of(directory, day, format);
+        let Some(file) = durable::open_regular(&path)? else { return Ok(None) };
+        let size = file.metadata().map_err(|error| Error::io(&path, "look at an archive file", &error))?.len();
+        let blocks = Arc::new([]);
+        Ok(Some(Self { path, day, format, file, size, blocks, stored: Vec::new(), raw: Vec::new() }))
+    }
+
+    /// The file in these blocks.
+    pub(crate) fn with_blocks(self, blocks: Vec<Block>) -> Self {
+        Self { blocks: blocks.into(), ..self }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn day(&self) -> UtcDay {
+        self.day
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// When it was changed last.
+    pub(crate) fn modified(&self) -> Result<SystemTime> {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
+        modified.map_err(|error| Error::io(&self.path, "look at an archive file", &error))
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn blocks(&self) -> &Arc<[Block]> {
+        &self.blocks
+    }
+
+    /// The blocks that the end of a compressed file names.
+    pub(crate) fn trailing_blocks(&self) -> Result<Vec<Block>> {
+        let foreign = || {
+            let reason = "it does not end with a table of frames: it is cut off, or another program compressed it; restore it, or decompress it";
+            self.damaged(reason)
+        };
+        let mut end = [0; trailer::TRAILER_BYTES];
+        let start = self.size.checked_sub(end.len() as u64).ok_or_else(foreign)?;
+        self.read_at(&mut end, start)?;
+        let length = trailer::frame_bytes(&end).ok_or_else(foreign)?;
+        let start = self.size.checked_sub(u64::from(length)).ok_or_else(foreign)?;
+        let mut frame = vec![0; length as usize];
+        self.read_at(&mut frame, start)?;
+        let blocks = trailer::blocks(&frame).ok_or_else(foreign)?;
+        let end = blocks.last().map_or(0, |block| block.offset + u64::from(block.stored_bytes));
+        if end == start { Ok(blocks) } else { Err(foreign()) }
+    }
+
+    /// The bytes of the file at `offset`, all of `buffer`.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.damaged("it is cut off"),
+            _ => Error::io(&self.path, "read an archive file", &error),
+        })
+    }
+
+    /// As many bytes from `offset` on as `buffer` takes and the file has.
+    pub(crate) fn read_up_to(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(&self.path, "read an archive file", &error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Whether the bytes of all blocks are what was written; does not decompress them.
+    pub(crate) fn check_blocks(&mut self) -> Result<()> {
+        (0..self.blocks.len()).try_for_each(|index| self.read_stored(index))
+    }
+
+    /// Reads a block, which [`DayReader::last_block`] then gives.
+    pub(crate) fn block(&mut self, index: usize) -> Result<()> {
+        self.read_stored(index)?;
+        match self.format {
+            Format::Plain => Ok(()),
+            Format::Zstd => self.decompress(self.blocks[index].offset),
+        }
+    }
+
+    fn read_stored(&mut self, index: usize) -> Result<()> {
+        let block = self.blocks[index];
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.resize(block.stored_bytes as usize, 0);
+        let read = self.read_at(&mut stored, block.offset);
+        self.stored = stored;
+        read?;
+        if Block::checksum(&self.stored) != block.checksum {
+            return Err(self.damaged(&format!("the bytes from {} on are not what was written", block.offset)));
+        }
+        Ok(())
+    }
+
+    /// The bytes, as stored, and the lines of the block that was read last.
+    pub(crate) fn last_block(&self) -> (&[u8], &[u8]) {
+        match self.format {
+            Format::Plain => (&self.stored, &self.stored),
+            Format::Zstd => (&self.stored, &self.raw),
+        }
+    }
+
+    fn decompress(&mut self, offset: u64) -> Result<()> {
+        let damaged = |reason: &str| damaged(&self.path, &format!("the frame at {offset}: {reason}"));
+        let length = zstd::zstd_safe::get_frame_content_size(&self.stored).ok().flatten();
+        let length = length.filter(|length| *length <= MOST_FRAME_BYTES).ok_or_else(|| damaged("it has no size"))?;
+        self.raw.clear();
+        self.raw.reserve(usize::try_from(length).map_err(|_| damaged("it is too large"))?);
+        let outcome = Decompressor::new().and_then(|mut zstd| zstd.decompress_to_buffer(&self.stored, &mut self.raw));
+        outcome.map(drop).map_err(|error| damaged(&error.to_string()))
+    }
+
+    /// Calls `visit` with each row of a block that `wants` by its id, in order.
+    pub(crate) fn each_row(
+        &mut self,
+        index: usize,
+        mut wants: impl FnMut(i64) -> bool,
+        mut visit: impl FnMut(LogEntry, &[u8]),
+    ) -> Result<()> {
+        self.block(index)?;
+        let (_, lines) = self.last_block();
+        for line in each_line(lines) {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            // A line that does not begin as ours do may still be a row.
+            if line_id(text).is_some_and(|id| !wants(id)) {
+                continue;
+            }
+            let entry = parse_line(text).map_err(|reason| {
+                self.damaged(&format!("a line in the block at {} is no row: {reason}", self.blocks[index].offset))
+            })?;
+            if wants(entry.id) {
+                visit(entry, line);
+            }
+        }
+        Ok(())
+    }
+
+    /// The error that the file is not what it should be.
+    pub(crate) fn damaged(&self, reason: &str) -> Error {
+        damaged(&self.path, reason)
+    }
+}
+
+/// The error that a day's file is not what it should be.
+pub(crate) fn damaged(path: &Path, reason: &str) -> Error {
+    let reason = format!("{reason}; restore the file from a backup, or move it away and call reindex()");
+    Error::ArchiveCorrupt { path: path.to_owned(), reason }
+}
+
+/// The lines, each with its newline; the last may have none.
+pub(crate) fn each_line(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |position| position + 1);
+        let (line, after) = rest.split_at(end);
+        rest = after;
+        Some(line)
+    })
+}

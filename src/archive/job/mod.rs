@@ -1,0 +1,8 @@
+//! An archive job: which rows go, writing them, publishing the files, deleting the rows.
+
+pub(crate) mod adopt;
+pub(crate) mod export;
+pub(crate) mod plan;
+pub(crate) mod publish;
+pub(crate) mod steps;
+pub(crate) mod throttle;

@@ -1,0 +1,170 @@
+//! Which rows an archive run may take.
+
+use std::collections::{BTreeMap, HashMap};
+
+use roaring::RoaringTreemap;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use crate::base::error::Result;
+use crate::base::status::IS_ACTIVE;
+use crate::base::time::{MAX_TIMESTAMP, UtcDay};
+use crate::db::Database;
+use crate::index::bounds::sealed_end;
+
+/// Rows that one short transaction looks at.
+const PAGE_ROWS: i64 = 20_000;
+
+/// The rows that an archive run may take.
+#[derive(Default)]
+pub(crate) struct Archivable {
+    /// The ids among which they are, by the day of their timestamp; [`Picker`] decides row by row.
+    pub(crate) days: BTreeMap<UtcDay, RoaringTreemap>,
+    /// Rows that have no day, as far as they are not among these ids.
+    pub(crate) unarchivable: u64,
+}
+
+/// The runs that are active.
+pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {}", *IS_ACTIVE))?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Where the rows with timestamps up to `last_timestamp` are, by day, found in short transactions. The rows of a segment
+/// that lies in one day are not looked at.
+pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Archivable> {
+    let mut found = Archivable::default();
+    let spans = database.read("plan the archive run", |connection| spans(connection, last_timestamp, &mut found))?;
+    for (first, last) in spans {
+        let mut after = first.saturating_sub(1);
+        while let Some(seen) = database.read("plan the archive run", |connection| {
+            read_page(connection, (after, last), last_timestamp, &mut found)
+        })? {
+            after = seen;
+        }
+    }
+    Ok(found)
+}
+
+/// Takes in the segments that lie in one day; returns the spans of ids of the others in which there may be rows to take
+/// or to count, and of the tail.
+fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -> Result<Vec<(i64, i64)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT first_id, last_id, min_timestamp, max_timestamp FROM log_segments
+         WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
+    )?;
+    // Two queries: for a least and a greatest in one, SQLite reads all rows.
+    let mut present = connection.prepare_cached(
+        "SELECT (SELECT min(id) FROM logs WHERE id BETWEEN ?1 AND ?2),
+                (SELECT max(id) FROM logs WHERE id BETWEEN ?1 AND ?2)",
+    )?;
+    let mut spans: Vec<(i64, i64)> = Vec::new();
+    let mut rows = statement.query([last_timestamp, MAX_TIMESTAMP])?;
+    while let Some(row) = rows.next()? {
+        let bounds: (Option<i64>, Option<i64>) =
+            present.query_row([row.get::<_, i64>(0)?, row.get(1)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(first), Some(last)) = bounds else { continue };
+        let (earliest, latest): (i64, i64) = (row.get(2)?, row.get(3)?);
+        match (UtcDay::of(earliest), UtcDay::of(latest)) {
+            (Ok(day), Ok(same)) if day == same && latest <= last_timestamp && first > 0 => {
+                found.days.entry(day).or_default().insert_range(first.cast_unsigned()..=last.cast_unsigned());
+            }
+            _ => match spans.last_mut() {
+                Some((_, end)) if first - *end == 1 => *end = last,
+                _ => spans.push((first, last)),
+            },
+        }
+    }
+    spans.extend(sealed_end(connection)?.checked_add(1).map(|first| (first, i64::MAX)));
+    Ok(spans)
+}
+
+/// Takes in the rows of a span of ids, without its first one, up to a page; returns the last id, or None if there was
+/// none.
+fn read_page(
+    connection: &Connection,
+    (after, last): (i64, i64),
+    last_timestamp: i64,
+    found: &mut Archivable,
+) -> Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, timestamp FROM logs WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {PAGE_ROWS}"
+    ))?;
+    let mut rows = statement.query([after, last])?;
+    let mut seen = None;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        seen = Some(id);
+        let day = match row.get_ref(1)? {
+            ValueRef::Integer(timestamp) if (last_timestamp + 1..=MAX_TIMESTAMP).contains(&timestamp) => continue,
+            ValueRef::Integer(timestamp) => UtcDay::of(timestamp).ok(),
+            _ => None,
+        };
+        match (u64::try_from(id), day) {
+            (Ok(id @ 1..), Some(day)) => {
+                found.days.entry(day).or_default().insert(id);
+            }
+            _ => found.unarchivable += 1,
+        }
+    }
+    Ok(seen)
+}
+
+/// Decides row by row what an archive run takes.
+pub(crate) struct Picker {
+    day: UtcDay,
+    /// Rows passed over because their run is still active.
+    pub(crate) pinned: u64,
+    /// Rows passed over because their timestamp is no integer.
+    pub(crate) unarchivable: u64,
+    /// What the transaction under way says of references.
+    is_pinned: HashMap<Box<str>, bool>,
+}
+
+impl Picker {
+    /// Of rows of this day.
+    pub(crate) fn new(day: UtcDay) -> Self {
+        Self { day, pinned: 0, unarchivable: 0, is_pinned: HashMap::new() }
+    }
+
+    /// Another transaction begins.
+    pub(crate) fn begin(&mut self) {
+        self.is_pinned.clear();
+    }
+
+    /// Whether a row of `logs`, all of whose columns were read, is to be taken.
+    pub(crate) fn takes(&mut self, connection: &Connection, row: &Row<'_>) -> Result<bool> {
+        match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) if UtcDay::of(timestamp).is_ok_and(|day| day == self.day) => {}
+            ValueRef::Integer(_) => return Ok(false),
+            _ => {
+                self.unarchivable += 1;
+                return Ok(false);
+            }
+        }
+        let ValueRef::Text(ref_id) = row.get_ref(3)? else { return Ok(true) };
+        let Ok(ref_id) = std::str::from_utf8(ref_id) else { return Ok(true) };
+        let is_pinned = match self.is_pinned.get(ref_id) {
+            Some(is_pinned) => *is_pinned,
+            None => {
+                let sql = format!("SELECT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = ?1 AND {})", *IS_ACTIVE);
+                let is_pinned = connection.prepare_cached(&sql)?.query_row([ref_id], |row| row.get(0))?;
+                self.is_pinned.insert(ref_id.into(), is_pinned);
+                is_pinned
+            }
+        };
+        self.pinned += u64::from(is_pinned);
+        Ok(!is_pinned)
+    }
+}
+
+/// Deletes the rows from `first` to `last` in the caller's transaction, except those whose run is active.
+pub(crate) fn delete_unpinned(connection: &Connection, first: i64, last: i64) -> Result<()> {
+    let mut statement = connection.prepare_cached(&format!(
+        "DELETE FROM logs WHERE id BETWEEN ?1 AND ?2
+         AND NOT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id AND {})",
+        *IS_ACTIVE
+    ))?;
+    statement.execute([first, last])?;
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! An archive run, step by step. `docs/durability.md`, "Archive", says what each step is for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use roaring::RoaringTreemap;
+
+use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::summary::{Part, TakePart};
+use crate::archive::job::export::{Order, Written, has_rows, write_day};
+use crate::archive::job::plan::{Archivable, Picker, active_runs, archivable};
+use crate::archive::job::publish::{save_refs, set_watermark};
+use crate::archive::job::throttle::Pace;
+use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::days;
+use crate::archive::read::day::ArchivedDay;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::base::time::UtcDay;
+use crate::durable;
+use crate::durable::{DirectoryLock, Durability, Staged};
+use crate::index::lookup::restored;
+use crate::row::Filter;
+
+/// Between two attempts to lock the archive.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What becomes of the space that archived rows leave in the database file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Vacuum {
+    /// New rows use it first.
+    #[default]
+    No,
+    /// The file is rewritten without it, in one go.
+    Full,
+    /// It is returned in slices, between which others write.
+    Incremental,
+}
+
+/// What an archive run is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Days that end before this instant go, in milliseconds.
+    pub boundary: i64,
+    /// At most so many days gain rows.
+    pub max_days: Option<usize>,
+    /// The format of new files, and of plain ones that gain rows. A compressed file stays compressed.
+    pub format: Format,
+    /// The space that is left.
+    pub vacuum: Vacuum,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// How long to wait for another run to end.
+    pub wait: Duration,
+}
+
+/// What an archive run did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The days that gained rows, oldest first.
+    pub days: Vec<ArchivedDay>,
+    /// Whether the database file was rewritten or shortened.
+    pub vacuumed: bool,
+    /// Rows that stay because their run is active.
+    pub pinned_rows: u64,
+    /// Rows that stay because they have no day.
+    pub unarchivable_rows: u64,
+}
+
+impl Archive {
+    /// Moves the rows of every day that ended before the boundary to that day's file.
+    pub fn run(&self, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
+        let last_day = match UtcDay::last_before(options.boundary) {
+            Ok(day) => day,
+            // The retention reaches back beyond 1970: nothing is that old.
+            Err(_) => return Ok(Outcome::default()),
+        };
+        let pace = &Pace::default();
+        if options.dry_run {
+            // It writes nothing, not even the lock.
+            let mut run = Run::plan(self, options, last_day, pace, progress)?;
+            run.each_day(|run, day, ids| run.write(day, ids, &mut std::io::sink(), &mut |_| Ok(())).map(drop))?;
+            return Ok(run.outcome);
+        }
+        self.log.database().check_writable("archive")?;
+        if options.vacuum == Vacuum::Incremental {
+            self.log.database().check_incremental_vacuum()?;
+        }
+        let _lock = self.lock(options.wait)?;
+        self.take_in()?;
+        let mut run = Run::plan(self, options, last_day, pace, progress)?;
+        if run.total > 0 {
+            // Rounds are numbered when their rows are sealed, which they can only be while they are here.
+            self.log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
+        }
+        let is_complete = run.move_days()?;
+        self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
+        let known = self.log.database().read("read the manifest", days::list)?;
+        self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
+        if is_complete && run.has_moved {
+            set_watermark(&self.log, last_day, Durability::Full)?;
+        }
+        let mut outcome = run.outcome;
+        match options.vacuum {
+            Vacuum::No => {}
+            Vacuum::Full => {
+                self.log.database().vacuum()?;
+                outcome.vacuumed = true;
+            }
+            Vacuum::Incremental => outcome.vacuumed = self.log.database().vacuum_incrementally()?,
+        }
+        Ok(outcome)
+    }
+
+    /// Takes the archive's lock, and removes what killed runs left staged.
+    pub(crate) fn lock(&self, wait: Duration) -> Result<DirectoryLock> {
+        durable::create_directories(self.directory(), Durability::Full)?;
+        let deadline = Instant::now() + wait;
+        let lock = loop {
+            match DirectoryLock::try_exclusive(self.directory())? {
+                Some(lock) => break lock,
+                None if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+                None => return Err(Error::ArchiveBusy { path: self.directory().to_owned() }),
+            }
+        };
+        durable::sweep_staged(self.directory())?;
+        Ok(lock)
+    }
+}
+
+/// A run under way.
+struct Run<'a> {
+    archive: &'a Archive,
+    options: Options,
+    /// Days up to this one go.
+    last_day: UtcDay,
+    /// The ids among which are the rows of each day.
+    days: BTreeMap<UtcDay, RoaringTreemap>,
+    /// Those whose two files are to be merged.
+    with_two_files: BTreeSet<UtcDay>,
+    pace: &'a Pace,
+    progress: &'a mut Progress<'a>,
+    /// Rows done, and rows to do.
+    done: u64,
+    total: u64,
+    outcome: Outcome,
+    /// Whether a row was moved, now or by an interrupted run before.
+    has_moved: bool,
+}
+
+impl<'a> Run<'a> {
+    fn plan(
+        archive: &'a Archive,
+        options: Options,
+        last_day: UtcDay,
+        pace: &'a Pace,
+        progress: &'a mut Progress<'a>,
+    ) -> Result<Self> {
+        let Archivable { mut days, unarchivable } = archivable(archive.log.database(), last_day.last_timestamp())?;
+        let with_two_files = archive.days_with_two_files()?;
+        for day in &with_two_files {
+            days.entry(*day).or_default();
+        }
+        let total = days.values().map(RoaringTreemap::len).sum();
+        progress(0, total)?;
+        let outcome = Outcome { unarchivable_rows: unarchivable, ..Outcome::default() };
+        Ok(Self {
+            archive,
+            options,
+            last_day,
+            days,
+            with_two_files,
+            pace,
+            progress,
+            done: 0,
+            total,
+            outcome,
+            has_moved: false,
+        })
+    }
+
+    /// Writes, publishes and deletes day after day; false if some are left because of `max_days`.
+    fn move_days(&mut self) -> Result<bool> {
+        let (archive, pace) = (self.archive, self.pace);
+        std::thread::scope(|scope| {
+            // While a day is published and deleted, the next one is written; unless others need the processors.
+            let mut finishing: Option<ScopedJoinHandle<'_, Result<()>>> = None;
+            let is_complete = self.each_day(|run, day, ids| {
+                let mut staged = Staged::create(archive.directory())?;
+                // The references go to the manifest at once: too many do no harm.
+                let mut take_part = |part: Part| save_refs(&archive.log, pace, day, &part);
+                let written = run.write(day, ids, &mut staged, &mut take_part)?;
+                if written.summary.row_count() == 0 {
+                    // The runs of all its rows have become active since it was looked at.
+                    return Ok(());
+                }
+                run.has_moved |= !written.exported.is_empty();
+                join(finishing.take())?;
+                finishing = Some(scope.spawn(move || archive.finish(pace, staged, &written)));
+                if pace.is_gentle() { join(finishing.take()) } else { Ok(()) }
+            })?;
+            join(finishing)?;
+            Ok(is_complete)
+        })
+    }
+
+    /// Calls `each` with every day that gains rows or has two files to merge, and counts what stays of the others; false
+    /// if some are left because of `max_days`.
+    fn each_day(&mut self, mut each: impl FnMut(&mut Self, UtcDay, &RoaringTreemap) -> Result<()>) -> Result<bool> {
+        for (day, ids) in std::mem::take(&mut self.days) {
+            let mut picker = Picker::new(day);
+            let has_work =
+                has_rows(self.archive.log.database(), &ids, &mut picker)? || self.with_two_files.contains(&day);
+            if !has_work {
+                self.count_staying(&picker);
+                self.advance(ids.len())?;
+            } else if self.options.max_days.is_some_and(|most| self.outcome.days.len() >= most) {
+                self.outcome.pinned_rows += self.pinned_from(day)?;
+                return Ok(false);
+            } else {
+                each(self, day, &ids)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes the day's file to `sink`.
+    fn write(
+        &mut self,
+        day: UtcDay,
+        ids: &RoaringTreemap,
+        sink: &mut (dyn Write + Send),
+        take_part: &mut TakePart<'_>,
+    ) -> Result<Written> {
+        let order = self.order(day, ids)?;
+        let (database, pace) = (self.archive.log.database(), self.pace);
+        let mut picker = Picker::new(day);
+        let written = write_day(database, order, &mut picker, sink, take_part, pace, &mut |rows| self.advance(rows))?;
+        self.count_staying(&picker);
+        if written.added_rows > 0 {
+            let day = self.archive.archived_day(&written.summary);
+            self.outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..day });
+        }
+        Ok(written)
+    }
+
+    fn order<'b>(&self, day: UtcDay, ids: &'b RoaringTreemap) -> Result<Order<'b>> {
+        let archive = self.archive;
+        let (is_known, has_rounds) = archive.log.database().read("read the manifest", |connection| {
+            Ok((days::is_listed(connection, day)?, days::has_rounds(connection, day)?))
+        })?;
+        let mut existing = Vec::new();
+        let mut known_format = None;
+        if is_known {
+            let known = archive.open_known(day)?;
+            known_format = Some(known.summary.format);
+            existing.push(known);
+        }
+        // What the manifest does not know: the other file of the day, which an interrupted run left, or, in a dry run,
+        // files that a run would take in first.
+        for format in Format::ALL.into_iter().filter(|format| Some(*format) != known_format) {
+            existing.extend(archive.open_unknown(day, format)?);
+        }
+        let is_compressed = existing.iter().any(|file| file.summary.format == Format::Zstd);
+        let format = if is_compressed { Format::Zstd } else { self.options.format };
+        let has_rounds = has_rounds || existing.len() > usize::from(is_known);
+        Ok(Order { day, format, path: path_of(archive.directory(), day, format), ids, existing, has_rounds })
+    }
+
+    fn advance(&mut self, rows: u64) -> Result<()> {
+        self.done += rows;
+        (self.progress)(self.done, self.total)
+    }
+
+    fn count_staying(&mut self, picker: &Picker) {
+        self.outcome.pinned_rows += picker.pinned;
+        self.outcome.unarchivable_rows += picker.unarchivable;
+    }
+
+    /// How many rows of this day and later ones stay because their run is active.
+    fn pinned_from(&self, day: UtcDay) -> Result<u64> {
+        let (since, until) = (Some(day.first_timestamp()), Some(self.last_day.last_timestamp()));
+        self.archive.log.read("count the rows of active runs", |snapshot| {
+            let mut count = 0;
+            for run_id in active_runs(snapshot.connection())? {
+                // Rows without a positive id are not archivable, whatever their run.
+                let filter = Filter { ref_id: Some(run_id), since, until, after_id: Some(0), ..Filter::default() };
+                count += snapshot.count(&filter)?;
+            }
+            Ok(count)
+        })
+    }
+}
+
+fn join(finishing: Option<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
+    match finishing {
+        Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        None => Ok(()),
+    }
+}

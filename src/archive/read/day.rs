@@ -1,0 +1,129 @@
+//! The days of the archive: which there are, and the rows of one.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::reader::DayReader;
+use crate::archive::file::summary::Summary;
+use crate::archive::manifest::catalog::{Archive, OpenDay};
+use crate::archive::manifest::days;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::time::UtcDay;
+use crate::row::LogEntry;
+
+/// What an archived day's file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedDay {
+    /// The day.
+    pub day: UtcDay,
+    /// Rows in the file.
+    pub row_count: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its sha256.
+    pub sha256: Digest,
+    /// Rows that the archive run added; 0 when it is only listed.
+    pub added_rows: u64,
+    /// How it is stored.
+    pub format: Format,
+    /// The least and the greatest id; None if there are no rows.
+    pub id_span: Option<(i64, i64)>,
+    /// When it was published or taken into the manifest, in milliseconds; None: it is not in the manifest.
+    pub archived_at: Option<i64>,
+}
+
+impl Archive {
+    /// The days that have a file, or should have one, oldest first.
+    pub fn days(&self) -> Result<Vec<ArchivedDay>> {
+        let files = self.files()?;
+        let (listed, unknown) = self.log.database().read("read the manifest", |connection| {
+            Ok((days::list(connection)?, self.unknown_files(connection, &files)?))
+        })?;
+        let mut days: Vec<ArchivedDay> = listed
+            .into_iter()
+            .map(|listed| ArchivedDay {
+                day: listed.day,
+                row_count: listed.row_count,
+                path: path_of(self.directory(), listed.day, listed.format),
+                size: listed.size,
+                sha256: listed.sha256,
+                added_rows: 0,
+                format: listed.format,
+                id_span: (listed.row_count > 0).then_some(listed.id_span),
+                archived_at: Some(listed.archived_at),
+            })
+            .collect();
+        for file in unknown {
+            if let Some(unknown) = self.unknown(file)? {
+                days.push(self.archived_day(&unknown.summary));
+            }
+        }
+        days.sort_by_key(|day| day.day);
+        Ok(days)
+    }
+
+    pub(crate) fn archived_day(&self, summary: &Summary) -> ArchivedDay {
+        ArchivedDay {
+            day: summary.day,
+            row_count: summary.row_count(),
+            path: path_of(self.directory(), summary.day, summary.format),
+            size: summary.size,
+            sha256: summary.sha256,
+            added_rows: 0,
+            format: summary.format,
+            id_span: summary.id_span(),
+            archived_at: None,
+        }
+    }
+
+    /// The rows of `day`, one at a time; an `Archive` error if there is no such day.
+    pub fn read(&self, day: UtcDay) -> Result<ArchivedRows> {
+        let files = self.files()?;
+        let is_unknown = self.log.database().read("read the manifest", |connection| {
+            Ok(self.unknown_files(connection, &files)?.iter().any(|file| file.0 == day))
+        })?;
+        let mut open = Vec::new();
+        if is_unknown {
+            for format in Format::ALL {
+                open.extend(self.open_unknown(day, format)?);
+            }
+        } else {
+            open.push(self.open_known(day)?);
+        }
+        match <[OpenDay; 1]>::try_from(open) {
+            Ok([open]) => Ok(ArchivedRows { reader: open.reader, next_block: 0, rows: VecDeque::new() }),
+            Err(open) => {
+                let path = path_of(self.directory(), day, Format::Plain);
+                let reason = if open.is_empty() {
+                    "there is no such day in the archive"
+                } else {
+                    "the day has two files: the next archive run merges them"
+                };
+                Err(Error::Archive { path, reason: reason.into() })
+            }
+        }
+    }
+}
+
+/// The rows in a day's file, read as they are asked for.
+pub struct ArchivedRows {
+    reader: DayReader,
+    next_block: usize,
+    rows: VecDeque<LogEntry>,
+}
+
+impl ArchivedRows {
+    /// The next row; None at the end.
+    pub fn next_row(&mut self) -> Result<Option<LogEntry>> {
+        while self.rows.is_empty() && self.next_block < self.reader.blocks().len() {
+            let rows = &mut self.rows;
+            self.reader.each_row(self.next_block, |_| true, |row, _| rows.push_back(row))?;
+            self.next_block += 1;
+        }
+        Ok(self.rows.pop_front())
+    }
+}

@@ -1,0 +1,191 @@
+//! The one error type of the core. Each variant carries the facts as fields and prints them on one line, with the way
+//! out; `py::error` turns each into its Python exception.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::digest::Digest;
+use crate::base::status::RunStatus;
+
+/// The result of every fallible function of the core.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The store was used after `close`.
+    #[error("the store is closed; open it again")]
+    Closed {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A forked child used the handle of its parent.
+    #[error("this process was forked from the one that opened the store; open the store again in the child")]
+    Forked {
+        /// The database or directory.
+        path: PathBuf,
+    },
+    /// Another connection held the lock for too long.
+    #[error("still locked by another process after {timeout:?} ({operation}); try again, or raise busy_timeout")]
+    Busy {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// The disk, the quota or the file size limit is exhausted.
+    #[error("no space left ({operation}); nothing was acknowledged: free some space and try again")]
+    Full {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// The system's error number: ENOSPC, EDQUOT or EFBIG.
+        errno: i32,
+    },
+    /// The system refused or failed an operation.
+    #[error("{operation}: {reason}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// The system's error number.
+        errno: i32,
+        /// The system's or SQLite's words.
+        reason: String,
+    },
+    /// A flush failed earlier, so that nobody knows what is on the disk.
+    #[error(
+        "an earlier flush to disk failed ({reason}); this handle refuses further writes: close it and open it again"
+    )]
+    Poisoned {
+        /// The database.
+        path: PathBuf,
+        /// What the failed flush reported.
+        reason: String,
+        /// The system's error number of the failed flush.
+        errno: i32,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database belongs to a newer version or to another application.
+    #[error("{}: {reason}; it was left untouched", path.display())]
+    SchemaVersion {
+        /// The database.
+        path: PathBuf,
+        /// The version in the file.
+        found: i32,
+        /// The newest version known here.
+        supported: i32,
+        /// Which of the two it is, and the way out.
+        reason: String,
+    },
+    /// A run cannot take the state asked for.
+    #[error("run {run_id:?}: {reason}")]
+    IllegalTransition {
+        /// The run.
+        run_id: String,
+        /// Its state; None: there is no such run.
+        from: Option<RunStatus>,
+        /// The state asked for.
+        to: RunStatus,
+        /// What would have been allowed.
+        allowed: Vec<RunStatus>,
+        /// The sentence for people.
+        reason: String,
+    },
+    /// The archive cannot do what was asked.
+    #[error("{}: {reason}", path.display())]
+    Archive {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why, and the way out.
+        reason: String,
+    },
+    /// Another archive run is under way.
+    #[error("another archive run is under way in {}; wait for it to end", path.display())]
+    ArchiveBusy {
+        /// The archive directory.
+        path: PathBuf,
+    },
+    /// An archive file is damaged.
+    #[error("{}: {reason}", path.display())]
+    ArchiveCorrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        reason: String,
+    },
+    /// A blob's bytes do not have its digest.
+    #[error(
+        "{}: the bytes on disk have the sha256 {actual}, not {hash}; write the content again to repair it",
+        path.display()
+    )]
+    BlobCorrupt {
+        /// The digest asked for.
+        hash: Digest,
+        /// The digest found.
+        actual: Digest,
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such blob.
+    #[error("no blob under {hash:?}")]
+    BlobNotFound {
+        /// What was asked for.
+        hash: String,
+        /// Where it would be, or the store's root.
+        path: PathBuf,
+    },
+    /// An argument is out of its range.
+    #[error("{0}")]
+    Value(String),
+    /// The caller's progress report asked to stop.
+    #[error("stopped by the progress callback")]
+    Cancelled,
+    /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
+    #[error(transparent)]
+    Sqlite(Arc<rusqlite::Error>),
+    /// The leader of a shared commit panicked.
+    #[error("an internal error ended the commit that the rows were part of; please report it")]
+    Internal,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// The error of a system call on `path`; a full disk becomes [`Error::Full`].
+    pub fn io(path: &Path, operation: &'static str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        Self::errno(path, operation, errno, error.to_string())
+    }
+
+    /// The same from a bare error number.
+    pub fn errno(path: &Path, operation: &'static str, errno: i32, reason: String) -> Self {
+        let path = path.to_owned();
+        match errno {
+            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Self::Full { path, operation, errno },
+            _ => Self::Io { path, operation, errno, reason },
+        }
+    }
+
+    /// A file that is not what it should be.
+    pub fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), reason: reason.into() }
+    }
+}

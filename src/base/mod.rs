@@ -1,0 +1,8 @@
+//! Types and helpers that know nothing of files and databases: errors, states of a run, time, digests, threads.
+
+pub mod digest;
+pub mod error;
+pub(crate) mod parallel;
+pub mod progress;
+pub mod status;
+pub mod time;

@@ -1,0 +1,42 @@
+//! Where the sealed rows end, and where the merged ones do.
+
+use rusqlite::Connection;
+
+use crate::base::error::Result;
+
+/// Whether at least `rows` rows are not sealed yet; and about how many there are, as an upper bound.
+pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)> {
+    let end = sealed_end(connection)?;
+    let least: u64 = connection.query_row(
+        "SELECT count(*) FROM (SELECT 1 FROM logs WHERE id > ?1 LIMIT ?2)",
+        (end, rows),
+        |row| row.get(0),
+    )?;
+    let most = unsealed_bounds(connection)?.map_or(0, |(first, last)| last.abs_diff(first) + 1);
+    Ok((least >= rows, most))
+}
+
+/// The first and the last id that are not sealed.
+pub(crate) fn unsealed_bounds(connection: &Connection) -> Result<Option<(i64, i64)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT (SELECT min(id) FROM logs WHERE id > ?1), (SELECT max(id) FROM logs WHERE id > ?1)")?;
+    let bounds: (Option<i64>, Option<i64>) =
+        statement.query_row([sealed_end(connection)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(bounds.0.zip(bounds.1))
+}
+
+/// The last id that is sealed; below any if none is.
+pub(crate) fn sealed_end(connection: &Connection) -> Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1")?;
+    let mut rows = statement.query([])?;
+    Ok(rows.next()?.map_or(Ok(i64::MIN), |row| row.get(0))?)
+}
+
+/// The last id whose reference is in the merged postings; below any if none is.
+pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT min(segment) FROM log_fresh")?;
+    match statement.query_row([], |row| row.get::<_, Option<i64>>(0))? {
+        Some(first) => Ok(first - 1),
+        None => sealed_end(connection),
+    }
+}

@@ -1,0 +1,139 @@
+//! Sets of rows as bytes: compressed bitmaps of the distance from a first id; and the postings of a segment.
+
+use roaring::RoaringBitmap;
+use rusqlite::types::Type;
+
+use crate::base::error::{Error, Result};
+
+/// In place of a length: the rounds are all of the rows.
+const ALL: u32 = u32::MAX;
+
+/// The bytes of the ascending `offsets`, in the portable format of Roaring.
+pub(crate) fn encode(offsets: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append(&mut bytes, offsets);
+    bytes
+}
+
+fn append(bytes: &mut Vec<u8>, offsets: &[u32]) {
+    // Ascending offsets cannot be refused, and writing to a vector cannot fail.
+    let mut set = RoaringBitmap::from_sorted_iter(offsets.iter().copied()).unwrap_or_default();
+    set.optimize();
+    let _ = set.serialize_into(bytes);
+}
+
+/// The set in `bytes`.
+pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
+    RoaringBitmap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
+}
+
+/// The ids of a set, ascending.
+pub(crate) fn ids(first_id: i64, set: &RoaringBitmap) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
+    set.iter().map(move |offset| first_id + i64::from(offset))
+}
+
+/// Where a reference occurs in a segment: offsets from the segment's first id, ascending.
+#[derive(Default)]
+pub(crate) struct Posting {
+    pub(crate) ids: Vec<u32>,
+    /// Those that are rounds.
+    pub(crate) rounds: Vec<u32>,
+}
+
+/// Appends the posting of `ref_id` to the bytes of a segment.
+pub(crate) fn append_posting(bytes: &mut Vec<u8>, ref_id: &str, posting: &Posting) {
+    append_part(bytes, |bytes| bytes.extend_from_slice(ref_id.as_bytes()));
+    append_part(bytes, |bytes| append(bytes, &posting.ids));
+    if posting.rounds == posting.ids {
+        bytes.extend_from_slice(&ALL.to_le_bytes());
+    } else {
+        append_part(bytes, |bytes| append(bytes, &posting.rounds));
+    }
+}
+
+/// A part with its length in front.
+fn append_part(bytes: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    write(bytes);
+    let length = u32::try_from(bytes.len() - start - 4).unwrap_or(ALL - 1);
+    bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Calls `visit` with each posting in the bytes of a segment.
+pub(crate) fn each_posting(
+    mut bytes: &[u8],
+    mut visit: impl FnMut(&str, RoaringBitmap, Option<RoaringBitmap>),
+) -> Result<()> {
+    while !bytes.is_empty() {
+        let length = take_length(&mut bytes)?;
+        let ref_id = std::str::from_utf8(take(&mut bytes, length)?).map_err(|error| damaged(&error.to_string()))?;
+        let length = take_length(&mut bytes)?;
+        let ids = decode(take(&mut bytes, length)?)?;
+        let rounds = match take_length(&mut bytes)? {
+            ALL => None,
+            length => Some(decode(take(&mut bytes, length)?)?),
+        };
+        visit(ref_id, ids, rounds);
+    }
+    Ok(())
+}
+
+fn take_length(bytes: &mut &[u8]) -> Result<u32> {
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it is cut off"))?;
+    *bytes = rest;
+    Ok(u32::from_le_bytes(*length))
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
+    let (part, rest) = bytes.split_at_checked(length as usize).ok_or_else(|| damaged("it is cut off"))?;
+    *bytes = rest;
+    Ok(part)
+}
+
+/// The error that a reader of damaged bytes gets.
+pub(crate) fn damaged(reason: &str) -> Error {
+    let reason = format!("the index of the log is damaged ({reason}); reindex() rebuilds it");
+    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn offsets() -> impl Strategy<Value = Vec<u32>> {
+        proptest::collection::btree_set(0_u32..5_000, 0..200).prop_map(|set| set.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn postings_are_read_back(postings in proptest::collection::vec((".*", offsets(), offsets(), any::<bool>()), 0..6)) {
+            let mut bytes = Vec::new();
+            for (ref_id, ids, rounds, all) in &postings {
+                let rounds = if *all { ids.clone() } else { rounds.clone() };
+                append_posting(&mut bytes, ref_id, &Posting { ids: ids.clone(), rounds });
+            }
+            let mut found = Vec::new();
+            each_posting(&bytes, |ref_id, ids, rounds| {
+                let rounds = rounds.unwrap_or_else(|| ids.clone());
+                found.push((ref_id.to_owned(), ids.iter().collect::<Vec<_>>(), rounds.iter().collect::<Vec<_>>()));
+            }).unwrap();
+            let expected: Vec<_> = postings
+                .into_iter()
+                .map(|(ref_id, ids, rounds, all)| { let rounds = if all { ids.clone() } else { rounds }; (ref_id, ids, rounds) })
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn damage_is_an_error_and_no_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = each_posting(&bytes, |_, _, _| {});
+            let mut whole = Vec::new();
+            append_posting(&mut whole, "run", &Posting { ids: vec![1, 2], rounds: vec![2] });
+            bytes.truncate(whole.len());
+            whole[..bytes.len()].copy_from_slice(&bytes);
+            let _ = each_posting(&whole, |_, _, _| {});
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The core of the log: a database whose write transactions keep the index, and whose reads go through it. Everything that
+//! appends, reads, archives or changes runs is built on it.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use roaring::RoaringTreemap;
+use rusqlite::Connection;
+
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
+use crate::durable::Durability;
+use crate::index::bounds;
+use crate::index::build::prune;
+use crate::index::build::sealer::{ArchivedRounds, Sealer};
+use crate::index::lookup::tail::Recent;
+use crate::index::lookup::{candidates, restored, rounds};
+use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
+use crate::log::changes::Changes;
+use crate::log::insert;
+use crate::row::{Filter, LogEntry, NewLogEntry};
+
+/// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
+/// where it was, others can write in between, and the write-ahead log stays small.
+const CATCH_UP_SEGMENTS: u64 = 32;
+
+/// The derived tables of a log without an archive.
+static DERIVED: &[&Derived] = &[&schema::DERIVED];
+
+/// How a log is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// The database.
+    pub database: Config,
+    /// Rows of a segment of the index; None: the default.
+    pub segment_rows: Option<u64>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { database: Config { derived: DERIVED, ..Config::default() }, segment_rows: None }
+    }
+}
+
+/// The database of an open log and what is known of it, shared between threads.
+pub struct Core {
+    database: Database,
+    sealer: Mutex<Sealer>,
+    recent: Recent,
+    changes: Changes,
+}
+
+impl Core {
+    /// Opens the log at `path`, or creates it. A database without an index, such as the predecessor's, gets it now.
+    pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
+        let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
+        let database = Database::open(path, config.database)?;
+        let core = Self {
+            database,
+            sealer: Mutex::new(Sealer::new(segment_rows)),
+            recent: Recent::default(),
+            changes: Changes::default(),
+        };
+        if !config.database.read_only {
+            core.catch_up(segment_rows, progress)?;
+        }
+        Ok(core)
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs `body` in one read transaction: it sees one state of the log.
+    pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        self.database.read(operation, |connection| body(&Snapshot { connection, recent: &self.recent }))
+    }
+
+    /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
+    pub fn write<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let value = self.commit(operation, durability, body)?;
+        self.database.checkpoint_if_due(CHECKPOINT_PAGES);
+        Ok(value)
+    }
+
+    /// Like [`Self::write`], but leaves the checkpoint to the caller: see [`Database::commit`].
+    pub(crate) fn commit<T>(
+        &self,
+        operation: &'static str,
+        durability: Option<Durability>,
+        body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let outcome = self.database.commit(operation, durability, |connection| {
+            // Only the holder of the write transaction takes this lock, so that it is free.
+            let mut sealer = self.sealer();
+            sealer.begin(connection)?;
+            body(&mut Transaction { connection, sealer: &mut sealer })
+        });
+        match outcome {
+            Ok(_) => self.changes.announce(),
+            Err(_) => self.sealer().forget(),
+        }
+        outcome
+    }
+
+    /// Builds the index anew from the rows, in one transaction, at whose end `settle` takes part.
+    pub(crate) fn reindex(
+        &self,
+        archived: &ArchivedRounds<'_>,
+        settle: impl FnOnce(&Connection) -> Result<()>,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        self.write("rebuild the index", None, |transaction| {
+            transaction.sealer.rebuild(transaction.connection, archived, &mut *progress)?;
+            settle(transaction.connection)
+        })?;
+        self.recent.forget();
+        Ok(())
+    }
+
+    /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
+    /// `archived`, only segments whose rows are among these. Nobody puts such rows back meanwhile.
+    pub(crate) fn prune(&self, archived: Option<&RoaringTreemap>) -> Result<()> {
+        const OPERATION: &str = "prune the index";
+        let normal = Some(Durability::Normal);
+        if !self.database.write(OPERATION, normal, |connection| prune::prune_segments(connection, archived))? {
+            return Ok(());
+        }
+        let gone = self.database.read(OPERATION, prune::gone_groups)?;
+        let mut position = None;
+        loop {
+            let next = self
+                .database
+                .write(OPERATION, normal, |connection| prune::prune_postings(connection, &gone, position.take()))?;
+            match next {
+                Some(next) => position = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
+    pub fn close(&self) -> Result<()> {
+        self.database.close()?;
+        self.changes.announce();
+        Ok(())
+    }
+
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    fn sealer(&self) -> MutexGuard<'_, Sealer> {
+        self.sealer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seals the segments of a tail that is longer than one.
+    fn catch_up(&self, segment_rows: u64, progress: &mut Progress<'_>) -> Result<()> {
+        let (is_due, total) = self.read("look at the index", |snapshot| snapshot.unsealed(segment_rows))?;
+        if !is_due {
+            return Ok(());
+        }
+        let mut done = 0;
+        progress(done, total)?;
+        loop {
+            let more = self.write("index the log", Some(Durability::Normal), |transaction| {
+                transaction.sealer.catch_up(transaction.connection, CATCH_UP_SEGMENTS)
+            })?;
+            done = if more { total.min(done + CATCH_UP_SEGMENTS * segment_rows) } else { total };
+            progress(done, total)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// One state of the log.
+pub struct Snapshot<'a> {
+    connection: &'a Connection,
+    recent: &'a Recent,
+}
+
+impl Snapshot<'_> {
+    /// The connection, for the tables besides the log.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// Calls `visit` with every row that matches, in the filter's order.
+    pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
+        candidates::search(self.connection, self.recent, filter, visit)
+    }
+
+    /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
+    pub(crate) fn last_given_id(&self) -> Result<i64> {
+        last_given_id(self.connection)
+    }
+
+    /// How many rows match.
+    pub fn count(&self, filter: &Filter) -> Result<u64> {
+        candidates::count(self.connection, self.recent, filter)
+    }
+
+    /// How many rounds the run has.
+    pub(crate) fn round_count(&self, run_id: &str) -> Result<u64> {
+        rounds::round_count(self.connection, self.recent, run_id)
+    }
+
+    /// The ids and numbers of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
+    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<(i64, u64)>> {
+        rounds::round_ids(self.connection, self.recent, run_id, before, limit)
+    }
+
+    /// The ids of all rounds of the run that the index knows, ascending.
+    pub(crate) fn known_rounds(&self, run_id: &str) -> Result<Vec<i64>> {
+        rounds::known_rounds(self.connection, self.recent, run_id)
+    }
+
+    /// Whether so many rows are not sealed yet; and about how many there are.
+    fn unsealed(&self, segment_rows: u64) -> Result<(bool, u64)> {
+        bounds::unsealed(self.connection, segment_rows)
+    }
+}
+
+/// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
+pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
+    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
+}
+
+/// A write transaction under way.
+pub struct Transaction<'a> {
+    connection: &'a Connection,
+    sealer: &'a mut Sealer,
+}
+
+impl Transaction<'_> {
+    /// The connection, for the tables besides the log, and for deleting rows.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// Inserts checked rows; returns the last id. Those of one call are consecutive.
+    pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
+        self.sealer.prepare(self.connection, entries.len() as u64)?;
+        insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))
+    }
+
+    /// Puts archived rows back, with their ids, which ascend; those that are here already are passed over. Returns how
+    /// many were put back.
+    pub(crate) fn restore(&mut self, entries: &[LogEntry]) -> Result<u64> {
+        // They lie among rows that it has passed.
+        self.sealer.forget();
+        let put = insert::restore(self.connection, entries)?;
+        restored::add(self.connection, &put)?;
+        Ok(put.len() as u64)
+    }
+
+    /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.
+    pub(crate) fn seal(&mut self) -> Result<()> {
+        self.sealer.seal_all(self.connection)
+    }
+}

@@ -1,0 +1,182 @@
+//! One commit for many callers.
+//!
+//! A durable commit costs a flush, so callers share them. Whoever finds no commit under way becomes the leader and
+//! commits its own rows; those who come meanwhile queue theirs. The leader then hands over to the first of them, which
+//! commits all that is queued at the strongest durability asked for, and so on. A lone caller hands nothing to anybody.
+//! Who leads and who is told is `queue`'s business; this module knows what a commit is.
+//!
+//! Invariant: rows were checked before they were queued, so that one caller's rows cannot fail another's.
+
+mod queue;
+mod sync;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::db::CHECKPOINT_PAGES;
+use crate::durable::Durability;
+use crate::log::core::Core;
+use crate::log::group_commit::queue::{Done, Flushed, Queue, Told};
+use crate::log::insert::first_of;
+use crate::row::{NewLogEntry, OwnedEntry};
+
+/// Texts that may wait in the queue before further callers wait for room.
+const QUEUE_BYTES: usize = 16 << 20;
+/// What a row costs in the queue besides its texts.
+const ROW_BYTES: usize = 128;
+
+/// Rows that were committed.
+pub struct Committed {
+    /// The id of the first; the others follow one by one.
+    pub first_id: i64,
+    /// The rows.
+    pub rows: Vec<OwnedEntry>,
+}
+
+/// Who waits for rows without blocking a thread is told by a call, from the thread that committed them.
+pub type Waiter = Box<dyn FnOnce(Result<Committed>) + Send>;
+
+/// The commits of one log.
+pub(crate) struct GroupCommit {
+    core: Arc<Core>,
+    queue: Queue<Rows, Result<i64>, Waiter>,
+}
+
+type Job = queue::Job<Rows, Result<i64>, Waiter>;
+type Panic = Box<dyn Any + Send>;
+
+/// A caller's rows, checked.
+struct Rows {
+    rows: Vec<OwnedEntry>,
+    durability: Durability,
+}
+
+/// The leader's own rows, which are not copied.
+type Own<'a> = (&'a [NewLogEntry<'a>], Durability);
+
+impl GroupCommit {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, queue: Queue::new(QUEUE_BYTES) }
+    }
+
+    /// Ends the committer threads, once they have nothing to do.
+    pub(super) fn end(&self) {
+        self.queue.end();
+    }
+
+    /// Commits checked rows together with those of other callers; returns the first id.
+    pub(super) fn commit(&self, rows: &[NewLogEntry<'_>], durability: Durability) -> Result<i64> {
+        self.core.database().check_writable("append")?;
+        let queued = |(rows, durability): Own<'_>| {
+            let rows: Vec<_> = rows.iter().map(OwnedEntry::from).collect();
+            let bytes = bytes_of(&rows);
+            (Rows { rows, durability }, bytes)
+        };
+        let mut panic = None;
+        let first_id = self.queue.run((rows, durability), queued, &mut |own, jobs| self.flush(own, jobs, &mut panic));
+        // The lead is handed over by now, so that a panic in a commit stops nobody else.
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        self.core.database().checkpoint_if_due(CHECKPOINT_PAGES);
+        first_id
+    }
+
+    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        rows: Vec<OwnedEntry>,
+        durability: Durability,
+        waiter: Waiter,
+    ) -> Result<()> {
+        self.core.database().check_writable("append")?;
+        let bytes = bytes_of(&rows);
+        match self.queue.submit(Rows { rows, durability }, bytes, waiter, || self.start_committers())? {
+            true => Ok(()),
+            false => Err(Error::Closed { path: self.core.database().path().to_owned() }),
+        }
+    }
+
+    /// Threads that lead when only callers wait that have no thread of their own: one, while the other runs a
+    /// checkpoint. They end with the log.
+    fn start_committers(self: &Arc<Self>) -> Result<()> {
+        self.start_committer()?;
+        // Without the second one the callers wait for checkpoints.
+        let _ = self.start_committer();
+        Ok(())
+    }
+
+    fn start_committer(self: &Arc<Self>) -> Result<()> {
+        let commits = Arc::clone(self);
+        let run = move || {
+            while commits.queue.wait_for_lead() {
+                // A panic has been told to those who wait as an error, and must not end this thread.
+                drop(commits.queue.lead(None, &mut |own, jobs| commits.flush(own, jobs, &mut None)));
+                commits.core.database().checkpoint_if_due(CHECKPOINT_PAGES);
+            }
+        };
+        let started = std::thread::Builder::new().name("nerve_store-commit".into()).spawn(run);
+        started.map(drop).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+            Error::errno(Path::new(""), "start a thread", errno, error.to_string())
+        })
+    }
+
+    /// Commits the leader's own rows and all that is queued in one transaction, and tells those who wait without a
+    /// thread.
+    fn flush(&self, own: Option<Own<'_>>, jobs: Vec<Job>, panic: &mut Option<Panic>) -> Flushed<Result<i64>> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.write(own, &jobs))).unwrap_or_else(|caught| {
+            *panic = Some(caught);
+            Err(Error::Internal)
+        });
+        let (own, firsts) = match outcome {
+            Ok((own, firsts)) => (Ok(own), Ok(firsts)),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        Flushed { own, threads: tell(jobs, &firsts) }
+    }
+
+    /// Commits; returns the first id of the leader's own rows, and that of each job.
+    fn write(&self, own: Option<Own<'_>>, jobs: &[Job]) -> Result<(i64, Vec<i64>)> {
+        let asked = jobs.iter().map(|job| job.rows.durability);
+        let durability = asked.chain(own.map(|(_, durability)| durability)).max();
+        self.core.commit("append", durability, |transaction| {
+            let own = own.map_or(Ok(0), |(rows, _)| transaction.insert(rows).map(|last| first_of(last, rows.len())))?;
+            // All in one go, so that small jobs share statements as large ones do.
+            let rows: Vec<_> = jobs.iter().flat_map(|job| job.rows.rows.iter().map(OwnedEntry::borrow)).collect();
+            let last = transaction.insert(&rows)?;
+            let mut next = first_of(last, rows.len());
+            let firsts = jobs.iter().map(|job| {
+                let first = next;
+                next += job.rows.rows.len().cast_signed() as i64;
+                first
+            });
+            Ok((own, firsts.collect()))
+        })
+    }
+}
+
+/// Tells the waiters; returns what the threads are to be told.
+fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<Told<Result<i64>>> {
+    let mut threads = Vec::new();
+    for (index, Job { rows: Rows { rows, .. }, done }) in jobs.into_iter().enumerate() {
+        let first = firsts.as_ref().map(|firsts| firsts[index]).map_err(Error::clone);
+        match done {
+            Done::Thread(ticket) => threads.push((ticket, first)),
+            Done::Waiter(waiter) => waiter(first.map(|first_id| Committed { first_id, rows })),
+        }
+    }
+    threads
+}
+
+fn bytes_of(rows: &[OwnedEntry]) -> usize {
+    rows.iter().map(|row| row.borrow().text_bytes() + ROW_BYTES).sum()
+}
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(test)]
+mod tests;

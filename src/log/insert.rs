@@ -1,0 +1,78 @@
+//! Inserting rows, in the caller's transaction.
+
+use rusqlite::{Connection, Statement};
+
+use crate::base::error::Result;
+use crate::row::{LogEntry, NewLogEntry};
+
+/// Rows that one statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
+const ROWS_PER_STATEMENT: usize = 16;
+const COLUMNS: usize = 5;
+
+/// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.
+pub(crate) fn insert(
+    connection: &Connection,
+    entries: &[NewLogEntry<'_>],
+    mut inserted: impl FnMut(i64, &NewLogEntry<'_>) -> Result<()>,
+) -> Result<i64> {
+    let mut last = 0;
+    let (groups, rest) = entries.as_chunks::<ROWS_PER_STATEMENT>();
+    let mut tell = |last: i64, group: &[NewLogEntry<'_>]| {
+        (first_of(last, group.len())..).zip(group).try_for_each(|(id, entry)| inserted(id, entry))
+    };
+    if !groups.is_empty() {
+        let mut statement = connection.prepare_cached(&insert_sql(ROWS_PER_STATEMENT))?;
+        for group in groups {
+            last = execute(&mut statement, connection, group)?;
+            tell(last, group)?;
+        }
+    }
+    if !rest.is_empty() {
+        let mut statement = connection.prepare_cached(&insert_sql(1))?;
+        for entry in rest {
+            let group = std::slice::from_ref(entry);
+            last = execute(&mut statement, connection, group)?;
+            tell(last, group)?;
+        }
+    }
+    Ok(last)
+}
+
+fn insert_sql(rows: usize) -> String {
+    format!(
+        "INSERT INTO logs (source, type, ref_id, payload, timestamp) VALUES {}",
+        ["(?, ?, ?, ?, ?)"].repeat(rows).join(", ")
+    )
+}
+
+fn execute(statement: &mut Statement<'_>, connection: &Connection, entries: &[NewLogEntry<'_>]) -> Result<i64> {
+    for (index, entry) in entries.iter().enumerate() {
+        let first = index * COLUMNS + 1;
+        statement.raw_bind_parameter(first, entry.source)?;
+        statement.raw_bind_parameter(first + 1, entry.kind)?;
+        statement.raw_bind_parameter(first + 2, entry.ref_id)?;
+        statement.raw_bind_parameter(first + 3, entry.payload)?;
+        statement.raw_bind_parameter(first + 4, entry.timestamp)?;
+    }
+    statement.raw_execute()?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// The id of the first of `count` rows whose last has the id `last`: one writer at a time gives out ids one by one, so
+/// those of a transaction are consecutive.
+pub(crate) fn first_of(last: i64, count: usize) -> i64 {
+    last - i64::try_from(count).unwrap_or(i64::MAX) + 1
+}
+
+/// Inserts rows under the ids that they had, in the caller's transaction; returns the ids of those that were not there.
+pub(crate) fn restore(connection: &Connection, entries: &[LogEntry]) -> Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut put = Vec::new();
+    for entry in entries {
+        let row = (entry.id, entry.source(), entry.kind(), entry.ref_id(), entry.payload(), entry.timestamp);
+        if statement.execute(row)? > 0 {
+            put.push(entry.id);
+        }
+    }
+    Ok(put)
+}

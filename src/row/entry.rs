@@ -1,0 +1,249 @@
+//! A row of the log, as it is given and as it is read.
+
+use std::fmt;
+
+use rusqlite::Row;
+use rusqlite::types::{Type, ValueRef};
+
+use crate::base::error::{Error, Result};
+use crate::base::time::{check_timestamp, now};
+use crate::row::IndexedRow;
+use crate::row::texts::{Gathering, Texts};
+
+/// The longest text accepted in a row unless the store was opened with another limit, in bytes of UTF-8.
+pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
+
+/// The columns that [`LogEntry::from_row`] reads, in its order.
+pub(crate) const COLUMNS: &str = "id, source, type, ref_id, payload, timestamp";
+
+/// A row of the log. [`NewLogEntry::stored`] makes one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct LogEntry {
+    /// Strictly increasing, never reused.
+    pub id: i64,
+    /// Milliseconds since the Unix epoch, UTC.
+    pub timestamp: i64,
+    texts: Texts,
+}
+
+impl LogEntry {
+    /// Who wrote it.
+    pub fn source(&self) -> &str {
+        self.texts.source()
+    }
+
+    /// What happened; `type` in SQL, JSON and Python.
+    pub fn kind(&self) -> &str {
+        self.texts.kind()
+    }
+
+    /// What it is about; for the rows of a workflow run, its id.
+    pub fn ref_id(&self) -> Option<&str> {
+        self.texts.ref_id()
+    }
+
+    /// Free text, by custom JSON.
+    pub fn payload(&self) -> Option<&str> {
+        self.texts.payload()
+    }
+
+    /// The row as the index sees it.
+    pub(crate) fn indexed(&self) -> IndexedRow<'_> {
+        IndexedRow {
+            id: self.id,
+            source: Some(self.source()),
+            kind: Some(self.kind()),
+            ref_id: self.ref_id(),
+            payload: self.payload(),
+            timestamps: (self.timestamp, self.timestamp),
+        }
+    }
+
+    /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
+    /// value of another type is an error that names the row.
+    pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
+        let mut found = None;
+        let mut entries = Entries::new(|entry| found = Some(entry));
+        entries.push(row)?;
+        entries.finish()?;
+        found.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
+    }
+}
+
+/// Passes rows on as they are read, a few later, since a few share a block of memory.
+pub(crate) struct Entries<V> {
+    /// Each with its id and its timestamp.
+    rows: Gathering<(i64, i64)>,
+    visit: V,
+}
+
+impl<V: FnMut(LogEntry)> Entries<V> {
+    pub(crate) fn new(visit: V) -> Self {
+        Self { rows: Gathering::default(), visit }
+    }
+
+    /// Takes in a row that a statement over [`COLUMNS`] returned; see [`LogEntry::from_row`].
+    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<()> {
+        let id = row.get(0)?;
+        let required = |index| match row.get_ref(index)? {
+            ValueRef::Text(text) => Ok(text),
+            other => Err(strange(id, index, other)),
+        };
+        let optional = |index| match row.get_ref(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => Ok(Some(text)),
+            other => Err(strange(id, index, other)),
+        };
+        let timestamp = match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) => timestamp,
+            // JavaScript stores a clock with fractions as it is. Such a row is readable, and never archived.
+            ValueRef::Real(timestamp) => timestamp as i64,
+            other => return Err(strange(id, 5, other)),
+        };
+        let texts = (required(1)?, required(2)?, optional(3)?, optional(4)?);
+        if self.rows.is_full(texts) {
+            self.finish()?;
+        }
+        self.rows.push((id, timestamp), texts);
+        Ok(())
+    }
+
+    /// Passes on what is left.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let visit = &mut self.visit;
+        let passed = self.rows.finish(|(id, timestamp), texts| visit(LogEntry { id, timestamp, texts }));
+        passed.map_err(|((id, _), column)| unreadable(id, 1 + column, "not UTF-8"))
+    }
+}
+
+impl fmt::Debug for LogEntry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LogEntry")
+            .field("id", &self.id)
+            .field("source", &self.source())
+            .field("kind", &self.kind())
+            .field("ref_id", &self.ref_id())
+            .field("payload", &self.payload())
+            .field("timestamp", &self.timestamp)
+            .finish()
+    }
+}
+
+const NAMES: [&str; 6] = ["id", "source", "type", "ref_id", "payload", "timestamp"];
+
+/// A value that is none of a row of ours.
+fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
+    let wanted = if NAMES[column] == "timestamp" { "an integer" } else { "text" };
+    unreadable(
+        id,
+        column,
+        &match value {
+            ValueRef::Null => "NULL".to_owned(),
+            other => format!("{}, not {wanted}", other.data_type()),
+        },
+    )
+}
+
+fn unreadable(id: i64, column: usize, what: &str) -> Error {
+    let reason = format!("row {id} of logs: {} is {what}", NAMES[column]);
+    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
+}
+
+/// A row to append.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLogEntry<'a> {
+    /// See [`LogEntry::source()`].
+    pub source: &'a str,
+    /// See [`LogEntry::kind()`].
+    pub kind: &'a str,
+    /// See [`LogEntry::ref_id()`].
+    pub ref_id: Option<&'a str>,
+    /// See [`LogEntry::payload()`].
+    pub payload: Option<&'a str>,
+    /// Milliseconds since the Unix epoch; None: when it is checked.
+    pub timestamp: Option<i64>,
+}
+
+impl NewLogEntry<'_> {
+    /// The row with its timestamp, if everything about it can be stored.
+    pub fn checked(self, max_text_bytes: usize) -> Result<Self> {
+        let texts = [
+            ("source", Some(self.source)),
+            ("type", Some(self.kind)),
+            ("ref_id", self.ref_id),
+            ("payload", self.payload),
+        ];
+        for (name, text) in texts {
+            let length = text.map_or(0, str::len);
+            if length > max_text_bytes {
+                return Err(Error::Value(format!(
+                    "{name} has {length} bytes, more than the limit of {max_text_bytes} (max_payload_bytes)"
+                )));
+            }
+        }
+        let timestamp = match self.timestamp {
+            Some(timestamp) => check_timestamp(timestamp)?,
+            None => now()?,
+        };
+        Ok(Self { timestamp: Some(timestamp), ..self })
+    }
+
+    /// Its texts together, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        [Some(self.source), Some(self.kind), self.ref_id, self.payload].into_iter().flatten().map(str::len).sum()
+    }
+
+    /// The row as the index sees it.
+    pub(crate) fn indexed(&self, id: i64) -> IndexedRow<'_> {
+        let timestamp = self.timestamp.unwrap_or_default();
+        IndexedRow {
+            id,
+            source: Some(self.source),
+            kind: Some(self.kind),
+            ref_id: self.ref_id,
+            payload: self.payload,
+            timestamps: (timestamp, timestamp),
+        }
+    }
+
+    /// The row as it is read back.
+    pub fn stored(&self, id: i64) -> LogEntry {
+        LogEntry { id, timestamp: self.timestamp.unwrap_or_default(), texts: self.texts() }
+    }
+
+    fn texts(&self) -> Texts {
+        Texts::new(self.source, self.kind, self.ref_id, self.payload)
+    }
+}
+
+/// A row to append that outlives the call which gives it.
+#[derive(Clone, Debug)]
+pub struct OwnedEntry {
+    texts: Texts,
+    timestamp: Option<i64>,
+}
+
+impl From<&NewLogEntry<'_>> for OwnedEntry {
+    fn from(entry: &NewLogEntry<'_>) -> Self {
+        Self { texts: entry.texts(), timestamp: entry.timestamp }
+    }
+}
+
+impl OwnedEntry {
+    /// The same row, borrowed.
+    pub fn borrow(&self) -> NewLogEntry<'_> {
+        NewLogEntry {
+            source: self.texts.source(),
+            kind: self.texts.kind(),
+            ref_id: self.texts.ref_id(),
+            payload: self.texts.payload(),
+            timestamp: self.timestamp,
+        }
+    }
+
+    /// The row as it is read back.
+    pub fn into_stored(self, id: i64) -> LogEntry {
+        LogEntry { id, timestamp: self.timestamp.unwrap_or_default(), texts: self.texts }
+    }
+}

@@ -1,0 +1,35 @@
+//! A row as the index sees it: whatever another program stored, never an error.
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use crate::base::error::Result;
+
+/// A row as the index sees it. What is not text counts as NULL: no filter finds it.
+pub(crate) struct IndexedRow<'a> {
+    pub(crate) id: i64,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) ref_id: Option<&'a str>,
+    pub(crate) payload: Option<&'a str>,
+    /// Between these two; they differ only for what is no integer.
+    pub(crate) timestamps: (i64, i64),
+}
+
+impl<'a> IndexedRow<'a> {
+    /// From a statement over the columns of [`crate::row::LogEntry`]. Never an error, whatever another program stored.
+    pub(crate) fn read(row: &'a Row<'_>) -> Result<Self> {
+        let text = |column: usize| -> Result<Option<&'a str>> {
+            Ok(match row.get_ref(column)? {
+                ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
+                _ => None,
+            })
+        };
+        let timestamps = match row.get_ref(5)? {
+            ValueRef::Integer(timestamp) => (timestamp, timestamp),
+            ValueRef::Real(timestamp) => (timestamp.floor() as i64, timestamp.ceil() as i64),
+            _ => (i64::MIN, i64::MAX),
+        };
+        Ok(Self { id: row.get(0)?, source: text(1)?, kind: text(2)?, ref_id: text(3)?, payload: text(4)?, timestamps })
+    }
+}

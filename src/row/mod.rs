@@ -1,0 +1,22 @@
+//! A row of the log: as it is given, as it is read, what its payload says, and which rows a read wants.
+
+mod entry;
+mod filter;
+mod indexed;
+pub(crate) mod payload;
+mod round;
+mod texts;
+
+pub(crate) use entry::{COLUMNS, Entries};
+pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
+pub(crate) use filter::Conditions;
+pub use filter::Filter;
+pub(crate) use indexed::IndexedRow;
+pub(crate) use round::{is_round, is_round_entry};
+
+/// The source of the rows that belong to a workflow run.
+pub(crate) const SOURCE: &str = "workflow";
+/// The type of a thread's messages.
+pub(crate) const MESSAGE: &str = "thread_workflow_message";
+/// The type of a thread's command events.
+pub(crate) const EVENT: &str = "thread_command_event";

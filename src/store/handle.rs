@@ -1,0 +1,143 @@
+//! An open log with its archive.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, Options, Outcome, Verified};
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::base::time::UtcDay;
+use crate::db::{Config, Derived};
+use crate::index;
+use crate::log::{self, Log, LogConfig, LogStats, Pages};
+use crate::row::{Filter, LogEntry};
+use crate::store::follow::Follower;
+use crate::store::rows::Rows;
+
+/// The derived tables of a log with its archive.
+static DERIVED: &[&Derived] = &[&index::schema::DERIVED, &archive::DERIVED];
+
+/// How a store is opened.
+#[derive(Clone, Debug, Default)]
+pub struct StoreConfig {
+    /// The database; its `derived` tables are the store's affair.
+    pub database: Config,
+    /// Rows of a segment of the index; None: the default.
+    pub segment_rows: Option<u64>,
+    /// Where the day files are; None: `archive/logs` beside the database.
+    pub archive_directory: Option<PathBuf>,
+}
+
+/// An open log with its archive, shared between threads.
+pub struct LogStore {
+    log: Log,
+    archive: Arc<Archive>,
+}
+
+impl LogStore {
+    /// Opens the log at `path`, or creates it. A database without an index, such as the predecessor's, gets one now, and
+    /// `progress` hears of the rows.
+    pub fn open(path: &Path, config: StoreConfig, progress: &mut Progress<'_>) -> Result<Self> {
+        let StoreConfig { database, segment_rows, archive_directory } = config;
+        let log =
+            Log::open(path, LogConfig { database: Config { derived: DERIVED, ..database }, segment_rows }, progress)?;
+        let beside = || log.database().path().parent().unwrap_or(Path::new("/")).join("archive/logs");
+        let directory = archive_directory.unwrap_or_else(beside);
+        let archive = Arc::new(Archive::new(Arc::clone(log.core()), directory));
+        Ok(Self { log, archive })
+    }
+
+    /// The log alone.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The archive.
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
+    }
+
+    /// Every row that matches, in the filter's order; `archived`: those of the archive as well.
+    pub fn query(&self, filter: &Filter, archived: bool) -> Result<Vec<LogEntry>> {
+        if archived { self.archive.query(filter) } else { log::query(&self.log, filter) }
+    }
+
+    /// How many rows [`LogStore::query`] would return.
+    pub fn count(&self, filter: &Filter, archived: bool) -> Result<u64> {
+        if archived { self.archive.count(filter) } else { log::count(&self.log, filter) }
+    }
+
+    /// The rows of [`LogStore::query`], page by page; no transaction is open between pages.
+    pub fn iter(&self, filter: Filter, archived: bool) -> Result<Rows> {
+        Ok(match archived {
+            true => Rows::of_both(archive::UnionPages::open(Arc::clone(&self.archive), filter)?),
+            false => Rows::of_log(Pages::open(Arc::clone(self.log.core()), filter)?),
+        })
+    }
+
+    /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before
+    /// they are read.
+    pub fn follow(&self, filter: Filter, archived: bool) -> Result<Follower> {
+        let archive = archived.then(|| Arc::clone(&self.archive));
+        Follower::open(Arc::clone(self.log.core()), archive, filter)
+    }
+
+    /// The rows in the file of `day`, in the order of ids; an `Archive` error if there is no such day.
+    pub fn read_day(&self, day: UtcDay) -> Result<Rows> {
+        self.log.database().check_open()?;
+        Ok(Rows::of_day(Arc::clone(self.log.core()), self.archive.read(day)?))
+    }
+
+    /// The days that have a file, or should have one, oldest first.
+    pub fn days(&self) -> Result<Vec<ArchivedDay>> {
+        self.log.database().check_open()?;
+        self.archive.days()
+    }
+
+    /// Moves the rows of every day that ended before the boundary to that day's file.
+    pub fn archive_logs(&self, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
+        self.archive.run(options, progress)
+    }
+
+    /// Puts the rows of `day` back under their ids; returns how many were not in the log.
+    pub fn restore(&self, day: UtcDay, progress: &mut Progress<'_>) -> Result<u64> {
+        self.archive.restore(day, progress)
+    }
+
+    /// Checks the database, the index and every file.
+    pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
+        self.archive.verify(progress)
+    }
+
+    /// Builds the index and the manifest anew, from the rows and the files.
+    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
+        self.archive.reindex(progress)
+    }
+
+    /// How many rounds the run has, archived ones included.
+    pub fn round_count(&self, run_id: &str) -> Result<u64> {
+        self.archive.round_count(run_id)
+    }
+
+    /// The numbers and rows of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
+    pub(crate) fn round_rows(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<(u64, LogEntry)>> {
+        self.archive.round_rows(run_id, before, limit)
+    }
+
+    /// Calls `visit` with every row of the log and the archive that matches, in the filter's order.
+    pub(crate) fn each(&self, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+        self.archive.each(filter, visit)
+    }
+
+    /// Figures of the database, and the newest day that an archive job has finished.
+    pub fn stats(&self) -> Result<(LogStats, Option<UtcDay>)> {
+        let stats = log::stats(self.log.database())?;
+        let watermark = log::get_meta(self.log.database(), ARCHIVED_UP_TO)?;
+        Ok((stats, watermark.and_then(|day| day.parse().ok())))
+    }
+
+    /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
+    pub fn close(&self) -> Result<()> {
+        self.log.close()
+    }
+}

@@ -1,0 +1,15 @@
+//! The log and its archive as one: what a caller opens, asks and closes.
+//!
+//! Each method decides from its arguments whether the archive takes part; the bindings, and tests in Rust, call these and
+//! nothing below.
+
+mod follow;
+mod handle;
+mod rows;
+
+pub use follow::Follower;
+pub use handle::{LogStore, StoreConfig};
+pub use rows::Rows;
+
+#[cfg(test)]
+mod archive_tests;

@@ -1,0 +1,11 @@
+//! Workflow runs: their states, and the messages and rounds of their threads from which a daemon recovers.
+//!
+//! Invariant: the log row and the run's state commit together, or neither does.
+
+mod state;
+mod thread;
+
+pub use crate::base::status::RunStatus;
+
+pub use state::{Run, RunList, Transition, active_runs, all_runs, get_run, transition, transition_entry, upsert};
+pub use thread::{Round, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload};
