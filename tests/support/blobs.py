@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import nerve_store as ns
 from programs.blobs import PLAIN
-from support.processes import child_environment
+from support.processes import run_command
 
 
 def sha256(data: bytes | bytearray) -> str:
@@ -94,14 +93,7 @@ def command(program: str, root: str | Path, *arguments: object) -> list[str]:
 
 def run(program: str, root: str | Path, *arguments: object) -> tuple[int, list[str]]:
     """The exit code of a program, and the whole lines that it said."""
-    done = subprocess.run(
-        command(program, root, *arguments),
-        env=child_environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_command(command(program, root, *arguments))
     return done.returncode, done.stdout.split("\n")[:-1]
 
 

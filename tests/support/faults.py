@@ -265,7 +265,7 @@ def sweep(
     def check(directory: Path, run: Run) -> None:
         try:
             scenario.check(directory, prepared, run)
-        except (AssertionError, ns.NerveStoreError) as error:
+        except (AssertionError, OSError, ns.NerveStoreError) as error:
             raise SweepError(f"{run}: {type(error).__name__}: {error}\nsaid: {run.stdout[-2000:]}") from error
 
     directory = Path(shutil.copytree(template, scratch / "undisturbed"))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "", "PYTHONPATH": str(TESTS)}
 
 
-def run_child(program: str, **arguments: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program of `child.py` to its end."""
+def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
     return subprocess.run(
-        child_command(program, **arguments),
+        command,
         env=child_environment(),
         capture_output=True,
         text=True,
@@ -35,6 +36,11 @@ def run_child(program: str, **arguments: Any) -> subprocess.CompletedProcess[str
         timeout=120,
         check=False,
     )
+
+
+def run_child(program: str, **arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program of `child.py` to its end."""
+    return run_command(child_command(program, **arguments))
 
 
 def start_child(program: str, **arguments: Any) -> subprocess.Popen[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import child_environment
+from support.processes import run_command
 
 WRITES = "pwrite64,write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,ftruncate,unlink,unlinkat,mkdir,mkdirat"
 """The calls that change or flush files."""
@@ -48,15 +48,7 @@ def run_straced(
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run a command to its end; also the lines that strace wrote, of the calls for `file` alone if it is given."""
     options = [] if file is None else ["-P", str(file)]
-    done = subprocess.run(
-        [*strace(log, calls, faults, *options), *command],
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+    done = run_command([*strace(log, calls, faults, *options), *command])
     return done, log.read_text("utf-8", "replace").splitlines()
 
 
