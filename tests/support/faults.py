@@ -28,16 +28,19 @@ A scenario is what is done, and what must be true afterwards wherever it was cut
 - `threads=False` refuses the work its threads: the store does without, and makes the same calls in every run.
 - A failing `check` becomes a `SweepError` that names the call; its cause is what `check` raised.
 
-A run costs a fork, the work and the check, some milliseconds: a server process has loaded everything before. Each
-process of the suite has a server of its own. Where a process may not be traced, a sweep skips its test and says why.
+A run costs a fork, the work and the check, some milliseconds: a server process has loaded everything before, and the
+files lie in memory where there is room for them. Each process of the suite has a server of its own, so that sweeps run
+side by side. Where a process may not be traced, a sweep skips its test and says why.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import functools
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -45,7 +48,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -235,16 +238,6 @@ def points(calls: Sequence[str], fault: int, *, size: int | None = None, per_cal
     return sorted(found[n - 1] for found in by_name.values() for n in sample(len(found), per_call))
 
 
-def run_undisturbed(scenario: Scenario[Any], directory: Path) -> Run:
-    """A whole run in `directory`."""
-    run = run_faulted(
-        scenario.work, threads=scenario.threads, path=str(directory / scenario.name), **scenario.arguments
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.failures == []
-    return run
-
-
 def sweep(
     scenario: Scenario[Prepared],
     scratch: Path,
@@ -254,41 +247,42 @@ def sweep(
     per_call: int | None = None,
     lasting: bool = False,
 ) -> list[Run]:
-    """Run and check the scenario with a fault at each of its `points`; the runs.
+    """Run and check the scenario undisturbed, and with a fault at each of its `points`; the runs with one.
 
     A work may make some more or fewer calls each time, so that a run may end before the fault; it has to end well then.
+    What a failing check was given stays in `scratch / "struck"`.
     """
-    template = scratch / "template"
-    template.mkdir()
-    prepared = scenario.prepare(template)
+    with in_memory(scratch) as place:
+        template = place / "template"
+        template.mkdir()
+        prepared = scenario.prepare(template)
 
-    def check(directory: Path, run: Run) -> None:
-        try:
-            scenario.check(directory, prepared, run)
-        except (AssertionError, OSError, ns.NerveStoreError) as error:
-            raise SweepError(f"{run}: {type(error).__name__}: {error}\nsaid: {run.stdout[-2000:]}") from error
+        def one(fault: int, when: int, undisturbed: Sequence[str] = ()) -> Run:
+            directory = Path(shutil.copytree(template, place / "struck"))
+            path = str(directory / scenario.name)
+            run = run_faulted(
+                scenario.work, fault, when, lasting=lasting, threads=scenario.threads, path=path, **scenario.arguments
+            )
+            run = replace(run, undisturbed=tuple(undisturbed))
+            ended_well = run.killed if fault == KILL and run.reached else run.returncode == 0
+            assert ended_well, f"{run}: {run.returncode} {run.stderr}"
+            try:
+                scenario.check(directory, prepared, run)
+            except (AssertionError, OSError, ns.NerveStoreError) as error:
+                shutil.copytree(directory, scratch / "struck", dirs_exist_ok=True)
+                raise SweepError(f"{run}: {type(error).__name__}: {error}\nsaid: {run.stdout[-2000:]}") from error
+            shutil.rmtree(directory)
+            return run
 
-    directory = Path(shutil.copytree(template, scratch / "undisturbed"))
-    calls = (run := run_undisturbed(scenario, directory)).calls
-    check(directory, run)
-    shutil.rmtree(directory)
-    runs: list[Run] = []
-    for when in points(calls, fault, size=size, per_call=per_call):
-        directory = Path(shutil.copytree(template, scratch / "struck"))
-        run = run_faulted(
-            scenario.work,
-            fault,
-            when,
-            lasting=lasting,
-            threads=scenario.threads,
-            path=str(directory / scenario.name),
-            **scenario.arguments,
-        )
-        ended_well = run.killed if fault == KILL and run.reached else run.returncode == 0
-        run = replace(run, undisturbed=calls)
-        assert ended_well, f"{run}: {run.returncode} {run.stderr}"
-        check(directory, run)
-        shutil.rmtree(directory)
-        runs.append(run)
-    shutil.rmtree(template)
-    return runs
+        whole = one(NONE, 0)
+        assert whole.failures == []
+        return [one(fault, when, whole.calls) for when in points(whole.calls, fault, size=size, per_call=per_call)]
+
+
+@contextlib.contextmanager
+def in_memory(scratch: Path) -> Iterator[Path]:
+    """A directory in memory, or in `scratch` where there is no room: neither a kill nor an error depends on a disk."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 256 << 20
+    with tempfile.TemporaryDirectory(prefix="nerve-store-sweep-", dir=memory if has_room else scratch) as directory:
+        yield Path(directory)
