@@ -51,6 +51,11 @@ def log_store(data_dir: Path) -> Iterator[ns.LogStore]:
 
 
 @pytest.fixture
+def blobs(tmp_path: Path) -> ns.BlobStore:
+    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
+
+
+@pytest.fixture
 def kept(log_store: ns.LogStore) -> Iterator[ns.LogStore]:
     """A store with a row, a run and a meta value, of which a test must leave everything as it is."""
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)

@@ -16,7 +16,7 @@ import pytest
 import nerve_store as ns
 from reference import DAY_MS
 from support import INSERT_ROW, foreign_sql, is_one_line, public_methods
-from support.loops import run, take
+from support.event_loops import run, take
 
 
 @pytest.fixture

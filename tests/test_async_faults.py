@@ -19,7 +19,7 @@ import pytest
 
 import nerve_store as ns
 from support import as_rows, foreign_script, foreign_sql, is_one_line
-from support.loops import LIMIT, run, take
+from support.event_loops import LIMIT, run, take
 
 REFUSE = """
 CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.type = 'refused' BEGIN SELECT RAISE(ABORT, 'no room today'); END;

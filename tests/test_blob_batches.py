@@ -20,12 +20,6 @@ import nerve_store as ns
 from support.blobs import HASH, command, place, sha256, staged
 from support.strace import between, run_straced
 
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
-
 # --- batches -----------------------------------------------------------------------------------------------------
 
 

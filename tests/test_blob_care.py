@@ -24,11 +24,6 @@ from support.disks import read_only_directory
 T = TypeVar("T")
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
-
 def quarantine(blobs: ns.BlobStore) -> Path:
     return Path(blobs.root, ".quarantine")
 

@@ -21,11 +21,6 @@ from support.disks import tiny_disk
 from support.strace import between, run_straced
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
-
 def flushed(lines: Iterable[str], root: Path) -> list[str]:
     """What was flushed, in its order; names relative to `root`."""
     found = re.findall(r"^\d+ +f(?:data)?sync\(\d+<(.*?)>(?: \(deleted\))?", "\n".join(lines), re.MULTILINE)

@@ -28,11 +28,6 @@ def content_of(size: int) -> bytes:
     return (b"0123456789abcdef!" * (size // 17 + 1))[:size]
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
-
 class Dribble(io.RawIOBase):
     """Gives a few bytes at a time, as a pipe does."""
 
