@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::base::error::Error;
+use crate::py::interpreter;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -62,8 +63,8 @@ impl From<Error> for PyErr {
     }
 }
 
-fn raise<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import("nerve_store.exceptions")?.getattr(name)?.call1(arguments)
+fn raise<'py>(py: Python<'py>, name: &str, arguments: impl interpreter::Arguments<'py>) -> PyResult<Bound<'py, PyAny>> {
+    interpreter::call(&interpreter::imported(py, "nerve_store.exceptions", name)?, arguments)
 }
 
 /// A class with a message and a path.
