@@ -18,6 +18,7 @@ use crate::durable::Durability;
 use crate::log::Committed;
 use crate::py::convert::Integer;
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::row::OwnedEntry;
 
@@ -180,8 +181,8 @@ impl AppendChannel {
         // Here and not only at the end of the turn, because the loop may have stopped listening by then.
         channel.store.get().log().database().check_writable("append")?;
         if !channel.calls().is_scheduled {
-            let event_loop = future.call_method0(py, intern!(py, "get_loop"))?;
-            event_loop.call_method1(py, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
+            let event_loop = interpreter::call_method(future.bind(py), intern!(py, "get_loop"), ())?;
+            interpreter::call_method(&event_loop, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
         }
         let mut calls = channel.calls();
         calls.is_scheduled = true;
@@ -241,13 +242,15 @@ fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: crate::Result<Committe
     for Call { future, wants, .. } in calls {
         let future = future.bind(py);
         let resolved = match &error {
-            Some(error) => future.call_method1(intern!(py, "set_exception"), (PyErr::from(error.clone()),)),
+            Some(error) => {
+                interpreter::call_method(future, intern!(py, "set_exception"), (PyErr::from(error.clone()),))
+            }
             None => result(py, wants, &mut next_id, &mut rows)
-                .and_then(|result| future.call_method1(intern!(py, "set_result"), (result,))),
+                .and_then(|result| interpreter::call_method(future, intern!(py, "set_result"), (result,))),
         };
         if let Err(error) = resolved {
             // Done already means that it was cancelled.
-            let is_done = future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy());
+            let is_done = interpreter::call_method(future, intern!(py, "done"), ()).and_then(|done| done.is_truthy());
             if !is_done.unwrap_or(false) {
                 error.write_unraisable(py, Some(future));
             }

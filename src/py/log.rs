@@ -16,6 +16,7 @@ use crate::log;
 use crate::log::Log;
 use crate::py::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, Row, at_index, range};
+use crate::py::interpreter;
 use crate::py::iter::LogIterator;
 use crate::py::progress::Report;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, Filter};
@@ -142,7 +143,7 @@ impl LogStore {
         durability: Option<Durability>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut given = Vec::new();
-        for (index, entry) in entries.try_iter()?.enumerate() {
+        for (index, entry) in interpreter::items(entries)?.enumerate() {
             given.push(entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?);
         }
         let mut rows = Vec::with_capacity(given.len());
@@ -348,7 +349,7 @@ fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
         });
         return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
     }
-    let values = params.try_iter()?.map(|value| sql_value(&value?));
+    let values = interpreter::items(params)?.map(|value| sql_value(&value?));
     Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
 }
 

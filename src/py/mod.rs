@@ -12,6 +12,7 @@ mod convert;
 mod entry;
 mod error;
 mod follow;
+mod interpreter;
 mod iter;
 mod json;
 mod log;

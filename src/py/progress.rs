@@ -4,6 +4,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::base::error::{Error, Result};
+use crate::py::interpreter;
 
 /// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
 /// stops long work between two steps.
@@ -29,11 +30,13 @@ impl Report {
 
     /// One step; an error asks the work to stop.
     pub(super) fn step(&mut self, done: u64, total: u64) -> Result<()> {
-        let outcome = Python::attach(|py| {
+        let told = interpreter::attach(|py| {
             py.check_signals()?;
-            self.progress.as_ref().map(|progress| progress.call1(py, (done, total))).transpose()
+            self.progress
+                .as_ref()
+                .map_or(Ok(()), |progress| interpreter::call(progress.bind(py), (done, total)).map(drop))
         });
-        outcome.map(drop).map_err(|error| {
+        told.ok_or(Error::Cancelled)?.map_err(|error| {
             self.raised = Some(error);
             Error::Cancelled
         })

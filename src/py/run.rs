@@ -2,6 +2,7 @@
 
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyString};
@@ -11,6 +12,7 @@ use crate::base::time::check_timestamp;
 use crate::durable::Durability;
 use crate::py::convert::{Count, Integer, PlainRecord, Record};
 use crate::py::entry::{Given, LogEntry};
+use crate::py::interpreter;
 use crate::py::json::to_python;
 use crate::py::log::LogStore;
 use crate::workflow as run;
@@ -175,9 +177,8 @@ fn create_message<'py>(py: Python<'py>, message: &run::ThreadMessage) -> PyResul
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
 fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
-        py.import("logging")?
-            .call_method1("getLogger", ("nerve_store",))?
-            .call_method1("error", ("%s", error.to_string()))?;
+        let logger = interpreter::call(&interpreter::imported(py, "logging", "getLogger")?, ("nerve_store",))?;
+        interpreter::call_method(&logger, intern!(py, "error"), ("%s", error.to_string()))?;
     }
     list.runs.iter().map(|run| create_run(py, run)).collect()
 }
@@ -216,7 +217,7 @@ fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
     if expect.is_instance_of::<PyString>() {
         return Ok(vec![expect.extract()?]);
     }
-    let statuses = expect.try_iter()?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
+    let statuses = interpreter::items(expect)?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
     if statuses.is_empty() {
         return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
     }
