@@ -12,6 +12,7 @@ pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
 pub(crate) use filter::Conditions;
 pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;
+pub use round::NumberedRound;
 pub(crate) use round::{is_round, is_round_entry};
 
 /// The source of the rows that belong to a workflow run.
