@@ -73,7 +73,7 @@ mod tests {
             let ids = |span: IdSpan| (-50..50).filter(move |id| span.contains(*id));
             prop_assert_eq!(one.len(), ids(one).count() as u64);
             let both: Vec<_> = ids(one).filter(|id| other.contains(*id)).collect();
-            prop_assert_eq!(one.intersect(other).map(|both| ids(both).collect()).unwrap_or_default(), both);
+            prop_assert_eq!(one.intersect(other).map(|both| ids(both).collect::<Vec<_>>()).unwrap_or_default(), both);
             let union = one.union(other);
             prop_assert!(ids(one).chain(ids(other)).all(|id| union.contains(id)));
             prop_assert_eq!(one.adjoins(other), ids(one).max().unwrap() + 1 == ids(other).min().unwrap());
