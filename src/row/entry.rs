@@ -3,10 +3,10 @@
 use std::fmt;
 
 use rusqlite::Row;
-use rusqlite::types::{Type, ValueRef};
+use rusqlite::types::ValueRef;
 
 use crate::base::error::{Error, Result};
-use crate::base::time::{check_timestamp, now};
+use crate::base::time::{TimeSpan, check_timestamp, now};
 use crate::row::IndexedRow;
 use crate::row::texts::{Gathering, Texts};
 
@@ -55,7 +55,7 @@ impl LogEntry {
             kind: Some(self.kind()),
             ref_id: self.ref_id(),
             payload: self.payload(),
-            timestamps: (self.timestamp, self.timestamp),
+            timestamps: TimeSpan::of(self.timestamp),
         }
     }
 
@@ -146,8 +146,7 @@ fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
 }
 
 fn unreadable(id: i64, column: usize, what: &str) -> Error {
-    let reason = format!("row {id} of logs: {} is {what}", NAMES[column]);
-    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
+    Error::Damaged { what: format!("row {id} of logs"), reason: format!("{} is {what}", NAMES[column]), way_out: None }
 }
 
 /// A row to append.
@@ -203,7 +202,7 @@ impl NewLogEntry<'_> {
             kind: Some(self.kind),
             ref_id: self.ref_id,
             payload: self.payload,
-            timestamps: (timestamp, timestamp),
+            timestamps: TimeSpan::of(timestamp),
         }
     }
 

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 
 use roaring::RoaringTreemap;
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use crate::archive::file::block;
@@ -189,7 +188,7 @@ pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result
         sha256: listed.sha256,
         ids,
         kinds: listed.kinds,
-        blocks: blocks.ok_or_else(|| damaged(12, "the table of blocks"))?,
+        blocks: blocks.ok_or_else(|| damaged("the table of blocks"))?,
     }))
 }
 
@@ -282,17 +281,20 @@ pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
 
 pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
     let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(column, &error.to_string()))
+    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
-    parse(text).ok_or_else(|| damaged(column, text))
+    parse(text).ok_or_else(|| damaged(text))
 }
 
-fn damaged(column: usize, what: &str) -> Error {
-    let reason = format!("the manifest of the archive is damaged ({what}); reindex() rebuilds it");
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, reason.into()).into()
+fn damaged(what: &str) -> Error {
+    Error::Damaged {
+        what: "the manifest of the archive is damaged".to_owned(),
+        reason: what.to_owned(),
+        way_out: Some("reindex() rebuilds it"),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Sets of rows as bytes: compressed bitmaps of the distance from a first id; and the postings of a segment.
 
 use roaring::RoaringBitmap;
-use rusqlite::types::Type;
 
 use crate::base::error::{Error, Result};
 
@@ -93,8 +92,11 @@ fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
 
 /// The error that a reader of damaged bytes gets.
 pub(crate) fn damaged(reason: &str) -> Error {
-    let reason = format!("the index of the log is damaged ({reason}); reindex() rebuilds it");
-    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
+    Error::Damaged {
+        what: "the index of the log is damaged".to_owned(),
+        reason: reason.to_owned(),
+        way_out: Some("reindex() rebuilds it"),
+    }
 }
 
 #[cfg(test)]

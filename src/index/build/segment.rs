@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::error::Result;
+use crate::base::time::TimeSpan;
 use crate::index::build::postings::{Posting, append_posting, encode};
 use crate::index::build::zones::Zones;
 use crate::row::{IndexedRow, is_round};
@@ -25,7 +26,7 @@ pub(crate) struct Gathered {
     rows: Vec<u32>,
     /// Rows taken in, those included that left the log.
     taken: u64,
-    timestamps: (i64, i64),
+    timestamps: TimeSpan,
     zones: Zones,
     checksum: Checksum,
     refs: HashMap<Box<str>, Posting>,
@@ -55,7 +56,7 @@ impl Gathered {
             self.timestamps = row.timestamps;
         }
         self.rows.push(offset);
-        self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
+        self.timestamps = self.timestamps.union(row.timestamps);
         self.zones.add(self.segment_rows, offset, row.timestamps);
         self.checksum.add(row);
         if let (Some(source), Some(kind)) = (row.source, row.kind) {
@@ -104,8 +105,8 @@ impl Gathered {
     fn write_segment(&self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         let checksum = self.checksum.finish();
-        let (min, max) = self.timestamps;
-        statement.execute((self.first_id, self.last_id, self.rows.len(), min, max, checksum))?;
+        let TimeSpan { first: earliest, last: latest } = self.timestamps;
+        statement.execute((self.first_id, self.last_id, self.rows.len(), earliest, latest, checksum))?;
         Ok(())
     }
 
@@ -150,7 +151,7 @@ pub(crate) struct Checksum(Xxh3);
 impl Checksum {
     pub(crate) fn add(&mut self, row: &IndexedRow<'_>) {
         self.0.update(&row.id.to_le_bytes());
-        self.0.update(&row.timestamps.0.to_le_bytes());
+        self.0.update(&row.timestamps.first.to_le_bytes());
         for text in [row.source, row.kind, row.ref_id, row.payload] {
             match text {
                 Some(text) => {
