@@ -13,6 +13,9 @@ use crate::row::texts::{Gathering, Texts};
 /// The longest text accepted in a row unless the store was opened with another limit, in bytes of UTF-8.
 pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
 
+/// The longest source, type and reference accepted, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 64 << 10;
+
 /// The columns that [`LogEntry::from_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, source, type, ref_id, payload, timestamp";
 
@@ -175,6 +178,11 @@ impl NewLogEntry<'_> {
         ];
         for (name, text) in texts {
             let length = text.map_or(0, str::len);
+            if name != "payload" && length > MAX_NAME_BYTES {
+                return Err(Error::Value(format!(
+                    "{name} has {length} bytes, more than the limit of {MAX_NAME_BYTES}"
+                )));
+            }
             if length > max_text_bytes {
                 return Err(Error::Value(format!(
                     "{name} has {length} bytes, more than the limit of {max_text_bytes} (max_payload_bytes)"

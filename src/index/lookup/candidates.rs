@@ -1,5 +1,6 @@
 //! Which rows the index proposes for a filter, pulled by the reader as it needs them.
 
+use std::borrow::Cow;
 use std::iter::Peekable;
 
 use rusqlite::Connection;
@@ -13,7 +14,7 @@ use crate::index::lookup::paged::Paged;
 use crate::index::lookup::restored::{self, Stretch};
 use crate::index::lookup::sections::{Section, sections};
 use crate::index::lookup::unmerged::UnmergedIndex;
-use crate::row::Filter;
+use crate::row::{Filter, index_key};
 
 /// Ids that a span may hold for each one that is wanted, before the rows are looked up one by one: reading on to the
 /// next row costs about a sixth of looking one up.
@@ -73,11 +74,12 @@ fn by_index<'a>(
 ) -> Result<Candidates<'a>> {
     let (older, newer) = match &filter.ref_id {
         Some(ref_id) => {
-            let (merged_end, unmerged) = unmerged.ids(connection, ref_id)?;
+            let ref_key = index_key(ref_id);
+            let (merged_end, unmerged) = unmerged.ids(connection, &ref_key)?;
             let unmerged = unmerged.ids.into_iter().filter(|id| within.contains(*id)).collect();
             let merged = IdSpan::new(within.first, within.last.min(merged_end));
             (
-                merged.map(|within| merged_candidates(connection, filter, ref_id, within)).transpose()?,
+                merged.map(|within| merged_candidates(connection, filter, ref_key, within)).transpose()?,
                 one(of_ids(unmerged, filter.descending)),
             )
         }
@@ -113,17 +115,17 @@ fn of_ids(mut ids: Vec<i64>, descending: bool) -> Option<Candidate> {
     }
 }
 
-/// The rows of a reference that are merged.
+/// The rows of the reference of a key that are merged.
 fn merged_candidates<'a>(
     connection: &'a Connection,
     filter: &'a Filter,
-    ref_id: &'a str,
+    ref_key: Cow<'a, str>,
     within: IdSpan,
 ) -> Result<Candidates<'a>> {
     // The group in which the first id falls, or the first one.
     let first = connection
         .prepare_cached("SELECT coalesce(max(first_id), ?2) FROM log_postings WHERE ref_id = ?1 AND first_id <= ?2")?
-        .query_row((ref_id, within.first), |row| row.get(0))?;
+        .query_row((&*ref_key, within.first), |row| row.get(0))?;
     let order = if filter.descending { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT first_id, ids FROM log_postings
@@ -133,7 +135,7 @@ fn merged_candidates<'a>(
     let groups = Paged::new(move |wanted| {
         let Some(firsts) = left else { return Ok(Vec::new()) };
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((ref_id, firsts.first, firsts.last, wanted))?;
+        let mut rows = statement.query((&*ref_key, firsts.first, firsts.last, wanted))?;
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
             let group: i64 = row.get(0)?;

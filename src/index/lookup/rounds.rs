@@ -7,11 +7,11 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::index::build::postings::{decode, ids};
 use crate::index::lookup::unmerged::UnmergedIndex;
-use crate::row::NumberedRound;
+use crate::row::{NumberedRound, index_key};
 
 /// How many rounds the run has, those included whose rows have been archived.
 pub(crate) fn round_count(connection: &Connection, unmerged: &UnmergedIndex, run_id: &str) -> Result<u64> {
-    let (_, newest) = unmerged.ids(connection, run_id)?;
+    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
     Ok(merged_count(connection, run_id)? + newest.rounds.len() as u64)
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn round_ids(
     before: u64,
     limit: u64,
 ) -> Result<Vec<NumberedRound>> {
-    let (_, newest) = unmerged.ids(connection, run_id)?;
+    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
     let merged = merged_count(connection, run_id)?;
     let total = merged + newest.rounds.len() as u64;
     let greatest = if before == 0 { total } else { total.min(before - 1) };
@@ -47,7 +47,7 @@ fn merged_count(connection: &Connection, run_id: &str) -> Result<u64> {
         "SELECT rounds_before + round_count FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
-    let mut rows = statement.query([run_id])?;
+    let mut rows = statement.query([&*index_key(run_id)])?;
     Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
 }
 
@@ -57,7 +57,7 @@ fn merged_rounds(connection: &Connection, run_id: &str, wanted: &RangeInclusive<
         "SELECT first_id, rounds_before, round_count, coalesce(rounds, ids) FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 AND rounds_before < ?2 ORDER BY first_id DESC",
     )?;
-    let mut rows = statement.query((run_id, wanted.end()))?;
+    let mut rows = statement.query((&*index_key(run_id), wanted.end()))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let before: u64 = row.get(1)?;

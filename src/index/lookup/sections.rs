@@ -11,7 +11,7 @@ use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::build::postings::decode;
 use crate::index::lookup::paged::Paged;
-use crate::row::Filter;
+use crate::row::{Filter, index_key};
 
 /// The rows of a segment that can match.
 pub(super) struct Section {
@@ -61,6 +61,7 @@ fn paged<'a>(
         ),
     };
     let times = filter.times();
+    let pair = pair.map(|(source, kind)| [index_key(source), index_key(kind)]);
     let mut left = Some(firsts);
     Box::new(Paged::new(move |wanted| {
         let Some(firsts) = left else { return Ok(Vec::new()) };
@@ -69,8 +70,8 @@ fn paged<'a>(
         for (position, number) in (1..).zip(numbers) {
             statement.raw_bind_parameter(position, number)?;
         }
-        for (position, term) in (7..).zip(pair.iter().flat_map(|(source, kind)| [source, kind])) {
-            statement.raw_bind_parameter(position, term)?;
+        for (position, term) in (7..).zip(pair.iter().flatten()) {
+            statement.raw_bind_parameter(position, &**term)?;
         }
         let page = read(&mut statement)?;
         if let Some(last) = page.last() {
@@ -106,7 +107,7 @@ fn merged<'a>(
     term: &str,
     firsts: IdSpan,
 ) -> Result<Sections<'a>> {
-    let sets = merge_kinds(connection, column, term, firsts)?;
+    let sets = merge_kinds(connection, column, &index_key(term), firsts)?;
     let mut statement = connection.prepare_cached(
         "SELECT last_id, min_timestamp, max_timestamp FROM log_segments
          WHERE first_id = ?1 AND max_timestamp >= ?2 AND min_timestamp <= ?3",

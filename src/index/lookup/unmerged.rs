@@ -12,8 +12,7 @@ use crate::base::error::Result;
 use crate::index::bounds::{merged_end, sealed_end};
 use crate::index::build::postings::{each_posting, ids};
 use crate::row::COLUMNS;
-use crate::row::IndexedRow;
-use crate::row::is_round;
+use crate::row::{IndexedRow, index_key, is_round};
 
 /// The ids of a reference that are not merged yet, ascending, perhaps with some that the caller's transaction does not
 /// see.
@@ -34,6 +33,7 @@ struct State {
     merged_end: i64,
     /// Rows up to here have been looked at.
     seen: i64,
+    /// By key.
     refs: HashMap<Box<str>, UnmergedIds>,
 }
 
@@ -49,8 +49,8 @@ impl UnmergedIndex {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Where the merged rows end, and the rows with this reference after that, in the caller's transaction.
-    pub(crate) fn ids(&self, connection: &Connection, ref_id: &str) -> Result<(i64, UnmergedIds)> {
+    /// Where the merged rows end, and the rows with the reference of this key after that, in the caller's transaction.
+    pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(i64, UnmergedIds)> {
         let merged_end = merged_end(connection)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if merged_end < state.merged_end {
@@ -58,11 +58,11 @@ impl UnmergedIndex {
             drop(state);
             let mut state = State { merged_end, seen: merged_end, ..State::default() };
             state.read_on(connection)?;
-            return Ok((merged_end, state.refs.remove(ref_id).unwrap_or_default()));
+            return Ok((merged_end, state.refs.remove(ref_key).unwrap_or_default()));
         }
         state.advance(merged_end);
         state.read_on(connection)?;
-        Ok((merged_end, state.refs.get(ref_id).cloned().unwrap_or_default()))
+        Ok((merged_end, state.refs.get(ref_key).cloned().unwrap_or_default()))
     }
 }
 
@@ -101,8 +101,8 @@ impl State {
         while let Some(row) = rows.next()? {
             let segment: i64 = row.get(0)?;
             let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-            each_posting(bytes, |ref_id, set, rounds| {
-                let known = self.entry(ref_id);
+            each_posting(bytes, |ref_key, set, rounds| {
+                let known = self.entry(ref_key);
                 known.rounds.extend(ids(segment, rounds.as_ref().unwrap_or(&set)).filter(|id| *id > seen));
                 known.ids.extend(ids(segment, &set).filter(|id| *id > seen));
             })?;
@@ -117,7 +117,7 @@ impl State {
         while let Some(row) = rows.next()? {
             let row = IndexedRow::read(row)?;
             if let Some(ref_id) = row.ref_id {
-                let known = self.entry(ref_id);
+                let known = self.entry(&index_key(ref_id));
                 known.ids.push(row.id);
                 if is_round(row.source, row.kind, row.payload) {
                     known.rounds.push(row.id);
@@ -128,10 +128,10 @@ impl State {
         Ok(())
     }
 
-    fn entry(&mut self, ref_id: &str) -> &mut UnmergedIds {
-        if !self.refs.contains_key(ref_id) {
-            self.refs.insert(ref_id.into(), UnmergedIds::default());
+    fn entry(&mut self, ref_key: &str) -> &mut UnmergedIds {
+        if !self.refs.contains_key(ref_key) {
+            self.refs.insert(ref_key.into(), UnmergedIds::default());
         }
-        self.refs.entry(ref_id.into()).or_default()
+        self.refs.entry(ref_key.into()).or_default()
     }
 }
