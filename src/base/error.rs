@@ -92,6 +92,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something inside a database is not what it should be; `db` adds the path, which makes it [`Error::Corrupt`].
+    #[error("{what}: {reason}{}", way_out.map(|way_out| format!("; {way_out}")).unwrap_or_default())]
+    Damaged {
+        /// The row or structure.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<&'static str>,
+    },
     /// The database belongs to a newer version or to another application.
     #[error("{}: {reason}; it was left untouched", path.display())]
     SchemaVersion {

@@ -18,7 +18,11 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// Gives an error of SQLite its place; others pass. `connection` tells the system's error number.
     pub(super) fn locate(&self, error: Error, connection: Option<&Connection>) -> Error {
-        let Error::Sqlite(error) = error else { return error };
+        let error = match error {
+            Error::Sqlite(error) => error,
+            Error::Damaged { .. } => return Error::corrupt(self.path, format!("{}: {error}", self.operation)),
+            other => return other,
+        };
         let message = error.to_string();
         let Some(failure) = error.sqlite_error() else {
             // A value of the wrong type, or text that is not UTF-8: what another program wrote.

@@ -22,7 +22,7 @@ impl From<Error> for PyErr {
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
                 Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
-                Error::Sqlite(_) => raise(py, "CorruptStoreError", (&message,)),
+                Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),

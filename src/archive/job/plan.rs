@@ -11,6 +11,7 @@ use crate::base::status::IS_ACTIVE;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
 use crate::db::Database;
 use crate::index::bounds::sealed_end;
+use crate::row::index_key;
 
 /// Rows that one short transaction looks at.
 const PAGE_ROWS: i64 = 20_000;
@@ -117,7 +118,7 @@ pub(crate) struct Picker {
     pub(crate) pinned: u64,
     /// Rows passed over because their timestamp is no integer.
     pub(crate) unarchivable: u64,
-    /// What the transaction under way says of references.
+    /// What the transaction under way says of references, by key.
     is_pinned: HashMap<Box<str>, bool>,
 }
 
@@ -144,12 +145,13 @@ impl Picker {
         }
         let ValueRef::Text(ref_id) = row.get_ref(3)? else { return Ok(true) };
         let Ok(ref_id) = std::str::from_utf8(ref_id) else { return Ok(true) };
-        let is_pinned = match self.is_pinned.get(ref_id) {
+        let ref_key = index_key(ref_id);
+        let is_pinned = match self.is_pinned.get(&*ref_key) {
             Some(is_pinned) => *is_pinned,
             None => {
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = ?1 AND {})", *IS_ACTIVE);
                 let is_pinned = connection.prepare_cached(&sql)?.query_row([ref_id], |row| row.get(0))?;
-                self.is_pinned.insert(ref_id.into(), is_pinned);
+                self.is_pinned.insert((*ref_key).into(), is_pinned);
                 is_pinned
             }
         };

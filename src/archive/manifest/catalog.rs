@@ -20,7 +20,7 @@ use crate::base::digest::Hasher;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::log::Core;
-use crate::row::{Filter, is_round_entry};
+use crate::row::{Filter, index_key, is_round_entry};
 
 /// A directory that changed less than this ago may change again without its time telling.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -257,7 +257,7 @@ impl Candidate {
         }
         let (mut wanted, mut has_rounds) = (None, false);
         if let Some(ref_id) = &filter.ref_id {
-            let rows = unknown.refs.get(ref_id.as_str())?;
+            let rows = unknown.refs.get(&*index_key(ref_id))?;
             wanted = Some(days::set_of(&rows.ids));
             has_rounds = !rows.rounds.is_empty();
         }
@@ -289,8 +289,10 @@ impl Candidate {
             return Ok(RoaringTreemap::new());
         }
         match &self.unknown {
-            None => refs::rounds(connection, self.listed.day, run_id),
-            Some(unknown) => Ok(unknown.refs.get(run_id).map(|rows| days::set_of(&rows.rounds)).unwrap_or_default()),
+            None => refs::rounds(connection, self.listed.day, &index_key(run_id)),
+            Some(unknown) => {
+                Ok(unknown.refs.get(&*index_key(run_id)).map(|rows| days::set_of(&rows.rounds)).unwrap_or_default())
+            }
         }
     }
 }

@@ -4,10 +4,10 @@
 //! that is pending, which is committed before the file is published. No row leaves the log before the file that holds it
 //! is current.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use roaring::RoaringTreemap;
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use crate::archive::file::block;
@@ -16,7 +16,7 @@ use crate::archive::file::summary::{Kinds, Summary};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
-use crate::row::Filter;
+use crate::row::{Filter, index_key};
 
 /// Whether a day's row describes the file that is there, or the one that is about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,9 @@ impl Listed {
 
     /// Whether rows of this source and type can be in it.
     pub(crate) fn may_have(&self, source: Option<&str>, kind: Option<&str>) -> bool {
-        let fits = |wanted: Option<&str>, found: &str| wanted.is_none_or(|wanted| wanted == found);
-        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|pair| fits(source, &pair.0) && fits(kind, &pair.1)))
+        let [source, kind] = [source, kind].map(|wanted| wanted.map(index_key));
+        let fits = |wanted: &Option<Cow<'_, str>>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|pair| fits(&source, &pair.0) && fits(&kind, &pair.1)))
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
@@ -115,7 +116,7 @@ pub(crate) fn candidates(connection: &Connection, filter: &Filter) -> Result<Vec
     statement.raw_bind_parameter(3, day_of(filter.since, "0")?)?;
     statement.raw_bind_parameter(4, day_of(filter.until, "9999-12-31")?)?;
     if let Some(ref_id) = &filter.ref_id {
-        statement.raw_bind_parameter(5, ref_id)?;
+        statement.raw_bind_parameter(5, &*index_key(ref_id))?;
     }
     let mut found: Vec<(Listed, Option<RoaringTreemap>)> = Vec::new();
     let mut rows = statement.raw_query();
@@ -189,7 +190,7 @@ pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result
         sha256: listed.sha256,
         ids,
         kinds: listed.kinds,
-        blocks: blocks.ok_or_else(|| damaged(12, "the table of blocks"))?,
+        blocks: blocks.ok_or_else(|| damaged("the table of blocks"))?,
     }))
 }
 
@@ -282,17 +283,20 @@ pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
 
 pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
     let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(column, &error.to_string()))
+    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
-    parse(text).ok_or_else(|| damaged(column, text))
+    parse(text).ok_or_else(|| damaged(text))
 }
 
-fn damaged(column: usize, what: &str) -> Error {
-    let reason = format!("the manifest of the archive is damaged ({what}); reindex() rebuilds it");
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, reason.into()).into()
+fn damaged(what: &str) -> Error {
+    Error::Damaged {
+        what: "the manifest of the archive is damaged".to_owned(),
+        reason: what.to_owned(),
+        way_out: Some("reindex() rebuilds it"),
+    }
 }
 
 #[cfg(test)]
