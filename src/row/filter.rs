@@ -3,6 +3,7 @@
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Result, Statement};
 
+use crate::base::ids::IdSpan;
 use crate::row::LogEntry;
 
 /// The conditions of a read; every one that is given must hold.
@@ -37,6 +38,11 @@ impl Filter {
     /// The greatest id that can match.
     pub(crate) fn last_id(&self) -> i64 {
         self.before_id.map_or(i64::MAX, |id| id.saturating_sub(1))
+    }
+
+    /// The ids that can match; None if none can.
+    pub(crate) fn id_span(&self) -> Option<IdSpan> {
+        IdSpan::new(self.first_id(), self.last_id())
     }
 
     /// Whether the row meets every condition; the limit aside.
