@@ -136,8 +136,8 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
-    /// Another archive run is under way.
-    #[error("another archive run is under way in {}; wait for it to end", path.display())]
+    /// Another archive job is under way.
+    #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
         /// The archive directory.
         path: PathBuf,
