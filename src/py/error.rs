@@ -25,9 +25,9 @@ impl From<Error> for PyErr {
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),
-                Error::Io { path, errno, .. } | Error::Poisoned { path, errno, .. } => {
-                    system(py, "StoreIOError", *errno, &message, path)
-                }
+                Error::Io { path, errno, .. }
+                | Error::Flush { path, errno, .. }
+                | Error::Poisoned { path, errno, .. } => system(py, "StoreIOError", *errno, &message, path),
                 Error::SchemaVersion { path, found, supported, .. } => simple(py, "SchemaVersionError", &message, path)
                     .and_then(|exception| {
                         exception.setattr("found", found)?;
