@@ -12,6 +12,9 @@ mod open;
 mod readers;
 mod schema;
 mod sql;
+#[cfg(test)]
+mod tests;
+mod wal;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;

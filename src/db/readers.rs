@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::db::failure::{Located, Place};
+use crate::db::failure::{Context, Located};
 
 /// Idle connections that are kept; more are opened while more threads read at once.
 const KEPT: usize = 4;
@@ -19,19 +19,19 @@ impl Readers {
     /// Runs `body` in one read transaction on an idle connection, or on one that `open` makes.
     pub(super) fn with<T>(
         &self,
-        place: Place<'_>,
-        open: impl FnOnce(Place<'_>) -> Result<Connection>,
+        context: Context<'_>,
+        open: impl FnOnce(Context<'_>) -> Result<Connection>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open(place)?,
+            None => open(context)?,
         };
         let outcome = run(&connection, "BEGIN").and_then(|()| body(&connection));
         let outcome = outcome.and_then(|value| run(&connection, "COMMIT").map(|()| value));
         // A connection that met an error is dropped, its transaction with it: it is cheap to open another.
-        let value = outcome.located(place, Some(&connection))?;
+        let value = outcome.located(context, Some(&connection))?;
         self.keep(connection);
         Ok(value)
     }
