@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
-
 use crate::base::error::Result;
 use crate::db::failure::Context;
+use crate::db::fork::Link;
 use crate::db::open;
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
@@ -34,7 +33,7 @@ pub(super) struct Checkpoints {
     /// `wal_pages` when the last one began.
     at: AtomicU32,
     /// None until the first one is due.
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Link>>,
 }
 
 impl Checkpoints {
@@ -91,7 +90,7 @@ impl Checkpoints {
     }
 
     /// Runs one while no process commits: otherwise the writers would always be ahead of it.
-    fn run_alone(&self, context: Context<'_>, connection: &mut Option<Connection>, writer: &Mutex<Writer>) {
+    fn run_alone(&self, context: Context<'_>, connection: &mut Option<Link>, writer: &Mutex<Writer>) {
         let deadline = Instant::now() + LONGEST_WAIT;
         let patient = Context { busy_timeout: context.busy_timeout.min(LONGEST_WAIT), ..context };
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +104,7 @@ impl Checkpoints {
         });
     }
 
-    fn run(&self, context: Context<'_>, connection: &mut Option<Connection>, mode: Mode) -> Outcome {
+    fn run(&self, context: Context<'_>, connection: &mut Option<Link>, mode: Mode) -> Outcome {
         if self.wal.poison.is_set() {
             return Outcome::Left(0);
         }

@@ -8,15 +8,15 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use crate::base::error::{Error, Result};
+use crate::base::fork::Generation;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints};
 use crate::db::failure::{Context, Located, read_only};
-use crate::db::fork::Generation;
-use crate::db::open;
 use crate::db::readers::Readers;
 use crate::db::schema::Derived;
 use crate::db::sql::{self, SqlParams};
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
+use crate::db::{fork, open};
 use crate::durable::Durability;
 
 /// How a database is opened.
@@ -65,6 +65,8 @@ struct Writing {
 impl Database {
     /// Opens the file at `path`, or creates it.
     pub fn open(path: &Path, config: Config) -> Result<Self> {
+        fork::check_usable(path)?;
+        fork::prepare();
         let generation = Generation::current();
         let path = open::resolve(path, !config.read_only)?;
         let context = Context { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
@@ -91,8 +93,13 @@ impl Database {
 
     /// Whether `close` was called.
     pub fn is_closed(&self) -> bool {
-        // A forked child must not wait for a lock that a thread of its parent held.
-        self.generation.is_current() && self.connections.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.is_of_this_process() && self.connections.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Whether this process is the one that opened it. A forked child waits for no lock of it: a thread of its parent may
+    /// have held that.
+    pub fn is_of_this_process(&self) -> bool {
+        self.generation.is_current()
     }
 
     /// An error if it is closed, or if this process is a forked child.
@@ -228,7 +235,10 @@ impl Database {
     fn connected<T>(&self, body: impl FnOnce(&Connections) -> Result<T>) -> Result<T> {
         self.generation.check(&self.path)?;
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        body(connections.as_ref().ok_or_else(|| Error::Closed { path: self.path.clone() })?)
+        let outcome = body(connections.as_ref().ok_or_else(|| Error::Closed { path: self.path.clone() })?);
+        // A progress report in `body` may have forked, and this may be the child.
+        self.generation.check(&self.path)?;
+        outcome
     }
 
     fn context(&self, operation: &'static str) -> Context<'_> {
@@ -241,18 +251,5 @@ impl Writing {
         let wal = Arc::new(WalState::default());
         let writer = Writer::new(open::writer(context, derived)?, Arc::clone(&wal), context)?;
         Ok(Self { checkpoints: Checkpoints::new(wal), writer: Mutex::new(writer) })
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let Some(connections) = self.connections.get_mut().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
-        if !self.generation.is_current() {
-            std::mem::forget(connections.writing);
-            connections.readers.forget();
-            connections.sql_readers.forget();
-        }
     }
 }

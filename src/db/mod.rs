@@ -19,6 +19,7 @@ mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
+pub use fork::prepare as prepare_for_forks;
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::base::error::{Error, Result};
 use crate::db::failure::{Context, Located, is_busy};
+use crate::db::fork::Link;
 use crate::db::schema::{self, Derived, Identity};
 use crate::durable::{self, Durability, Staged};
 
@@ -103,7 +104,7 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
 }
 
 /// Opens the writer, creating or migrating the schema where that is needed.
-pub(super) fn writer(context: Context<'_>, derived: &[&Derived]) -> Result<Connection> {
+pub(super) fn writer(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
     let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let prepared = prepare_writer(&connection, context, derived);
     prepared.located(context, Some(&connection))?;
@@ -144,21 +145,21 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
 }
 
 /// Opens the connection that checkpoints are run on.
-pub(super) fn checkpointer(context: Context<'_>) -> Result<Connection> {
+pub(super) fn checkpointer(context: Context<'_>) -> Result<Link> {
     let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch(CHECKPOINTER_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
 /// Opens a reader.
-pub(super) fn reader(context: Context<'_>) -> Result<Connection> {
+pub(super) fn reader(context: Context<'_>) -> Result<Link> {
     let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.execute_batch(READER_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
 /// Opens a reader of a read-only store, whose database has not been identified or brought up to date.
-pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> Result<Connection> {
+pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
     let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let prepared = schema::identify(&connection, context.path, derived).and_then(|_| {
         let has = |table: &str| connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table]);
@@ -175,9 +176,9 @@ pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> R
     Ok(connection)
 }
 
-fn connect(context: Context<'_>, access: OpenFlags) -> Result<Connection> {
+fn connect(context: Context<'_>, access: OpenFlags) -> Result<Link> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(context.path, flags).located(context, None)?;
+    let connection = Link::new(Connection::open_with_flags(context.path, flags).located(context, None)?);
     connection.busy_timeout(context.busy_timeout).located(context, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.execute_batch(SHARED_PRAGMAS).located(context, Some(&connection))?;

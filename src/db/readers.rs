@@ -6,13 +6,14 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::db::failure::{Context, Located};
+use crate::db::fork::Link;
 
 /// Idle connections that are kept; more are opened while more threads read at once.
 const KEPT: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Readers {
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Link>>,
 }
 
 impl Readers {
@@ -20,7 +21,7 @@ impl Readers {
     pub(super) fn with<T>(
         &self,
         context: Context<'_>,
-        open: impl FnOnce(Context<'_>) -> Result<Connection>,
+        open: impl FnOnce(Context<'_>) -> Result<Link>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -37,16 +38,11 @@ impl Readers {
     }
 
     /// Gives a connection to the pool.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(super) fn keep(&self, connection: Link) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
             idle.push(connection);
         }
-    }
-
-    /// Leaves the connections open forever: in a forked child they are the parent's.
-    pub(super) fn forget(self) {
-        std::mem::forget(self.idle.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -12,6 +12,7 @@ use rusqlite::config::DbConfig;
 
 use crate::base::error::Result;
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
+use crate::db::fork::Link;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
 
@@ -23,14 +24,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const VACUUM_PAGES: u32 = 256;
 
 pub(super) struct Writer {
-    connection: Connection,
+    connection: Link,
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
     wal: Arc<WalState>,
 }
 
 impl Writer {
-    pub(super) fn new(mut connection: Connection, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
+    pub(super) fn new(mut connection: Link, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
         let told = Arc::clone(&wal);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             told.set_pages(pages.cast_unsigned());
