@@ -27,6 +27,14 @@ pub enum Error {
         /// The database or directory.
         path: PathBuf,
     },
+    /// A forked child cannot use SQLite at all: a thread of its parent hung in a system call of SQLite at the fork.
+    #[error(
+        "this process was forked while another thread hung in a system call of SQLite, and cannot open stores; fork again"
+    )]
+    ForkedAmidWork {
+        /// The database.
+        path: PathBuf,
+    },
     /// Another connection held the lock for too long.
     #[error("still locked by another process after {timeout:?} ({operation}); try again, or raise busy_timeout")]
     Busy {
