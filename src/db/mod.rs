@@ -2,7 +2,7 @@
 //!
 //! Invariants: every write is one `BEGIN IMMEDIATE` transaction of the one writer connection; every read is one short
 //! transaction of a pooled read-only connection; no other module opens a connection or begins a transaction.
-//! See `docs/architecture.md`, "One writer, many readers".
+//! See `docs/decisions/0011-one-writer-pooled-readers.md`.
 
 mod checkpoints;
 mod database;
