@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod error;
+pub mod fork;
 pub(crate) mod parallel;
 pub mod progress;
 pub mod status;

@@ -239,7 +239,7 @@ impl Directory {
 
     /// Syncs its entries.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.handle).map_err(|errno| failed(&self.path, SYNC_DIRECTORY, errno))
+        rustix::fs::fsync(&self.handle).map_err(|errno| Error::flush(&self.path, SYNC_DIRECTORY, &errno.into()))
     }
 
     /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none. One

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
 mod beneath;
+mod poison;
 mod staging;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 pub use beneath::{Directory, Locked, now};
+pub use poison::Poison;
 pub use staging::StagedBeneath;
 
 use rustix::fs::FlockOperation;
@@ -80,10 +82,7 @@ impl Staged {
     }
 
     fn sync(&self, path: &Path, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::Full => sync_file(self.file.as_file(), path),
-            Durability::Normal => Ok(()),
-        }
+        sync_staged(self.file.as_file(), path, durability)
     }
 }
 
@@ -134,7 +133,21 @@ pub fn create_directories(directory: &Path, durability: Durability) -> Result<()
 
 /// Syncs the bytes of an open file, which is or will be published as `path`.
 pub fn sync_file(file: &File, path: &Path) -> Result<()> {
-    file.sync_all().map_err(|error| Error::io(path, SYNC_FILE, &error))
+    file.sync_all().map_err(|error| Error::flush(path, SYNC_FILE, &error))
+}
+
+/// Syncs the bytes of a staged file if so asked. On a full disk the error is [`Error::Full`]: the staged file is
+/// discarded and the next attempt stages the bytes anew, so that no lost page is ever relied on.
+fn sync_staged(file: &File, path: &Path, durability: Durability) -> Result<()> {
+    if durability == Durability::Normal {
+        return Ok(());
+    }
+    match sync_file(file, path) {
+        Err(Error::Flush { path, operation, errno: errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG), .. }) => {
+            Err(Error::Full { path, operation, errno })
+        }
+        synced => synced,
+    }
 }
 
 /// Makes the directory entry of `path` as durable as asked.
@@ -164,13 +177,7 @@ fn begin_sync(file: &File, offset: u64, size: u64) {
 /// Syncs the entries of a directory.
 pub fn sync_directory(directory: &Path) -> Result<()> {
     let handle = File::open(directory).map_err(|error| Error::io(directory, "open a directory", &error))?;
-    handle.sync_all().map_err(|error| Error::io(directory, SYNC_DIRECTORY, &error))
-}
-
-/// Whether `error` is a flush that failed. The system may have marked the lost pages as clean, so that a second flush
-/// would succeed without writing them: whoever gets such an error must not try that flush again.
-pub fn is_failed_flush(error: &Error) -> bool {
-    matches!(error, Error::Io { operation, .. } | Error::Full { operation, .. } if [SYNC_FILE, SYNC_DIRECTORY].contains(operation))
+    handle.sync_all().map_err(|error| Error::flush(directory, SYNC_DIRECTORY, &error))
 }
 
 /// Removes a file; says whether there was one.
@@ -298,8 +305,8 @@ mod tests {
     #[test]
     fn a_failed_flush_is_told_from_other_errors() {
         // procfs cannot sync; a directory that cannot be opened was not flushed at all.
-        assert!(is_failed_flush(&sync_directory(Path::new("/proc")).unwrap_err()));
-        assert!(!is_failed_flush(&sync_directory(Path::new("/missing")).unwrap_err()));
+        assert!(matches!(sync_directory(Path::new("/proc")), Err(Error::Flush { errno: libc::EINVAL, .. })));
+        assert!(matches!(sync_directory(Path::new("/missing")), Err(Error::Io { errno: libc::ENOENT, .. })));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::base::error::Result;
 use crate::durable::beneath::{Directory, LOOK, failed, now};
-use crate::durable::{Durability, STAGING_PREFIX, sync_file};
+use crate::durable::{Durability, STAGING_PREFIX, sync_staged};
 
 const PUBLISH: &str = "publish a file";
 const CREATE: &str = "create a staging file";
@@ -95,10 +95,7 @@ impl StagedBeneath {
 
     /// Syncs the bytes if so asked.
     pub fn sync(&self, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::Full => sync_file(&self.file, &self.path()),
-            Durability::Normal => Ok(()),
-        }
+        sync_staged(&self.file, &self.path(), durability)
     }
 
     /// Sets when it was last written to now.

@@ -17,7 +17,9 @@ impl From<Error> for PyErr {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
                 Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
-                Error::Forked { path } => simple(py, "ForkedStoreError", &message, path),
+                Error::Forked { path } | Error::ForkedAmidWork { path } => {
+                    simple(py, "ForkedStoreError", &message, path)
+                }
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
                 Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
@@ -25,9 +27,9 @@ impl From<Error> for PyErr {
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),
-                Error::Io { path, errno, .. } | Error::Poisoned { path, errno, .. } => {
-                    system(py, "StoreIOError", *errno, &message, path)
-                }
+                Error::Io { path, errno, .. }
+                | Error::Flush { path, errno, .. }
+                | Error::Poisoned { path, errno, .. } => system(py, "StoreIOError", *errno, &message, path),
                 Error::SchemaVersion { path, found, supported, .. } => simple(py, "SchemaVersionError", &message, path)
                     .and_then(|exception| {
                         exception.setattr("found", found)?;
