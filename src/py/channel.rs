@@ -29,7 +29,7 @@ const PLACE_BYTES: usize = 8 << 10;
 /// go on at the same time.
 const BATCH_PLACES: usize = 256;
 
-/// The way of one event loop's appends to the commits, and of their outcomes back.
+/// The way of one event loop's appends to the commits, and of their outcomes back; for `nerve_store.aio`.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct AppendChannel {
     store: Py<LogStore>,
@@ -93,8 +93,9 @@ impl AppendChannel {
         self.mailbox.news.as_fd().as_raw_fd()
     }
 
-    /// Take a row on its way; `future` will be resolved with it. Returns how many places it takes besides the one that
-    /// every call takes.
+    /// Send a row on its way; `future` will be resolved with it.
+    ///
+    /// Returns how many places it takes besides the one that every call takes.
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn append(
         slf: &Bound<'_, Self>,
@@ -139,8 +140,9 @@ impl AppendChannel {
         }
     }
 
-    /// Resolve the futures whose outcomes have arrived, passing over those that were cancelled meanwhile; returns how
-    /// many places that frees.
+    /// Resolve the futures whose outcomes have arrived; returns how many places that frees.
+    ///
+    /// Futures that were cancelled meanwhile are passed over.
     fn resolve(&self, py: Python<'_>) -> usize {
         let mut places = 0;
         for (number, outcome) in self.mailbox.empty() {

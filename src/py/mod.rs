@@ -18,7 +18,9 @@ mod json;
 mod log;
 mod memory;
 mod progress;
+mod read;
 mod run;
+mod sql;
 
 use pyo3::prelude::*;
 
