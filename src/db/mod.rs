@@ -12,12 +12,14 @@ mod open;
 mod readers;
 mod schema;
 mod sql;
+mod wal;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
+pub use wal::{WalState, wal_state};
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
 mod beneath;
+mod record;
 mod staging;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 pub use beneath::{Directory, Locked, now};
+pub use record::{RECORD_BYTES, Record};
 pub use staging::StagedBeneath;
 
 use rustix::fs::FlockOperation;
