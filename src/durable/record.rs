@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Durability, Staged, remove, sync_file};
 use crate::base::error::{Error, Result};
+use crate::base::fork::PrivateFd;
 
 /// Bytes of a slot that are the caller's.
 pub const RECORD_BYTES: usize = 32;
@@ -33,7 +34,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// An open record.
 pub struct Record {
     path: PathBuf,
-    file: File,
+    /// In a forked child it leads nowhere: the lock on it is its parent's.
+    file: PrivateFd<File>,
 }
 
 /// What a record says, and in which slot and generation.
@@ -48,7 +50,7 @@ impl Record {
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
         match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
-            Ok(file) => Ok(Some(Self { path: path.to_owned(), file })),
+            Ok(file) => Ok(Some(Self { path: path.to_owned(), file: PrivateFd::new(file) })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(path, "open a record", &error)),
         }
@@ -81,9 +83,12 @@ impl Record {
         bytes.extend_from_slice(&generation.to_le_bytes());
         bytes.extend_from_slice(record);
         bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
-        self.file.write_all_at(&bytes, SLOT_OFFSETS[index]).map_err(|error| Error::io(&self.path, WRITE, &error))?;
+        self.file
+            .get()
+            .write_all_at(&bytes, SLOT_OFFSETS[index])
+            .map_err(|error| Error::io(&self.path, WRITE, &error))?;
         match durability {
-            Durability::Full => sync_file(&self.file, &self.path),
+            Durability::Full => sync_file(self.file.get(), &self.path),
             Durability::Normal => Ok(()),
         }
     }
@@ -108,7 +113,7 @@ impl Record {
 
     fn is_at_its_path(&self) -> Result<bool> {
         let failed = |error: &io::Error| Error::io(&self.path, READ, error);
-        let held = self.file.metadata().map_err(|error| failed(&error))?;
+        let held = self.file.get().metadata().map_err(|error| failed(&error))?;
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -146,7 +151,7 @@ impl Record {
         let mut newest: Option<Slot> = None;
         for (index, offset) in SLOT_OFFSETS.into_iter().enumerate() {
             let mut bytes = [0; SLOT_BYTES];
-            match self.file.read_exact_at(&mut bytes, offset) {
+            match self.file.get().read_exact_at(&mut bytes, offset) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
                 Err(error) => return Err(Error::io(&self.path, READ, &error)),
