@@ -5,10 +5,10 @@
 
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList};
 
+use crate::py::interpreter;
 use crate::row::Malformed;
 use crate::row::json::{Token, Tokens, is_integer, unescape};
 
@@ -133,10 +133,8 @@ fn float(py: Python<'_>, value: f64) -> PyResult<Bound<'_, PyAny>> {
 /// What `json.loads` raises, with the position in characters.
 fn decode_error(py: Python<'_>, text: &str, malformed: Malformed) -> PyErr {
     let position = text.get(..malformed.at).map_or(0, |before| before.chars().count());
-    let raised = py
-        .import(intern!(py, "json"))
-        .and_then(|json| json.getattr(intern!(py, "JSONDecodeError")))
-        .and_then(|class| class.call1((malformed.reason, text, position)));
+    let raised = interpreter::imported(py, "json", "JSONDecodeError")
+        .and_then(|class| interpreter::call(&class, (malformed.reason, text, position)));
     match raised {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,

@@ -1,7 +1,9 @@
 //! What a call leaves out and goes on without, told to the application's log (the logger `nerve_store`).
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
+
+use crate::py::interpreter;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,7 @@ fn call(py: Python<'_>, level: Level, message: &str, options: Option<&Bound<'_, 
         Level::Warning => "warning",
         Level::Error => "error",
     };
-    let logger = py.import("logging")?.call_method1("getLogger", ("nerve_store",))?;
-    logger.call_method(method, ("%s", message), options).map(drop)
+    let logger = interpreter::call(&interpreter::imported(py, "logging", "getLogger")?, ("nerve_store",))?;
+    let method = interpreter::attribute(&logger, &PyString::new(py, method))?;
+    interpreter::call_with(&method, ("%s", message), options).map(drop)
 }

@@ -10,6 +10,7 @@ use crate::base::time::check_timestamp;
 use crate::durable::Durability;
 use crate::py::convert::{Integer, Record};
 use crate::py::entry::{Given, LogEntry};
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report};
 use crate::workflow as run;
@@ -20,6 +21,10 @@ static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
 #[pymethods]
 impl LogStore {
     /// Append `entry` and bring the run to the state `run`, both in one transaction.
+    ///
+    /// A run that is not there may begin in any state; otherwise the transition must be legal
+    /// (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
+    /// a finished run is never lost to an update that has none.
     #[pyo3(signature = (entry, run, *, force = false, durability = None))]
     fn upsert_workflow_run(
         &self,
@@ -49,6 +54,9 @@ impl LogStore {
     }
 
     /// Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+    ///
+    /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
+    /// cannot go there is an `IllegalTransitionError` and changes nothing.
     #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None, durability = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition<'py>(
@@ -77,6 +85,9 @@ impl LogStore {
     }
 
     /// The queued and started runs, oldest first.
+    ///
+    /// A run whose stored status is unknown is left out and reported by name, as an error in the log of
+    /// `logging.getLogger("nerve_store")`; `get_workflow_run` raises for it.
     #[pyo3(signature = (workflow = None))]
     fn get_active_workflow_runs<'py>(
         &self,
@@ -86,7 +97,7 @@ impl LogStore {
         list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
     }
 
-    /// All runs, newest first.
+    /// All runs, newest first; an unreadable one as in `get_active_workflow_runs`.
     #[pyo3(signature = (workflow = None))]
     fn get_all_workflow_runs<'py>(
         &self,
@@ -143,7 +154,7 @@ fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
     if expect.is_instance_of::<PyString>() {
         return Ok(vec![expect.extract()?]);
     }
-    let statuses = expect.try_iter()?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
+    let statuses = interpreter::items(expect)?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
     if statuses.is_empty() {
         return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
     }

@@ -24,18 +24,21 @@ const MAX_REPORTS: usize = 100;
 #[pymethods]
 impl LogStore {
     /// What started the run, from its first `started` row; None if that says nothing.
+    ///
+    /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
+    /// its `triggerPayload` object by the same rule; else that object as it is.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
         let trigger = py.detach(|| run::trigger_payload(&self.store, &run_id))?;
         Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.pop())
     }
 
-    /// The run's command events, in order: objects with a string `type`.
+    /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let events = py.detach(|| run::events(&self.store, &run_id))?;
         self.build(py, &run_id, "events", &events, |py, _, event| to_python(py, event))
     }
 
-    /// The run's messages, in order.
+    /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let messages = py.detach(|| run::messages(&self.store, &run_id))?;
         self.build(py, &run_id, "messages", &messages, |py, _, message| create_message(py, message))
@@ -47,6 +50,10 @@ impl LogStore {
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
+    ///
+    /// A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
+    /// message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
+    /// rounds may come back.
     #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
     fn get_thread_rounds<'py>(
         &self,

@@ -1,4 +1,4 @@
-//! Which rows count as rounds of their run's thread.
+//! The rounds of a run's thread: which rows count, and their numbers.
 //!
 //! The predecessor asks SQLite (`json_valid`, `json_extract`): strict JSON, nested at most 1,000 deep, up to the first
 //! NUL of the text; of a repeated member the first one counts. What a round then says is read by JavaScript, with rules
@@ -10,6 +10,15 @@ use crate::row::{EVENT, MESSAGE, SOURCE};
 
 /// SQLite's limit of nesting; deeper text is not JSON to it.
 const MAX_DEPTH: usize = 1_000;
+
+/// A round of a run, by its number: 1 for the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberedRound {
+    /// Its number among the rounds of its run.
+    pub number: u64,
+    /// The id of its row, which may have left the database.
+    pub id: i64,
+}
 
 /// Whether a row counts as a round: a message or an event whose payload is JSON and no start of a thread.
 pub(crate) fn is_round(source: Option<&str>, kind: Option<&str>, payload: Option<&str>) -> bool {
