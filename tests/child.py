@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, forks, logs, payloads, reading
+from programs import blobs, forks, logs, payloads, reading, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -25,6 +25,8 @@ PROGRAMS = {
         reading.read_only,
         reading.leave_open,
         reading.read_beside_a_writer,
+        vacuum.vacuum_memory,
+        vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
         blobs.write_each,

@@ -6,7 +6,7 @@ import os
 import time
 
 import nerve_store as ns
-import nerve_store.records  # noqa: F401 - another user may be unable to read the interpreter's modules later
+import nerve_store.records
 from programs import failure, say
 
 SLOW = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM logs)"  # noqa: E501
