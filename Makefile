@@ -17,7 +17,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build quick demo test lint format bench torture sdist requirements clean
+.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ $(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pypr
 quick: $(TOOLS) ## a build for the edit-and-try loop: made in seconds, not for timings
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked
 	@rm -f $(BUILT)
+
+stub: $(BUILT) ## write the docstrings of the built module into the stub
+	$(BIN)/python tests/stub_docstrings.py --write
 
 demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line says about it
 	rm -rf $(DEMO_DATA)

@@ -12,10 +12,14 @@ mod open;
 mod readers;
 mod schema;
 mod sql;
+#[cfg(test)]
+mod tests;
+mod wal;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
+pub use fork::prepare as prepare_for_forks;
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
 

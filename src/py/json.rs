@@ -8,6 +8,8 @@ use pyo3::types::{PyDict, PyList};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::py::interpreter;
+
 /// Integers from here on have more digits than fit into 64 bits.
 const TOO_LARGE: f64 = 9.2e18;
 
@@ -20,7 +22,7 @@ pub(super) fn to_python<'py>(py: Python<'py>, text: &RawValue) -> PyResult<Bound
     deserializer.disable_recursion_limit(); // The core takes nothing for JSON that is nested more than 1,000 deep.
     match Build(py).deserialize(&mut deserializer) {
         Ok(object) => Ok(object),
-        Err(_) => py.import("json")?.call_method1("loads", (text.get(),)),
+        Err(_) => interpreter::call(&interpreter::imported(py, "json", "loads")?, (text.get(),)),
     }
 }
 
