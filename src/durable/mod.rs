@@ -7,6 +7,7 @@
 
 mod beneath;
 mod poison;
+mod record;
 mod staging;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use beneath::{Directory, Locked, now};
 pub use poison::Poison;
+pub use record::{RECORD_BYTES, Record};
 pub use staging::StagedBeneath;
 
 use rustix::fs::FlockOperation;
