@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod error;
+pub(crate) mod io;
 pub(crate) mod parallel;
 pub mod progress;
 pub mod status;
