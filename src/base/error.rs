@@ -27,6 +27,14 @@ pub enum Error {
         /// The database or directory.
         path: PathBuf,
     },
+    /// A forked child cannot use SQLite at all: a thread of its parent hung in a system call of SQLite at the fork.
+    #[error(
+        "this process was forked while another thread hung in a system call of SQLite, and cannot open stores; fork again"
+    )]
+    ForkedAmidWork {
+        /// The database.
+        path: PathBuf,
+    },
     /// Another connection held the lock for too long.
     #[error("still locked by another process after {timeout:?} ({operation}); try again, or raise busy_timeout")]
     Busy {
@@ -92,6 +100,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something inside a database is not what it should be; `db` adds the path, which makes it [`Error::Corrupt`].
+    #[error("{what}: {reason}{}", way_out.map(|way_out| format!("; {way_out}")).unwrap_or_default())]
+    Damaged {
+        /// The row or structure.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<&'static str>,
+    },
     /// The database belongs to a newer version or to another application.
     #[error("{}: {reason}; it was left untouched", path.display())]
     SchemaVersion {
@@ -126,8 +144,8 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
-    /// Another archive run is under way.
-    #[error("another archive run is under way in {}; wait for it to end", path.display())]
+    /// Another archive job is under way.
+    #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
         /// The archive directory.
         path: PathBuf,

@@ -22,6 +22,7 @@ pub use staging::StagedBeneath;
 use rustix::fs::FlockOperation;
 
 use crate::base::error::{Error, Result};
+use crate::base::fork::{Generation, PrivateFd};
 
 /// What a returned call survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -44,7 +45,9 @@ const SYNC_DIRECTORY: &str = "sync a directory";
 
 /// A file that is being written under a name of its own, in the directory where it will be published.
 pub struct Staged {
-    file: tempfile::NamedTempFile,
+    /// None once it is published.
+    file: Option<tempfile::NamedTempFile<PrivateFd<File>>>,
+    generation: Generation,
     /// Bytes written, and how many of them the system was asked to begin writing to the disk.
     written: u64,
     begun: u64,
@@ -58,40 +61,46 @@ impl Staged {
             .prefix(STAGING_PREFIX)
             .make_in(directory, |path| {
                 let mut options = OpenOptions::new();
-                options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path)
+                let options = options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC);
+                options.open(path).map(PrivateFd::new)
             })
             .map_err(|error| Error::io(directory, "create a staging file", &error))?;
-        Ok(Self { file, written: 0, begun: 0 })
+        Ok(Self { file: Some(file), generation: Generation::current(), written: 0, begun: 0 })
     }
 
     /// Publishes the file as `path`, over whatever is there.
     pub fn publish(self, path: &Path, durability: Durability) -> Result<()> {
-        self.sync(path, durability)?;
-        self.file.persist(path).map_err(|error| Error::io(path, "publish a file", &error.error))?;
+        let file = self.finish(path, durability)?;
+        file.persist(path).map_err(|error| Error::io(path, "publish a file", &error.error))?;
         sync_parent(path, durability)
     }
 
     /// Publishes the file as `path` unless something is there already; says whether it did.
     pub fn publish_new(self, path: &Path, durability: Durability) -> Result<bool> {
-        self.sync(path, durability)?;
-        match self.file.persist_noclobber(path) {
+        let file = self.finish(path, durability)?;
+        match file.persist_noclobber(path) {
             Ok(_) => sync_parent(path, durability).map(|()| true),
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Error::io(path, "publish a file", &error.error)),
         }
     }
 
-    fn sync(&self, path: &Path, durability: Durability) -> Result<()> {
-        sync_staged(self.file.as_file(), path, durability)
+    fn finish(mut self, path: &Path, durability: Durability) -> Result<tempfile::NamedTempFile<PrivateFd<File>>> {
+        self.generation.check(path)?;
+        let file = self.file.take().ok_or(Error::Internal)?;
+        sync_staged(file.as_file().get(), path, durability)?;
+        Ok(file)
     }
 }
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.as_file_mut().write(bytes)?;
+        let Some(file) = &self.file else { return Err(ErrorKind::NotFound.into()) };
+        let mut file = file.as_file().get();
+        let count = file.write(bytes)?;
         self.written += count as u64;
         if self.written - self.begun >= BEGIN_EVERY {
-            begin_sync(self.file.as_file(), self.begun, self.written - self.begun);
+            begin_sync(file, self.begun, self.written - self.begun);
             self.begun = self.written;
         }
         Ok(count)
@@ -99,6 +108,15 @@ impl Write for Staged {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // In a forked child the name is the parent's, which goes on with the file.
+        if let Some(file) = self.file.as_mut().filter(|_| !self.generation.is_current()) {
+            file.disable_cleanup(true);
+        }
     }
 }
 
@@ -228,18 +246,23 @@ pub fn kind_name(kind: std::fs::FileType) -> &'static str {
     }
 }
 
-/// An advisory lock on a directory, held until it is dropped or the process ends.
-pub struct DirectoryLock {
-    _directory: File,
+/// An advisory lock on a directory, held until it is dropped or the process ends, whatever children it has forked.
+pub struct DirectoryLock(PrivateFd<File>);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Explicitly, for a child that is forked between the end of the registration and the close.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl DirectoryLock {
     /// Takes the lock; None if someone else holds it.
     pub fn try_exclusive(directory: &Path) -> Result<Option<Self>> {
         let failed = |error: &io::Error| Error::io(directory, "lock a directory", error);
-        let handle = File::open(directory).map_err(|error| failed(&error))?;
+        let handle = PrivateFd::new(File::open(directory).map_err(|error| failed(&error))?);
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _directory: handle })),
+            Ok(()) => Ok(Some(Self(handle))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(failed(&error.into())),
         }

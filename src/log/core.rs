@@ -14,12 +14,12 @@ use crate::durable::Durability;
 use crate::index::bounds;
 use crate::index::build::prune;
 use crate::index::build::sealer::{ArchivedRounds, Sealer};
-use crate::index::lookup::tail::Recent;
-use crate::index::lookup::{candidates, restored, rounds};
+use crate::index::lookup::unmerged::UnmergedIndex;
+use crate::index::lookup::{restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::insert;
-use crate::row::{Filter, LogEntry, NewLogEntry};
+use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound};
 
 /// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
 /// where it was, others can write in between, and the write-ahead log stays small.
@@ -47,7 +47,7 @@ impl Default for LogConfig {
 pub struct Core {
     database: Database,
     sealer: Mutex<Sealer>,
-    recent: Recent,
+    unmerged: UnmergedIndex,
     changes: Changes,
 }
 
@@ -59,7 +59,7 @@ impl Core {
         let core = Self {
             database,
             sealer: Mutex::new(Sealer::new(segment_rows)),
-            recent: Recent::default(),
+            unmerged: UnmergedIndex::default(),
             changes: Changes::default(),
         };
         if !config.database.read_only {
@@ -75,7 +75,7 @@ impl Core {
 
     /// Runs `body` in one read transaction: it sees one state of the log.
     pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
-        self.database.read(operation, |connection| body(&Snapshot { connection, recent: &self.recent }))
+        self.database.read(operation, |connection| body(&Snapshot { connection, unmerged: &self.unmerged }))
     }
 
     /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
@@ -121,7 +121,7 @@ impl Core {
             transaction.sealer.rebuild(transaction.connection, archived, &mut *progress)?;
             settle(transaction.connection)
         })?;
-        self.recent.forget();
+        self.unmerged.forget();
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Core {
 /// One state of the log.
 pub struct Snapshot<'a> {
     connection: &'a Connection,
-    recent: &'a Recent,
+    unmerged: &'a UnmergedIndex,
 }
 
 impl Snapshot<'_> {
@@ -196,7 +196,7 @@ impl Snapshot<'_> {
 
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
-        candidates::search(self.connection, self.recent, filter, visit)
+        search::search(self.connection, self.unmerged, filter, visit)
     }
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
@@ -206,22 +206,22 @@ impl Snapshot<'_> {
 
     /// How many rows match.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
-        candidates::count(self.connection, self.recent, filter)
+        search::count(self.connection, self.unmerged, filter)
     }
 
     /// How many rounds the run has.
     pub(crate) fn round_count(&self, run_id: &str) -> Result<u64> {
-        rounds::round_count(self.connection, self.recent, run_id)
+        rounds::round_count(self.connection, self.unmerged, run_id)
     }
 
-    /// The ids and numbers of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
-    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<(i64, u64)>> {
-        rounds::round_ids(self.connection, self.recent, run_id, before, limit)
+    /// The run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
+    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<NumberedRound>> {
+        rounds::round_ids(self.connection, self.unmerged, run_id, before, limit)
     }
 
     /// The ids of all rounds of the run that the index knows, ascending.
     pub(crate) fn known_rounds(&self, run_id: &str) -> Result<Vec<i64>> {
-        rounds::known_rounds(self.connection, self.recent, run_id)
+        rounds::known_rounds(self.connection, self.unmerged, run_id)
     }
 
     /// Whether so many rows are not sealed yet; and about how many there are.

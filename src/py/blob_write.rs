@@ -48,7 +48,7 @@ impl<'py> Data<'py> {
             Self::Text(text) => Shared::Fixed(text.to_str()?.as_bytes()),
             Self::Bytes(bytes) => Shared::Fixed(bytes.as_bytes()),
             Self::Exported(memory) if memory.is_of_bytes() => {
-                // SAFETY: nobody writes to `bytes`.
+                // SAFETY: `bytes` never change.
                 Shared::Fixed(unsafe { memory.shared().bytes() })
             }
             Self::Exported(memory) => Shared::Changeable(memory.shared()),

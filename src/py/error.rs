@@ -18,11 +18,13 @@ impl From<Error> for PyErr {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
                 Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
-                Error::Forked { path } => simple(py, "ForkedStoreError", &message, path),
+                Error::Forked { path } | Error::ForkedAmidWork { path } => {
+                    simple(py, "ForkedStoreError", &message, path)
+                }
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
                 Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
-                Error::Sqlite(_) => raise(py, "CorruptStoreError", (&message,)),
+                Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),

@@ -18,7 +18,9 @@ mod json;
 mod log;
 mod memory;
 mod progress;
+mod read;
 mod run;
+mod sql;
 
 use pyo3::prelude::*;
 
@@ -54,6 +56,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Now, when no other thread can fork: see there.
+        crate::db::prepare_for_forks();
         module.add("SQLITE_VERSION", crate::db::sqlite_version())?;
         module.add("DEFAULT_RETENTION", super::archive::DEFAULT_RETENTION)
     }

@@ -1,9 +1,12 @@
 //! Progress of long work, told to a Python function.
 
+use std::path::Path;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::base::error::{Error, Result};
+use crate::base::fork::Generation;
 use crate::py::interpreter;
 
 /// Passes progress on to a Python function and keeps what it raises. Signals are looked at on the way, so that Ctrl-C
@@ -11,6 +14,7 @@ use crate::py::interpreter;
 pub(super) struct Report {
     progress: Option<Py<PyAny>>,
     raised: Option<PyErr>,
+    generation: Generation,
 }
 
 impl Report {
@@ -20,7 +24,7 @@ impl Report {
             let found = progress.get_type().name()?.to_string();
             return Err(PyTypeError::new_err(format!("progress is a function of (done, total), not {found:?}")));
         }
-        Ok(Self { progress: progress.map(Bound::unbind), raised: None })
+        Ok(Self { progress: progress.map(Bound::unbind), raised: None, generation: Generation::current() })
     }
 
     /// Whether anybody listens.
@@ -36,7 +40,9 @@ impl Report {
                 .as_ref()
                 .map_or(Ok(()), |progress| interpreter::call(progress.bind(py), (done, total)).map(drop))
         });
-        told.ok_or(Error::Cancelled)?.map_err(|error| {
+        // The function, or a signal's handler, may have forked: then the work is the parent's.
+        let outcome = told.ok_or(Error::Cancelled)?.and_then(|()| Ok(self.generation.check(Path::new(""))?));
+        outcome.map_err(|error| {
             self.raised = Some(error);
             Error::Cancelled
         })

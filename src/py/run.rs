@@ -25,6 +25,10 @@ static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", 
 #[pymethods]
 impl LogStore {
     /// Append `entry` and bring the run to the state `run`, both in one transaction.
+    ///
+    /// A run that is not there may begin in any state; otherwise the transition must be legal
+    /// (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
+    /// a finished run is never lost to an update that has none.
     #[pyo3(signature = (entry, run, *, force = false, durability = None))]
     fn upsert_workflow_run(
         &self,
@@ -54,6 +58,9 @@ impl LogStore {
     }
 
     /// Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+    ///
+    /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
+    /// cannot go there is an `IllegalTransitionError` and changes nothing.
     #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None, durability = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition<'py>(
@@ -82,6 +89,9 @@ impl LogStore {
     }
 
     /// The queued and started runs, oldest first.
+    ///
+    /// A run whose stored status is unknown is left out and reported by name, as an error in the log of
+    /// `logging.getLogger("nerve_store")`; `get_workflow_run` raises for it.
     #[pyo3(signature = (workflow = None))]
     fn get_active_workflow_runs<'py>(
         &self,
@@ -91,7 +101,7 @@ impl LogStore {
         list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
     }
 
-    /// All runs, newest first.
+    /// All runs, newest first; an unreadable one as in `get_active_workflow_runs`.
     #[pyo3(signature = (workflow = None))]
     fn get_all_workflow_runs<'py>(
         &self,
@@ -102,6 +112,9 @@ impl LogStore {
     }
 
     /// What started the run, from its first `started` row; None if that says nothing.
+    ///
+    /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
+    /// its `triggerPayload` object by the same rule; else that object as it is.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
         match py.detach(|| run::trigger_payload(&self.store, &run_id))? {
             None => Ok(None),
@@ -116,13 +129,13 @@ impl LogStore {
         }
     }
 
-    /// The run's command events, in order: objects with a string `type`.
+    /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let events = py.detach(|| run::events(&self.store, &run_id))?;
         events.iter().map(|event| to_python(py, event)).collect()
     }
 
-    /// The run's messages, in order.
+    /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let messages = py.detach(|| run::messages(&self.store, &run_id))?;
         messages.iter().map(|message| create_message(py, message)).collect()
@@ -134,6 +147,10 @@ impl LogStore {
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
+    ///
+    /// A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
+    /// message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
+    /// rounds may come back.
     #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
     fn get_thread_rounds<'py>(
         &self,
