@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
+use crate::base::time::now_ns;
 use crate::blob::list;
 use crate::blob::path;
 use crate::blob::path::Name;
 use crate::blob::presence::RENEW_AFTER_NS;
-use crate::blob::stamp::{Stamp, now_ns};
+use crate::blob::stamp::Stamp;
 use crate::blob::store::BlobStore;
 use crate::durable::{Directory, Durability};
 

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
 use crate::base::io::read_full;
+use crate::base::time::now_ns;
 use crate::blob::path::Name;
-use crate::blob::stamp::{Stamp, now_ns};
+use crate::blob::stamp::Stamp;
 use crate::blob::store::{BlobStore, CHUNK_BYTES};
 
 const READ: &str = "read a blob";

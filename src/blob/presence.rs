@@ -4,12 +4,12 @@ use std::fs::File;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::time::now_ns;
 use crate::blob::path::Name;
 use crate::blob::root::OpenRoot;
-use crate::blob::stamp::{Stamp, nanoseconds, now_ns};
+use crate::blob::stamp::Stamp;
 use crate::blob::store::BlobStore;
 use crate::blob::verified_cache::Trust;
-use crate::durable;
 
 /// A blob that was written or found longer ago than this has its grace renewed when it is found again. `collect` adds as
 /// much to the grace, so that none is lost by it.
@@ -97,15 +97,14 @@ fn renew(root: &OpenRoot, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, b
     if !is_unchanged(root, name, stamp)? {
         return Ok(None);
     }
-    let now = durable::now();
-    match shard.touch(name.file(), now) {
+    let set_ns = now_ns();
+    match shard.touch(name.file(), set_ns) {
         Ok(()) => {}
         Err(Error::Io { errno: libc::EPERM | libc::EACCES | libc::ENOENT, .. }) => return Ok(None),
         Err(error) => return Err(error),
     }
     let Some(stat) = root.look(name.below())? else { return Ok(None) };
     let renewed = Stamp::of(&stat);
-    let set_ns = nanoseconds(now.tv_sec, now.tv_nsec.unsigned_abs());
     let is_as_set = COARSENESS_NS.iter().any(|coarseness| set_ns - set_ns % coarseness == renewed.modified_ns);
     let is_our_own = renewed.modified_ns == set_ns;
     Ok((renewed.is_same_file(stamp) && is_as_set).then_some((renewed, is_our_own)))

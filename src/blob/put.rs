@@ -9,15 +9,16 @@ use std::sync::Arc;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
 use crate::base::io::read_full;
+use crate::base::time::now_ns;
 use crate::blob::get;
 use crate::blob::path;
 use crate::blob::path::Name;
 use crate::blob::presence::{Blob, Presence, RENEW_AFTER_NS};
 use crate::blob::root::OpenRoot;
-use crate::blob::stamp::{Stamp, now_ns};
+use crate::blob::stamp::Stamp;
 use crate::blob::store::{BlobStore, CHUNK_BYTES};
 use crate::durable;
-use crate::durable::{Durability, StagedBeneath};
+use crate::durable::{Durability, Staged};
 
 pub(super) const WRITE: &str = "write a blob";
 
@@ -29,7 +30,7 @@ const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
 pub struct BlobWriter<S: Borrow<BlobStore>> {
     store: S,
     root: Arc<OpenRoot>,
-    staged: StagedBeneath,
+    staged: Staged,
     hasher: Hasher,
     size: u64,
     begun: u64,
@@ -145,7 +146,7 @@ impl BlobStore {
         blob: &Blob<'_>,
         verify: bool,
         holds: impl Fn(&File) -> bool,
-        stage: impl FnOnce() -> Result<StagedBeneath>,
+        stage: impl FnOnce() -> Result<Staged>,
     ) -> Result<Written> {
         let (mut stage, mut staged) = (Some(stage), None);
         // More than once only if another writer's comes into its place meanwhile.
@@ -173,13 +174,7 @@ impl BlobStore {
 
     /// Publishes a staged file that is as durable as asked, over what is there if it `replaces`, or else only if there is
     /// nothing: None if there is something.
-    fn publish(
-        &self,
-        root: &OpenRoot,
-        staged: &mut StagedBeneath,
-        name: &Name,
-        replaces: bool,
-    ) -> Result<Option<Written>> {
+    fn publish(&self, root: &OpenRoot, staged: &mut Staged, name: &Name, replaces: bool) -> Result<Option<Written>> {
         let shard = root.make_shard(name.shard_number(), name.shard())?;
         let mut before = Stamp::of(&staged.stat()?);
         if now_ns() - before.modified_ns > RENEW_AFTER_NS {
@@ -238,7 +233,7 @@ impl BlobStore {
     }
 }
 
-fn fill(staged: &StagedBeneath, bytes: &[u8]) -> Result<()> {
+fn fill(staged: &Staged, bytes: &[u8]) -> Result<()> {
     staged.file().write_all(bytes).map_err(|error| Error::io(&staged.path(), WRITE, &error))
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::base::error::{Error, Result};
 use crate::blob::path;
 use crate::blob::verified_cache::Trust;
-use crate::durable::{Directory, StagedBeneath};
+use crate::durable::{Directory, Staged};
 
 /// An open root.
 pub(super) struct OpenRoot {
@@ -47,16 +47,16 @@ impl OpenRoot {
     }
 
     /// An empty staged file.
-    pub(super) fn stage(&self) -> Result<StagedBeneath> {
+    pub(super) fn stage(&self) -> Result<Staged> {
         if let Some(kept) = self.staging.get() {
-            match kept.directory.stage(kept.can_be_nameless) {
+            match Staged::beneath(&kept.directory, kept.can_be_nameless) {
                 // It was removed.
                 Err(Error::Io { errno: libc::ENOENT | libc::EPERM, .. }) => {}
                 staged => return staged,
             }
         }
         let directory = Arc::new(self.make_directory(path::STAGING)?);
-        let (staged, can_be_nameless) = StagedBeneath::first(&directory)?;
+        let (staged, can_be_nameless) = Staged::first(&directory)?;
         self.staging.get_or_init(|| Staging {
             can_be_nameless,
             tells_changes_apart: staged.tells_changes_apart().unwrap_or(false),

@@ -2,8 +2,6 @@
 
 use rustix::fs::Stat;
 
-use crate::durable;
-
 /// What changes when a file changes or is replaced by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -34,12 +32,6 @@ impl Stamp {
 }
 
 #[expect(clippy::cast_lossless, reason = "the types differ between systems")]
-pub(super) fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
+fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
     seconds as i128 * 1_000_000_000 + fraction as i128
-}
-
-/// The time, in nanoseconds since the epoch.
-pub(super) fn now_ns() -> i128 {
-    let now = durable::now();
-    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
 }

@@ -15,9 +15,6 @@ use crate::durable::{Directory, Durability, Poison};
 /// How much is read, hashed and written at a time.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The writer of a staged file that was not written to for so long is dead.
-const ORPHANED_AFTER_SECONDS: i64 = 24 * 60 * 60;
-
 /// The blobs under one directory. Any number of threads and processes may use the same one; between calls it holds
 /// no lock, and nothing open but two directories, so that a forked child may go on with its parent's. It need not be
 /// closed: that only lets go of the directories, and the next call opens them again.
@@ -50,7 +47,7 @@ impl BlobStore {
         }
         if !read_only {
             // A failure is of no consequence: the next handle tries again.
-            let _ = sweep(&root);
+            let _ = durable::sweep_orphaned(&root.join(path::STAGING));
         }
         Ok(Self {
             root,
@@ -140,11 +137,6 @@ impl BlobStore {
             None => Ok(()),
         }
     }
-}
-
-fn sweep(root: &Path) -> Result<()> {
-    let Some(root) = Directory::open(root)? else { return Ok(()) };
-    root.directory(path::STAGING)?.map_or(Ok(()), |staging| staging.sweep_staged(ORPHANED_AFTER_SECONDS))
 }
 
 #[cfg(test)]
