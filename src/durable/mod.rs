@@ -10,7 +10,9 @@ mod durability;
 mod files;
 mod lock;
 mod poison;
+mod record;
 mod staged;
+mod sweep;
 mod sync;
 
 pub use directory::{Directory, Locked};
@@ -18,5 +20,7 @@ pub use durability::Durability;
 pub use files::{create_directories, kind_name, open_regular, remove};
 pub use lock::DirectoryLock;
 pub use poison::Poison;
-pub use staged::{Staged, create_empty, sweep_orphaned, sweep_staged};
+pub use record::{RECORD_BYTES, Record};
+pub use staged::{Staged, create_empty};
+pub use sweep::{sweep_orphaned, sweep_staged};
 pub use sync::{sync_directory, sync_file, sync_parent};

@@ -21,10 +21,7 @@ use crate::base::fork::{Generation, PrivateFd};
 use crate::base::time::now_ns;
 
 /// How staged files are named. The names must not contain `.jsonl`, which readers of the archive match by pattern.
-const STAGING_PREFIX: &str = ".stage-";
-
-/// The writer of a staged file that was not written to for so long is dead.
-const ORPHANED_AFTER_NS: i128 = 24 * 60 * 60 * 1_000_000_000;
+pub(super) const STAGING_PREFIX: &str = ".stage-";
 
 /// Bytes of a staged file after which the system is asked to begin writing them to the disk.
 const BEGIN_EVERY: u64 = 1 << 20;
@@ -156,6 +153,7 @@ impl Staged {
 
     /// Publishes it as `name` in `target` unless something is there; says whether it did. The entry is not synced yet.
     pub fn publish_new(&mut self, target: &Directory, name: &str) -> Result<bool> {
+        self.generation.check(&target.path().join(name))?;
         let published = match &self.name {
             None => self.link(target, name),
             Some(staged) => {
@@ -182,6 +180,7 @@ impl Staged {
 
     /// Publishes it as `name` in `target`, over whatever file is there. The entry is not synced yet.
     pub fn publish_over(&mut self, target: &Directory, name: &str) -> Result<()> {
+        self.generation.check(&target.path().join(name))?;
         let fault = |errno| failed(&target.path().join(name), PUBLISH, errno);
         let staged = self.give_name()?;
         rustix::fs::renameat(&self.directory.handle, staged, &target.handle, name).map_err(fault)?;
@@ -283,30 +282,6 @@ pub fn create_empty(path: &Path, durability: Durability) -> Result<bool> {
     }
 }
 
-/// Removes the staged files in `directory` whose writers were killed. The caller holds the lock under which files are
-/// staged there, so that no writer is alive.
-pub fn sweep_staged(directory: &Path) -> Result<()> {
-    sweep(directory, None)
-}
-
-/// Removes the staged files in `directory` that were not written to for a day: their writers are dead.
-pub fn sweep_orphaned(directory: &Path) -> Result<()> {
-    sweep(directory, Some(now_ns() - ORPHANED_AFTER_NS))
-}
-
-/// Removes the staged files in `directory`: all, or those that were last written before a time.
-fn sweep(directory: &Path, before_ns: Option<i128>) -> Result<()> {
-    let Some(directory) = Directory::open(directory)? else { return Ok(()) };
-    for (name, _) in directory.entries()? {
-        let Some(name) = name.to_str().ok().filter(|name| name.starts_with(STAGING_PREFIX)) else { continue };
-        let is_old = |stat: Stat| before_ns.is_none_or(|before| i128::from(stat.st_mtime) * 1_000_000_000 < before);
-        if directory.stat(name)?.is_some_and(is_old) {
-            directory.remove(name)?;
-        }
-    }
-    Ok(())
-}
-
 fn new_name() -> String {
     let count = STAGED_COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", process::id(), now_ns() % 1_000_000_000)
@@ -375,34 +350,6 @@ mod tests {
     fn a_staged_file_that_cannot_be_created_says_the_error_number() {
         let created = Staged::create(Path::new("/missing"));
         assert!(matches!(created, Err(Error::Io { errno: libc::ENOENT, .. })));
-    }
-
-    #[test]
-    fn the_sweep_takes_staged_files_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join(".stage-abc"), b"torn").unwrap();
-        std::fs::write(directory.path().join("2026-01-01.jsonl"), b"").unwrap();
-        sweep_staged(directory.path()).unwrap();
-        let left: Vec<_> =
-            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["2026-01-01.jsonl"]);
-    }
-
-    #[test]
-    fn an_orphan_is_known_by_its_age() {
-        let directory = tempfile::tempdir().unwrap();
-        let opened = Directory::open(directory.path()).unwrap().unwrap();
-        for name in [".stage-old", ".stage-young", "foreign"] {
-            std::fs::write(directory.path().join(name), b"").unwrap();
-        }
-        for name in [".stage-old", "foreign"] {
-            opened.touch(name, now_ns() - ORPHANED_AFTER_NS - 2_000_000_000).unwrap();
-        }
-        sweep_orphaned(directory.path()).unwrap();
-        let mut left: Vec<_> =
-            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort_unstable();
-        assert_eq!(left, [".stage-young", "foreign"]);
     }
 
     #[test]
