@@ -6,5 +6,6 @@ pub mod fork;
 pub mod ids;
 pub(crate) mod parallel;
 pub mod progress;
+pub(crate) mod scope;
 pub mod status;
 pub mod time;
