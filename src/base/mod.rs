@@ -7,5 +7,6 @@ pub mod ids;
 pub(crate) mod io;
 pub(crate) mod parallel;
 pub mod progress;
+pub(crate) mod scope;
 pub mod status;
 pub mod time;
