@@ -17,7 +17,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build quick demo test lint format bench torture sdist requirements clean
+.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -41,6 +41,9 @@ quick: $(TOOLS) ## a build for the edit-and-try loop: made in seconds, not for t
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked
 	@rm -f $(BUILT)
 
+stub: $(BUILT) ## write the docstrings of the built module into the stub
+	$(BIN)/python tests/stub_docstrings.py --write
+
 demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line says about it
 	rm -rf $(DEMO_DATA)
 	$(BIN)/nerve-store --data $(DEMO_DATA) demo
@@ -53,7 +56,7 @@ test: $(BUILT) ## the Rust core without Python, then the package
 	cargo test --locked --no-default-features --quiet
 	$(BIN)/python -m pytest -n 2
 
-lint: $(BUILT) ## formats, lints, types, the stub, and the core's independence of Python
+lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and the core's independence of Python
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 	cargo clippy --locked --quiet --all-targets --no-default-features -- -D warnings
@@ -61,6 +64,7 @@ lint: $(BUILT) ## formats, lints, types, the stub, and the core's independence o
 		|| { echo 'the core depends on pyo3' >&2; exit 1; }
 	@! grep -rnw pyo3 src --include='*.rs' | grep -v '^src/py/' \
 		|| { echo 'pyo3 is named outside of src/py/' >&2; exit 1; }
+	$(BIN)/python -m pytest -q -p no:xdist tests/test_architecture.py
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy

@@ -84,7 +84,10 @@ _NewLogEntryClass: TypeAlias = type[NewLogEntry]
 
 @final
 class LogEntry:
-    """A row of the log."""
+    """A row of the log.
+
+    `id` strictly increases and is never reused; `timestamp` is in milliseconds since the Unix epoch, UTC.
+    """
 
     __match_args__: Final = ("id", "source", "type", "ref_id", "payload", "timestamp")
 
@@ -95,13 +98,17 @@ class LogEntry:
     def id(self) -> int:
         """Strictly increasing, never reused; the order of ids is the order of commits."""
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Who wrote it."""
     @property
-    def type(self) -> str: ...
+    def type(self) -> str:
+        """What happened."""
     @property
-    def ref_id(self) -> str | None: ...
+    def ref_id(self) -> str | None:
+        """What it is about; for the rows of a workflow run, its id."""
     @property
-    def payload(self) -> str | None: ...
+    def payload(self) -> str | None:
+        """Free text, by custom JSON."""
     @property
     def timestamp(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
@@ -113,7 +120,7 @@ class LogEntry:
 
 @final
 class NewLogEntry:
-    """A row to append. `timestamp` None: the time of the append."""
+    """A row to append. `timestamp` is in milliseconds since the Unix epoch, UTC; None: the time of the append."""
 
     __match_args__: Final = ("source", "type", "ref_id", "payload", "timestamp")
 
@@ -126,15 +133,20 @@ class NewLogEntry:
         timestamp: int | None = None,
     ) -> Self: ...
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """Who writes it."""
     @property
-    def type(self) -> str: ...
+    def type(self) -> str:
+        """What happened."""
     @property
-    def ref_id(self) -> str | None: ...
+    def ref_id(self) -> str | None:
+        """What it is about; for the rows of a workflow run, its id."""
     @property
-    def payload(self) -> str | None: ...
+    def payload(self) -> str | None:
+        """Free text, by custom JSON."""
     @property
-    def timestamp(self) -> int | None: ...
+    def timestamp(self) -> int | None:
+        """Milliseconds since the Unix epoch, UTC; None: the time of the append."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[_NewLogEntryClass, tuple[str, str, str | None, str | None, int | None]]: ...
@@ -143,11 +155,12 @@ _AppendItem: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, st
 
 @final
 class LogIterator:
-    """The rows of a filter, page by page; no transaction is open between steps."""
+    """The rows of a filter or of an archived day, page by page; no transaction is open between steps."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
-    def _take(self, most: int) -> list[LogEntry]: ...
+    def _take(self, most: int) -> list[LogEntry]:
+        """Up to so many rows at once; none at the end."""
 
 @final
 class BlobIterator:
@@ -162,14 +175,16 @@ class LogFollower:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
-    def _poll(self) -> list[LogEntry]: ...
+    def _poll(self) -> list[LogEntry]:
+        """The rows that there are now, perhaps none; waits for nothing."""
 
 @final
 class AppendChannel:
     """The way of one event loop's appends to the commits, and of their outcomes back; for `nerve_store.aio`."""
 
     def __new__(cls, store: LogStore) -> Self: ...
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when there are outcomes to take in."""
     def append(
         self,
         future: Future[LogEntry],
@@ -179,31 +194,51 @@ class AppendChannel:
         payload: str | None,
         timestamp: int | None,
         durability: _Durability | None,
-    ) -> int: ...
+    ) -> int:
+        """Send a row on its way; `future` will be resolved with it.
+
+        Returns how many places it takes besides the one that every call takes.
+        """
     def append_many(
         self,
         future: Future[range],
         entries: Sequence[_AppendItem],
         durability: _Durability | None,
-    ) -> int: ...
-    def submit(self) -> None: ...
-    def resolve(self) -> int: ...
-    def futures(self) -> list[Future[Any]]: ...
+    ) -> int:
+        """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
+    def submit(self) -> None:
+        """Submit what has gathered; called by the loop at the end of a turn."""
+    def resolve(self) -> int:
+        """Resolve the futures whose outcomes have arrived; returns how many places that frees.
+
+        Futures that were cancelled meanwhile are passed over.
+        """
+    def futures(self) -> list[Future[Any]]:
+        """The futures of what is on its way."""
 
 @final
 class BlobReader:
     """The raw file under the `io.BufferedReader` that `BlobStore.open` returns."""
 
-    def readinto(self, buffer: Buffer) -> int: ...
-    def readall(self) -> bytes: ...
-    def tell(self) -> int: ...
-    def close(self) -> None: ...
+    def readinto(self, buffer: Buffer) -> int:
+        """Fill `buffer` with the bytes at hand and return how many; 0 at the end, once all bytes were verified."""
+    def readall(self) -> bytes:
+        """The remaining bytes; `BlobCorruptError` if the blob's bytes do not match."""
+    def tell(self) -> int:
+        """How many bytes were read."""
+    def close(self) -> None:
+        """Close the file."""
     @property
-    def closed(self) -> bool: ...
-    def flush(self) -> None: ...
-    def readable(self) -> bool: ...
-    def writable(self) -> bool: ...
-    def seekable(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether it was closed."""
+    def flush(self) -> None:
+        """Does nothing."""
+    def readable(self) -> bool:
+        """True."""
+    def writable(self) -> bool:
+        """False."""
+    def seekable(self) -> bool:
+        """False: bytes that are skipped could not be verified."""
 
 @final
 class BlobWriter:
@@ -229,9 +264,12 @@ class BlobWriter:
         """How many bytes were written."""
     def flush(self) -> None:
         """Does nothing: a blob is durable when it is closed."""
-    def writable(self) -> bool: ...
-    def readable(self) -> bool: ...
-    def seekable(self) -> bool: ...
+    def writable(self) -> bool:
+        """True."""
+    def readable(self) -> bool:
+        """False."""
+    def seekable(self) -> bool:
+        """False."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -247,6 +285,23 @@ class LogStore:
 
     One object serves any number of threads; any number of processes may open the same file. Use it as a context
     manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
+
+    The constructor opens the database at `path`, or creates it (directories 0700, file 0600). A database of the
+    predecessor (`@uncaged/nerve-store` 0.5.0) is opened in place and indexed, which takes some seconds per million
+    rows. A symbolic link at `path` is refused.
+
+    - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
+      power loss may drop the newest commits.
+    - `read_only`: refuse every write; no database is created, and none is brought up to date.
+    - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
+    - `archive_dir`: where day files go; default `archive/logs` beside the database.
+    - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
+    - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+    - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
+      exception that it raises stops that, and the next opening goes on with it.
+
+    Raises `StoreIOError`, `CorruptStoreError` (no database), `SchemaVersionError` (newer, or another
+    application's), `StoreBusyError`.
     """
 
     def __new__(
@@ -260,33 +315,19 @@ class LogStore:
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
         progress: Callable[[int, int], object] | None = None,
-    ) -> Self:
-        """Open the database at `path`, or create it (directories 0700, file 0600).
-
-        An upstream (`@uncaged/nerve-store` 0.5.0) database is opened in place and indexed, which takes some seconds a
-        million rows. A symbolic link at `path` is refused.
-
-        - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
-          power loss may drop the newest commits.
-        - `read_only`: refuse every write; no database is created, and none is brought up to date.
-        - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
-        - `archive_dir`: where day files go; default `archive/logs` beside the database.
-        - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
-        - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
-        - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
-          exception that it raises stops that, and the next opening goes on with it.
-
-        Raises `StoreIOError`, `CorruptStoreError` (no database), `SchemaVersionError` (newer, or another
-        application's), `StoreBusyError`.
-        """
+    ) -> Self: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The absolute path of the database."""
     @property
-    def archive_dir(self) -> str: ...
+    def archive_dir(self) -> str:
+        """The absolute path of the directory of the day files."""
     @property
-    def read_only(self) -> bool: ...
+    def read_only(self) -> bool:
+        """Whether the store refuses writes."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
     def append(
         self,
         source: str,
@@ -345,7 +386,7 @@ class LogStore:
     ) -> LogIterator:
         """The rows of `query`, any number of them in constant memory, holding no transaction between steps.
 
-        Rows appended after the call are not included. Rows that an archive run takes away meanwhile are skipped.
+        Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
         """
     def count(
         self,
@@ -447,7 +488,7 @@ class LogStore:
         self,
         *,
         now: int | None = None,
-        retention: timedelta = ...,
+        retention: timedelta | float = 2592000.0,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,
@@ -462,6 +503,7 @@ class LogStore:
         append, in whatever process, it goes at a third of its speed, so that they hardly notice.
 
         - `now`: milliseconds; None: the clock.
+        - `retention`: how long rows stay, a timedelta or seconds; the default is `DEFAULT_RETENTION`, 30 days.
         - `max_days`: at most so many days gain rows, the oldest first.
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
           space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
@@ -469,18 +511,18 @@ class LogStore:
         - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
           one that gains rows is compressed if asked.
         - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
-        - `wait`: seconds to wait for another run to end.
+        - `wait`: seconds to wait for another archive job to end.
         - `progress`: called with (rows done, rows to do) every thousand rows; an exception that it raises stops the
-          run between two steps and is passed on.
+          job between two steps and is passed on.
 
-        Raises `ArchiveBusyError` while another run is under way, `ArchiveCorruptError` if a day's file is damaged,
-        `ArchiveError` if it holds other rows under the same ids.
+        Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
+        damaged, `ArchiveError` if it holds other rows under the same ids.
         """
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
         A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-        run takes it in.
+        job adopts it.
         """
     def read_archive(self, day: date) -> LogIterator:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
@@ -490,9 +532,9 @@ class LogStore:
     def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 
-        The file stays, and the next archive run deletes the rows again. Nothing is put back if the file is damaged
+        The file stays, and the next archive job deletes the rows again. Nothing is put back if the file is damaged
         (`ArchiveCorruptError`), if there is none, or if the database has another row under one of the ids
-        (`ArchiveError`). Reads scan the restored rows until the next archive run or `reindex()`.
+        (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
@@ -544,6 +586,9 @@ class BlobStore:
 
     Safe to share between threads and processes. Reads verify the digest and never return wrong bytes. `root` is
     created by the first write.
+
+    `hash in store` is `exists(hash, verify=False)`. Iterating yields the hashes of all blobs, in order; a blob that is
+    written or deleted meanwhile may or may not come up.
     """
 
     def __new__(
@@ -554,7 +599,8 @@ class BlobStore:
         read_only: bool = False,
     ) -> Self: ...
     @property
-    def root(self) -> str: ...
+    def root(self) -> str:
+        """The directory, absolute."""
     def write(self, data: str | Buffer, *, verify: bool = False) -> str:
         """Store `data` (text as UTF-8) and return its sha256, lowercase hex.
 
@@ -565,8 +611,7 @@ class BlobStore:
 
         Any C-contiguous buffer is taken as its bytes, without a copy if it is `bytes` or a view of them. Any other
         (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
-        if somebody changes it meanwhile, what is stored is a mix of old and new bytes, always under the hash of that
-        mix.
+        if it changes meanwhile, the stored blob is a mix of old and new bytes, always under the hash of that mix.
         """
     def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
@@ -588,9 +633,9 @@ class BlobStore:
     def open(self, hash: str) -> BinaryIO:
         """The blob as a file to read from, in constant memory; `BlobNotFoundError` if there is none.
 
-        Bytes are verified as they are read. Those of a blob of up to 256 KiB come after all of them were verified; of a
-        larger one, the last are withheld until all were, so that whoever reads to the end has read what was asked for,
-        and else gets `BlobCorruptError`: do not act on bytes before that. It cannot be seeked.
+        Bytes are verified as they are read. A blob of up to 256 KiB is verified before its first byte is returned. The
+        last bytes of a larger one are withheld until all are verified: a caller that reads to the end has read the
+        blob, or gets `BlobCorruptError`. Do not act on bytes before the end. The file cannot seek.
         """
     def exists(self, hash: str, *, verify: bool = True) -> bool:
         """Whether the blob is there and its bytes match; `verify` False: whether a file is there."""
@@ -605,11 +650,11 @@ class BlobStore:
         self,
         keep: Iterable[str],
         *,
-        grace: timedelta = ...,
+        grace: timedelta | float = 3600.0,
         dry_run: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> CollectReport:
-        """Delete the blobs that are not in `keep` and were not written for `grace` (an hour, unless told otherwise).
+        """Delete the blobs that are not in `keep` and were not written for `grace`, a timedelta or seconds.
 
         Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
         a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
@@ -635,7 +680,5 @@ class BlobStore:
         traceback: TracebackType | None,
         /,
     ) -> None: ...
-    def __contains__(self, hash: str, /) -> bool:
-        """The same as `exists(hash, verify=False)`."""
-    def __iter__(self) -> BlobIterator:
-        """The hashes of all blobs, in order; a blob written or deleted meanwhile may or may not come up."""
+    def __contains__(self, hash: str, /) -> bool: ...
+    def __iter__(self) -> BlobIterator: ...

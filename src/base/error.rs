@@ -27,6 +27,14 @@ pub enum Error {
         /// The database or directory.
         path: PathBuf,
     },
+    /// A forked child cannot use SQLite at all: a thread of its parent hung in a system call of SQLite at the fork.
+    #[error(
+        "this process was forked while another thread hung in a system call of SQLite, and cannot open stores; fork again"
+    )]
+    ForkedAmidWork {
+        /// The database.
+        path: PathBuf,
+    },
     /// Another connection held the lock for too long.
     #[error("still locked by another process after {timeout:?} ({operation}); try again, or raise busy_timeout")]
     Busy {
@@ -57,6 +65,19 @@ pub enum Error {
         /// The system's error number.
         errno: i32,
         /// The system's or SQLite's words.
+        reason: String,
+    },
+    /// A flush failed: the bytes or directory entries may be lost, and a second flush would not tell. Raised by
+    /// `durable` alone; a handle that gets it is poisoned.
+    #[error("{operation}: {reason}")]
+    Flush {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// The system's error number, which may be ENOSPC.
+        errno: i32,
+        /// The system's words.
         reason: String,
     },
     /// A flush failed earlier, so that nobody knows what is on the disk.
@@ -123,8 +144,8 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
-    /// Another archive run is under way.
-    #[error("another archive run is under way in {}; wait for it to end", path.display())]
+    /// Another archive job is under way.
+    #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
         /// The archive directory.
         path: PathBuf,
@@ -192,6 +213,12 @@ impl Error {
             libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Self::Full { path, operation, errno },
             _ => Self::Io { path, operation, errno, reason },
         }
+    }
+
+    /// A failed flush of `path`.
+    pub fn flush(path: &Path, operation: &'static str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        Self::Flush { path: path.to_owned(), operation, errno, reason: error.to_string() }
     }
 
     /// A file that is not what it should be.

@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod error;
+pub mod fork;
 pub mod ids;
 pub(crate) mod parallel;
 pub mod progress;

@@ -48,7 +48,7 @@ impl BlobStore {
             let before = collected.deleted_count;
             let swept = self.collect_shard(&shard, shard_number, &mut keep, least_age_ns, dry_run, &mut collected);
             if collected.deleted_count > before && !dry_run && self.durability == Durability::Full {
-                self.watch(shard.sync())?;
+                self.poison.watch(shard.sync())?;
             }
             swept?;
         }

@@ -23,7 +23,7 @@ impl BlobStore {
         };
         self.vouchers.forget(digest);
         if was_there && self.durability == Durability::Full {
-            self.watch(shard.sync())?;
+            self.poison.watch(shard.sync())?;
         }
         Ok(was_there)
     }

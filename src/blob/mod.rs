@@ -19,7 +19,7 @@ mod vouch;
 
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, absolute};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, RwLock};
 
 pub use batch::Batch;
 pub use collect::Collected;
@@ -30,7 +30,7 @@ pub use verify::{BlobProblem, Verified};
 
 use crate::base::error::{Error, Result};
 use crate::durable;
-use crate::durable::{Directory, Durability};
+use crate::durable::{Directory, Durability, Poison};
 use root::Root;
 use vouch::Vouchers;
 
@@ -47,16 +47,10 @@ pub struct BlobStore {
     root: Arc<Path>,
     durability: Durability,
     read_only: bool,
-    failed_flush: OnceLock<FailedFlush>,
+    poison: Poison,
     vouchers: Vouchers,
     /// The root as it was last met, kept open to save the way there. Each use makes sure that it is still where it was.
     kept: RwLock<Option<Arc<Root>>>,
-}
-
-/// The flush after which nobody knows what is on the disk.
-struct FailedFlush {
-    errno: i32,
-    reason: String,
 }
 
 impl BlobStore {
@@ -84,7 +78,7 @@ impl BlobStore {
             root,
             durability,
             read_only,
-            failed_flush: OnceLock::new(),
+            poison: Poison::new(),
             vouchers: Vouchers::new(),
             kept: RwLock::new(None),
         })
@@ -100,27 +94,7 @@ impl BlobStore {
         if self.read_only {
             return Err(Error::errno(&self.root, operation, libc::EROFS, "the store was opened with read_only".into()));
         }
-        match self.failed_flush.get() {
-            None => Ok(()),
-            Some(FailedFlush { errno, reason }) => {
-                Err(Error::Poisoned { path: self.root.to_path_buf(), reason: reason.clone(), errno: *errno })
-            }
-        }
-    }
-
-    /// Remembers a failed flush, which poisons this handle: tried again, the flush might succeed without writing what
-    /// was lost.
-    fn watch<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && durable::is_failed_flush(error)
-        {
-            let errno = match error {
-                Error::Io { errno, .. } | Error::Full { errno, .. } => *errno,
-                _ => libc::EIO,
-            };
-            let _ = self.failed_flush.set(FailedFlush { errno, reason: error.to_string() });
-        }
-        result
+        self.poison.check(&self.root)
     }
 }
 
@@ -179,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = BlobStore::new(directory.path(), Durability::Full, false).unwrap();
         let digest = store.write(b"x", false).unwrap();
-        store.watch(durable::sync_directory(Path::new("/proc"))).unwrap_err();
+        store.poison.watch(durable::sync_directory(Path::new("/proc"))).unwrap_err();
         assert!(matches!(store.write(b"y", false), Err(Error::Poisoned { errno: libc::EINVAL, .. })));
         assert!(matches!(store.delete(&digest), Err(Error::Poisoned { .. })));
         assert_eq!(store.read(&digest).unwrap().unwrap(), b"x");

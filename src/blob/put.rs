@@ -164,21 +164,15 @@ impl BlobStore {
                 },
             };
             if let Some(stage) = stage.take() {
-                staged = Some(self.synced(stage()?)?);
+                let made = stage()?;
+                self.poison.watch(made.sync(self.durability))?;
+                staged = Some(made);
             }
             if let Some(staged) = &mut staged
                 && let Some(placed) = self.publish(root, staged, blob.name, replaces)?
             {
                 return Ok(placed);
             }
-        }
-    }
-
-    fn synced(&self, staged: StagedBeneath) -> Result<StagedBeneath> {
-        match staged.sync(self.durability) {
-            // The staged bytes are gone and the next attempt stages new ones, so that a full disk poisons nothing.
-            Err(error @ Error::Full { .. }) => Err(error),
-            synced => self.watch(synced).map(|()| staged),
         }
     }
 

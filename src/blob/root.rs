@@ -112,7 +112,7 @@ impl BlobStore {
         if let Some(root) = self.open_root()? {
             return Ok(root);
         }
-        self.watch(durable::create_directories(&self.root, self.durability))?;
+        self.poison.watch(durable::create_directories(&self.root, self.durability))?;
         self.open_root()?
             .ok_or_else(|| Error::errno(&self.root, operation, libc::ENOENT, "it vanished meanwhile".into()))
     }
@@ -132,11 +132,11 @@ impl BlobStore {
         // One flush of the root serves them all.
         let is_known = |shard: usize| root.synced_shards[shard].load(Ordering::Acquire);
         if !shards.clone().all(is_known) {
-            self.watch(root.sync())?;
+            self.poison.watch(root.sync())?;
             shards.for_each(|shard| root.synced_shards[shard].store(true, Ordering::Release));
         }
         if !root.synced_entry.load(Ordering::Acquire) {
-            self.watch(durable::sync_parent(&self.root, Durability::Full))?;
+            self.poison.watch(durable::sync_parent(&self.root, Durability::Full))?;
             root.synced_entry.store(true, Ordering::Release);
         }
         Ok(())
@@ -145,7 +145,7 @@ impl BlobStore {
     /// Syncs the entries of a shard.
     pub(super) fn sync_shard(&self, root: &Root, shard_number: usize) -> Result<()> {
         match root.directory(&path::shard_name(shard_number))? {
-            Some(shard) => self.watch(shard.sync()),
+            Some(shard) => self.poison.watch(shard.sync()),
             None => Ok(()),
         }
     }

@@ -131,9 +131,9 @@ impl BlobStore {
         }
         if self.durability == Durability::Full {
             // First where it is, then where it was: a power loss leaves it in one of the two.
-            self.watch(target.sync())?;
-            self.watch(root.sync())?;
-            self.watch(shard.sync())?;
+            self.poison.watch(target.sync())?;
+            self.poison.watch(root.sync())?;
+            self.poison.watch(shard.sync())?;
         }
         Ok(Some(target.path().join(new_name)))
     }

@@ -7,16 +7,17 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use crate::base::error::{Error, Result};
 
-/// Where an operation failed.
+/// What is being done to which database, for the errors of it.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct Context<'a> {
     pub(super) path: &'a Path,
     pub(super) operation: &'static str,
     pub(super) busy_timeout: Duration,
 }
 
-impl Place<'_> {
-    /// Gives an error of SQLite its place; others pass. `connection` tells the system's error number.
+impl Context<'_> {
+    /// Turns an error of SQLite into the error of this operation; other errors pass. `connection` has the system's
+    /// error number.
     pub(super) fn locate(&self, error: Error, connection: Option<&Connection>) -> Error {
         let error = match error {
             Error::Sqlite(error) => error,
@@ -50,7 +51,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether `error` is a failed read, write or flush: after one in a commit nobody knows what is on the disk.
+/// Whether `error` is a failed read, write or flush: after one in a commit the state on the disk is unknown.
 pub(super) fn is_io_failure(error: &Error) -> bool {
     matches!(error, Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
 }
@@ -77,10 +78,10 @@ pub(super) fn system_errno(connection: &Connection) -> i32 {
 fn diagnose(path: &Path, errno: i32, message: String) -> (i32, String) {
     use rustix::fs::{Access, access};
     let directory = path.parent().unwrap_or(path);
-    for (place, wanted) in [(path, Access::READ_OK), (directory, Access::WRITE_OK), (path, Access::WRITE_OK)] {
-        if let Err(error) = access(place, wanted) {
+    for (context, wanted) in [(path, Access::READ_OK), (directory, Access::WRITE_OK), (path, Access::WRITE_OK)] {
+        if let Err(error) = access(context, wanted) {
             let needed = if wanted == Access::READ_OK { "readable" } else { "writable" };
-            return (error.raw_os_error(), format!("{message}: {} must be {needed}", place.display()));
+            return (error.raw_os_error(), format!("{message}: {} must be {needed}", context.display()));
         }
     }
     (if errno == 0 { libc::EIO } else { errno }, message)
@@ -93,11 +94,11 @@ pub(super) fn read_only(path: &Path, operation: &'static str) -> Error {
 
 /// Shorthand for results.
 pub(super) trait Located<T> {
-    fn located(self, place: Place<'_>, connection: Option<&Connection>) -> Result<T>;
+    fn located(self, context: Context<'_>, connection: Option<&Connection>) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Located<T> for std::result::Result<T, E> {
-    fn located(self, place: Place<'_>, connection: Option<&Connection>) -> Result<T> {
-        self.map_err(|error| place.locate(error.into(), connection))
+    fn located(self, context: Context<'_>, connection: Option<&Connection>) -> Result<T> {
+        self.map_err(|error| context.locate(error.into(), connection))
     }
 }

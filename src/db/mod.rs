@@ -2,7 +2,7 @@
 //!
 //! Invariants: every write is one `BEGIN IMMEDIATE` transaction of the one writer connection; every read is one short
 //! transaction of a pooled read-only connection; no other module opens a connection or begins a transaction.
-//! See `docs/architecture.md`, "One writer, many readers".
+//! See `docs/decisions/0011-one-writer-pooled-readers.md`.
 
 mod checkpoints;
 mod database;
@@ -12,12 +12,18 @@ mod open;
 mod readers;
 mod schema;
 mod sql;
+#[cfg(test)]
+mod tests;
+mod wal;
+mod wal_condition;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
+pub use fork::prepare as prepare_for_forks;
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
+pub use wal_condition::{WalCondition, wal_condition};
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

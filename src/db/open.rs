@@ -8,7 +8,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::base::error::{Error, Result};
-use crate::db::failure::{Located, Place, is_busy};
+use crate::db::failure::{Context, Located, is_busy};
+use crate::db::fork::Link;
 use crate::db::schema::{self, Derived, Identity};
 use crate::durable::{self, Durability, Staged};
 
@@ -49,12 +50,12 @@ PRAGMA checkpoint_fullfsync = ON;
 /// Pragmas of readers. Their files are opened read-only as well; this also covers temporary tables.
 const READER_PRAGMAS: &str = "
 PRAGMA query_only = ON;
--- 24 MiB: a thread of 5,000 messages lies on as many pages, and is read again and again by whoever watches it.
+-- 24 MiB: a thread of 5,000 messages lies on as many pages, and is read again and again while it is watched.
 PRAGMA cache_size = -24576;
 ";
 
 /// The absolute path of the database. Its directory may be reached through symbolic links (data often lives on another
-/// disk), the file itself may not: whoever may write that directory could point it at any file of the daemon.
+/// disk), the file itself may not: a user who may write that directory could point it at any file of the daemon.
 pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
     let Some(name) = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/")) else {
         return Err(Error::errno(
@@ -103,40 +104,40 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
 }
 
 /// Opens the writer, creating or migrating the schema where that is needed.
-pub(super) fn writer(place: Place<'_>, derived: &[&Derived]) -> Result<Connection> {
-    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let prepared = prepare_writer(&connection, place, derived);
-    prepared.located(place, Some(&connection))?;
+pub(super) fn writer(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
+    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let prepared = prepare_writer(&connection, context, derived);
+    prepared.located(context, Some(&connection))?;
     Ok(connection)
 }
 
-fn prepare_writer(connection: &Connection, place: Place<'_>, derived: &[&Derived]) -> Result<()> {
+fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Derived]) -> Result<()> {
     // Until it is known to be ours nothing is changed, not even by the checkpoint that a last close runs; nor after a
     // flush that failed below.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let identity = schema::identify(connection, place.path, derived)?;
+    let identity = schema::identify(connection, context.path, derived)?;
     if connection.is_readonly("main")? {
         let reason = "the file system is read-only; open the store with read_only".to_owned();
-        return Err(Error::errno(place.path, place.operation, libc::EROFS, reason));
+        return Err(Error::errno(context.path, context.operation, libc::EROFS, reason));
     }
     if identity == Identity::Outdated {
         // Only an empty file takes it. The file can then be shortened in slices, for one page more in each commit that
         // makes the file grow: 0 to 5 % of the time of appends.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     }
-    let mode = patiently(place.busy_timeout, || {
+    let mode = patiently(context.busy_timeout, || {
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
     })?;
     if mode != "wal" {
         let reason =
             format!("its file system cannot share memory between processes (journal mode {mode:?}): use a local disk");
-        return Err(Error::errno(place.path, place.operation, libc::ENOTSUP, reason));
+        return Err(Error::errno(context.path, context.operation, libc::ENOTSUP, reason));
     }
     connection.execute_batch(WRITER_PRAGMAS)?;
     if identity == Identity::Outdated {
         // A new database survives a power loss as well as its rows do.
         connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
-        schema::migrate(connection, place.path, derived)?;
+        schema::migrate(connection, context.path, derived)?;
         connection.execute_batch("COMMIT")?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -144,26 +145,26 @@ fn prepare_writer(connection: &Connection, place: Place<'_>, derived: &[&Derived
 }
 
 /// Opens the connection that checkpoints are run on.
-pub(super) fn checkpointer(place: Place<'_>) -> Result<Connection> {
-    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.execute_batch(CHECKPOINTER_PRAGMAS).located(place, Some(&connection))?;
+pub(super) fn checkpointer(context: Context<'_>) -> Result<Link> {
+    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch(CHECKPOINTER_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
 /// Opens a reader.
-pub(super) fn reader(place: Place<'_>) -> Result<Connection> {
-    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.execute_batch(READER_PRAGMAS).located(place, Some(&connection))?;
+pub(super) fn reader(context: Context<'_>) -> Result<Link> {
+    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.execute_batch(READER_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
-/// Opens a reader of a read-only store, whose database nobody has identified or brought up to date.
-pub(super) fn unprepared_reader(place: Place<'_>, derived: &[&Derived]) -> Result<Connection> {
-    let connection = connect(place, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let prepared = schema::identify(&connection, place.path, derived).and_then(|_| {
+/// Opens a reader of a read-only store, whose database has not been identified or brought up to date.
+pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
+    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let prepared = schema::identify(&connection, context.path, derived).and_then(|_| {
         let has = |table: &str| connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table]);
         if !has("logs")? {
-            return Err(Error::corrupt(place.path, "an empty database; open it once without read_only"));
+            return Err(Error::corrupt(context.path, "an empty database; open it once without read_only"));
         }
         // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
         for statement in schema::missing_tables(&connection, derived)? {
@@ -171,18 +172,18 @@ pub(super) fn unprepared_reader(place: Place<'_>, derived: &[&Derived]) -> Resul
         }
         Ok(connection.execute_batch(READER_PRAGMAS)?)
     });
-    prepared.located(place, Some(&connection))?;
+    prepared.located(context, Some(&connection))?;
     Ok(connection)
 }
 
-fn connect(place: Place<'_>, access: OpenFlags) -> Result<Connection> {
+fn connect(context: Context<'_>, access: OpenFlags) -> Result<Link> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(place.path, flags).located(place, None)?;
-    connection.busy_timeout(place.busy_timeout).located(place, None)?;
+    let connection = Link::new(Connection::open_with_flags(context.path, flags).located(context, None)?);
+    connection.busy_timeout(context.busy_timeout).located(context, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-    connection.execute_batch(SHARED_PRAGMAS).located(place, Some(&connection))?;
+    connection.execute_batch(SHARED_PRAGMAS).located(context, Some(&connection))?;
     // `rarray`, by which a statement looks up many ids at once.
-    rusqlite::vtab::array::load_module(&connection).located(place, None)?;
+    rusqlite::vtab::array::load_module(&connection).located(context, None)?;
     Ok(connection)
 }
 

@@ -5,48 +5,44 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::db::failure::{Located, Place};
+use crate::db::failure::{Context, Located};
+use crate::db::fork::Link;
 
 /// Idle connections that are kept; more are opened while more threads read at once.
 const KEPT: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Readers {
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Link>>,
 }
 
 impl Readers {
     /// Runs `body` in one read transaction on an idle connection, or on one that `open` makes.
     pub(super) fn with<T>(
         &self,
-        place: Place<'_>,
-        open: impl FnOnce(Place<'_>) -> Result<Connection>,
+        context: Context<'_>,
+        open: impl FnOnce(Context<'_>) -> Result<Link>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open(place)?,
+            None => open(context)?,
         };
         let outcome = run(&connection, "BEGIN").and_then(|()| body(&connection));
         let outcome = outcome.and_then(|value| run(&connection, "COMMIT").map(|()| value));
         // A connection that met an error is dropped, its transaction with it: it is cheap to open another.
-        let value = outcome.located(place, Some(&connection))?;
+        let value = outcome.located(context, Some(&connection))?;
         self.keep(connection);
         Ok(value)
     }
 
     /// Gives a connection to the pool.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(super) fn keep(&self, connection: Link) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
             idle.push(connection);
         }
-    }
-
-    /// Leaves the connections open forever: in a forked child they are the parent's.
-    pub(super) fn forget(self) {
-        std::mem::forget(self.idle.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use crate::base::error::{Error, Result};
-use crate::db::checkpoints::Flushes;
-use crate::db::failure::{Located, Place, is_busy, is_flush_failure, is_io_failure};
+use crate::base::error::Result;
+use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
+use crate::db::fork::Link;
+use crate::db::wal::WalState;
 use crate::durable::Durability;
 
 /// How long a transaction waits at the least, and at the most, before it looks for another process's lock again.
@@ -23,51 +24,47 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const VACUUM_PAGES: u32 = 256;
 
 pub(super) struct Writer {
-    connection: Connection,
+    connection: Link,
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
-    flushes: Arc<Flushes>,
+    wal: Arc<WalState>,
 }
 
 impl Writer {
-    pub(super) fn new(mut connection: Connection, flushes: Arc<Flushes>, place: Place<'_>) -> Result<Self> {
-        let told = Arc::clone(&flushes);
+    pub(super) fn new(mut connection: Link, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
+        let told = Arc::clone(&wal);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
-            told.set_wal_pages(pages.cast_unsigned());
+            told.set_pages(pages.cast_unsigned());
             Ok(())
         };
-        connection.wal_hook(Some(hook)).located(place, None)?;
-        Ok(Self { connection, synchronous: None, flushes })
+        connection.wal_hook(Some(hook)).located(context, None)?;
+        Ok(Self { connection, synchronous: None, wal })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
     pub(super) fn transact<T>(
         &mut self,
-        place: Place<'_>,
+        context: Context<'_>,
         durability: Durability,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
-        self.ready(place)?;
-        self.set_synchronous(durability).located(place, Some(&self.connection))?;
-        self.begin(place).located(place, Some(&self.connection))?;
+        self.ready(context)?;
+        self.set_synchronous(durability).located(context, Some(&self.connection))?;
+        self.begin(context).located(context, Some(&self.connection))?;
         let value = match body(&self.connection) {
             Ok(value) => value,
             Err(error) => {
                 // A transaction larger than the cache, when it begins the write-ahead log anew, flushes before its end.
-                if is_flush_failure(&error) {
-                    self.flushes.fail(&error, &self.connection);
-                }
-                let error = place.locate(error, Some(&self.connection));
+                let error = match is_flush_failure(&error) {
+                    true => self.wal.flush_failed(&error, context, &self.connection),
+                    false => context.locate(error, Some(&self.connection)),
+                };
                 self.roll_back();
                 return Err(error);
             }
         };
         if let Err(error) = run(&self.connection, "COMMIT") {
-            let error = Error::from(error);
-            if is_io_failure(&error) {
-                self.flushes.fail(&error, &self.connection);
-            }
-            let error = place.locate(error, Some(&self.connection));
+            let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
         }
@@ -75,27 +72,20 @@ impl Writer {
     }
 
     /// Rewrites the database without its free pages, and shortens the file.
-    pub(super) fn vacuum(&mut self, place: Place<'_>) -> Result<()> {
-        self.ready(place)?;
-        self.set_synchronous(Durability::Full).located(place, Some(&self.connection))?;
+    pub(super) fn vacuum(&mut self, context: Context<'_>) -> Result<()> {
+        self.ready(context)?;
+        self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
         // Full vacuums are the only way to change the mode of an existing file.
         for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            match self.connection.execute_batch(statement).map_err(Error::from) {
-                Ok(()) => {}
-                Err(error) => {
-                    if is_io_failure(&error) {
-                        self.flushes.fail(&error, &self.connection);
-                    }
-                    return Err(place.locate(error, Some(&self.connection)));
-                }
-            }
+            let executed = self.connection.execute_batch(statement);
+            executed.map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
         }
         Ok(())
     }
 
     /// Shortens the file by a few pages; says whether there was anything to do.
-    pub(super) fn vacuum_slice(&mut self, place: Place<'_>) -> Result<bool> {
-        self.transact(place, Durability::Normal, |connection| {
+    pub(super) fn vacuum_slice(&mut self, context: Context<'_>) -> Result<bool> {
+        self.transact(context, Durability::Normal, |connection| {
             let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
             if free == 0 {
                 return Ok(false);
@@ -109,27 +99,27 @@ impl Writer {
     }
 
     /// Refuses work after a failed flush, and clears what a panic in an earlier transaction left open.
-    fn ready(&self, place: Place<'_>) -> Result<()> {
-        self.flushes.check(place)?;
+    fn ready(&self, context: Context<'_>) -> Result<()> {
+        self.wal.poison.check(context.path)?;
         self.roll_back();
         Ok(())
     }
 
     /// Begins, and waits for another process's transaction to end. SQLite's own waiting sleeps up to 100 ms at a time,
     /// and beside a process that writes without a pause it would find the lock free once in many seconds.
-    fn begin(&self, place: Place<'_>) -> rusqlite::Result<()> {
+    fn begin(&self, context: Context<'_>) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
         let began = Instant::now();
         let outcome = loop {
             match run(&self.connection, "BEGIN IMMEDIATE") {
-                Err(error) if is_busy(&error) && began.elapsed() < place.busy_timeout => {
+                Err(error) if is_busy(&error) && began.elapsed() < context.busy_timeout => {
                     // Most transactions are short, and looking costs next to nothing beside what was waited already.
                     std::thread::sleep((began.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
                 }
                 outcome => break outcome,
             }
         };
-        self.connection.busy_timeout(place.busy_timeout)?;
+        self.connection.busy_timeout(context.busy_timeout)?;
         outcome
     }
 
@@ -159,7 +149,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.flushes.have_failed() {
+        if self.wal.poison.is_set() {
             // The checkpoint of a last close would flush again.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }

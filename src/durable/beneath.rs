@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::base::error::{Error, Result};
+use crate::base::fork::DirectoryFd;
 use crate::durable::staging::StagedBeneath;
 use crate::durable::{STAGING_PREFIX, SYNC_DIRECTORY};
 
@@ -33,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// An open directory.
 pub struct Directory {
-    pub(super) handle: OwnedFd,
+    pub(super) handle: DirectoryFd,
     path: PathBuf,
     /// Only of one that was opened by its whole path.
     identity: Option<Identity>,
@@ -50,7 +51,7 @@ impl Directory {
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(handle) => {
                 let identity = identity(&handle, Path::new(""), AtFlags::EMPTY_PATH);
-                Ok(Some(Self { handle, path: path.to_owned(), identity }))
+                Ok(Some(Self { handle: DirectoryFd::new(handle), path: path.to_owned(), identity }))
             }
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(path, "open a directory", errno)),
@@ -67,7 +68,9 @@ impl Directory {
     pub fn directory(&self, name: &str) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.handle, name, flags, Mode::empty()) {
-            Ok(handle) => Ok(Some(Self { handle, path: self.path.join(name), identity: None })),
+            Ok(handle) => {
+                Ok(Some(Self { handle: DirectoryFd::new(handle), path: self.path.join(name), identity: None }))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => Err(self.no_directory(name, errno)),
             Err(errno) => Err(failed(&self.path.join(name), "open a directory", errno)),
@@ -239,7 +242,7 @@ impl Directory {
 
     /// Syncs its entries.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.handle).map_err(|errno| failed(&self.path, SYNC_DIRECTORY, errno))
+        rustix::fs::fsync(&self.handle).map_err(|errno| Error::flush(&self.path, SYNC_DIRECTORY, &errno.into()))
     }
 
     /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none. One
@@ -295,8 +298,7 @@ impl Directory {
     }
 }
 
-/// A lock on a directory, given back when it is dropped. Explicitly, because a child that was forked meanwhile holds
-/// the same one.
+/// A lock on a directory, given back when it is dropped. In a child that was forked meanwhile there is none.
 pub struct Locked<'a>(&'a Directory);
 
 impl Drop for Locked<'_> {

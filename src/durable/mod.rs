@@ -6,6 +6,8 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
 mod beneath;
+mod poison;
+mod record;
 mod staging;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,11 +17,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 pub use beneath::{Directory, Locked, now};
+pub use poison::Poison;
+pub use record::{RECORD_BYTES, Record};
 pub use staging::StagedBeneath;
 
 use rustix::fs::FlockOperation;
 
 use crate::base::error::{Error, Result};
+use crate::base::fork::{Generation, PrivateFd};
 
 /// What a returned call survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -42,7 +47,9 @@ const SYNC_DIRECTORY: &str = "sync a directory";
 
 /// A file that is being written under a name of its own, in the directory where it will be published.
 pub struct Staged {
-    file: tempfile::NamedTempFile,
+    /// None once it is published.
+    file: Option<tempfile::NamedTempFile<PrivateFd<File>>>,
+    generation: Generation,
     /// Bytes written, and how many of them the system was asked to begin writing to the disk.
     written: u64,
     begun: u64,
@@ -56,43 +63,46 @@ impl Staged {
             .prefix(STAGING_PREFIX)
             .make_in(directory, |path| {
                 let mut options = OpenOptions::new();
-                options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC).open(path)
+                let options = options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC);
+                options.open(path).map(PrivateFd::new)
             })
             .map_err(|error| Error::io(directory, "create a staging file", &error))?;
-        Ok(Self { file, written: 0, begun: 0 })
+        Ok(Self { file: Some(file), generation: Generation::current(), written: 0, begun: 0 })
     }
 
     /// Publishes the file as `path`, over whatever is there.
     pub fn publish(self, path: &Path, durability: Durability) -> Result<()> {
-        self.sync(path, durability)?;
-        self.file.persist(path).map_err(|error| Error::io(path, "publish a file", &error.error))?;
+        let file = self.finish(path, durability)?;
+        file.persist(path).map_err(|error| Error::io(path, "publish a file", &error.error))?;
         sync_parent(path, durability)
     }
 
     /// Publishes the file as `path` unless something is there already; says whether it did.
     pub fn publish_new(self, path: &Path, durability: Durability) -> Result<bool> {
-        self.sync(path, durability)?;
-        match self.file.persist_noclobber(path) {
+        let file = self.finish(path, durability)?;
+        match file.persist_noclobber(path) {
             Ok(_) => sync_parent(path, durability).map(|()| true),
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Error::io(path, "publish a file", &error.error)),
         }
     }
 
-    fn sync(&self, path: &Path, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::Full => sync_file(self.file.as_file(), path),
-            Durability::Normal => Ok(()),
-        }
+    fn finish(mut self, path: &Path, durability: Durability) -> Result<tempfile::NamedTempFile<PrivateFd<File>>> {
+        self.generation.check(path)?;
+        let file = self.file.take().ok_or(Error::Internal)?;
+        sync_staged(file.as_file().get(), path, durability)?;
+        Ok(file)
     }
 }
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.as_file_mut().write(bytes)?;
+        let Some(file) = &self.file else { return Err(ErrorKind::NotFound.into()) };
+        let mut file = file.as_file().get();
+        let count = file.write(bytes)?;
         self.written += count as u64;
         if self.written - self.begun >= BEGIN_EVERY {
-            begin_sync(self.file.as_file(), self.begun, self.written - self.begun);
+            begin_sync(file, self.begun, self.written - self.begun);
             self.begun = self.written;
         }
         Ok(count)
@@ -100,6 +110,15 @@ impl Write for Staged {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // In a forked child the name is the parent's, which goes on with the file.
+        if let Some(file) = self.file.as_mut().filter(|_| !self.generation.is_current()) {
+            file.disable_cleanup(true);
+        }
     }
 }
 
@@ -134,7 +153,21 @@ pub fn create_directories(directory: &Path, durability: Durability) -> Result<()
 
 /// Syncs the bytes of an open file, which is or will be published as `path`.
 pub fn sync_file(file: &File, path: &Path) -> Result<()> {
-    file.sync_all().map_err(|error| Error::io(path, SYNC_FILE, &error))
+    file.sync_all().map_err(|error| Error::flush(path, SYNC_FILE, &error))
+}
+
+/// Syncs the bytes of a staged file if so asked. On a full disk the error is [`Error::Full`]: the staged file is
+/// discarded and the next attempt stages the bytes anew, so that no lost page is ever relied on.
+fn sync_staged(file: &File, path: &Path, durability: Durability) -> Result<()> {
+    if durability == Durability::Normal {
+        return Ok(());
+    }
+    match sync_file(file, path) {
+        Err(Error::Flush { path, operation, errno: errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG), .. }) => {
+            Err(Error::Full { path, operation, errno })
+        }
+        synced => synced,
+    }
 }
 
 /// Makes the directory entry of `path` as durable as asked.
@@ -164,13 +197,7 @@ fn begin_sync(file: &File, offset: u64, size: u64) {
 /// Syncs the entries of a directory.
 pub fn sync_directory(directory: &Path) -> Result<()> {
     let handle = File::open(directory).map_err(|error| Error::io(directory, "open a directory", &error))?;
-    handle.sync_all().map_err(|error| Error::io(directory, SYNC_DIRECTORY, &error))
-}
-
-/// Whether `error` is a flush that failed. The system may have marked the lost pages as clean, so that a second flush
-/// would succeed without writing them: whoever gets such an error must not try that flush again.
-pub fn is_failed_flush(error: &Error) -> bool {
-    matches!(error, Error::Io { operation, .. } | Error::Full { operation, .. } if [SYNC_FILE, SYNC_DIRECTORY].contains(operation))
+    handle.sync_all().map_err(|error| Error::flush(directory, SYNC_DIRECTORY, &error))
 }
 
 /// Removes a file; says whether there was one.
@@ -221,18 +248,23 @@ pub fn kind_name(kind: std::fs::FileType) -> &'static str {
     }
 }
 
-/// An advisory lock on a directory, held until it is dropped or the process ends.
-pub struct DirectoryLock {
-    _directory: File,
+/// An advisory lock on a directory, held until it is dropped or the process ends, whatever children it has forked.
+pub struct DirectoryLock(PrivateFd<File>);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Explicitly, for a child that is forked between the end of the registration and the close.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl DirectoryLock {
     /// Takes the lock; None if someone else holds it.
     pub fn try_exclusive(directory: &Path) -> Result<Option<Self>> {
         let failed = |error: &io::Error| Error::io(directory, "lock a directory", error);
-        let handle = File::open(directory).map_err(|error| failed(&error))?;
+        let handle = PrivateFd::new(File::open(directory).map_err(|error| failed(&error))?);
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _directory: handle })),
+            Ok(()) => Ok(Some(Self(handle))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(failed(&error.into())),
         }
@@ -298,8 +330,8 @@ mod tests {
     #[test]
     fn a_failed_flush_is_told_from_other_errors() {
         // procfs cannot sync; a directory that cannot be opened was not flushed at all.
-        assert!(is_failed_flush(&sync_directory(Path::new("/proc")).unwrap_err()));
-        assert!(!is_failed_flush(&sync_directory(Path::new("/missing")).unwrap_err()));
+        assert!(matches!(sync_directory(Path::new("/proc")), Err(Error::Flush { errno: libc::EINVAL, .. })));
+        assert!(matches!(sync_directory(Path::new("/missing")), Err(Error::Io { errno: libc::ENOENT, .. })));
     }
 
     #[test]

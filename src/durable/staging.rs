@@ -13,8 +13,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps}
 use rustix::io::Errno;
 
 use crate::base::error::Result;
+use crate::base::fork::PrivateFd;
 use crate::durable::beneath::{Directory, LOOK, failed, now};
-use crate::durable::{Durability, STAGING_PREFIX, sync_file};
+use crate::durable::{Durability, STAGING_PREFIX, sync_staged};
 
 const PUBLISH: &str = "publish a file";
 const CREATE: &str = "create a staging file";
@@ -29,7 +30,7 @@ static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
 /// A file that is being written, to be published in another directory of the same file system. It has a name of its own,
 /// or none at all: then its writer's end is its own, too, and one directory less is written to.
 pub struct StagedBeneath {
-    file: File,
+    file: PrivateFd<File>,
     directory: Arc<Directory>,
     /// Its name as long as it lies in the staging directory.
     name: Option<String>,
@@ -42,7 +43,7 @@ impl StagedBeneath {
         let mode = Mode::RUSR | Mode::WUSR;
         let fault = |errno| failed(directory.path(), CREATE, errno);
         let made = |file: OwnedFd, name, process_id| Self {
-            file: file.into(),
+            file: PrivateFd::new(file.into()),
             directory: Arc::clone(directory),
             name,
             process_id,
@@ -75,7 +76,7 @@ impl StagedBeneath {
 
     /// The file.
     pub fn file(&self) -> &File {
-        &self.file
+        self.file.get()
     }
 
     /// What the system says of it.
@@ -90,15 +91,12 @@ impl StagedBeneath {
 
     /// Asks the system to begin with writing the bytes to the disk; promises nothing.
     pub fn begin_sync(&self, offset: u64, size: u64) {
-        super::begin_sync(&self.file, offset, size);
+        super::begin_sync(self.file(), offset, size);
     }
 
     /// Syncs the bytes if so asked.
     pub fn sync(&self, durability: Durability) -> Result<()> {
-        match durability {
-            Durability::Full => sync_file(&self.file, &self.path()),
-            Durability::Normal => Ok(()),
-        }
+        sync_staged(self.file(), &self.path(), durability)
     }
 
     /// Sets when it was last written to now.
@@ -148,7 +146,7 @@ impl StagedBeneath {
         match rustix::fs::linkat(&self.file, "", &target.handle, name, AtFlags::EMPTY_PATH) {
             // Before Linux 6.10 it takes a privilege, which may also have been given up since the last one.
             Err(Errno::NOENT) => {
-                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let file = format!("/proc/self/fd/{}", self.file().as_raw_fd());
                 rustix::fs::linkat(rustix::fs::CWD, file, &target.handle, name, AtFlags::SYMLINK_FOLLOW)
             }
             linked => linked,
@@ -182,11 +180,11 @@ impl StagedBeneath {
                 *time = (stat.st_ctime, stat.st_ctime_nsec);
             }
             if started.elapsed() < SHORTEST_TICK * 2 {
-                self.file.set_len(0)?;
+                self.file().set_len(0)?;
                 return Ok(times.windows(2).all(|pair| pair[0] != pair[1]));
             }
         }
-        self.file.set_len(0).map(|()| false)
+        self.file().set_len(0).map(|()| false)
     }
 }
 

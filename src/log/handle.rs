@@ -51,6 +51,8 @@ impl Deref for Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.commits.end();
+        if self.core.database().is_of_this_process() {
+            self.commits.end();
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::archive;
 use crate::archive::{Format, Options, Vacuum};
 use crate::base::time;
 use crate::base::time::UtcDay;
-use crate::py::convert::{Count, Integer, Record, date, day, repr, seconds};
+use crate::py::convert::{Count, Integer, Record, Span, date, day, repr, seconds};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::progress::Report;
@@ -21,16 +21,16 @@ static VERIFY_REPORT: Record = Record::new("VerifyReport");
 static VERIFY_PROBLEM: Record = Record::new("VerifyProblem");
 static ARCHIVE_RESULT: Record = Record::new("ArchiveResult");
 
-/// How long rows stay in the database unless told otherwise: 30 days.
+/// How long rows stay in the database by default: 30 days.
 pub(super) const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The UTC day that `timestamp` (milliseconds, years 1970 to 9999) falls on.
+/// The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on.
 #[pyfunction]
 pub(super) fn utc_day(py: Python<'_>, timestamp: Integer) -> PyResult<Bound<'_, PyDate>> {
     date(py, UtcDay::of(timestamp.0)?)
 }
 
-/// The last UTC day that lies wholly before `boundary` (milliseconds).
+/// The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`).
 #[pyfunction]
 pub(super) fn last_archivable_day(py: Python<'_>, boundary: Integer) -> PyResult<Bound<'_, PyDate>> {
     date(py, UtcDay::last_before(boundary.0)?)
@@ -39,18 +39,38 @@ pub(super) fn last_archivable_day(py: Python<'_>, boundary: Integer) -> PyResult
 #[pymethods]
 impl LogStore {
     /// Move the rows of every UTC day that ended before `now - retention` to that day's file.
+    ///
+    /// A day's file is staged, synced, published, read back and compared before exactly its rows are deleted; a file
+    /// that is there already gains the new rows and loses none. Rows of queued and started runs stay. While others
+    /// append, in whatever process, it goes at a third of its speed, so that they hardly notice.
+    ///
+    /// - `now`: milliseconds; None: the clock.
+    /// - `retention`: how long rows stay, a timedelta or seconds; the default is `DEFAULT_RETENTION`, 30 days.
+    /// - `max_days`: at most so many days gain rows, the oldest first.
+    /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
+    ///   space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
+    ///   created for it (`ValueError` otherwise).
+    /// - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
+    ///   one that gains rows is compressed if asked.
+    /// - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
+    /// - `wait`: seconds to wait for another archive job to end.
+    /// - `progress`: called with (rows done, rows to do) every thousand rows; an exception that it raises stops the
+    ///   job between two steps and is passed on.
+    ///
+    /// Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
+    /// damaged, `ArchiveError` if it holds other rows under the same ids.
     #[pyo3(
-        signature = (*, now = None, retention = DEFAULT_RETENTION, max_days = None, vacuum = Vacuum::No,
+        signature = (*, now = None, retention = Span(DEFAULT_RETENTION), max_days = None, vacuum = Vacuum::No,
             compression = None, dry_run = false, wait = 0.0, progress = None),
-        text_signature = "($self, *, now=None, retention=..., max_days=None, vacuum=False, compression=None, dry_run=False, \
-            wait=0.0, progress=None)"
+        text_signature = "($self, *, now=None, retention=2592000.0, max_days=None, vacuum=False, compression=None, \
+            dry_run=False, wait=0.0, progress=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     fn archive_logs<'py>(
         &self,
         py: Python<'py>,
         now: Option<Integer>,
-        retention: Duration,
+        retention: Span,
         max_days: Option<Count>,
         vacuum: Vacuum,
         compression: Option<Compression>,
@@ -62,7 +82,7 @@ impl LogStore {
             Some(now) => time::check_timestamp(now.0)?,
             None => time::now()?,
         };
-        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let retention = i64::try_from(retention.0.as_millis()).unwrap_or(i64::MAX);
         let options = Options {
             boundary: now.saturating_sub(retention),
             max_days: max_days.map(|days| usize::try_from(days.0).unwrap_or(usize::MAX)),
@@ -79,13 +99,21 @@ impl LogStore {
         ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
     }
 
-    /// The day files in the archive, oldest first. Reads each file to count and hash it.
+    /// The days in the archive, oldest first, as the manifest describes them.
+    ///
+    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
+    /// job adopts it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let days = py.detach(|| self.store.days())?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
     /// Put the rows of `day` back into the database, under their ids; returns how many were not there.
+    ///
+    /// The file stays, and the next archive job deletes the rows again. Nothing is put back if the file is damaged
+    /// (`ArchiveCorruptError`), if there is none, or if the database has another row under one of the ids
+    /// (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
+    /// `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (day, *, progress = None))]
     fn restore_archive(
         &self,
@@ -98,7 +126,10 @@ impl LogStore {
         report.settle(outcome)
     }
 
-    /// Check the database, the rows and every archive file; what is wrong is in the report.
+    /// Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
+    ///
+    /// SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
+    /// sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let mut report = Report::to(progress)?;
@@ -117,6 +148,8 @@ impl LogStore {
     }
 
     /// The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
+    ///
+    /// Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
         Ok(LogIterator::over(py.detach(|| self.store.read_day(day))?))
@@ -125,7 +158,7 @@ impl LogStore {
 
 fn create_problem<'py>(py: Python<'py>, problem: &archive::Problem) -> PyResult<Bound<'py, PyAny>> {
     let day = problem.day.map(|day| date(py, day)).transpose()?;
-    let (first, last) = problem.ids.unzip();
+    let (first, last) = problem.ids.map(<(i64, i64)>::from).unzip();
     VERIFY_PROBLEM.create(py, (problem.path.as_os_str(), problem.reason.as_str(), day, first, last))
 }
 
@@ -181,8 +214,8 @@ fn create_day<'py>(py: Python<'py>, archived: &archive::ArchivedDay) -> PyResult
         archived.sha256.to_string(),
         archived.added_rows,
         archived.format.name(),
-        archived.id_span.map(|span| span.0),
-        archived.id_span.map(|span| span.1),
+        archived.id_span.map(|span| span.first),
+        archived.id_span.map(|span| span.last),
         archived.archived_at,
     );
     ARCHIVED_DAY.create(py, fields)

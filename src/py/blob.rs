@@ -16,19 +16,26 @@ use crate::durable::Durability;
 use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
-use crate::py::convert::{FilePath, Record};
+use crate::py::convert::{FilePath, Record, Span};
+use crate::py::interpreter;
 use crate::py::progress::Report;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long `collect` spares what was written or renewed lately, unless told otherwise: an hour.
+/// How long `collect` spares what was written or renewed lately, by default: an hour.
 const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// Hashing so little takes less time than letting another thread run meanwhile.
 const FEW_BYTES: usize = 2048;
 
 /// Content-addressed bytes under `<root>/<2 hex>/<62 hex>`, named by their sha256.
+///
+/// Safe to share between threads and processes. Reads verify the digest and never return wrong bytes. `root` is
+/// created by the first write.
+///
+/// `hash in store` is `exists(hash, verify=False)`. Iterating yields the hashes of all blobs, in order; a blob that is
+/// written or deleted meanwhile may or may not come up.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobStore(Arc<blob::BlobStore>);
 
@@ -50,6 +57,15 @@ impl BlobStore {
     }
 
     /// Store `data` (text as UTF-8) and return its sha256, lowercase hex.
+    ///
+    /// Idempotent; a damaged copy is replaced. A blob that is there already is not read again if this object wrote or
+    /// verified it and the file system says that it has not changed since; `verify` reads it all the same. With "full"
+    /// durability the bytes and their directories are synced when this returns; after a flush that failed
+    /// (`StoreIOError`) this object refuses further writes and deletions.
+    ///
+    /// Any C-contiguous buffer is taken as its bytes, without a copy if it is `bytes` or a view of them. Any other
+    /// (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
+    /// if it changes meanwhile, the stored blob is a mix of old and new bytes, always under the hash of that mix.
     #[pyo3(signature = (data, *, verify = false))]
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
         let data = Data::of(data.clone())?;
@@ -58,13 +74,20 @@ impl BlobStore {
     }
 
     /// Store many items at once and return their hashes, in their order.
+    ///
+    /// Hashes on all cores; flushes are overlapped, and each directory is flushed once. All are durable when this
+    /// returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
+    /// portions of 64 MiB, so that a generator may yield any number.
     #[pyo3(signature = (items, *, verify = false))]
     fn write_many(&self, items: &Bound<'_, PyAny>, verify: bool) -> PyResult<Vec<String>> {
         let digests = blob_write::write_many(&self.0, items, verify)?;
         Ok(digests.iter().map(Digest::to_string).collect())
     }
 
-    /// Store the content of a file, by its path or open for reading bytes, in constant memory.
+    /// Store the content of a file, in constant memory, and return its sha256, lowercase hex.
+    ///
+    /// `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,
+    /// and stays open. A path that cannot be read is an `OSError`.
     #[pyo3(signature = (file, *, verify = false))]
     fn write_file(&self, file: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
         Ok(blob_write::write_file(&self.0, file, verify)?.to_string())
@@ -76,7 +99,7 @@ impl BlobStore {
         Ok(BlobWriter::new(py.detach(|| blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
     }
 
-    /// The bytes under `hash`; None if there are none, or if it is no sha256.
+    /// The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ.
     fn read<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(digest) = parse(hash) else { return Ok(None) };
         if let Some(blob) = py.detach(|| self.0.open_quickly(&digest))
@@ -88,14 +111,19 @@ impl BlobStore {
         blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes))).map(Some)
     }
 
-    /// The blob as a file to read from; `BlobNotFoundError` if there is none.
+    /// The blob as a file to read from, in constant memory; `BlobNotFoundError` if there is none.
+    ///
+    /// Bytes are verified as they are read. A blob of up to 256 KiB is verified before its first byte is returned. The
+    /// last bytes of a larger one are withheld until all are verified: a caller that reads to the end has read the
+    /// blob, or gets `BlobCorruptError`. Do not act on bytes before the end. The file cannot seek.
     fn open<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         let opened = match parse(hash) {
             Some(digest) => py.detach(|| self.0.open(&digest))?,
             None => None,
         };
         let blob = opened.ok_or_else(|| self.not_found(hash))?;
-        py.import("io")?.getattr("BufferedReader")?.call1((BlobReader::new(blob), READ_BUFFER_BYTES))
+        let reader = interpreter::imported(py, "io", "BufferedReader")?;
+        interpreter::call(&reader, (BlobReader::new(blob), READ_BUFFER_BYTES))
     }
 
     /// Whether the blob is there and its bytes match; `verify` False: whether a file is there.
@@ -111,7 +139,11 @@ impl BlobStore {
         Ok(py.detach(|| self.0.delete(&digest))?)
     }
 
-    /// Read every blob, on all cores; damaged ones are moved aside and reported.
+    /// Read every blob, on all cores.
+    ///
+    /// A damaged one is moved to `<root>/.quarantine` (not with `read_only`) and reported; the next write of its
+    /// content heals it. What is no regular file, or cannot be read, is reported and stays where it is. `progress` is
+    /// called with (done, total) bytes.
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         static REPORT: Record = Record::new("BlobVerifyReport");
@@ -130,16 +162,21 @@ impl BlobStore {
         REPORT.create(py, (verified.blob_count, verified.size, PyTuple::new(py, problems)?))
     }
 
-    /// Delete the blobs that are not in `keep` and were neither written nor written again for `grace`.
+    /// Delete the blobs that are not in `keep` and were not written for `grace`, a timedelta or seconds.
+    ///
+    /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
+    /// a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
+    /// there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
+    /// with (done, total) shards.
     #[pyo3(
-        signature = (keep, *, grace = DEFAULT_GRACE, dry_run = false, progress = None),
-        text_signature = "($self, keep, *, grace=..., dry_run=False, progress=None)"
+        signature = (keep, *, grace = Span(DEFAULT_GRACE), dry_run = false, progress = None),
+        text_signature = "($self, keep, *, grace=3600.0, dry_run=False, progress=None)"
     )]
     fn collect<'py>(
         &self,
         py: Python<'py>,
         keep: &Bound<'py, PyAny>,
-        grace: Duration,
+        grace: Span,
         dry_run: bool,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -148,7 +185,7 @@ impl BlobStore {
             return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
         }
         let mut kept = HashSet::new();
-        for hash in keep.try_iter()? {
+        for hash in interpreter::items(keep)? {
             let hash = hash?;
             let hash = hash.cast::<PyString>()?;
             // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
@@ -156,7 +193,7 @@ impl BlobStore {
             kept.insert(parse(hash).ok_or_else(wrong)?);
         }
         let mut progress = Report::to(progress)?;
-        let grace_ns = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX / 2);
+        let grace_ns = i128::try_from(grace.0.as_nanos()).unwrap_or(i128::MAX / 2);
         let step = &mut |done, total| progress.step(done, total);
         let collected = py.detach(|| self.0.collect(kept, grace_ns, dry_run, step));
         let collected = progress.settle(collected)?;
@@ -181,7 +218,9 @@ impl BlobStore {
         RECORD.create(py, (self.root(), stats.blob_count, stats.size))
     }
 
-    /// Let go of the directories that are kept open; the next call opens them again.
+    /// Let go of the two directories that are kept open to save the way there; the next call opens them again.
+    ///
+    /// There is nothing else to close: no lock is held between calls, and nothing waits to be written.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }
@@ -238,7 +277,7 @@ impl BlobIterator {
     }
 }
 
-/// The sha256 of `data` (text as UTF-8), lowercase hex: the name it would have as a blob.
+/// The sha256 of `data` (text as UTF-8), lowercase hex: the name that it has as a blob. Stores nothing.
 #[pyfunction]
 pub(super) fn blob_hash(py: Python<'_>, data: Bound<'_, PyAny>) -> PyResult<String> {
     let data = Data::of(data)?;

@@ -16,7 +16,10 @@ use crate::py::memory::ExportedMemory;
 
 type Writer = blob::BlobWriter<Arc<blob::BlobStore>>;
 
-/// A file that becomes a blob when it is closed.
+/// A file that becomes a blob when it is closed; `BlobStore.writer` makes it.
+///
+/// As a context manager it is closed at the end, or discarded if an exception comes: then nothing of it is left.
+/// Nothing is acknowledged before `close`. Memory is constant, whatever the size.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobWriter {
     state: Mutex<Writing>,
@@ -70,7 +73,7 @@ impl BlobWriter {
 
 #[pymethods]
 impl BlobWriter {
-    /// Add bytes (text as UTF-8) and return how many.
+    /// Add bytes (text as UTF-8) and return how many. What is stored is hashed as it is stored.
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         if let Ok(text) = data.cast::<PyString>() {
             let text = text.to_str()?;
@@ -82,7 +85,7 @@ impl BlobWriter {
         }
         let exported = ExportedMemory::of(data)?;
         let memory = exported.shared();
-        // Copied piece by piece, so that what is hashed is what is written, whoever writes to the memory meanwhile.
+        // Copied piece by piece, so that what is hashed is what is written, even if another thread writes to the memory meanwhile.
         py.detach(|| {
             let mut piece = vec![0; memory.size().min(CHUNK_BYTES)];
             for start in (0..memory.size()).step_by(CHUNK_BYTES) {
@@ -187,7 +190,7 @@ impl BlobWriter {
     }
 }
 
-/// What the `io.BufferedReader` of `BlobStore.open` reads from.
+/// The raw file under the `io.BufferedReader` that `BlobStore.open` returns.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobReader(Mutex<Option<Reading>>);
 
@@ -239,7 +242,7 @@ fn closed() -> PyErr {
 
 #[pymethods]
 impl BlobReader {
-    /// Fill `buffer` as far as bytes are at hand; 0 at the end, which is reached only if all of them were the blob's.
+    /// Fill `buffer` with the bytes at hand and return how many; 0 at the end, once all bytes were verified.
     fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let exported = ExportedMemory::writable(buffer)?;
         let memory = exported.shared();
@@ -258,7 +261,7 @@ impl BlobReader {
         .ok_or_else(closed)
     }
 
-    /// All bytes that are left, if all of the blob were its own.
+    /// The remaining bytes; `BlobCorruptError` if the blob's bytes do not match.
     fn readall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let left = py.detach(|| self.lock().as_ref().map(Reading::left)).ok_or_else(closed)?;
         if left == 0 {

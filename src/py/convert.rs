@@ -8,11 +8,12 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDelta, PyString, PyType};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
 use crate::durable::Durability;
+use crate::py::interpreter;
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Durability {
     type Error = PyErr;
@@ -118,6 +119,28 @@ pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{name} is a number of seconds from 0, not {value}")))
 }
 
+/// A span of time: a `timedelta`, or a number of seconds, from 0 on.
+pub(super) struct Span(pub(super) Duration);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Span {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if object.is_instance_of::<PyDelta>() {
+            return object.extract().map(Self);
+        }
+        match object.extract::<f64>() {
+            Ok(value) if !object.is_instance_of::<PyBool>() => seconds("a span of time", value).map(Self),
+            _ => {
+                let found = object.get_type().name()?.to_string();
+                Err(PyTypeError::new_err(format!(
+                    "a span of time is a timedelta or a number of seconds, not {found:?}"
+                )))
+            }
+        }
+    }
+}
+
 /// Text in the words of `repr`, or `None`.
 pub(super) fn repr(py: Python<'_>, text: Option<&str>) -> PyResult<String> {
     match text {
@@ -138,16 +161,20 @@ impl Record {
     }
 
     pub(super) fn class<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyType>> {
-        self.class.import(py, "nerve_store.records", self.name)
+        let class = self.class.get_or_try_init(py, || {
+            let class = interpreter::imported(py, "nerve_store.records", self.name)?;
+            Ok::<_, PyErr>(class.cast_into::<PyType>()?.unbind())
+        });
+        class.map(|class| class.bind(py))
     }
 
     /// A new record with these fields, in their order.
     pub(super) fn create<'py>(
         &self,
         py: Python<'py>,
-        fields: impl pyo3::call::PyCallArgs<'py>,
+        fields: impl interpreter::Arguments<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.class(py)?.call1(fields)
+        interpreter::call(self.class(py)?, fields)
     }
 }
 

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::base::error::Error;
+use crate::py::interpreter;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -17,7 +18,9 @@ impl From<Error> for PyErr {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
                 Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
-                Error::Forked { path } => simple(py, "ForkedStoreError", &message, path),
+                Error::Forked { path } | Error::ForkedAmidWork { path } => {
+                    simple(py, "ForkedStoreError", &message, path)
+                }
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
                 Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
@@ -25,9 +28,9 @@ impl From<Error> for PyErr {
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),
-                Error::Io { path, errno, .. } | Error::Poisoned { path, errno, .. } => {
-                    system(py, "StoreIOError", *errno, &message, path)
-                }
+                Error::Io { path, errno, .. }
+                | Error::Flush { path, errno, .. }
+                | Error::Poisoned { path, errno, .. } => system(py, "StoreIOError", *errno, &message, path),
                 Error::SchemaVersion { path, found, supported, .. } => simple(py, "SchemaVersionError", &message, path)
                     .and_then(|exception| {
                         exception.setattr("found", found)?;
@@ -62,8 +65,8 @@ impl From<Error> for PyErr {
     }
 }
 
-fn raise<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import("nerve_store.exceptions")?.getattr(name)?.call1(arguments)
+fn raise<'py>(py: Python<'py>, name: &str, arguments: impl interpreter::Arguments<'py>) -> PyResult<Bound<'py, PyAny>> {
+    interpreter::call(&interpreter::imported(py, "nerve_store.exceptions", name)?, arguments)
 }
 
 /// A class with a message and a path.

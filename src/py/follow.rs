@@ -74,6 +74,10 @@ impl LogFollower {
 #[pymethods]
 impl LogStore {
     /// The rows that match, as they are appended by any process, each once, in id order; endless.
+    ///
+    /// `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
+    /// archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
+    /// `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
     #[pyo3(signature = (*, after_id = None, poll_interval = 0.05, source = None, r#type = None, ref_id = None, since = None,
         until = None, archived = true))]
     #[expect(clippy::too_many_arguments, reason = "the filters")]

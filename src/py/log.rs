@@ -1,24 +1,23 @@
-//! `LogStore`: opening, appending, reading, meta, closing. Its methods on runs are in `run`, on the archive in `archive`.
+//! `LogStore`: opening, appending, meta, closing. Its reads are in `read` and `sql`, its methods on runs in `run`, those
+//! on the archive in `archive`.
 
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMapping, PyString, PyTuple, PyType};
-use rusqlite::types::Value;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDict, PyType};
 
-use crate::db::{Config, SqlParams};
+use crate::db::Config;
 use crate::durable::Durability;
 use crate::log;
 use crate::log::Log;
 use crate::py::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
-use crate::py::entry::{Fields, Given, LogEntry, Row, at_index, range};
-use crate::py::iter::LogIterator;
+use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::interpreter;
 use crate::py::progress::Report;
-use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, Filter};
+use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
 use crate::store::{self, StoreConfig};
 
 /// SQLite stores rows of up to a billion bytes, and a row has four texts.
@@ -30,6 +29,23 @@ static LOG_STATS: Record = Record::new("LogStats");
 ///
 /// One object serves any number of threads; any number of processes may open the same file. Use it as a context
 /// manager, or call `close()`. A forked child must open its own (`ForkedStoreError`).
+///
+/// The constructor opens the database at `path`, or creates it (directories 0700, file 0600). A database of the
+/// predecessor (`@uncaged/nerve-store` 0.5.0) is opened in place and indexed, which takes some seconds per million
+/// rows. A symbolic link at `path` is refused.
+///
+/// - `durability`: what a returned call survives. "full": power loss; "normal": the kill of the process, while a
+///   power loss may drop the newest commits.
+/// - `read_only`: refuse every write; no database is created, and none is brought up to date.
+/// - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
+/// - `archive_dir`: where day files go; default `archive/logs` beside the database.
+/// - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
+/// - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+/// - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
+///   exception that it raises stops that, and the next opening goes on with it.
+///
+/// Raises `StoreIOError`, `CorruptStoreError` (no database), `SchemaVersionError` (newer, or another
+/// application's), `StoreBusyError`.
 #[pyclass(frozen, module = "nerve_store")]
 pub(super) struct LogStore {
     pub(super) store: Arc<store::LogStore>,
@@ -114,7 +130,7 @@ impl LogStore {
         self.log().database().is_closed()
     }
 
-    /// Append one row and return it; it is as durable as asked when this returns.
+    /// Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now.
     #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, durability = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn append(
@@ -134,6 +150,9 @@ impl LogStore {
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
+    ///
+    /// A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
+    /// before anything is written; an error names the index of the row.
     #[pyo3(signature = (entries, *, durability = None))]
     fn append_many<'py>(
         &self,
@@ -142,7 +161,7 @@ impl LogStore {
         durability: Option<Durability>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut given = Vec::new();
-        for (index, entry) in entries.try_iter()?.enumerate() {
+        for (index, entry) in interpreter::items(entries)?.enumerate() {
             given.push(entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?);
         }
         let mut rows = Vec::with_capacity(given.len());
@@ -151,90 +170,6 @@ impl LogStore {
         }
         let first = py.detach(|| self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
-    }
-
-    /// The rows that match every filter given, in id order.
-    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false, archived = false))]
-    #[expect(clippy::too_many_arguments, reason = "the filters")]
-    fn query(
-        &self,
-        py: Python<'_>,
-        source: Option<PyBackedStr>,
-        r#type: Option<PyBackedStr>,
-        ref_id: Option<PyBackedStr>,
-        since: Option<Integer>,
-        until: Option<Integer>,
-        after_id: Option<Integer>,
-        before_id: Option<Integer>,
-        limit: Option<Count>,
-        descending: bool,
-        archived: bool,
-    ) -> PyResult<Vec<Row>> {
-        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        let rows = py.detach(|| self.store.query(&filter, archived))?;
-        Ok(rows.into_iter().map(Row).collect())
-    }
-
-    /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.
-    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false, archived = false))]
-    #[expect(clippy::too_many_arguments, reason = "the filters")]
-    fn iter(
-        &self,
-        py: Python<'_>,
-        source: Option<PyBackedStr>,
-        r#type: Option<PyBackedStr>,
-        ref_id: Option<PyBackedStr>,
-        since: Option<Integer>,
-        until: Option<Integer>,
-        after_id: Option<Integer>,
-        before_id: Option<Integer>,
-        limit: Option<Count>,
-        descending: bool,
-        archived: bool,
-    ) -> PyResult<LogIterator> {
-        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        Ok(LogIterator::over(py.detach(|| self.store.iter(filter, archived))?))
-    }
-
-    /// How many rows `query` would return.
-    #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None, after_id = None,
-        before_id = None, limit = None, descending = false, archived = false))]
-    #[expect(clippy::too_many_arguments, reason = "the filters")]
-    fn count(
-        &self,
-        py: Python<'_>,
-        source: Option<PyBackedStr>,
-        r#type: Option<PyBackedStr>,
-        ref_id: Option<PyBackedStr>,
-        since: Option<Integer>,
-        until: Option<Integer>,
-        after_id: Option<Integer>,
-        before_id: Option<Integer>,
-        limit: Option<Count>,
-        descending: bool,
-        archived: bool,
-    ) -> PyResult<u64> {
-        let filter = filter(source, r#type, ref_id, since, until, after_id, before_id, limit, descending);
-        Ok(py.detach(|| self.store.count(&filter, archived))?)
-    }
-
-    /// The rows of one read-only SQL statement, on a connection of its own.
-    #[pyo3(signature = (query, params = None), text_signature = "($self, query, params=())")]
-    fn sql<'py>(
-        &self,
-        py: Python<'py>,
-        query: PyBackedStr,
-        params: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let params = sql_params(params)?;
-        let rows = py.detach(|| self.log().database().sql(&query, &params))?;
-        rows.into_iter()
-            .map(|row| {
-                PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
-            })
-            .collect()
     }
 
     /// The value under `key`, or None.
@@ -247,7 +182,11 @@ impl LogStore {
         Ok(py.detach(|| log::set_meta(self.log().database(), &key, &value))?)
     }
 
-    /// Build the index anew from the rows, in one transaction.
+    /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
+    ///
+    /// Needed only if an error or `verify` says so. Missing files are forgotten, damaged ones left as they are.
+    ///
+    /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut report = Report::to(progress)?;
@@ -255,7 +194,7 @@ impl LogStore {
         report.settle(outcome)
     }
 
-    /// Figures of the database; counts the rows.
+    /// Figures of the database; looks at every row.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (stats, watermark) = py.detach(|| self.store.stats())?;
         let runs = PyDict::new(py);
@@ -306,77 +245,5 @@ impl LogStore {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let closed = if self.log().database().is_closed() { " (closed)" } else { "" };
         Ok(format!("<LogStore {}{closed}>", super::convert::repr(py, self.log().database().path().to_str())?))
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the filters")]
-fn filter(
-    source: Option<PyBackedStr>,
-    kind: Option<PyBackedStr>,
-    ref_id: Option<PyBackedStr>,
-    since: Option<Integer>,
-    until: Option<Integer>,
-    after_id: Option<Integer>,
-    before_id: Option<Integer>,
-    limit: Option<Count>,
-    descending: bool,
-) -> Filter {
-    let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
-    let integer = |integer: Option<Integer>| integer.map(|integer| integer.0);
-    Filter {
-        source: text(source),
-        kind: text(kind),
-        ref_id: text(ref_id),
-        since: integer(since),
-        until: integer(until),
-        after_id: integer(after_id),
-        before_id: integer(before_id),
-        limit: limit.map(|limit| limit.0),
-        descending,
-    }
-}
-
-fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
-    let Some(params) = params else { return Ok(SqlParams::Positional(Vec::new())) };
-    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
-        return Err(PyTypeError::new_err("params is a sequence or a mapping of values, not one value"));
-    }
-    if let Ok(mapping) = params.cast::<PyMapping>() {
-        let items = mapping.items()?.iter().map(|item| {
-            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
-            Ok((name, sql_value(&value)?))
-        });
-        return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
-    }
-    let values = params.try_iter()?.map(|value| sql_value(&value?));
-    Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
-}
-
-fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    if value.is_none() {
-        Ok(Value::Null)
-    } else if value.is_instance_of::<PyBool>() {
-        Ok(Value::Integer(value.extract::<bool>()?.into()))
-    } else if value.is_instance_of::<PyInt>() {
-        Ok(Value::Integer(value.extract::<Integer>()?.0))
-    } else if let Ok(float) = value.cast::<PyFloat>() {
-        Ok(Value::Real(float.value()))
-    } else if value.is_instance_of::<PyString>() {
-        Ok(Value::Text(value.extract()?))
-    } else if value.is_instance_of::<PyBytes>() {
-        Ok(Value::Blob(value.extract::<PyBackedBytes>()?.to_vec()))
-    } else {
-        let found = value.get_type().name()?.to_string();
-        Err(PyTypeError::new_err(format!("an SQL value is None, int, float, str or bytes, not {found:?}")))
-    }
-}
-
-fn sql_result(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
-    match value {
-        Value::Null => Ok(py.None().into_bound(py)),
-        Value::Integer(integer) => integer.into_bound_py_any(py),
-        Value::Real(real) => real.into_bound_py_any(py),
-        Value::Text(text) => text.into_bound_py_any(py),
-        Value::Blob(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
     }
 }

@@ -12,12 +12,17 @@ mod convert;
 mod entry;
 mod error;
 mod follow;
+mod interpreter;
 mod iter;
 mod json;
 mod log;
 mod memory;
 mod progress;
+mod read;
+mod report;
 mod run;
+mod sql;
+mod thread;
 
 use pyo3::prelude::*;
 
@@ -53,6 +58,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Now, when no other thread can fork: see there.
+        crate::db::prepare_for_forks();
         module.add("SQLITE_VERSION", crate::db::sqlite_version())?;
         module.add("DEFAULT_RETENTION", super::archive::DEFAULT_RETENTION)
     }

@@ -1,28 +1,30 @@
-//! `LogStore`: workflow runs and their threads.
+//! `LogStore`: workflow runs.
 
-use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
-use crate::py::convert::{Count, Integer, PlainRecord, Record};
+use crate::py::convert::{Integer, Record};
 use crate::py::entry::{Given, LogEntry};
-use crate::py::json::to_python;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::report::{Level, report};
 use crate::workflow as run;
-use crate::workflow::{Run, RunList, Transition, Trigger};
+use crate::workflow::{Run, RunList, Transition};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
-static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
-static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", "log_id", "timestamp", "message"]);
 
 #[pymethods]
 impl LogStore {
     /// Append `entry` and bring the run to the state `run`, both in one transaction.
+    ///
+    /// A run that is not there may begin in any state; otherwise the transition must be legal
+    /// (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
+    /// a finished run is never lost to an update that has none.
     #[pyo3(signature = (entry, run, *, force = false, durability = None))]
     fn upsert_workflow_run(
         &self,
@@ -52,6 +54,9 @@ impl LogStore {
     }
 
     /// Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+    ///
+    /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
+    /// cannot go there is an `IllegalTransitionError` and changes nothing.
     #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None, durability = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition<'py>(
@@ -80,6 +85,9 @@ impl LogStore {
     }
 
     /// The queued and started runs, oldest first.
+    ///
+    /// A run whose stored status is unknown is left out and reported by name, as an error in the log of
+    /// `logging.getLogger("nerve_store")`; `get_workflow_run` raises for it.
     #[pyo3(signature = (workflow = None))]
     fn get_active_workflow_runs<'py>(
         &self,
@@ -89,7 +97,7 @@ impl LogStore {
         list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
     }
 
-    /// All runs, newest first.
+    /// All runs, newest first; an unreadable one as in `get_active_workflow_runs`.
     #[pyo3(signature = (workflow = None))]
     fn get_all_workflow_runs<'py>(
         &self,
@@ -98,86 +106,16 @@ impl LogStore {
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         list(py, py.detach(|| run::all_runs(self.log().database(), workflow.as_deref()))?)
     }
-
-    /// What started the run, from its first `started` row; None if that says nothing.
-    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.store, &run_id))? {
-            None => Ok(None),
-            Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
-            Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
-                let trigger = PyDict::new(py);
-                trigger.set_item("prompt", to_python(py, &prompt)?)?;
-                trigger.set_item("maxRounds", to_python(py, &max_rounds)?)?;
-                trigger.set_item("dryRun", dry_run)?;
-                Ok(Some(trigger.into_any()))
-            }
-        }
-    }
-
-    /// The run's command events, in order: objects with a string `type`.
-    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.store, &run_id))?;
-        events.iter().map(|event| to_python(py, event)).collect()
-    }
-
-    /// The run's messages, in order.
-    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
-        messages.iter().map(|message| create_message(py, message)).collect()
-    }
-
-    /// How many rounds the run's thread has.
-    fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
-    }
-
-    /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
-    #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
-    fn get_thread_rounds<'py>(
-        &self,
-        py: Python<'py>,
-        run_id: PyBackedStr,
-        before: Count,
-        limit: Count,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
-        let create = |round: &run::Round| {
-            let fields = [
-                round.round.into_bound_py_any(py)?,
-                round.log_id.into_bound_py_any(py)?,
-                round.timestamp.into_bound_py_any(py)?,
-                create_message(py, &round.message)?,
-            ];
-            THREAD_ROUND.create(py, fields)
-        };
-        rounds.iter().map(create).collect()
-    }
 }
 
 fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
-fn create_message<'py>(py: Python<'py>, message: &run::ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
-    let meta = match message.meta.as_deref() {
-        Some(meta) => to_python(py, meta)?,
-        None => py.None().into_bound(py),
-    };
-    let fields = [
-        to_python(py, &message.role)?,
-        to_python(py, &message.content)?,
-        meta,
-        message.timestamp.into_bound_py_any(py)?,
-    ];
-    THREAD_MESSAGE.create(py, fields)
-}
-
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
 fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
-        py.import("logging")?
-            .call_method1("getLogger", ("nerve_store",))?
-            .call_method1("error", ("%s", error.to_string()))?;
+        report(py, Level::Error, &error.to_string())?;
     }
     list.runs.iter().map(|run| create_run(py, run)).collect()
 }
@@ -216,7 +154,7 @@ fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
     if expect.is_instance_of::<PyString>() {
         return Ok(vec![expect.extract()?]);
     }
-    let statuses = expect.try_iter()?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
+    let statuses = interpreter::items(expect)?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
     if statuses.is_empty() {
         return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
     }

@@ -19,7 +19,7 @@ use crate::row::LogEntry;
 /// Bytes that a frame may decompress to; no block of ours comes near.
 const MOST_FRAME_BYTES: u64 = 8 << 30;
 
-/// An open file of a day. It stays what it is while it is open: a run that adds rows publishes another file.
+/// An open file of a day. A job that adds rows publishes another file, so that this one stays what it is.
 pub(crate) struct DayReader {
     path: PathBuf,
     day: UtcDay,

@@ -9,6 +9,7 @@ use crate::archive::file::format::Format;
 use crate::archive::file::line::RowRef;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
 use crate::row::index_key;
 
@@ -111,8 +112,8 @@ impl Summary {
     }
 
     /// The least and the greatest id.
-    pub(crate) fn id_span(&self) -> Option<(i64, i64)> {
-        Some((self.ids.min()?.cast_signed(), self.ids.max()?.cast_signed()))
+    pub(crate) fn id_span(&self) -> Option<IdSpan> {
+        IdSpan::new(self.ids.min()?.cast_signed(), self.ids.max()?.cast_signed())
     }
 
     /// Whether the file that both describe is the same.

@@ -11,7 +11,7 @@ use zstd::zstd_safe::CParameter;
 use crate::archive::file::block::{PLAIN_BLOCK_BYTES, ZSTD_BLOCK_BYTES, trailer};
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Lines, Stored};
-use crate::archive::job::throttle::Pace;
+use crate::archive::job::throttle::Throttle;
 use crate::base::error::{Error, Result};
 
 /// zstd's own default: on these rows, level 1 is hardly faster and level 6 hardly smaller.
@@ -28,7 +28,7 @@ struct RawBlock {
 
 /// Takes the lines of a day.
 pub(crate) struct DayWriter<'a> {
-    pace: &'a Pace,
+    throttle: &'a Throttle,
     block: RawBlock,
     block_bytes: usize,
     full: SyncSender<RawBlock>,
@@ -49,8 +49,8 @@ impl DayWriter<'_> {
         if self.full.send(std::mem::take(&mut self.block)).is_err() {
             return false;
         }
-        // Two threads at work would keep others from both processors, so that a gentle run waits until it is stored.
-        let spare = if self.pace.is_gentle() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
+        // Two threads at work would keep others from both processors, so that a throttled job waits until it is stored.
+        let spare = if self.throttle.is_throttled() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
         self.block = spare.unwrap_or_default();
         self.block.lines = Lines::default();
         self.block.bytes.clear();
@@ -64,7 +64,7 @@ pub(crate) fn write_file<T>(
     sink: &mut (dyn Write + Send),
     path: &Path,
     format: Format,
-    pace: &Pace,
+    throttle: &Throttle,
     produce: impl FnOnce(&mut DayWriter<'_>) -> Result<T>,
 ) -> Result<(T, Stored)> {
     std::thread::scope(|scope| {
@@ -75,7 +75,7 @@ pub(crate) fn write_file<T>(
             Format::Plain => PLAIN_BLOCK_BYTES,
             Format::Zstd => ZSTD_BLOCK_BYTES,
         };
-        let mut writer = DayWriter { pace, block: RawBlock::default(), block_bytes, full, spare };
+        let mut writer = DayWriter { throttle, block: RawBlock::default(), block_bytes, full, spare };
         let produced = produce(&mut writer);
         if writer.block.lines.row_count > 0 {
             writer.hand_on();

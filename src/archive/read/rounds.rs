@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringTreemap;
 
-use crate::archive::manifest::catalog::{Archive, Candidate};
+use crate::archive::manifest::catalog::{Archive, DayCandidate};
 use crate::archive::manifest::days::set_of;
 use crate::base::error::Result;
 use crate::log::{Snapshot, by_ids};
@@ -55,7 +55,7 @@ fn of_run(run_id: &str) -> Filter {
 }
 
 /// The ids of all rounds of the run, if the index does not know all of them; else None.
-fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[Candidate], run_id: &str) -> Result<Option<RoaringTreemap>> {
+fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[DayCandidate], run_id: &str) -> Result<Option<RoaringTreemap>> {
     let mut rounds = RoaringTreemap::new();
     for candidate in candidates {
         rounds |= candidate.rounds(snapshot.connection(), run_id)?;

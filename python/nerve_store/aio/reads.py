@@ -1,0 +1,173 @@
+"""The reads of the asynchronous log store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date
+from typing import Any, TypeAlias
+
+from nerve_store._core import LogEntry, LogIterator, LogStore
+from nerve_store.aio.base import OpenStore, documented
+from nerve_store.records import LogStats
+
+_SqlValue: TypeAlias = int | float | str | bytes | None
+
+_PAGE_ROWS = 256
+"""Rows that an async iterator takes from a thread at a time."""
+
+
+class Reads(OpenStore):
+    """Reading rows, meta and figures."""
+
+    @documented(LogStore.query)
+    async def query(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> list[LogEntry]:
+        return await self._run(
+            self._threads.read,
+            self._store.query,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
+        )
+
+    @documented(LogStore.iter)
+    async def iter(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> AsyncIterator[LogEntry]:
+        rows = await self._run(
+            self._threads.read,
+            self._store.iter,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
+        )
+        async for entry in self._rows(rows):
+            yield entry
+
+    @documented(LogStore.count)
+    async def count(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> int:
+        return await self._run(
+            self._threads.read,
+            self._store.count,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
+        )
+
+    @documented(LogStore.follow, "In an event loop, a commit of this process as well is seen within `poll_interval`.")
+    async def follow(
+        self,
+        *,
+        after_id: int | None = None,
+        poll_interval: float = 0.05,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        archived: bool = True,
+    ) -> AsyncIterator[LogEntry]:
+        follower = await self._run(
+            self._threads.read,
+            self._store.follow,
+            after_id=after_id,
+            poll_interval=poll_interval,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            archived=archived,
+        )
+        while True:
+            page = await self._run(self._threads.read, follower._poll)
+            for entry in page:
+                yield entry
+            if not page:
+                await asyncio.sleep(poll_interval)
+
+    @documented(LogStore.sql)
+    async def sql(
+        self,
+        query: str,
+        params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = (),
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109, it is the statement's
+    ) -> list[tuple[Any, ...]]:
+        return await self._run(self._threads.read, self._store.sql, query, params, timeout=timeout)
+
+    @documented(LogStore.read_archive)
+    async def read_archive(self, day: date) -> AsyncIterator[LogEntry]:
+        async for entry in self._rows(await self._run(self._threads.read, self._store.read_archive, day)):
+            yield entry
+
+    @documented(LogStore.get_meta)
+    async def get_meta(self, key: str) -> str | None:
+        return await self._run(self._threads.read, self._store.get_meta, key)
+
+    @documented(LogStore.stats)
+    async def stats(self) -> LogStats:
+        return await self._run(self._threads.read, self._store.stats)
+
+    async def _rows(self, rows: LogIterator) -> AsyncIterator[LogEntry]:
+        while page := await self._run(self._threads.read, rows._take, _PAGE_ROWS):
+            for entry in page:
+                yield entry

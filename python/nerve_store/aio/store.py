@@ -1,0 +1,165 @@
+"""The asynchronous log store: appending, closing, and all its parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+from weakref import finalize
+
+from nerve_store._core import LogEntry, LogStore
+from nerve_store.aio.base import Durability, Progress, Row, documented
+from nerve_store.aio.channel import Channel
+from nerve_store.aio.reads import Reads
+from nerve_store.aio.runs import Runs
+from nerve_store.aio.upkeep import Upkeep
+
+_SHARES = "In an event loop, the rows share their commit with all other appends that wait."
+
+
+class AsyncLogStore(Reads, Runs, Upkeep):
+    """`LogStore` for asyncio: its methods, awaitable, and async iterators; usable from several event loops at once.
+
+    Cancelling a waiting append neither blocks nor harms the store, but the row may be appended all the same: it is
+    already on its way. Any other call that is cancelled is interrupted: a write that still waits for its turn changes
+    nothing. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        read_only: bool = False,
+        busy_timeout: float = 30.0,
+        archive_dir: str | os.PathLike[str] | None = None,
+        segment_rows: int = 4096,
+        max_payload_bytes: int = 67108864,
+        progress: Progress | None = None,
+    ) -> None:
+        """Open the database at `path`, blocking for some milliseconds; the options are those of `LogStore`."""
+        super().__init__(
+            path,
+            durability=durability,
+            read_only=read_only,
+            busy_timeout=busy_timeout,
+            archive_dir=archive_dir,
+            segment_rows=segment_rows,
+            max_payload_bytes=max_payload_bytes,
+            progress=progress,
+        )
+        self._last_channel: Channel | None = None
+        finalize(self, self._channels.end).atexit = False
+
+    @property
+    @documented(LogStore.path)
+    def path(self) -> str:
+        return self._store.path
+
+    @property
+    @documented(LogStore.archive_dir)
+    def archive_dir(self) -> str:
+        return self._store.archive_dir
+
+    @property
+    @documented(LogStore.read_only)
+    def read_only(self) -> bool:
+        return self._store.read_only
+
+    @property
+    @documented(LogStore.closed)
+    def closed(self) -> bool:
+        return self._closing
+
+    @documented(LogStore.append, _SHARES)
+    async def append(
+        self,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: int | None = None,
+        *,
+        durability: Durability | None = None,
+    ) -> LogEntry:
+        # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
+        if self._closing:
+            self._check_open()
+        loop = asyncio.get_running_loop()
+        channel = self._last_channel
+        if channel is None or channel.loop() is not loop:
+            channel = self._last_channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[LogEntry] = loop.create_future()
+        try:
+            more = channel.append(future, source, type, ref_id, payload, timestamp, durability)
+        except BaseException:
+            channel.release(1)
+            raise
+        channel.free -= more
+        return await future
+
+    @documented(LogStore.append_many, _SHARES)
+    async def append_many(self, entries: Iterable[Row], *, durability: Durability | None = None) -> range:
+        rows = list(entries)
+        self._check_open()
+        if not rows:
+            return range(0)
+        loop = asyncio.get_running_loop()
+        channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[range] = loop.create_future()
+        try:
+            more = channel.append_many(future, rows, durability)
+        except BaseException:
+            channel.release(1)
+            raise
+        channel.free -= more
+        return await future
+
+    async def close(self) -> None:
+        """Let this loop's appends in flight finish and close; later calls raise `StoreClosedError`.
+
+        Appends that other event loops have in flight get either their rows or `StoreClosedError`.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        # Whoever waits may be cancelled; the appends in flight are to finish all the same.
+        self._finishing = asyncio.ensure_future(self._finish())
+        await asyncio.shield(self._finishing)
+
+    async def _finish(self) -> None:
+        loop = asyncio.get_running_loop()
+        channel = self._channels.get(loop)
+        try:
+            while channel is not None and (in_flight := channel.futures()):
+                await asyncio.wait(in_flight)
+        finally:
+            closing = loop.run_in_executor(self._threads.close, self._store.close)
+            self._threads.shutdown()
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._channels.end()
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        closed = " (closed)" if self._closing else ""
+        return f"<AsyncLogStore {self._store.path!r}{closed}>"

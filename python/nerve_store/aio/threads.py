@@ -1,0 +1,56 @@
+"""The threads that run what blocks, and the interruption of cancelled calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from nerve_store._core import Interruption
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_THREADS = 4
+"""Threads of each kind: SQLite has one writer, and reads are short."""
+
+
+class Threads:
+    """Threads for reads, for writes and for archive jobs, so that none of them waits for another kind."""
+
+    def __init__(self) -> None:
+        self._pools: list[ThreadPoolExecutor] = []
+        self.read = self._pool("read")
+        self.write = self._pool("write")
+        self.job = self._pool("job")
+        self.close = self._pool("close")
+
+    def _pool(self, kind: str) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"nerve_store-{kind}")
+        self._pools.append(pool)
+        return pool
+
+    def shutdown(self) -> None:
+        """Let the threads end once they have nothing to do."""
+        for pool in self._pools:
+            pool.shutdown(wait=False)
+
+
+async def run_in(
+    pool: ThreadPoolExecutor,
+    function: Callable[_Parameters, _Result],
+    /,
+    *arguments: _Parameters.args,
+    **options: _Parameters.kwargs,
+) -> _Result:
+    """Call a function of the store in a thread of `pool`; a cancelled call is interrupted and gives its thread back."""
+    loop = asyncio.get_running_loop()
+    interruption = Interruption()
+    call = partial(interruption.run, partial(function, *arguments, **options))
+    try:
+        return await loop.run_in_executor(pool, call)
+    except asyncio.CancelledError:
+        interruption.interrupt()
+        raise

@@ -1,0 +1,62 @@
+"""Meta, the archive and repairs, in the asynchronous log store."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Literal
+
+from nerve_store._core import DEFAULT_RETENTION, LogStore
+from nerve_store.aio.base import OpenStore, Progress, documented
+from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
+
+_IN_A_THREAD = "`progress` is called in another thread than the event loop's."
+
+
+class Upkeep(OpenStore):
+    """What a daemon does beside its work."""
+
+    @documented(LogStore.set_meta)
+    async def set_meta(self, key: str, value: str) -> None:
+        await self._run(self._threads.write, self._store.set_meta, key, value)
+
+    @documented(LogStore.archive_logs, _IN_A_THREAD)
+    async def archive_logs(
+        self,
+        *,
+        now: int | None = None,
+        retention: timedelta | float = DEFAULT_RETENTION.total_seconds(),
+        max_days: int | None = None,
+        vacuum: bool | Literal["incremental"] = False,
+        compression: Literal["zstd"] | None = None,
+        dry_run: bool = False,
+        wait: float = 0.0,
+        progress: Progress | None = None,
+    ) -> ArchiveResult:
+        return await self._run(
+            self._threads.job,
+            self._store.archive_logs,
+            now=now,
+            retention=retention,
+            max_days=max_days,
+            vacuum=vacuum,
+            compression=compression,
+            dry_run=dry_run,
+            wait=wait,
+            progress=progress,
+        )
+
+    @documented(LogStore.archived_days)
+    async def archived_days(self) -> list[ArchivedDay]:
+        return await self._run(self._threads.read, self._store.archived_days)
+
+    @documented(LogStore.restore_archive, _IN_A_THREAD)
+    async def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
+        return await self._run(self._threads.job, self._store.restore_archive, day, progress=progress)
+
+    @documented(LogStore.verify, _IN_A_THREAD)
+    async def verify(self, *, progress: Progress | None = None) -> VerifyReport:
+        return await self._run(self._threads.job, self._store.verify, progress=progress)
+
+    @documented(LogStore.reindex, _IN_A_THREAD)
+    async def reindex(self, *, progress: Progress | None = None) -> None:
+        await self._run(self._threads.job, self._store.reindex, progress=progress)

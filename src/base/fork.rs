@@ -1,0 +1,229 @@
+//! What a forked child may not share with its parent.
+//!
+//! A child has a copy of its parent's memory and the same open files, and only the thread that forked. An advisory lock
+//! (`flock`) that the parent holds would stay taken for as long as the child lives, bytes that both write would mix, and
+//! what one removes from a shared `epoll` is gone for the other. Descriptors that are registered here are therefore
+//! exchanged in the child before `fork` returns there. Their numbers stay taken, so that an owner that closes one later
+//! closes nothing else.
+//!
+//! A child that executes another program without running these handlers (`vfork`, `posix_spawn`) shares nothing either:
+//! every descriptor is closed on exec.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::error::{Error, Result};
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Descriptors that lead nowhere in a child.
+static PRIVATE: Set = Set::new();
+/// Descriptors of directories, which a child opens anew: the same directory, without its parent's locks on it.
+static DIRECTORIES: Set = Set::new();
+
+/// How many forks lie between the first process and this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// This process's generation. A load and a compare afterwards cost less than a system call for the process id.
+    pub fn current() -> Self {
+        watch();
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this process is the one that `self` was taken in.
+    pub fn is_current(self) -> bool {
+        self.0 == GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// An error if this process was forked since.
+    pub fn check(self, path: &Path) -> Result<()> {
+        if self.is_current() { Ok(()) } else { Err(Error::Forked { path: path.to_owned() }) }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Begins to notice forks. To be called once before other threads may fork: a child that is forked in the middle of the
+/// first call could not call it.
+pub fn watch() {
+    static REGISTER: Once = Once::new();
+    REGISTER.call_once(|| {
+        // SAFETY: the handler makes system calls and touches atomics alone, which a forked child may do, and it lives
+        // for ever. A failure (out of memory) leaves forks unnoticed.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    DIRECTORIES.each(|fd| {
+        // SAFETY: the call takes a static string, and a descriptor of this process.
+        let fresh = unsafe { libc::openat(fd, c".".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
+        // Without one to spare, or the right to read it, it is better to lose the directory than to share a lock.
+        if fresh < 0 {
+            DIRECTORIES.remove(fd);
+            PRIVATE.insert(fd);
+        } else {
+            exchange(fd, fresh);
+            // SAFETY: nothing else knows this descriptor.
+            unsafe { libc::close(fresh) };
+        }
+    });
+    let mut nowhere = -1;
+    PRIVATE.each(|fd| {
+        if nowhere < 0 {
+            nowhere = leads_nowhere();
+        }
+        if nowhere < 0 {
+            // There is no descriptor to spare: closing one makes room, and the new one takes its number.
+            // SAFETY: the number is taken again by the next call, as it is the only free one.
+            unsafe { libc::close(fd) };
+            nowhere = leads_nowhere();
+        }
+        if nowhere != fd {
+            exchange(fd, nowhere);
+        }
+    });
+    if nowhere >= 0 && !PRIVATE.contains(nowhere) {
+        // SAFETY: nothing else knows this descriptor.
+        unsafe { libc::close(nowhere) };
+    }
+}
+
+/// Makes `fd` refer to what `other` refers to.
+fn exchange(fd: RawFd, other: RawFd) {
+    // SAFETY: both are descriptors of this process, and the owner of `fd` goes on owning it.
+    unsafe {
+        libc::dup2(other, fd);
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+    }
+}
+
+/// A descriptor of something that no other process shares and that holds no data; below 0 without one.
+fn leads_nowhere() -> RawFd {
+    // SAFETY: both calls take a constant, or a static string.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)
+    }
+    #[cfg(not(target_os = "linux"))]
+    unsafe {
+        libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC)
+    }
+}
+
+/// Registers `fd`: in a child it leads nowhere.
+pub fn keep_private(fd: RawFd) {
+    watch();
+    PRIVATE.insert(fd);
+}
+
+/// Ends the registration of `fd`. To be called before it is closed.
+pub fn let_go(fd: RawFd) {
+    PRIVATE.remove(fd);
+    DIRECTORIES.remove(fd);
+}
+
+/// A descriptor that leads nowhere in a forked child.
+#[derive(Debug)]
+pub struct PrivateFd<T: AsRawFd = OwnedFd>(T);
+
+impl<T: AsRawFd> PrivateFd<T> {
+    /// Registers it.
+    pub fn new(fd: T) -> Self {
+        keep_private(fd.as_raw_fd());
+        Self(fd)
+    }
+
+    /// The descriptor's owner.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: AsRawFd> Drop for PrivateFd<T> {
+    fn drop(&mut self) {
+        let_go(self.0.as_raw_fd());
+    }
+}
+
+impl<T: AsFd + AsRawFd> AsFd for PrivateFd<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// An open directory, on which a forked child holds none of its parent's locks.
+#[derive(Debug)]
+pub struct DirectoryFd(OwnedFd);
+
+impl DirectoryFd {
+    /// Registers it.
+    pub fn new(fd: OwnedFd) -> Self {
+        watch();
+        DIRECTORIES.insert(fd.as_raw_fd());
+        Self(fd)
+    }
+}
+
+impl Drop for DirectoryFd {
+    fn drop(&mut self) {
+        let_go(self.0.as_raw_fd());
+    }
+}
+
+impl AsFd for DirectoryFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Descriptors, in memory that a handler may read at any moment. Those beyond its size are not kept apart, which only
+/// a process with more open files than that can meet.
+struct Set([AtomicU64; Self::WORDS]);
+
+impl Set {
+    const WORDS: usize = 1024;
+
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Self::WORDS])
+    }
+
+    fn insert(&self, fd: RawFd) {
+        if let Some((word, bit)) = self.place(fd) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, fd: RawFd) {
+        if let Some((word, bit)) = self.place(fd) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    fn contains(&self, fd: RawFd) -> bool {
+        self.place(fd).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn place(&self, fd: RawFd) -> Option<(&AtomicU64, u64)> {
+        let fd = usize::try_from(fd).ok()?;
+        Some((self.0.get(fd / 64)?, 1 << (fd % 64)))
+    }
+
+    fn each(&self, mut visit: impl FnMut(RawFd)) {
+        for (index, word) in self.0.iter().enumerate() {
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 {
+                visit((index * 64) as RawFd + bits.trailing_zeros().cast_signed());
+                bits &= bits - 1;
+            }
+        }
+    }
+}

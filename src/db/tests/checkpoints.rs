@@ -1,0 +1,136 @@
+//! How long the write-ahead log becomes, and what a failed flush leaves of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::base::error::Error;
+use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints, RESTART_PAGES};
+use crate::db::failure::Context;
+use crate::db::wal::WalState;
+use crate::db::writer::Writer;
+use crate::db::{Config, Database, open};
+use crate::durable::Durability;
+
+const PAGE: u64 = 4_096;
+
+fn opened(directory: &tempfile::TempDir) -> Database {
+    Database::open(&directory.path().join("logs.db"), Config::default()).unwrap()
+}
+
+/// Commits that many pages, one in each transaction.
+fn fill(database: &Database, name: &str, pages: u32) {
+    for page in 0..pages {
+        database
+            .write("test", Some(Durability::Normal), |connection| {
+                let value = "x".repeat(3_000);
+                connection.execute("INSERT INTO meta VALUES (?1, ?2)", (format!("{name}{page}"), value))?;
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+fn wal_bytes(database: &Database) -> u64 {
+    database.path().with_extension("db-wal").metadata().unwrap().len()
+}
+
+fn pages_left(database: &Database) -> i64 {
+    let look = Connection::open(database.path()).unwrap();
+    look.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)).unwrap()
+}
+
+#[test]
+fn sqlite_has_no_race_between_a_checkpoint_and_a_log_that_begins_anew() {
+    assert!(rusqlite::version_number() >= 3_051_003);
+}
+
+#[test]
+fn the_log_stays_short() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = opened(&directory);
+    fill(&database, "alone", 3 * CHECKPOINT_PAGES);
+    assert!(wal_bytes(&database) < 2 * u64::from(CHECKPOINT_PAGES) * PAGE, "{}", wal_bytes(&database));
+    std::thread::scope(|scope| {
+        for thread in ["a", "b", "c"] {
+            let database = &database;
+            scope.spawn(move || fill(database, thread, 4 * CHECKPOINT_PAGES));
+        }
+    });
+    assert!(wal_bytes(&database) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&database));
+    assert!(pages_left(&database) < 2 * i64::from(CHECKPOINT_PAGES));
+}
+
+#[test]
+fn the_log_stays_short_beside_another_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (opened(&directory), opened(&directory));
+    std::thread::scope(|scope| {
+        for (database, name) in [(&first, "a"), (&second, "b")] {
+            scope.spawn(move || fill(database, name, 10 * CHECKPOINT_PAGES));
+        }
+    });
+    assert!(wal_bytes(&first) < 2 * u64::from(RESTART_PAGES) * PAGE, "{}", wal_bytes(&first));
+}
+
+#[test]
+fn a_vacuum_shortens_the_files_beside_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = &opened(&directory);
+    fill(database, "a", 500);
+    let is_done = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                database.checkpoint_if_due(0);
+            }
+        });
+        let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|()| wal_bytes(database))).collect();
+        is_done.store(true, Ordering::Relaxed);
+        for left in left {
+            assert_eq!(left.unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn one_that_another_process_has_run_is_not_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (opened(&directory), opened(&directory));
+    fill(&first, "a", 10);
+    first.checkpoint_if_due(10);
+    assert_eq!(pages_left(&first), 0);
+    fill(&second, "b", 1);
+    let left = pages_left(&second);
+    assert!(left > 0);
+    second.checkpoint_if_due(10);
+    assert_eq!(pages_left(&second), left, "all but the last commit had been carried over");
+}
+
+#[test]
+fn a_failed_flush_poisons_the_writer_and_ends_the_checkpoints() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("logs.db");
+    let context = Context { path: &path, operation: "test", busy_timeout: Duration::ZERO };
+    opened(&directory).close().unwrap();
+    let wal = Arc::new(WalState::default());
+    let writer = Writer::new(open::writer(context, &[]).unwrap(), Arc::clone(&wal), context).unwrap();
+    let (writer, checkpoints) = (Mutex::new(writer), Checkpoints::new(Arc::clone(&wal)));
+    let put = |key: &str| {
+        writer.lock().unwrap().transact(context, Durability::Normal, |connection| {
+            connection.execute("INSERT INTO meta VALUES (?1, '')", [key])?;
+            Ok(())
+        })
+    };
+    put("before").unwrap();
+    let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None);
+    wal.failed(failure.into(), context, &Connection::open_in_memory().unwrap());
+    assert!(matches!(put("after"), Err(Error::Poisoned { errno: libc::EIO, .. })));
+    checkpoints.run_if_due(context, &writer, 1);
+    assert!(matches!(checkpoints.run_whole(context, &writer), Err(Error::Poisoned { .. })));
+    drop((checkpoints, writer));
+    let wal = path.with_extension("db-wal");
+    assert!(wal.metadata().unwrap().len() > 0, "nothing was carried over, not even by the last close");
+}

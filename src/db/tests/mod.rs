@@ -1,0 +1,4 @@
+//! Tests that need a whole database.
+
+mod checkpoints;
+mod database;

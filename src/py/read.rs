@@ -1,0 +1,84 @@
+//! `LogStore`: the reads by a filter.
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+
+use crate::py::convert::{Count, Integer};
+use crate::py::entry::Row;
+use crate::py::iter::LogIterator;
+use crate::py::log::LogStore;
+use crate::row::Filter;
+
+/// A method of `LogStore` that takes the filters of a read: its signature, and the [`Filter`] that they make.
+macro_rules! filtered {
+    (
+        $(#[$attribute:meta])*
+        fn $name:ident($store:ident, $py:ident, $filter:ident, $archived:ident) -> $result:ty $body:block
+    ) => {
+        #[pymethods]
+        impl LogStore {
+            $(#[$attribute])*
+            #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None,
+                after_id = None, before_id = None, limit = None, descending = false, archived = false))]
+            #[expect(clippy::too_many_arguments, reason = "the filters")]
+            fn $name(
+                &self,
+                $py: Python<'_>,
+                source: Option<PyBackedStr>,
+                r#type: Option<PyBackedStr>,
+                ref_id: Option<PyBackedStr>,
+                since: Option<Integer>,
+                until: Option<Integer>,
+                after_id: Option<Integer>,
+                before_id: Option<Integer>,
+                limit: Option<Count>,
+                descending: bool,
+                archived: bool,
+            ) -> $result {
+                let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+                let integer = |integer: Option<Integer>| integer.map(|integer| integer.0);
+                let $filter = Filter {
+                    source: text(source),
+                    kind: text(r#type),
+                    ref_id: text(ref_id),
+                    since: integer(since),
+                    until: integer(until),
+                    after_id: integer(after_id),
+                    before_id: integer(before_id),
+                    limit: limit.map(|limit| limit.0),
+                    descending,
+                };
+                let ($store, $archived) = (self, archived);
+                $body
+            }
+        }
+    };
+}
+
+filtered! {
+    /// The rows that match every filter given, in id order.
+    ///
+    /// `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
+    /// exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
+    /// database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+    fn query(this, py, filter, archived) -> PyResult<Vec<Row>> {
+        let rows = py.detach(|| this.store.query(&filter, archived))?;
+        Ok(rows.into_iter().map(Row).collect())
+    }
+}
+
+filtered! {
+    /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.
+    ///
+    /// Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
+    fn iter(this, py, filter, archived) -> PyResult<LogIterator> {
+        Ok(LogIterator::over(py.detach(|| this.store.iter(filter, archived))?))
+    }
+}
+
+filtered! {
+    /// How many rows `query` would return.
+    fn count(this, py, filter, archived) -> PyResult<u64> {
+        Ok(py.detach(|| this.store.count(&filter, archived))?)
+    }
+}

@@ -1,0 +1,82 @@
+//! `LogStore`: the users' own SQL.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyMapping, PyString, PyTuple};
+use rusqlite::types::Value;
+
+use crate::db::SqlParams;
+use crate::py::convert::Integer;
+use crate::py::interpreter;
+use crate::py::log::LogStore;
+
+#[pymethods]
+impl LogStore {
+    /// The rows of one read-only SQL statement, on a connection of its own.
+    ///
+    /// Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
+    /// in the mapping). A statement that would write, attach or change settings is a `ValueError`, and so is one that
+    /// SQLite cannot compile.
+    #[pyo3(signature = (query, params = None), text_signature = "($self, query, params=())")]
+    fn sql<'py>(
+        &self,
+        py: Python<'py>,
+        query: PyBackedStr,
+        params: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let params = sql_params(params)?;
+        let rows = py.detach(|| self.log().database().sql(&query, &params))?;
+        rows.into_iter()
+            .map(|row| {
+                PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
+            })
+            .collect()
+    }
+}
+
+fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
+    let Some(params) = params else { return Ok(SqlParams::Positional(Vec::new())) };
+    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
+        return Err(PyTypeError::new_err("params is a sequence or a mapping of values, not one value"));
+    }
+    if let Ok(mapping) = params.cast::<PyMapping>() {
+        let items = mapping.items()?.iter().map(|item| {
+            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
+            Ok((name, sql_value(&value)?))
+        });
+        return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
+    }
+    let values = interpreter::items(params)?.map(|value| sql_value(&value?));
+    Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
+}
+
+fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if value.is_none() {
+        Ok(Value::Null)
+    } else if value.is_instance_of::<PyBool>() {
+        Ok(Value::Integer(value.extract::<bool>()?.into()))
+    } else if value.is_instance_of::<PyInt>() {
+        Ok(Value::Integer(value.extract::<Integer>()?.0))
+    } else if let Ok(float) = value.cast::<PyFloat>() {
+        Ok(Value::Real(float.value()))
+    } else if value.is_instance_of::<PyString>() {
+        Ok(Value::Text(value.extract()?))
+    } else if value.is_instance_of::<PyBytes>() {
+        Ok(Value::Blob(value.extract::<PyBackedBytes>()?.to_vec()))
+    } else {
+        let found = value.get_type().name()?.to_string();
+        Err(PyTypeError::new_err(format!("an SQL value is None, int, float, str or bytes, not {found:?}")))
+    }
+}
+
+fn sql_result(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+    match value {
+        Value::Null => Ok(py.None().into_bound(py)),
+        Value::Integer(integer) => integer.into_bound_py_any(py),
+        Value::Real(real) => real.into_bound_py_any(py),
+        Value::Text(text) => text.into_bound_py_any(py),
+        Value::Blob(bytes) => Ok(PyBytes::new(py, &bytes).into_any()),
+    }
+}

@@ -1,0 +1,71 @@
+"""`help()` and the stub say the same, and a signature shows what a call without arguments does."""
+
+import ast
+import inspect
+
+import pytest
+
+import nerve_store as ns
+from nerve_store import _core
+from stub_docstrings import STUB, Member, members, rewritten
+
+SOURCE = STUB.read_text()
+MEMBERS = list(members(SOURCE))
+CALLABLE = [
+    member
+    for member in MEMBERS
+    if isinstance(member.node, ast.FunctionDef) and callable(member.runtime) and not member.node.decorator_list
+]
+
+
+def test_every_public_name_is_compared() -> None:
+    names = {member.name for member in MEMBERS}
+    for name in _core.__all__:
+        value = getattr(_core, name)
+        if callable(value):
+            assert name in names
+        if isinstance(value, type):
+            public = {f"{name}.{attribute}" for attribute in vars(value) if not attribute.startswith("__")}
+            assert public <= names
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
+def test_the_stub_and_help_say_the_same(member: Member) -> None:
+    documentation = inspect.getdoc(member.runtime)
+    if member.node.name.startswith("_") and documentation is None:
+        return
+    assert documentation, f"{member.name} has no documentation"
+    assert member.documentation == documentation, "`make stub` writes the stub's docstrings"
+
+
+def test_writing_the_stub_changes_nothing() -> None:
+    assert rewritten(SOURCE) == SOURCE
+
+
+@pytest.mark.parametrize("member", CALLABLE, ids=lambda member: member.name)
+def test_the_stub_and_the_signature_agree(member: Member) -> None:
+    assert isinstance(member.node, ast.FunctionDef)
+    assert callable(member.runtime)
+    parameters = inspect.signature(member.runtime).parameters.values()
+    arguments = member.node.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults: dict[str, ast.expr | None] = {argument.arg: None for argument in positional}
+    for argument, default in zip(reversed(positional), reversed(arguments.defaults), strict=False):
+        defaults[argument.arg] = default
+    keyword_only: dict[str, ast.expr | None] = dict(
+        zip((argument.arg for argument in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
+    )
+    assert [parameter.name for parameter in parameters] == [*defaults, *keyword_only]
+    for parameter in parameters:
+        default = {**defaults, **keyword_only}[parameter.name]
+        assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name in keyword_only), parameter
+        assert (parameter.default is parameter.empty) == (default is None), parameter
+        if default is not None:
+            assert parameter.default is not ..., f"the default of {parameter.name} is hidden"
+            assert parameter.default == ast.literal_eval(default), parameter
+
+
+def test_default_spans_of_time_are_the_documented_ones() -> None:
+    default = inspect.signature(ns.LogStore.archive_logs).parameters["retention"].default
+    assert default == ns.DEFAULT_RETENTION.total_seconds() == 30 * 24 * 60 * 60
+    assert inspect.signature(ns.BlobStore.collect).parameters["grace"].default == 60 * 60
