@@ -13,7 +13,7 @@ use crate::db::fork::Link;
 use crate::db::readers::Reader;
 use crate::db::schema::{self, Derived, Identity};
 use crate::db::unlocked::{self, Still};
-use crate::durable::{self, Durability, Staged};
+use crate::durable::{self, Durability};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
 const STATEMENT_CACHE: usize = 64;
@@ -103,7 +103,7 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
             // Staged and published, so that the file is 0600 from its first moment and so that no descriptor of ours
             // is ever closed on a database that SQLite has open: that would drop the process's locks on it.
-            Staged::create(&parent)?.publish_new(&path, Durability::Full)?;
+            durable::create_empty(&path, Durability::Full)?;
             Ok(path)
         }
         Err(error) => Err(Error::io(&path, "open the database", &error)),
@@ -221,10 +221,9 @@ pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> R
         if !has("logs")? {
             return Err(Error::corrupt(context.path, "an empty database; open it once without read_only"));
         }
-        // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
         connection.execute_batch("PRAGMA query_only = OFF")?;
-        for statement in schema::missing_tables(connection, derived)? {
-            connection.execute_batch(&statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+        for statement in schema::stand_ins(connection, derived)? {
+            connection.execute_batch(&statement)?;
         }
         Ok(connection.execute_batch("PRAGMA query_only = ON")?)
     };

@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 use roaring::RoaringTreemap;
 
 use crate::archive::file::format::Format;
-use crate::archive::file::line::{RowRef, write_line};
+use crate::archive::file::line::{RowRef, fits, write_line};
 use crate::archive::file::reader::DayReader;
 use crate::archive::file::summary::{Gatherer, Summary, TakePart};
 use crate::archive::file::writer::{DayWriter, write_file};
@@ -81,6 +81,10 @@ pub(crate) fn write_day(
                         return Ok(());
                     }
                     let row = RowRef::read(row)?;
+                    if !fits(&row) {
+                        picker.unarchivable += 1;
+                        return Ok(());
+                    }
                     exported.insert(row.id.cast_unsigned());
                     output.existing_before(&mut existing, Some(row.id))?;
                     output.row(&mut existing, &row)
