@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod error;
 pub mod fork;
+pub mod interrupt;
 pub(crate) mod parallel;
 pub mod progress;
 pub mod status;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::base::error::Result;
+use crate::base::interrupt::Scope;
 
 /// How many threads compute at once.
 pub(crate) fn cores() -> usize {
@@ -31,10 +32,14 @@ pub(crate) fn map<T: Sync, R: Send>(
             lock(&done).push((index, result));
         }
     };
+    // The other threads end when this one's call is stopped.
+    let interruptions = Scope::shared();
     thread::scope(|scope| {
         for _ in 1..threads.min(items.len()) {
+            let interruptions = interruptions.clone();
+            let helper = || interruptions.enter(labour);
             // A thread that cannot be had is done without.
-            if thread::Builder::new().name("nerve_store".into()).spawn_scoped(scope, labour).is_err() {
+            if thread::Builder::new().name("nerve_store".into()).spawn_scoped(scope, helper).is_err() {
                 break;
             }
         }

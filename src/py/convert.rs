@@ -132,7 +132,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Span {
             Ok(value) if !object.is_instance_of::<PyBool>() => seconds("a span of time", value).map(Self),
             _ => {
                 let found = object.get_type().name()?.to_string();
-                Err(PyTypeError::new_err(format!("a span of time is a timedelta or a number of seconds, not {found:?}")))
+                Err(PyTypeError::new_err(format!(
+                    "a span of time is a timedelta or a number of seconds, not {found:?}"
+                )))
             }
         }
     }
@@ -144,6 +146,12 @@ pub(super) fn repr(py: Python<'_>, text: Option<&str>) -> PyResult<String> {
         Some(text) => Ok(PyString::new(py, text).repr()?.to_string()),
         None => Ok("None".to_owned()),
     }
+}
+
+/// Imports what results are made of, which takes some milliseconds and descriptors. Stores do it when they are opened:
+/// a call that has changed something must not fail because its result cannot be made.
+pub(super) fn import_records(py: Python<'_>) -> PyResult<()> {
+    py.import("nerve_store.records").map(drop)
 }
 
 /// A class of `nerve_store.records`.

@@ -9,10 +9,12 @@ use pyo3::types::{PyDict, PyString};
 use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
+use crate::py::call::{read, write};
 use crate::py::convert::{Count, Integer, PlainRecord, Record};
 use crate::py::entry::{Given, LogEntry};
 use crate::py::json::to_python;
 use crate::py::log::LogStore;
+use crate::store;
 use crate::workflow as run;
 use crate::workflow::{Run, RunList, Transition, Trigger};
 
@@ -38,7 +40,7 @@ impl LogStore {
     ) -> PyResult<LogEntry> {
         let run = extract_run(run)?;
         let entry = self.check(entry.borrow())?;
-        let stored = py.detach(|| run::upsert(self.log(), &entry, &run, force, durability))?;
+        let stored = write(py, || run::upsert(self.log(), &entry, &run, force, durability))?;
         Ok(LogEntry(stored))
     }
 
@@ -76,13 +78,14 @@ impl LogStore {
         let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
         let timestamp = timestamp.map(|timestamp| timestamp.0);
         let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
-        let run = py.detach(|| run::transition(self.log(), &entry, &run_id, &change, durability))?;
+        let run = write(py, || run::transition(self.log(), &entry, &run_id, &change, durability))?;
         create_run(py, &run)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
     fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = py.detach(|| run::get_run(self.log().database(), &run_id))?;
+        let run_id = run_id.to_string();
+        let run = read(py, &self.store, move |store| run::get_run(store.log().database(), &run_id))?;
         run.map(|run| create_run(py, &run)).transpose()
     }
 
@@ -96,7 +99,9 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
+        let workflow = workflow.map(|workflow| workflow.to_string());
+        let runs = move |store: &store::LogStore| run::active_runs(store.log().database(), workflow.as_deref());
+        list(py, read(py, &self.store, runs)?)
     }
 
     /// All runs, newest first; an unreadable one as in `get_active_workflow_runs`.
@@ -106,7 +111,9 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::all_runs(self.log().database(), workflow.as_deref()))?)
+        let workflow = workflow.map(|workflow| workflow.to_string());
+        let runs = move |store: &store::LogStore| run::all_runs(store.log().database(), workflow.as_deref());
+        list(py, read(py, &self.store, runs)?)
     }
 
     /// What started the run, from its first `started` row; None if that says nothing.
@@ -114,7 +121,8 @@ impl LogStore {
     /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
     /// its `triggerPayload` object by the same rule; else that object as it is.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.store, &run_id))? {
+        let run_id = run_id.to_string();
+        match read(py, &self.store, move |store| run::trigger_payload(store, &run_id))? {
             None => Ok(None),
             Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
             Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
@@ -129,19 +137,22 @@ impl LogStore {
 
     /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.store, &run_id))?;
+        let run_id = run_id.to_string();
+        let events = read(py, &self.store, move |store| run::events(store, &run_id))?;
         events.iter().map(|event| to_python(py, event)).collect()
     }
 
     /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
+        let run_id = run_id.to_string();
+        let messages = read(py, &self.store, move |store| run::messages(store, &run_id))?;
         messages.iter().map(|message| create_message(py, message)).collect()
     }
 
     /// How many rounds the run's thread has.
     fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
+        let run_id = run_id.to_string();
+        read(py, &self.store, move |store| run::round_count(store, &run_id))
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
@@ -157,7 +168,8 @@ impl LogStore {
         before: Count,
         limit: Count,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
+        let run_id = run_id.to_string();
+        let rounds = read(py, &self.store, move |store| run::rounds(store, &run_id, before.0, limit.0))?;
         let create = |round: &run::Round| {
             let fields = [
                 round.round.into_bound_py_any(py)?,
