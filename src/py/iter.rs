@@ -29,6 +29,8 @@ impl LogIterator {
     /// Reads the next page unless rows are buffered. They stay in the buffer until they are taken from it, so that an
     /// interrupted step loses none.
     fn fill(&self, py: Python<'_>) -> PyResult<()> {
+        // `list(rows)` takes step after step without a look at signals.
+        py.check_signals()?;
         let rows = Arc::clone(&self.rows);
         read(py, &self.store, move |_| rows.lock().unwrap_or_else(PoisonError::into_inner).fill())
     }

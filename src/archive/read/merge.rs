@@ -202,12 +202,11 @@ impl UnionPages {
     /// Reads on in the log; the same transaction tells which files there are by now.
     fn read_live(&mut self, mut filter: Filter) -> Result<()> {
         filter.limit = Some(LIVE_PAGE.min(self.left));
-        let live = &mut self.merge.live;
         let archive = &self.archive;
-        let candidates = archive.log.read("query", |snapshot| {
-            live.clear();
+        let (live, candidates) = archive.log.read("query", |snapshot| {
+            let mut live = VecDeque::new();
             snapshot.search(&filter, |row| live.push_back(row))?;
-            archive.candidates(snapshot.connection(), &self.merge.filter)
+            Ok((live, archive.candidates(snapshot.connection(), &self.merge.filter)?))
         })?;
         self.live = match live.back() {
             Some(last) if Some(live.len() as u64) == filter.limit => {
@@ -217,6 +216,7 @@ impl UnionPages {
             }
             _ => None,
         };
+        self.merge.live = live;
         self.merge.take_candidates(candidates);
         Ok(())
     }
