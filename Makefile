@@ -56,7 +56,7 @@ test: $(BUILT) ## the Rust core without Python, then the package
 	cargo test --locked --no-default-features --quiet
 	$(BIN)/python -m pytest -n 2
 
-lint: $(BUILT) ## formats, lints, types, the stub, and the core's independence of Python
+lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and the core's independence of Python
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 	cargo clippy --locked --quiet --all-targets --no-default-features -- -D warnings
@@ -64,6 +64,7 @@ lint: $(BUILT) ## formats, lints, types, the stub, and the core's independence o
 		|| { echo 'the core depends on pyo3' >&2; exit 1; }
 	@! grep -rnw pyo3 src --include='*.rs' | grep -v '^src/py/' \
 		|| { echo 'pyo3 is named outside of src/py/' >&2; exit 1; }
+	$(BIN)/python -m pytest -q -p no:xdist tests/test_architecture.py
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import nerve_store as ns
-from cli_support import Cli, fill
+from support.cli import Cli, fill
 
 UPSTREAM = Path(__file__).parent / "fixtures" / "upstream-0.5.0"
 
@@ -48,6 +48,26 @@ def store(data_dir: Path) -> Iterator[ns.Store]:
 def log_store(data_dir: Path) -> Iterator[ns.LogStore]:
     with ns.LogStore(data_dir / "logs.db") as opened:
         yield opened
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> ns.BlobStore:
+    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
+
+
+@pytest.fixture
+def kept(log_store: ns.LogStore) -> Iterator[ns.LogStore]:
+    """A store with a row, a run and a meta value, of which a test must leave everything as it is."""
+    run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)
+    log_store.upsert_workflow_run(("workflow", "started", "run-1", "{}", 1), run)
+    log_store.set_meta("key", "value")
+    rows = log_store.query()
+    yield log_store
+    assert log_store.query() == rows
+    assert log_store.get_all_workflow_runs() == [run]
+    assert log_store.sql("SELECT * FROM meta") == [("key", "value")]
+    assert not Path(log_store.archive_dir).exists()
+    assert log_store.append("system", "next", timestamp=0).id == 2
 
 
 @pytest.fixture

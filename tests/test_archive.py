@@ -9,7 +9,6 @@ import pytest
 
 import nerve_store as ns
 import reference
-from archive_support import NOW, append, at, day, fill, gained, put_run
 from reference import DAY_MS, MAX_TIMESTAMP
 from support import (
     INSERT_ROW_WITH_ID,
@@ -23,6 +22,7 @@ from support import (
     tree,
     without_sidecars,
 )
+from support.archive import NOW, append, at, day, fill, gained, put_run
 
 # --- the ordinary run --------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import random
 import shutil
 from collections import Counter
@@ -16,7 +15,12 @@ import pytest
 
 import nerve_store as ns
 import reference
-from archive_support import (
+from programs.careless import archive_badly
+from programs.logs import append as append_rows
+from programs.logs import archive, reindex, restore
+from reference import Row
+from support import as_message, as_rows, assert_union, database_rows, foreign_script, foreign_sql, is_one_line
+from support.archive import (
     MANIFEST_TABLES,
     NOW,
     append,
@@ -29,18 +33,8 @@ from archive_support import (
     message,
     put_run,
 )
-from fault_support import each_error, each_kill, run_traced
-from reference import Row
-from support import (
-    as_message,
-    as_rows,
-    assert_union,
-    database_rows,
-    foreign_script,
-    foreign_sql,
-    is_one_line,
-    tiny_disk,
-)
+from support.disks import tiny_disk
+from support.faults import KILL, Run, Scenario, SweepError, run_faulted, sweep
 
 SWEPT_DAYS, SWEPT_ROWS, SEGMENT_ROWS = 4, 12, 8
 RUN = "run-2"
@@ -77,35 +71,56 @@ def with_two_files(directory: Path) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Scenario:
+class Case:
     """What is interrupted, and how the next run goes on."""
 
     prepare: Callable[[Path], list[Row]]
-    program: str = "archive"
+    program: Callable[..., None] = archive
     arguments: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     """Of the archive run, both of the interrupted one and of the next."""
     is_doubled: bool = False
     """Whether a day has two files until the next run, as verification says."""
 
-    def child_arguments(self) -> dict[str, Any]:
-        if self.program == "archive":
-            return {"now": NOW, "segment_rows": SEGMENT_ROWS, **self.options}
-        return {"segment_rows": SEGMENT_ROWS, **self.arguments}
+    def scenario(self, scratch: Path) -> Scenario[Prepared]:
+        arguments = {"now": NOW, **self.options} if self.program is archive else self.arguments
+        return Scenario(
+            self.program,
+            self.check,
+            prepare=lambda directory: prepared_with_files(self.prepare, directory, scratch, self.options),
+            arguments={"segment_rows": SEGMENT_ROWS, **arguments},
+        )
+
+    def check(self, directory: Path, prepared: Prepared, _run: Run) -> None:
+        check(directory, prepared.rows, prepared.finished, is_doubled=self.is_doubled, **self.options)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    rows: list[Row]
+    finished: dict[str, bytes]
+    """The files after an undisturbed run."""
+
+
+def prepared_with_files(
+    prepare: Callable[[Path], list[Row]], directory: Path, scratch: Path, options: dict[str, Any]
+) -> Prepared:
+    rows = prepare(directory)
+    return Prepared(rows, finished_files(directory, scratch / "finished", options))
 
 
 ZSTD = {"compression": "zstd"}
-SCENARIOS = {
-    "plain": Scenario(prepared),
-    "plain with vacuum": Scenario(prepared, options={"vacuum": True}),
-    "compressed": Scenario(lambda directory: prepared(directory, **ZSTD), options=ZSTD),
-    "plain run over compressed days": Scenario(lambda directory: prepared(directory, **ZSTD)),
-    "plain days become compressed": Scenario(prepared, options=ZSTD),
-    "unknown files": Scenario(without_manifest),
-    "unknown files become compressed": Scenario(without_manifest, options=ZSTD),
-    "two files of a day": Scenario(with_two_files, is_doubled=True),
-    "restore": Scenario(prepared, "restore", {"day": str(day(1))}),
-    "reindex": Scenario(without_manifest, "reindex"),
+CASES = {
+    "plain": Case(prepared),
+    "plain with vacuum": Case(prepared, options={"vacuum": True}),
+    "compressed": Case(lambda directory: prepared(directory, **ZSTD), options=ZSTD),
+    "plain run over compressed days": Case(lambda directory: prepared(directory, **ZSTD)),
+    "plain days become compressed": Case(prepared, options=ZSTD),
+    "unknown files": Case(without_manifest),
+    "unknown files become compressed": Case(without_manifest, options=ZSTD),
+    "two files of a day": Case(with_two_files, is_doubled=True),
+    "restore": Case(prepared, restore, {"day": str(day(1))}),
+    "reindex": Case(without_manifest, reindex),
 }
 
 
@@ -146,71 +161,47 @@ def finished_files(template: Path, scratch: Path, options: dict[str, Any]) -> di
     return files
 
 
-def sweep_kills(scenario: Scenario, tmp_path: Path, size: int | None) -> Counter[str]:
-    """Kills the scenario's program at `size` of its calls (None: all); how many of each kind."""
-    rows = scenario.prepare(tmp_path / "template")
-    finished = finished_files(tmp_path / "template", tmp_path / "finished", scenario.options)
-    kills: Counter[str] = Counter()
-    arguments = scenario.child_arguments()
-    for directory, where in each_kill(tmp_path / "template", tmp_path, size, scenario.program, **arguments):
-        try:
-            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
-        except (AssertionError, ns.NerveStoreError) as error:
-            raise AssertionError(f"{where}: {error}") from error
-        kills[where.rsplit(maxsplit=1)[-1]] += 1
-    return kills
+def sweep_kills(case: Case, tmp_path: Path, size: int | None) -> Counter[str]:
+    """Kills the case's program at `size` of its calls (None: all); how many at each kind."""
+    return Counter(run.call for run in sweep(case.scenario(tmp_path), tmp_path, KILL, size=size) if run.killed)
 
 
-def sweep_errors(scenario: Scenario, tmp_path: Path, number: int, size: int | None) -> Counter[str]:
-    """Fails the scenario's program at `size` of its calls (None: all); how many of each kind it reported."""
-    rows = scenario.prepare(tmp_path / "template")
-    finished = finished_files(tmp_path / "template", tmp_path / "finished", scenario.options)
-    failures: Counter[str] = Counter()
-    arguments = scenario.child_arguments()
-    for directory, done, where in each_error(
-        tmp_path / "template", tmp_path, size, number, scenario.program, **arguments
-    ):
-        assert done.returncode == 0, f"{where}: {done.stderr}"
-        said = json.loads(done.stdout)
-        if "error" in said:
-            assert said["is_ours"], f"{where}: {said}"
-            failures[where.rsplit(maxsplit=1)[-1]] += 1
-        try:
-            check(directory, rows, finished, is_doubled=scenario.is_doubled, **scenario.options)
-        except (AssertionError, ns.NerveStoreError) as error:
-            raise AssertionError(f"{where}, {said}: {error}") from error
-    return failures
+def sweep_errors(case: Case, tmp_path: Path, number: int, size: int | None) -> Counter[str]:
+    """Fails the case's program at `size` of its calls (None: all); how many of each kind it reported."""
+    runs = sweep(case.scenario(tmp_path), tmp_path, number, size=size)
+    assert all(failure["is_ours"] for run in runs for failure in run.failures)
+    return Counter(run.call for run in runs if run.failures)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", CASES)
 def test_run_that_is_killed_loses_nothing(tmp_path: Path, name: str) -> None:
-    assert sweep_kills(SCENARIOS[name], tmp_path, 7).total() == 7
+    assert sweep_kills(CASES[name], tmp_path, 7).total() == 7
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_run_that_the_system_fails_loses_nothing(tmp_path: Path, name: str, number: int) -> None:
-    assert sweep_errors(SCENARIOS[name], tmp_path, number, 3).total() > 0
+    assert sweep_errors(CASES[name], tmp_path, number, 3).total() > 0
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", CASES)
 def test_run_that_is_killed_at_any_call_loses_nothing(
     tmp_path: Path, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    kills = sweep_kills(SCENARIOS[name], tmp_path, None)
+    kills = sweep_kills(CASES[name], tmp_path, None)
     record_property("kills", dict(kills))
     print(name, "killed", kills.total(), dict(kills))
     assert kills.total() >= 15
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_run_that_the_system_fails_at_any_call_loses_nothing(
     tmp_path: Path, name: str, number: int, record_property: Callable[[str, object], None]
 ) -> None:
-    failures = sweep_errors(SCENARIOS[name], tmp_path, number, None)
+    failures = sweep_errors(CASES[name], tmp_path, number, None)
     record_property("failures", dict(failures))
     print(name, errno.errorcode[number], failures.total(), dict(failures))
     assert failures.total() >= 10
@@ -220,16 +211,18 @@ def test_run_that_the_system_fails_at_any_call_loses_nothing(
 
 
 def test_sweep_catches_an_archiver_that_deletes_first(tmp_path: Path) -> None:
-    with ns.LogStore(tmp_path / "template" / "logs.db") as store:
-        rows = fill(store, days=SWEPT_DAYS)
-    finished = finished_files(tmp_path / "template", tmp_path / "finished", {})
-    caught = 0
-    for directory, _ in each_kill(tmp_path / "template", tmp_path, None, "archive_badly", now=NOW):
-        try:
-            check(directory, rows, finished)
-        except (AssertionError, ns.NerveStoreError):
-            caught += 1
-    assert caught > 0
+    def prepare(directory: Path) -> Prepared:
+        def fill_days(directory: Path) -> list[Row]:
+            with ns.LogStore(directory / "logs.db") as store:
+                return fill(store, days=SWEPT_DAYS)
+
+        return prepared_with_files(fill_days, directory, tmp_path, {})
+
+    def check_plainly(directory: Path, prepared: Prepared, _run: Run) -> None:
+        check(directory, prepared.rows, prepared.finished)
+
+    with pytest.raises(SweepError):
+        sweep(Scenario(archive_badly, check_plainly, prepare=prepare, arguments={"now": NOW}), tmp_path, KILL)
 
 
 def test_check_catches_a_file_that_was_published_before_the_manifest_said_so(tmp_path: Path) -> None:
@@ -255,10 +248,10 @@ def test_check_catches_rows_that_were_deleted_before_their_file_was_published(tm
 
 def test_tracer_kills_at_the_call_and_before_it_happens(tmp_path: Path) -> None:
     path = tmp_path / "data" / "logs.db"
-    calls = run_traced("none", 0, "append", path=str(path), caller="a", count=1).calls
+    calls = run_faulted(append_rows, path=str(path), caller="a", count=1).calls
     assert {"pwrite64", "fdatasync"} <= set(calls)
     shutil.rmtree(tmp_path / "data")
-    done = run_traced("kill", 1, "append", path=str(path), caller="a", count=1)
+    done = run_faulted(append_rows, KILL, 1, path=str(path), caller="a", count=1)
     assert done.killed
     assert done.calls == calls[:1]
     assert not path.parent.exists()

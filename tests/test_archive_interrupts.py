@@ -13,7 +13,6 @@ from typing import Literal
 import pytest
 
 import nerve_store as ns
-from archive_support import NOW, append, archived_elsewhere, at, day, fill, gained, message, put_run
 from support import (
     INSERT_ROW_WITH_ID,
     Stop,
@@ -27,6 +26,7 @@ from support import (
     run_child,
     start_child,
 )
+from support.archive import NOW, append, archived_elsewhere, at, day, fill, gained, message, put_run
 
 
 def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 import nerve_store as ns
 import reference
-from archive_support import NOW, append, at, day, fill, gained, put_run
 from reference import DAY_MS, MAX_TIMESTAMP, Row
 from support import (
     INSERT_ROW,
@@ -25,6 +24,7 @@ from support import (
     read_day_file,
     run_child,
 )
+from support.archive import NOW, append, at, day, fill, gained, put_run
 
 # --- late rows ---------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import nerve_store as ns
 import reference
-from archive_support import MANIFEST_TABLES, at, file_rows
 from conftest import UPSTREAM
 from reference import MAX_TIMESTAMP, Log, Row
 from strategies import TYPES, query_options
 from support import Stop, StopAfter, as_message, as_round, as_row, as_rows, foreign_script
+from support.archive import MANIFEST_TABLES, at, file_rows
 
 RUNS = ("run-1", "run-2", "läuft 🧠")
 PAYLOADS = st.sampled_from(

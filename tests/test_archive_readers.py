@@ -17,9 +17,9 @@ import pytest
 import zstandard
 
 import nerve_store as ns
-from archive_support import NOW, append, at, day, message
 from reference import Row, archive_line
 from support import database_rows, day_files
+from support.archive import NOW, append, at, day, message
 
 COLUMNS = ["id", "source", "type", "refId", "payload", "timestamp"]
 FORMATS = pytest.mark.parametrize("compression", [None, "zstd"], ids=["plain", "zstd"])

@@ -15,9 +15,9 @@ import pytest
 
 import nerve_store as ns
 import reference
-from archive_support import MANIFEST_TABLES, NOW, append, archived_elsewhere, at, day, fill, message
 from reference import Row
 from support import as_message, as_row, as_rows, database_rows, foreign_script, foreign_sql, start_child
+from support.archive import MANIFEST_TABLES, NOW, append, archived_elsewhere, at, day, fill, message
 
 DAYS = 6
 ROWS_PER_DAY = 700

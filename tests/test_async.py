@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from async_support import run, take
 from reference import DAY_MS
 from support import INSERT_ROW, foreign_sql, is_one_line, public_methods
+from support.event_loops import run, take
 
 
 @pytest.fixture

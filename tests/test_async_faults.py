@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from async_support import LIMIT, run, take
 from support import as_rows, foreign_script, foreign_sql, is_one_line
+from support.event_loops import LIMIT, run, take
 
 REFUSE = """
 CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.type = 'refused' BEGIN SELECT RAISE(ABORT, 'no room today'); END;

@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import (
-    closed_store,
-    foreign_script,
-    foreign_sql,
-    refused,
-    tree,
-)
+from support import closed_store, foreign_script, foreign_sql, refused, tree
 
 
 def test_path_of_another_type_is_a_type_error() -> None:

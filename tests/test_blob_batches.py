@@ -17,14 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerve_store as ns
-from blob_support import HASH, place, run, sha256, staged
-from support import require_strace
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
+from support.blobs import HASH, command, place, sha256, staged
+from support.strace import between, run_straced
 
 # --- batches -----------------------------------------------------------------------------------------------------
 
@@ -93,13 +87,9 @@ say("end")
 
 
 def test_a_batch_flushes_bytes_before_names_and_each_directory_once(tmp_path: Path) -> None:
-    require_strace()
-    log = tmp_path / "strace"
     calls = "fsync,fdatasync,syncfs,rename,renameat,renameat2,linkat,write"
-    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={calls}"]
-    code, _ = run(BATCH, tmp_path / "blobs", prefix=prefix)
-    assert code == 0
-    lines = log.read_text().splitlines()
+    done, lines = run_straced(command(BATCH, tmp_path / "blobs"), tmp_path / "strace", calls)
+    assert done.returncode == 0
     begin = next(number for number, line in enumerate(lines) if '"begin' in line)
     end = next(number for number, line in enumerate(lines) if '"end' in line)
     flushed: dict[str, int] = {}
@@ -141,13 +131,10 @@ say("end")
 @pytest.mark.parametrize("durability", ["full", "normal"])
 @pytest.mark.parametrize("verify", ["", "verify"])
 def test_what_is_vouched_for_is_not_read_again(tmp_path: Path, durability: str, verify: str) -> None:
-    require_strace()
-    log = tmp_path / "strace"
-    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=read,pread64,readv,preadv2,fsync,openat2,write"]
-    code, _ = run(REWRITE, tmp_path / "blobs", durability, verify, prefix=prefix)
-    assert code == 0
-    text = log.read_text()
-    lines = text[text.index('"begin') : text.index('"end')].splitlines()
+    program = command(REWRITE, tmp_path / "blobs", durability, verify)
+    done, lines = run_straced(program, tmp_path / "strace", "read,pread64,readv,preadv2,fsync,openat2,write")
+    assert done.returncode == 0
+    lines = between(lines, '"begin', '"end')
     read = [line for line in lines if re.search(r"\bread", line) and sha256(b"x" * 100_000)[2:] in line]
     assert bool(read) == bool(verify)
     assert [line for line in lines if "fsync" in line] == []

@@ -17,15 +17,11 @@ from typing import TypeVar
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, command, place, sha256, staged
-from support import child_environment, is_one_line, read_only_directory, tree
+from support import child_environment, is_one_line, tree
+from support.blobs import HASH, command, place, sha256, staged
+from support.disks import read_only_directory
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
 
 
 def quarantine(blobs: ns.BlobStore) -> Path:

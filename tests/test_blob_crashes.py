@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
-from blob_support import (
-    CARELESS_QUARANTINER,
-    CARELESS_WRITER,
-    CARETAKER,
-    COLLECTOR,
+from programs.blobs import (
+    collect,
+    set_aside,
+    set_aside_by_copying,
+    take_care,
+    write_each,
+    write_in_other_ways,
+    write_without_staging,
+)
+from support import child_command, child_environment
+from support.blobs import (
     COMPETITOR,
     CONTENTS,
     FORKER,
     HASH,
-    OTHER_WAYS,
-    QUARANTINER,
-    WRITER,
     assert_collected,
     assert_set_aside,
     assert_whole,
     command,
-    count_calls,
-    inject,
     run,
     staged,
 )
-from support import KILLED, child_environment, require_strace, sample
+from support.faults import KILL, Scenario, SweepError, run_faulted, sweep
+from support.strace import run_straced
 
 # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -64,131 +69,128 @@ def test_a_forked_child_goes_on_with_its_parents_store(tmp_path: Path) -> None:
     assert sorted(said[0].split()) == ["before", "child", "parent"]
 
 
-THREADED = (OTHER_WAYS, CARETAKER, QUARANTINER, COLLECTOR, CARELESS_QUARANTINER)
+def swept(work: Callable[..., None], *, threads: bool = True) -> Scenario[None]:
+    check = {set_aside: assert_set_aside, set_aside_by_copying: assert_set_aside, collect: assert_collected}.get(
+        work, assert_whole
+    )
+    return Scenario(work, lambda directory, _, run: check(directory / "blobs", run.said), name="blobs", threads=threads)
+
+
+THREADED = (write_in_other_ways, take_care, set_aside, collect)
 PROGRAMS = {
-    "single writes": WRITER,
-    "other ways": OTHER_WAYS,
-    "caretaker": CARETAKER,
-    "quarantine": QUARANTINER,
-    "collect": COLLECTOR,
+    "single writes": write_each,
+    "other ways": write_in_other_ways,
+    "caretaker": take_care,
+    "quarantine": set_aside,
+    "collect": collect,
 }
-CHECKS = {QUARANTINER: assert_set_aside, CARELESS_QUARANTINER: assert_set_aside, COLLECTOR: assert_collected}
 
 # --- kills and failing system calls ------------------------------------------------------------------------------
 
 
-def sweep_kills(program: str, directory: Path, points_per_call: int, *, threads: bool = False) -> tuple[int, int]:
+def sweep_kills(work: Callable[..., None], scratch: Path, per_call: int, *, threads: bool = False) -> tuple[int, int]:
     """How many points a kill was aimed at, and how many of them were reached."""
-    points = [
-        (call, when)
-        for call, times in count_calls(program, directory, threads=threads).items()
-        for when in sample(times, points_per_call)
+    runs = sweep(swept(work, threads=threads), scratch, KILL, per_call=per_call)
+    # A blob whose flush took long is touched before it is published, and a busy machine tries the clock again: neither
+    # is the same in every run.
+    by_chance = {"utimensat", "pwrite64"}
+    missed = [
+        one for one in runs if not one.killed and (Counter(one.undisturbed) - Counter(one.calls)).keys() <= by_chance
     ]
-    reached = missed = 0
-    for number, (call, when) in enumerate(points):
-        root = directory / str(number)
-        code, said = run(program, root, prefix=inject(call, "signal=SIGKILL", when, threads=threads))
-        # A blob whose flush took long is touched before it is published, and a busy machine tries the clock again:
-        # neither is the same in every run.
-        by_chance = call in ("utimensat", "pwrite64")
-        assert code in KILLED or (code == 0 and (threads or by_chance)), (call, when)
-        reached += code in KILLED
-        missed += code == 0 and by_chance
-        CHECKS.get(program, assert_whole)(root, said)
-    return len(points) - missed, reached
+    return len(runs) - len(missed), sum(one.killed for one in runs)
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
-    require_strace()
+def test_a_kill_loses_no_acknowledged_blob(tmp_path: Path, program: Callable[..., None]) -> None:
     aimed, reached = sweep_kills(program, tmp_path, 2)
     assert reached == aimed >= 9
 
 
-@pytest.mark.parametrize("program", [OTHER_WAYS, CARETAKER], ids=["other ways", "caretaker"])
-def test_a_kill_among_threads_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
-    require_strace()
-    # They share the work differently each time, and then none may get as far as the point.
+@pytest.mark.parametrize("program", [write_in_other_ways, take_care], ids=["other ways", "caretaker"])
+def test_a_kill_among_threads_loses_no_acknowledged_blob(tmp_path: Path, program: Callable[..., None]) -> None:
+    # They share the work differently each time, and then a run may make fewer calls.
     aimed, reached = sweep_kills(program, tmp_path, 2, threads=True)
     assert aimed >= 9
-    assert reached >= aimed / 3
+    assert reached >= aimed * 2 / 3
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
-    require_strace()
+def test_a_kill_at_any_call_loses_no_acknowledged_blob(tmp_path: Path, program: Callable[..., None]) -> None:
     aimed, reached = sweep_kills(program, tmp_path, 1000)
     assert reached == aimed >= 60
 
 
 def test_the_sweep_catches_a_writer_that_does_not_stage(tmp_path: Path) -> None:
-    require_strace()
-    with pytest.raises(ns.BlobCorruptError):
-        sweep_kills(CARELESS_WRITER, tmp_path, 1000)
+    with pytest.raises(SweepError) as caught:
+        sweep(swept(write_without_staging), tmp_path, KILL)
+    assert isinstance(caught.value.__cause__, ns.BlobCorruptError)
 
 
 def test_the_sweep_catches_a_quarantine_that_copies(tmp_path: Path) -> None:
-    require_strace()
-    with pytest.raises(AssertionError):
-        sweep_kills(CARELESS_QUARANTINER, tmp_path, 1000)
+    with pytest.raises(SweepError) as caught:
+        sweep(swept(set_aside_by_copying), tmp_path, KILL)
+    assert isinstance(caught.value.__cause__, AssertionError)
 
 
-def sweep_errors(program: str, directory: Path, points_per_call: int) -> None:
-    # Calls are counted per thread, so that in a batch several may fail, or none.
-    most_failed = 3 if program in THREADED else 1
+def publications(calls: Sequence[str]) -> int:
+    return sum(call.startswith(("link", "rename")) for call in calls)
+
+
+def sweep_errors(work: Callable[..., None], scratch: Path, per_call: int | None) -> None:
     runs_that_failed = 0
-    for call, times in count_calls(program, directory, threads=program in THREADED).items():
-        for name in ("EIO", "ENOSPC"):
-            for when in sample(times, points_per_call):
-                root = directory / f"{call}-{name}-{when}"
-                code, said = run(program, root, prefix=inject(call, f"error={name}", when))
-                assert code == 0
-                # The program's own calls fail, too; and `verify` tells in words what it could not move.
-                failed = [line for line in said if "Error" in line]
-                assert {line.split()[1] for line in failed} <= {str(getattr(errno, name)), "0"}
-                if (call, name) == ("fsync", "EIO"):
-                    # A failed flush is not tried again: nothing is acknowledged from there on.
-                    assert failed or program in THREADED
-                    # What `verify` found is in the order of the names, not of time.
-                    assert said[len(said) - len(failed) :] == failed or program == QUARANTINER
-                elif name == "EIO":
-                    assert set(failed) <= {"StoreIOError 5", "OSError 5", "StoreIOError 0"}
-                    assert len(failed) <= most_failed
-                runs_that_failed += bool(failed)
-                CHECKS.get(program, assert_whole)(root, said)
+    for number in (errno.EIO, errno.ENOSPC):
+        for one in sweep(swept(work, threads=work in THREADED), scratch, number, per_call=per_call):
+            # The program's own calls fail, too; and `verify` tells in words what it could not move.
+            failed = [line for line in one.said if "Error" in line]
+            assert {line.split()[1] for line in failed} <= {str(number), "0"}, one
+            if (one.call, number) == ("fsync", errno.EIO):
+                # A failed flush is not tried again: nothing is acknowledged from there on, but that a copy that was
+                # there before is replaced by another one.
+                assert failed or publications(one.calls) > publications(one.undisturbed), one
+                # What `verify` found is in the order of the names, not of time.
+                assert one.said[len(one.said) - len(failed) :] == failed or work is set_aside, one
+            elif number == errno.EIO:
+                assert set(failed) <= {"StoreIOError 5", "OSError 5", "StoreIOError 0"}, one
+                assert len(failed) <= 1, one
+            runs_that_failed += bool(failed)
     assert runs_that_failed >= 6
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_a_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
-    require_strace()
+def test_a_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: Callable[..., None]) -> None:
     sweep_errors(program, tmp_path, 2)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: str) -> None:
-    require_strace()
-    sweep_errors(program, tmp_path, 1000)
+def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: Callable[..., None]) -> None:
+    sweep_errors(program, tmp_path, None)
 
 
 def test_a_full_disk_that_shows_in_the_flush_does_not_poison(tmp_path: Path) -> None:
-    require_strace()
+    calls = run_faulted(write_each, path=str(tmp_path / "counted")).calls
     # The first flush is that of the new root's entry, the second that of the first staged blob.
-    _, said = run(WRITER, tmp_path / "blobs", prefix=inject("fsync", "error=ENOSPC", 2))
-    assert said == ["StoreFullError 28", *list(CONTENTS)[1:]]
+    second = [number for number, call in enumerate(calls, 1) if call == "fsync"][1]
+    run = run_faulted(write_each, errno.ENOSPC, second, path=str(tmp_path / "blobs"))
+    assert run.said == ["StoreFullError 28", *list(CONTENTS)[1:]]
 
 
-@pytest.mark.parametrize("program", [WRITER, OTHER_WAYS], ids=["single writes", "other ways"])
+@pytest.mark.parametrize("program", [write_each, write_in_other_ways], ids=["single writes", "other ways"])
 @pytest.mark.parametrize("when", ["1+2", "1+"], ids=["every other link", "every link"])
 def test_where_files_without_names_cannot_be_linked_there_are_other_ways(
-    tmp_path: Path, program: str, when: str
+    tmp_path: Path, program: Callable[..., None], when: str
 ) -> None:
-    require_strace()
     # Once in two: by way of /proc. Never: staged under names, and renamed.
-    code, said = run(program, tmp_path / "blobs", prefix=inject("linkat", "error=ENOENT", when, threads=False))
-    assert code == 0
+    faults = [f"linkat:error=ENOENT:when={when}", "clone,clone3:error=EAGAIN"]
+    done, _ = run_straced(
+        child_command(program.__name__, path=str(tmp_path / "blobs")),
+        tmp_path / "strace",
+        "linkat,clone,clone3",
+        faults,
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
     assert sorted(said) == sorted(CONTENTS)
     assert_whole(tmp_path / "blobs", said)
     assert staged(ns.BlobStore(tmp_path / "blobs")) == []
@@ -206,13 +208,11 @@ say(blobs.write("x"))
 
 def trace(root: Path, durability: str) -> list[str]:
     """What `ONE` flushes, publishes and says, in its order: the names of the files relative to `root`."""
-    log = root.parent / "strace"
     calls = "fsync,fdatasync,rename,renameat,renameat2,linkat,write"
-    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={calls}"]
-    code, _ = run(ONE, root, durability, prefix=prefix)
-    assert code == 0
+    done, lines = run_straced(command(ONE, root, durability), root.parent / "strace", calls)
+    assert done.returncode == 0
     events: list[str] = []
-    for line in log.read_text().splitlines():
+    for line in lines:
         if flushed := re.search(r"\b(?:fsync|fdatasync)\(\d+<(.*?)>", line):
             events.append("flush " + re.sub(r"(?:\.stage-[\w-]+|#\d+)$", "*", os.path.relpath(flushed[1], root)))
         elif re.search(r'rename|linkat\(.*"[0-9a-f]{62}"', line):
@@ -223,7 +223,6 @@ def trace(root: Path, durability: str) -> list[str]:
 
 
 def test_full_durability_flushes_bytes_before_the_name_and_both_before_the_answer(tmp_path: Path) -> None:
-    require_strace()
     file, shard = f"{HASH[:2]}/{HASH[2:]}", HASH[:2]
     vouched_for = [HASH[:5]]
     published = ["flush .staging/*", "publish", f"flush {shard}", "flush .", "flush ..", HASH[:5]]

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, place, run, scribbled_on, sha256, staged
-from support import is_one_line, read_only_directory, require_strace, tiny_disk, tree
+from support import is_one_line, tree
+from support.blobs import HASH, command, place, scribbled_on, sha256, staged
+from support.disks import read_only_directory, tiny_disk
+from support.strace import run_straced
 
 
 @pytest.fixture
@@ -131,7 +133,6 @@ def test_a_root_behind_a_link_is_its_owners_affair(tmp_path: Path) -> None:
 
 
 def test_a_special_file_is_never_opened_for_reading(blobs: ns.BlobStore, tmp_path: Path) -> None:
-    require_strace()
     path = place(blobs, blobs.write("x"))
     path.unlink()
     os.mkfifo(path)
@@ -146,17 +147,14 @@ for call in (blobs.read, blobs.open, blobs.exists, blobs.size, blobs.delete, lam
     except ns.StoreIOError as error:
         say(error.errno)
 """
-    log = tmp_path / "strace"
-    prefix = ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=openat,openat2,open"]
-    code, said = run(program, blobs.root, HASH, prefix=prefix)
-    assert (code, said) == (0, [str(errno.EINVAL)] * 6 + ["returned"])
-    opened = [line for line in log.read_text().splitlines() if HASH[2:] in line]
+    done, lines = run_straced(command(program, blobs.root, HASH), tmp_path / "strace", "openat,openat2,open")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [str(errno.EINVAL)] * 6 + ["returned"])
+    opened = [line for line in lines if HASH[2:] + '"' in line]
     assert len(opened) >= 7
     assert [line for line in opened if "O_PATH" not in line] == []
 
 
 def test_a_kernel_without_openat2_follows_no_link_either(blobs: ns.BlobStore, tmp_path: Path) -> None:
-    require_strace()
     blobs.write("x")
     program = """
 import errno
@@ -175,20 +173,10 @@ for call in (blobs.read, blobs.exists, blobs.size, blobs.delete, lambda _: blobs
         say(errno.errorcode[error.errno])
 """
     for fault in ("ENOSYS", "EPERM"):
-        prefix = [
-            "strace",
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=openat2",
-            "-e",
-            f"inject=openat2:error={fault}",
-        ]
         elsewhere = tmp_path / fault
-        code, said = run(program, blobs.root, elsewhere, prefix=prefix)
-        assert (code, said) == (0, ["ELOOP"] * 5)
+        program_at = command(program, blobs.root, elsewhere)
+        done, _ = run_straced(program_at, tmp_path / "strace", "openat2", [f"openat2:error={fault}"])
+        assert (done.returncode, done.stdout.splitlines()) == (0, ["ELOOP"] * 5)
         Path(blobs.root, HASH[:2]).unlink()
         elsewhere.rename(Path(blobs.root, HASH[:2]))
 

@@ -8,25 +8,23 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, command, place, run, scribbled_on, sha256, staged
-from support import child_environment, require_strace, tiny_disk
+from support import child_environment
+from support.blobs import HASH, command, place, run, scribbled_on, sha256, staged
+from support.disks import tiny_disk
+from support.strace import between, run_straced
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
-
-
-def flushes(log: Path, root: Path) -> list[tuple[str, str]]:
-    """Who flushed what, in its order, from the log of `strace -f -y`; names relative to `root`."""
-    found = re.findall(r"^(\d+) +f(?:data)?sync\(\d+<(.*?)>(?: \(deleted\))?", log.read_text(), re.MULTILINE)
-    return [(thread, os.path.relpath(path, root)) for thread, path in found]
+def flushed(lines: Iterable[str], root: Path) -> list[str]:
+    """What was flushed, in its order; names relative to `root`."""
+    found = re.findall(r"^\d+ +f(?:data)?sync\(\d+<(.*?)>(?: \(deleted\))?", "\n".join(lines), re.MULTILINE)
+    return [os.path.relpath(path, root) for path in found]
 
 
 # --- what was flushed --------------------------------------------------------------------------------------------
@@ -42,14 +40,10 @@ blobs.write("x")
 
 
 def test_what_was_flushed_of_one_root_is_not_believed_of_another(tmp_path: Path) -> None:
-    require_strace()
-    root, log = tmp_path / "blobs", tmp_path / "strace"
-    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync,write"]
-    code, said = run(REPLACED_ROOT, root, prefix=prefix)
-    assert (code, said) == (0, ["begin"])
-    text = log.read_text()
-    log.write_text(text[text.index('"begin') :])
-    assert [name for _, name in flushes(log, root)] == [f"{HASH[:2]}/{HASH[2:]}", HASH[:2], ".", ".."]
+    root = tmp_path / "blobs"
+    done, lines = run_straced(command(REPLACED_ROOT, root), tmp_path / "strace", "fsync,write")
+    assert (done.returncode, done.stdout) == (0, "begin\n")
+    assert flushed(between(lines, '"begin'), root) == [f"{HASH[:2]}/{HASH[2:]}", HASH[:2], ".", ".."]
 
 
 WAYS = """
@@ -67,16 +61,12 @@ thread.join()
 
 
 def test_a_batch_flushes_the_way_that_another_thread_has_half_flushed(tmp_path: Path) -> None:
-    require_strace()
-    root, log = tmp_path / "blobs", tmp_path / "strace"
-    prefix = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=fsync,write"]
+    root = tmp_path / "blobs"
     # The thread flushes its file, its shard, the root, and stays in the flush of the root's own entry.
-    prefix += ["-e", "inject=fsync:delay_enter=4000000:when=4"]
-    code, said = run(WAYS, root, prefix=prefix)
-    assert (code, said) == (0, ["begin", "end"])
-    text = log.read_text()
-    log.write_text(text[text.index('"begin') : text.index('"end')])
-    assert "." in [name for _, name in flushes(log, root)]
+    delay = "fsync:delay_enter=4000000:when=4"
+    done, lines = run_straced(command(WAYS, root), tmp_path / "strace", "fsync,write", [delay])
+    assert (done.returncode, done.stdout) == (0, "begin\nend\n")
+    assert "." in flushed(between(lines, '"begin', '"end'), root)
 
 
 FLUSH_FAILS = """
@@ -93,10 +83,10 @@ say(inode())
 
 
 def test_a_copy_whose_flush_failed_is_replaced_before_it_is_acknowledged(tmp_path: Path) -> None:
-    require_strace()
-    prefix = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1"]
-    code, said = run(FLUSH_FAILS, tmp_path / "blobs", prefix=prefix)
-    assert code == 0
+    program = command(FLUSH_FAILS, tmp_path / "blobs")
+    done, _ = run_straced(program, tmp_path / "strace", "fsync", ["fsync:error=EIO:when=1"])
+    assert done.returncode == 0
+    said = done.stdout.splitlines()
     # The system may report success from then on, whatever became of the first copy's bytes.
     assert said[0] != said[1]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from blob_support import CONTENTS, DAMAGED, assert_set_aside, command
-from support import child_environment, power_cut_disk
+from support import child_environment
+from support.blobs import CONTENTS, DAMAGED, assert_set_aside, command
+from support.disks import power_cut_disk
 
 
 def batch(number: int) -> list[bytes]:

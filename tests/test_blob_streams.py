@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from blob_support import HASH, place, sha256, staged
-from support import child_environment, is_one_line, tiny_disk, tree
+from support import child_environment, is_one_line, tree
+from support.blobs import HASH, place, sha256, staged
+from support.disks import tiny_disk
 
 CHUNK, PIECE = 256 * 1024, 1024 * 1024
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + PIECE, 6 * PIECE + 7]
@@ -25,11 +26,6 @@ SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + PIECE, 6 * PIECE + 7]
 
 def content_of(size: int) -> bytes:
     return (b"0123456789abcdef!" * (size // 17 + 1))[:size]
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> ns.BlobStore:
-    return ns.BlobStore(tmp_path / "data" / "blobs", durability="normal")
 
 
 class Dribble(io.RawIOBase):

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerve_store as ns
-from blob_support import HASH, place, sha256, staged
 from support import UPSTREAM, is_one_line, tree
+from support.blobs import HASH, place, sha256, staged
 
 CHUNK = 256 * 1024
 """How much the core copies, hashes and writes at a time."""

@@ -9,8 +9,8 @@ import pytest
 
 import nerve_store as ns
 import support
-from cli_support import DAY, MISSING_HASH, T0, Cli
 from nerve_store.cli import main
+from support.cli import DAY, MISSING_HASH, T0, Cli
 
 # --- options and errors ------------------------------------------------------------------------------------------
 

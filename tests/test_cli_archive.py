@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from cli_support import DAY, T0, Cli
+from support.cli import DAY, T0, Cli
 
 
 @pytest.fixture

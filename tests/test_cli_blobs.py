@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from blob_support import sha256
-from cli_support import COMMAND, MISSING_HASH, Cli, on_a_terminal
 from support import child_environment
+from support.blobs import sha256
+from support.cli import COMMAND, MISSING_HASH, Cli, on_a_terminal
 
 
 def put(cli: Cli, tmp_path: Path, *contents: bytes) -> list[str]:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from cli_support import COMMAND, on_a_terminal
 from nerve_store.cli import main
 from nerve_store.cli.progress import progress_bar
+from support.cli import COMMAND, on_a_terminal
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 

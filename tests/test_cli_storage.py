@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import support
-from cli_support import MISSING_HASH, Cli
 from nerve_store.cli import main
+from support.cli import MISSING_HASH, Cli
 
 # --- upstream's directory ----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 
 import nerve_store as ns
 import support
-from cli_support import DAY, T0, Cli
+from support.cli import DAY, T0, Cli
 
 
 @pytest.fixture

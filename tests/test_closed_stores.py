@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import (
-    LOG_STORE_CALLS,
-    LOG_STORE_READS,
-    LOG_STORE_WRITES,
-    closed_store,
-    public_methods,
-    refused,
-    tree,
-)
+from support import LOG_STORE_CALLS, LOG_STORE_READS, LOG_STORE_WRITES, closed_store, public_methods, refused, tree
 
 
 def test_every_public_method_is_tried_on_a_closed_store() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,23 +13,14 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 import nerve_store as ns
+from programs.logs import append
+from programs.logs import outcomes as outcomes_of_appends
+from programs.logs import runs as take_runs
 from reference import DAY_MS
-from support import (
-    KILLED,
-    acknowledged_ids,
-    assert_union,
-    count_calls,
-    database_rows,
-    foreign_sql,
-    power_cut_disk,
-    require_strace,
-    run_failing,
-    run_failing_on,
-    run_killed,
-    sample,
-    start_child,
-    trace_calls,
-)
+from support import acknowledged_ids, assert_union, child_command, database_rows, foreign_sql, start_child
+from support.disks import power_cut_disk
+from support.faults import ACKNOWLEDGE, KILL, Run, Scenario, run_faulted, sweep
+from support.strace import run_straced
 
 NOW = 1_800_000_000_000
 OLD = NOW - 100 * DAY_MS
@@ -53,8 +46,9 @@ class Call(NamedTuple):
 
 
 def traced(tmp_path: Path, program: str, **arguments: Any) -> list[Call]:
-    text = trace_calls(tmp_path / "trace", program, **arguments)
-    found = re.findall(r"^\d+ +(\w+)\((.*)\) += \d", text, re.MULTILINE)
+    done, lines = run_straced(child_command(program, **arguments), tmp_path / "trace")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^\d+ +(\w+)\((.*)\) += \d", "\n".join(lines), re.MULTILINE)
     return [Call(name, rest, re.findall(r'(?<=")/[^"]*(?=")|(?<=<)/[^>]*(?=>)', rest)) for name, rest in found]
 
 
@@ -126,28 +120,23 @@ def test_archive_run_flushes_and_publishes_before_it_deletes(tmp_path: Path) -> 
 
 def kill_appender(tmp_path: Path, kills_per_call: int | None, **options: Any) -> int:
     """Kill an appending process at its system calls; every acknowledged row must be there, and no torn one."""
-    require_strace()
-    counts = count_calls(
-        tmp_path / "calls", "append", path=str(tmp_path / "counted" / "logs.db"), caller="a", **options
-    )
-    assert counts["write"] > 1
-    kills = 0
-    for call, count in counts.items():
-        for when in sample(count, kills_per_call or count):
-            path = tmp_path / f"{call}-{when}" / "logs.db"
-            done = run_killed(call, when, "append", path=str(path), caller="a", **options)
-            assert done.returncode in KILLED, f"{call} {when} of {count}: {done.returncode} {done.stderr}"
-            acknowledged = acknowledged_ids(done.stdout)
-            with ns.LogStore(path) as store:
-                rows = database_rows(store)
-                ids = [row.id for row in rows]
-                per_call = options.get("rows_per_call", 1)
-                assert ids[: len(acknowledged)] == acknowledged
-                assert len(ids) - len(acknowledged) in (0, per_call), "half a call, or more than one, was kept"
-                assert [row.payload for row in rows] == [str(n) for n in range(len(rows))]
-                assert store.append("system", "after", timestamp=0).id == len(rows) + 1
-            kills += 1
-    return kills
+
+    def check(directory: Path, _: None, run: Run) -> None:
+        acknowledged = [row_id for ids in run.said for row_id in ids]
+        with ns.LogStore(directory / "data" / "logs.db") as store:
+            rows = database_rows(store)
+            ids = [row.id for row in rows]
+            per_call = options.get("rows_per_call", 1)
+            assert ids[: len(acknowledged)] == acknowledged
+            assert len(ids) - len(acknowledged) in (0, per_call), "half a call, or more than one, was kept"
+            assert [row.payload for row in rows] == [str(n) for n in range(len(rows))]
+            assert store.append("system", "after", timestamp=0).id == len(rows) + 1
+
+    scenario = Scenario(append, check, arguments={"caller": "a", **options}, name="data/logs.db")
+    runs = sweep(scenario, tmp_path, KILL, per_call=kills_per_call)
+    assert sum(run.call == ACKNOWLEDGE for run in runs) > 1
+    assert all(run.killed for run in runs)
+    return len(runs)
 
 
 @pytest.mark.parametrize("rows_per_call", [1, 7])
@@ -166,24 +155,20 @@ def test_appender_killed_at_any_call_loses_no_acknowledged_row(
 
 def kill_runs(tmp_path: Path, kills_per_call: int | None) -> int:
     """Kill a process that takes runs through their life: a run's state and its last log row always agree."""
-    require_strace()
-    counts = count_calls(tmp_path / "calls", "runs", path=str(tmp_path / "counted" / "logs.db"), count=4)
-    kills = 0
-    for call, count in counts.items():
-        for when in sample(count, kills_per_call or count):
-            path = tmp_path / f"{call}-{when}" / "logs.db"
-            done = run_killed(call, when, "runs", path=str(path), count=4)
-            assert done.returncode in KILLED
-            said = dict(json.loads(line) for line in done.stdout.split("\n")[:-1])
-            with ns.LogStore(path) as store:
-                runs = {run.run_id: run.status.value for run in store.get_all_workflow_runs()}
-                logged = {row.ref_id: row.type for row in database_rows(store)}
-                assert runs == logged
-                order = ["queued", "started", "completed"]
-                for run_id, status in said.items():
-                    assert order.index(runs[run_id]) >= order.index(status)
-            kills += 1
-    return kills
+
+    def check(directory: Path, _: None, run: Run) -> None:
+        said = dict(run.said)
+        with ns.LogStore(directory / "logs.db") as store:
+            runs = {run.run_id: run.status.value for run in store.get_all_workflow_runs()}
+            logged = {row.ref_id: row.type for row in database_rows(store)}
+            assert runs == logged
+            order = ["queued", "started", "completed"]
+            for run_id, status in said.items():
+                assert order.index(runs[run_id]) >= order.index(status)
+
+    runs = sweep(Scenario(take_runs, check, arguments={"count": 4}), tmp_path, KILL, per_call=kills_per_call)
+    assert all(run.killed for run in runs)
+    return len(runs)
 
 
 def test_killed_transition_leaves_run_and_log_in_agreement(tmp_path: Path) -> None:
@@ -198,17 +183,17 @@ def test_transition_killed_at_any_call_leaves_run_and_log_in_agreement(tmp_path:
 @pytest.mark.parametrize("extra", [0, 1, 3])
 def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path: Path, extra: int) -> None:
     """Once a flush failed nobody knows what is on the disk: nothing is acknowledged until the store is reopened."""
-    require_strace()
-    opening = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "opened" / "logs.db"), count=0)
-    counts = count_calls(tmp_path / "calls", "outcomes", path=str(tmp_path / "counted" / "logs.db"), count=10)
-    call = max(("fsync", "fdatasync"), key=lambda name: counts.get(name, 0))
-    assert counts[call] >= 10
+    opening = run_faulted(outcomes_of_appends, path=str(tmp_path / "opened" / "logs.db"), count=0).calls
+    calls = run_faulted(outcomes_of_appends, path=str(tmp_path / "counted" / "logs.db"), count=10).calls
+    call = max(("fsync", "fdatasync"), key=calls.count)
+    assert calls.count(call) >= 10
     # One flush an append, after those of the opening; some of what was counted belongs to the closing.
-    number = opening.get(call, 0) + 1 + extra
+    flushes = [number for number, name in enumerate(calls, 1) if name == call]
+    when = flushes[opening.count(call) + extra]
     path = tmp_path / "failing" / "logs.db"
-    done = run_failing(call, "EIO", number, "outcomes", path=str(path), count=10)
+    done = run_faulted(outcomes_of_appends, errno.EIO, when, path=str(path), count=10)
     assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
+    said = done.said
     outcomes, read = said[:-1], said[-1]["read"]
     acknowledged = [outcome["id"] for outcome in outcomes if "id" in outcome]
     failures = [outcome for outcome in outcomes if "error" in outcome]
@@ -227,18 +212,22 @@ def test_failed_flush_is_reported_and_the_handle_refuses_further_writes(tmp_path
         assert store.append("system", "after", timestamp=0).id > len(acknowledged)
 
 
+def first_flush_failed(file: Path, log: Path, **arguments: Any) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """A run of appends whose first flush of `file` fails; also what it wrote to the file, and flushed."""
+    fault = "fsync,fdatasync:error=EIO:when=1"
+    return run_straced(child_command("outcomes", **arguments), log, "pwrite64,fsync,fdatasync", [fault], file=file)
+
+
 def test_failed_flush_in_the_middle_of_a_transaction_ends_the_writing(tmp_path: Path) -> None:
     """A transaction that begins the write-ahead log, and is larger than the cache, flushes before its commit."""
     path = tmp_path / "data" / "logs.db"
     ns.LogStore(path).close()
     wal = path.with_name("logs.db-wal")
-    done, calls = run_failing_on(
-        wal, tmp_path / "calls", "outcomes", path=str(path), count=3, payload_length=12_000_000
-    )
+    done, calls = first_flush_failed(wal, tmp_path / "calls", path=str(path), count=3, payload_length=12_000_000)
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(outcome["error"], outcome["errno"]) for outcome in said[:-1]] == [("StoreIOError", 5)] * 3
     assert said[-1] == {"read": []}
-    assert sum("sync" in call for call in calls) == 1, "flushed again"
+    assert sum("sync(" in call for call in calls) == 1, "flushed again"
     with ns.LogStore(path) as store:
         assert store.append("system", "after", timestamp=0).id == 1
 
@@ -247,7 +236,7 @@ def test_failed_flush_of_a_checkpoint_ends_the_writing(tmp_path: Path) -> None:
     """What was acknowledged lies in the write-ahead log; the database file is not touched again, nor by the closing."""
     path = tmp_path / "data" / "logs.db"
     ns.LogStore(path).close()
-    done, calls = run_failing_on(path, tmp_path / "calls", "outcomes", path=str(path), count=1_500)
+    done, calls = first_flush_failed(path, tmp_path / "calls", path=str(path), count=1_500)
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines()]
     outcomes, read = said[:-1], said[-1]["read"]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,16 +20,8 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from support import (
-    INSERT_ROW,
-    acknowledged_ids,
-    as_rows,
-    child_environment,
-    foreign_many,
-    foreign_sql,
-    require_strace,
-    start_child,
-)
+from support import INSERT_ROW, acknowledged_ids, as_rows, child_environment, foreign_many, foreign_sql, start_child
+from support.strace import strace
 
 SOON = 2.0
 """Seconds within which a row is seen that wakes its follower; far below `SLOW`, far above a busy machine's delays."""
@@ -67,7 +59,7 @@ def take(follower: Iterator[ns.LogEntry], count: int) -> list[ns.LogEntry]:
     return list(itertools.islice(follower, count))
 
 
-def start(program: str, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(program: str, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*prefix, sys.executable, __file__, program, *arguments],
         env=child_environment(),
@@ -293,7 +285,7 @@ def disk_calls(tmp_path: Path, path: Path, seconds: float) -> int:
     """Reads and writes of files that a process makes that follows for so long."""
     log = tmp_path / f"trace-{seconds}"
     names = "pread64,preadv,preadv2,pwrite64,fsync,fdatasync"
-    prefix = ("strace", "-f", "-c", "-o", str(log), "-e", f"trace={names}")
+    prefix = strace(log, names, (), "-c")
     with start("follow_idly", str(path), str(seconds), prefix=prefix) as child:
         out, _ = child.communicate(timeout=60)
     assert json.loads(out) == "done"
@@ -305,7 +297,6 @@ def disk_calls(tmp_path: Path, path: Path, seconds: float) -> int:
 
 
 def test_waiting_reads_no_disk(tmp_path: Path, data_dir: Path) -> None:
-    require_strace()
     path = data_dir / "logs.db"
     with ns.LogStore(path, durability="normal", segment_rows=100) as store:
         store.append_many([("system", "tick", f"run-{n % 9}", "x" * 300, n) for n in range(20_000)])

@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import (
-    foreign_sql,
-    is_one_line,
-    read_only_directory,
-    refused,
-    tiny_disk,
-    tree,
-)
+from support import foreign_sql, is_one_line, refused, tree
+from support.disks import read_only_directory, tiny_disk
 
 
 def test_read_only_directory(tmp_path: Path) -> None:

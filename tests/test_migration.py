@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
+from programs.logs import append
 from support import (
     INSERT_ROW,
-    KILLED,
     UPSTREAM,
     UPSTREAM_SCHEMA,
     Stop,
@@ -28,12 +28,10 @@ from support import (
     foreign_many,
     foreign_script,
     foreign_sql,
-    require_strace,
-    run_killed,
-    sample,
     tree,
     without_sidecars,
 )
+from support.faults import KILL, Run, Scenario, sweep
 
 UPSTREAM_INDEXES = ("idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id")
 ROWS = 50_000
@@ -254,48 +252,38 @@ def test_process_that_dies_between_two_steps(big: Path, at: int) -> None:
     assert not set(UPSTREAM_INDEXES) & indexes(big)
 
 
-def migration_writes(tmp_path: Path) -> int:
-    """How many writes the migration of upstream's own database makes in all."""
-    data = Path(shutil.copytree(UPSTREAM / "data", tmp_path / "counted"))
-    trace = tmp_path / "trace"
-    prefix = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=pwrite64"]
-    command = [*prefix, sys.executable, __file__, "migrate_dying", str(data / "logs.db"), "0"]
-    subprocess.run(command, env=child_environment(), check=True, capture_output=True, timeout=120)
-    return trace.read_text("utf-8").count("pwrite64(")
+def kill_migration(tmp_path: Path, size: int | None) -> None:
+    """Kill an appending process that has to migrate first; nothing is lost, and the next opening ends the migration."""
 
+    def prepare(directory: Path) -> list[tuple[Any, ...]]:
+        shutil.copytree(UPSTREAM / "data", directory, dirs_exist_ok=True)
+        return plain(directory / "logs.db")
 
-def killed_at(tmp_path: Path, when: int) -> None:
-    data = Path(shutil.copytree(UPSTREAM / "data", tmp_path / f"killed-{when}"))
-    path = data / "logs.db"
-    expected = plain(path)
-    done = run_killed("pwrite64", when, "append", path=str(path), caller="late", count=1)
-    if done.returncode not in KILLED:
-        assert done.returncode == 0, done.stderr
-    with ns.LogStore(path, segment_rows=50) as store:
-        rows = as_rows(store.query(before_id=expected[-1][0] + 1))
-        assert rows == expected
-        for ref_id in sorted({row.ref_id for row in rows if row.ref_id is not None})[:5]:
-            assert as_rows(store.query(ref_id=ref_id)) == [
-                row for row in as_rows(store.query()) if row.ref_id == ref_id
-            ]
-    assert not set(UPSTREAM_INDEXES) & indexes(path)
-    assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
-    shutil.rmtree(data)
+    def check(directory: Path, expected: list[tuple[Any, ...]], _run: Run) -> None:
+        path = directory / "logs.db"
+        with ns.LogStore(path, segment_rows=50) as store:
+            rows = as_rows(store.query(before_id=expected[-1][0] + 1))
+            assert rows == expected
+            for ref_id in sorted({row.ref_id for row in rows if row.ref_id is not None})[:5]:
+                assert as_rows(store.query(ref_id=ref_id)) == [
+                    row for row in as_rows(store.query()) if row.ref_id == ref_id
+                ]
+        assert not set(UPSTREAM_INDEXES) & indexes(path)
+        assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+    scenario = Scenario(append, check, prepare=prepare, arguments={"caller": "late", "count": 1})
+    runs = sweep(scenario, tmp_path, KILL, size=size)
+    assert runs[0].undisturbed.count("pwrite64") > 10
+    assert all(run.killed for run in runs)
 
 
 def test_killed_while_it_migrates(tmp_path: Path) -> None:
-    require_strace()
-    writes = migration_writes(tmp_path)
-    assert writes > 10
-    for when in sample(writes, 8):
-        killed_at(tmp_path, when)
+    kill_migration(tmp_path, 16)
 
 
 @pytest.mark.torture
 def test_killed_at_every_write_of_a_migration(tmp_path: Path) -> None:
-    require_strace()
-    for when in range(1, migration_writes(tmp_path) + 1):
-        killed_at(tmp_path, when)
+    kill_migration(tmp_path, None)
 
 
 # --- read-only ---------------------------------------------------------------------------------------------------

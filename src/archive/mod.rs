@@ -14,7 +14,7 @@ mod verify;
 pub use file::format::Format;
 pub use file::line::{RowRef, parse_line, write_line};
 pub use job::publish::ARCHIVED_UP_TO;
-pub use job::steps::{Options, Outcome, Vacuum};
+pub use job::steps::{JobOutcome, Options, Vacuum};
 pub use manifest::catalog::Archive;
 pub(crate) use manifest::schema::DERIVED;
 pub use read::day::{ArchivedDay, ArchivedRows};

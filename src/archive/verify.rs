@@ -12,11 +12,13 @@ use crate::archive::file::format::{Format, path_of};
 use crate::archive::file::scan::{Watch, scan};
 use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days::{Listed, State, set_of};
+use crate::archive::manifest::days::{Listed, set_of};
 use crate::archive::manifest::{days, refs};
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::parallel;
 use crate::base::progress::Progress;
+use crate::base::scope;
 use crate::base::time::UtcDay;
 use crate::index::verify::{Segment, segments};
 use crate::row::Filter;
@@ -34,7 +36,7 @@ pub struct Problem {
     /// The day, if it is a day's file.
     pub day: Option<UtcDay>,
     /// The ids of the rows concerned, first and last, if it is known which.
-    pub ids: Option<(i64, i64)>,
+    pub ids: Option<IdSpan>,
     /// What is wrong, and the way out.
     pub reason: String,
 }
@@ -59,7 +61,7 @@ enum Step {
     Database,
     Segments(Vec<Segment>),
     Day(UtcDay),
-    Unknown(UtcDay, Format),
+    Unlisted(UtcDay, Format),
 }
 
 impl Step {
@@ -69,7 +71,7 @@ impl Step {
             Self::Database => 0,
             Self::Segments(segments) => segments.iter().map(|segment| segment.row_count).sum(),
             Self::Day(day) => days.iter().find(|listed| listed.day == *day).map_or(0, |listed| listed.row_count),
-            Self::Unknown(..) => 0,
+            Self::Unlisted(..) => 0,
         }
     }
 }
@@ -81,12 +83,12 @@ impl Archive {
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
-                self.unknown_files(connection, &files)?,
+                self.unlisted_files(connection, &files)?,
                 segments(connection)?,
                 days::pending(connection)?,
             ))
         });
-        let (days, unknown, segments, pending) = match read {
+        let (days, unlisted, segments, pending) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -95,10 +97,10 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
-        let archived = self.archived_ids(&days, &unknown)?;
+        let archived = self.archived_ids(&days, &unlisted)?;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
-        steps.extend(unknown.iter().map(|(day, format)| Step::Unknown(*day, *format)));
+        steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
         steps.extend(segments.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(&days)).sum();
         let mut verified = Verified::default();
@@ -107,30 +109,33 @@ impl Archive {
             if files.contains(&other) && !pending.contains(&listed.day) {
                 let path = path_of(self.directory(), other.0, other.1);
                 let reason =
-                    "the manifest knows another file of this day; the next archive run merges the two".to_owned();
+                    "the manifest knows another file of this day; the next archive job merges the two".to_owned();
                 verified.problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
             }
         }
-        for pair in unknown.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+        for pair in unlisted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let path = path_of(self.directory(), pair[1].0, pair[1].1);
-            let reason = "the day has another file as well; the next archive run merges the two".to_owned();
+            let reason = "the day has another file as well; the next archive job merges the two".to_owned();
             verified.problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
         }
         let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
-        std::thread::scope(|scope| {
+        scope::scope(|scope| {
             let (sender, findings) = channel();
-            for _ in 0..parallel::cores() {
-                let sender: Sender<(u64, Result<Verified>)> = sender.clone();
-                scope.spawn(|| {
-                    let sender = sender;
+            let labour = |sender: Sender<(u64, Result<Verified>)>| {
+                let (is_stopped, next, steps, days, archived) = (&is_stopped, &next, &steps, &days, &archived);
+                move || {
                     while !is_stopped.load(Ordering::Relaxed) {
                         let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(&days), self.check(step, &archived))).is_err() {
+                        if sender.send((step.weight(days), self.check(step, archived))).is_err() {
                             return;
                         }
                     }
-                });
+                }
+            };
+            let threads = (0..parallel::cores()).filter(|_| scope.spawn(labour(sender.clone())).is_ok()).count();
+            if threads == 0 {
+                labour(sender.clone())();
             }
             drop(sender);
             let mut done = 0;
@@ -184,8 +189,8 @@ impl Archive {
                 }
             }
             Step::Day(day) => self.check_day(*day, found)?,
-            Step::Unknown(day, format) => {
-                let summary = self.open_unknown(*day, *format).map(|open| open.map(|open| open.summary));
+            Step::Unlisted(day, format) => {
+                let summary = self.open_unlisted(*day, *format).map(|open| open.map(|open| open.summary));
                 if let Some(summary) = found.unless_damaged(Some(*day), summary)?.flatten() {
                     found.day_count += 1;
                     found.archived_row_count += summary.row_count();
@@ -193,32 +198,6 @@ impl Archive {
             }
         }
         Ok(())
-    }
-
-    /// The ids in the files, as far as they can be read.
-    pub(super) fn archived_ids(&self, days: &[Listed], unknown: &[(UtcDay, Format)]) -> Result<RoaringTreemap> {
-        let mut archived = RoaringTreemap::new();
-        for listed in days {
-            let summary = self
-                .log
-                .database()
-                .read("read the manifest", |connection| days::load(connection, listed.day, State::Current));
-            match summary {
-                Ok(summary) => archived |= summary.map(|summary| summary.ids).unwrap_or_default(),
-                // Reported where the day is checked.
-                Err(Error::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        for file in unknown {
-            match self.unknown(*file) {
-                Ok(found) => archived |= found.map(|found| found.summary.ids.clone()).unwrap_or_default(),
-                // Reported where the file is checked.
-                Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::Io { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(archived)
     }
 
     fn check_segment(&self, segment: &Segment, archived: &RoaringTreemap, verified: &mut Verified) -> Result<()> {
@@ -236,7 +215,7 @@ impl Archive {
             // Reported where the file is checked, or by what follows.
             Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(()),
             Err(Error::Corrupt { path, reason }) => {
-                verified.problems.push(Problem { path, day: None, ids: Some((first, last)), reason });
+                verified.problems.push(Problem { path, day: None, ids: IdSpan::new(first, last), reason });
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -261,7 +240,7 @@ impl Archive {
         verified.problems.push(Problem {
             path: self.log.database().path().to_owned(),
             day: None,
-            ids: Some((first, last)),
+            ids: IdSpan::new(first, last),
             reason,
         });
         Ok(())

@@ -100,6 +100,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Something inside a database is not what it should be; `db` adds the path, which makes it [`Error::Corrupt`].
+    #[error("{what}: {reason}{}", way_out.map(|way_out| format!("; {way_out}")).unwrap_or_default())]
+    Damaged {
+        /// The row or structure.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<&'static str>,
+    },
     /// The database belongs to a newer version or to another application.
     #[error("{}: {reason}; it was left untouched", path.display())]
     SchemaVersion {
@@ -134,8 +144,8 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
-    /// Another archive run is under way.
-    #[error("another archive run is under way in {}; wait for it to end", path.display())]
+    /// Another archive job is under way.
+    #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
         /// The archive directory.
         path: PathBuf,
@@ -184,8 +194,8 @@ pub enum Error {
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),
-    /// The leader of a shared commit panicked.
-    #[error("an internal error ended the commit that the rows were part of; please report it")]
+    /// A panic: in the leader of a shared commit, or in a thread of a pool.
+    #[error("an internal error ended the work that the call was part of; please report it")]
     Internal,
 }
 

@@ -3,8 +3,11 @@
 pub mod digest;
 pub mod error;
 pub mod fork;
+pub mod ids;
 pub mod interrupt;
+pub(crate) mod io;
 pub(crate) mod parallel;
 pub mod progress;
+pub(crate) mod scope;
 pub mod status;
 pub mod time;

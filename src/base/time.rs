@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::error::{Error, Result};
 
@@ -12,6 +12,47 @@ pub const MIN_TIMESTAMP: i64 = 0;
 pub const MAX_TIMESTAMP: i64 = 253_402_300_799_999;
 
 const DAY_MS: i64 = 86_400_000;
+
+/// The times from one to another, both included, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeSpan {
+    /// The least timestamp.
+    pub first: i64,
+    /// The greatest timestamp.
+    pub last: i64,
+}
+
+impl TimeSpan {
+    /// A single time.
+    pub fn of(timestamp: i64) -> Self {
+        Self { first: timestamp, last: timestamp }
+    }
+
+    /// The least span that holds both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
+    /// Whether a time is in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether all of `other` is in this one.
+    pub fn covers(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// The system clock in nanoseconds, as files are stamped with it.
+pub fn now_ns() -> i128 {
+    let signed = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => signed(after),
+        Err(before) => -signed(before.duration()),
+    }
+}
 
 /// The system clock, in milliseconds; an error if it stands outside of the years 1970 to 9999.
 pub fn now() -> Result<i64> {

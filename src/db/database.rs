@@ -274,8 +274,10 @@ impl Database {
         };
         let outcome = body(connections.as_ref().ok_or_else(closed)?);
         // A progress report in `body` may have forked, and this may be the child.
-        self.generation.check(&self.path)?;
-        outcome
+        match outcome {
+            Err(Error::Cancelled) => outcome,
+            _ => self.generation.check(&self.path).and(outcome),
+        }
     }
 
     fn context(&self, operation: &'static str) -> Context<'_> {

@@ -24,7 +24,11 @@ impl Context<'_> {
     /// Turns an error of SQLite into the error of this operation; other errors pass. `connection` has the system's
     /// error number.
     pub(super) fn locate(&self, error: Error, connection: Option<&Connection>) -> Error {
-        let Error::Sqlite(error) = error else { return error };
+        let error = match error {
+            Error::Sqlite(error) => error,
+            Error::Damaged { .. } => return Error::corrupt(self.path, format!("{}: {error}", self.operation)),
+            other => return other,
+        };
         let message = error.to_string();
         let Some(failure) = error.sqlite_error() else {
             // A value of the wrong type, or text that is not UTF-8: what another program wrote.

@@ -9,8 +9,11 @@ use crate::base::error::{Error, Result};
 /// The newest schema that this build reads and writes.
 ///
 /// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place; 3: the manifest
-/// of the archive as well.
-pub const SCHEMA_VERSION: i32 = 3;
+/// of the archive as well; 4: long texts are named by their digests in both.
+pub const SCHEMA_VERSION: i32 = 4;
+
+/// The first schema with derived tables.
+const FIRST_DERIVED: i32 = 2;
 
 /// "NRVS", in the header of every database of ours, where `file(1)` and other tools look.
 const APPLICATION_ID: i32 = 0x4e52_5653;
@@ -47,6 +50,8 @@ pub struct Derived {
     pub tables: &'static str,
     /// The predecessor's indexes that these tables replace.
     pub replaced_indexes: &'static [&'static str],
+    /// Brings what an older schema holds in them up to date, in the caller's transaction.
+    pub upgrade: fn(&Connection) -> Result<()>,
 }
 
 /// What `TABLES` holds, for recognizing a database that bears no mark.
@@ -144,6 +149,7 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     if identify(connection, path, derived)? == Identity::Current {
         return Ok(());
     }
+    let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.execute_batch(TABLES)?;
     let has_exit_code = connection
         .query_row("SELECT 1 FROM pragma_table_info('workflow_runs') WHERE name = 'exit_code'", [], |_| Ok(()))
@@ -154,6 +160,9 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     }
     for derived in derived {
         connection.execute_batch(derived.tables)?;
+        if (FIRST_DERIVED..SCHEMA_VERSION).contains(&version) {
+            (derived.upgrade)(connection)?;
+        }
     }
     for name in derived.iter().flat_map(|derived| derived.replaced_indexes) {
         connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 
 /// Whether at least `rows` rows are not sealed yet; and about how many there are, as an upper bound.
 pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)> {
@@ -12,17 +13,17 @@ pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)
         (end, rows),
         |row| row.get(0),
     )?;
-    let most = unsealed_bounds(connection)?.map_or(0, |(first, last)| last.abs_diff(first) + 1);
+    let most = unsealed_span(connection)?.map_or(0, IdSpan::len);
     Ok((least >= rows, most))
 }
 
-/// The first and the last id that are not sealed.
-pub(crate) fn unsealed_bounds(connection: &Connection) -> Result<Option<(i64, i64)>> {
+/// From the first id that is not sealed to the last.
+pub(crate) fn unsealed_span(connection: &Connection) -> Result<Option<IdSpan>> {
     let mut statement = connection
         .prepare_cached("SELECT (SELECT min(id) FROM logs WHERE id > ?1), (SELECT max(id) FROM logs WHERE id > ?1)")?;
     let bounds: (Option<i64>, Option<i64>) =
         statement.query_row([sealed_end(connection)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(bounds.0.zip(bounds.1))
+    Ok(bounds.0.zip(bounds.1).and_then(|(first, last)| IdSpan::new(first, last)))
 }
 
 /// The last id that is sealed; below any if none is.

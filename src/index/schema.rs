@@ -1,9 +1,10 @@
 //! The tables of the index. `docs/format.md` describes them.
 
 use crate::db::Derived;
+use crate::index::build::rekey::rekey;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &PREDECESSORS };
+pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &PREDECESSORS, upgrade: rekey };
 
 /// The index's tables.
 pub(crate) const SCHEMA: &str = "

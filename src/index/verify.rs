@@ -4,6 +4,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use rusqlite::Connection;
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::index::build::postings::decode;
 use crate::index::build::segment::Checksum;
 use crate::index::lookup::restored;
@@ -24,7 +25,7 @@ pub(crate) struct Segment {
 
 /// What was found of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct Content {
     pub(crate) row_count: u64,
     checksum: i64,
 }
@@ -47,7 +48,7 @@ pub(crate) fn segments(connection: &Connection) -> Result<Vec<Segment>> {
             checksum: row.get(3)?,
             offsets: offsets.map(decode).transpose()?,
         };
-        if restored::spans(connection, segment.first_id, segment.last_id)?.is_empty() {
+        if restored::spans(connection, IdSpan { first: segment.first_id, last: segment.last_id })?.is_empty() {
             segments.push(segment);
         }
     }
@@ -56,7 +57,7 @@ pub(crate) fn segments(connection: &Connection) -> Result<Vec<Segment>> {
 
 impl Segment {
     /// What the log holds of the segment, in the caller's transaction.
-    pub(crate) fn live(&self, connection: &Connection) -> Result<Found> {
+    pub(crate) fn live(&self, connection: &Connection) -> Result<Content> {
         let mut statement =
             connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
         let mut rows = statement.query([self.first_id, self.last_id])?;
@@ -65,14 +66,14 @@ impl Segment {
             checksum.add(&IndexedRow::read(row)?);
             row_count += 1;
         }
-        Ok(Found { row_count, checksum: checksum.finish() })
+        Ok(Content { row_count, checksum: checksum.finish() })
     }
 
     /// What these rows, wherever they are, are of the segment.
-    pub(crate) fn of(rows: &[LogEntry]) -> Found {
+    pub(crate) fn of(rows: &[LogEntry]) -> Content {
         let mut checksum = Checksum::default();
         rows.iter().for_each(|row| checksum.add(&row.indexed()));
-        Found { row_count: rows.len() as u64, checksum: checksum.finish() }
+        Content { row_count: rows.len() as u64, checksum: checksum.finish() }
     }
 
     /// Whether the row with this id was among those that were sealed.
@@ -95,7 +96,7 @@ impl Segment {
     }
 
     /// Whether this is what was sealed.
-    pub(crate) fn is(&self, found: Found) -> bool {
+    pub(crate) fn is(&self, found: Content) -> bool {
         (self.row_count, self.checksum) == (found.row_count, found.checksum)
     }
 }

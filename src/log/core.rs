@@ -7,19 +7,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
 use crate::durable::Durability;
 use crate::index::bounds;
 use crate::index::build::prune;
 use crate::index::build::sealer::{ArchivedRounds, Sealer};
-use crate::index::lookup::tail::Recent;
-use crate::index::lookup::{candidates, restored, rounds};
+use crate::index::lookup::unmerged::UnmergedIndex;
+use crate::index::lookup::{restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::insert;
-use crate::row::{Filter, LogEntry, NewLogEntry};
+use crate::log::reserve::IdReserve;
+use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound};
 
 /// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
 /// where it was, others can write in between, and the write-ahead log stays small.
@@ -47,22 +48,28 @@ impl Default for LogConfig {
 pub struct Core {
     database: Database,
     sealer: Mutex<Sealer>,
-    recent: Recent,
+    unmerged: UnmergedIndex,
     changes: Changes,
+    ids: IdReserve,
 }
 
 impl Core {
     /// Opens the log at `path`, or creates it. A database without an index, such as the predecessor's, gets it now.
     pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
         let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
+        // Looked at before SQLite repairs the write-ahead log.
+        let lost_ids = IdReserve::of(path).floor();
         let database = Database::open(path, config.database)?;
+        let ids = IdReserve::of(database.path());
         let core = Self {
             database,
             sealer: Mutex::new(Sealer::new(segment_rows)),
-            recent: Recent::default(),
+            unmerged: UnmergedIndex::default(),
             changes: Changes::default(),
+            ids,
         };
         if !config.database.read_only {
+            core.pass_lost_ids(lost_ids?)?;
             core.catch_up(segment_rows, progress)?;
         }
         Ok(core)
@@ -75,7 +82,7 @@ impl Core {
 
     /// Runs `body` in one read transaction: it sees one state of the log.
     pub fn read<T>(&self, operation: &'static str, body: impl FnOnce(&Snapshot<'_>) -> Result<T>) -> Result<T> {
-        self.database.read(operation, |connection| body(&Snapshot { connection, recent: &self.recent }))
+        self.database.read(operation, |connection| body(&Snapshot { connection, unmerged: &self.unmerged }))
     }
 
     /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
@@ -103,7 +110,10 @@ impl Core {
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
-            body(&mut Transaction { connection, sealer: &mut sealer })
+            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None };
+            let value = body(&mut transaction)?;
+            transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
+            Ok(value)
         });
         match outcome {
             Ok(_) => self.changes.announce(),
@@ -125,7 +135,7 @@ impl Core {
             transaction.sealer.rebuild(transaction.connection, archived, &mut *progress)?;
             settle(transaction.connection)
         })?;
-        self.recent.forget();
+        self.unmerged.forget();
         Ok(())
     }
 
@@ -152,9 +162,31 @@ impl Core {
 
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
     pub fn close(&self) -> Result<()> {
+        self.end_ids()?;
+        // Others may still have the database open; then no last close carries the commits over.
+        self.database.checkpoint_if_due(1);
         self.database.close()?;
         self.changes.announce();
         Ok(())
+    }
+
+    /// Lets the database go on above the ids that may have been given out and lost.
+    fn pass_lost_ids(&self, floor: Option<i64>) -> Result<()> {
+        let Some(floor) = floor else { return Ok(()) };
+        if self.read("look at the ids", |snapshot| snapshot.last_given_id())? >= floor {
+            return Ok(());
+        }
+        self.database.write("pass the ids that were lost", None, |connection| raise_last_given_id(connection, floor))
+    }
+
+    /// Tells the reserve of ids where the log ends. In a closed store, and in a forked child, that is done, or not its
+    /// affair.
+    fn end_ids(&self) -> Result<()> {
+        match self.database.check_open() {
+            Ok(()) => self.ids.end(),
+            Err(Error::Closed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn changes(&self) -> &Changes {
@@ -186,10 +218,17 @@ impl Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // A failure leaves a gap in the ids.
+        let _ = self.end_ids();
+    }
+}
+
 /// One state of the log.
 pub struct Snapshot<'a> {
     connection: &'a Connection,
-    recent: &'a Recent,
+    unmerged: &'a UnmergedIndex,
 }
 
 impl Snapshot<'_> {
@@ -200,7 +239,7 @@ impl Snapshot<'_> {
 
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
-        candidates::search(self.connection, self.recent, filter, visit)
+        search::search(self.connection, self.unmerged, filter, visit)
     }
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
@@ -210,22 +249,22 @@ impl Snapshot<'_> {
 
     /// How many rows match.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
-        candidates::count(self.connection, self.recent, filter)
+        search::count(self.connection, self.unmerged, filter)
     }
 
     /// How many rounds the run has.
     pub(crate) fn round_count(&self, run_id: &str) -> Result<u64> {
-        rounds::round_count(self.connection, self.recent, run_id)
+        rounds::round_count(self.connection, self.unmerged, run_id)
     }
 
-    /// The ids and numbers of the run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
-    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<(i64, u64)>> {
-        rounds::round_ids(self.connection, self.recent, run_id, before, limit)
+    /// The run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
+    pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<NumberedRound>> {
+        rounds::round_ids(self.connection, self.unmerged, run_id, before, limit)
     }
 
     /// The ids of all rounds of the run that the index knows, ascending.
     pub(crate) fn known_rounds(&self, run_id: &str) -> Result<Vec<i64>> {
-        rounds::known_rounds(self.connection, self.recent, run_id)
+        rounds::known_rounds(self.connection, self.unmerged, run_id)
     }
 
     /// Whether so many rows are not sealed yet; and about how many there are.
@@ -240,10 +279,21 @@ pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
     Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
 }
 
+/// Makes the next id a greater one than `last`, in the caller's transaction.
+pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<()> {
+    let mut raise = connection.prepare_cached("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'logs'")?;
+    if raise.execute([last])? == 0 {
+        connection.prepare_cached("INSERT INTO sqlite_sequence VALUES ('logs', ?1)")?.execute([last])?;
+    }
+    Ok(())
+}
+
 /// A write transaction under way.
 pub struct Transaction<'a> {
     connection: &'a Connection,
     sealer: &'a mut Sealer,
+    /// The greatest id that it has given out.
+    last_id: Option<i64>,
 }
 
 impl Transaction<'_> {
@@ -255,7 +305,10 @@ impl Transaction<'_> {
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.
     pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
         self.sealer.prepare(self.connection, entries.len() as u64)?;
-        insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))
+        let last =
+            insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))?;
+        self.last_id = self.last_id.max(Some(last));
+        Ok(last)
     }
 
     /// Puts archived rows back, with their ids, which ascend; those that are here already are passed over. Returns how

@@ -11,6 +11,7 @@ mod handle;
 mod insert;
 mod meta;
 mod read;
+mod reserve;
 mod stats;
 
 pub(crate) use core::last_given_id;

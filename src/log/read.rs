@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
+use crate::index::lookup::candidates::is_dense;
 use crate::log::core::Core;
 use crate::row::COLUMNS;
 use crate::row::Filter;
@@ -27,9 +28,6 @@ pub fn count(core: &Core, filter: &Filter) -> Result<u64> {
     core.read("count", |snapshot| snapshot.count(filter))
 }
 
-/// Rows that a span of ids may hold besides those asked for, as a multiple, before they are looked up one by one.
-const SPARSE: i64 = 4;
-
 /// The rows with these ids, which ascend, in the caller's transaction; ids that are gone are skipped.
 pub(crate) fn by_ids(connection: &Connection, ids: &[i64]) -> Result<Vec<LogEntry>> {
     let mut entries = Vec::with_capacity(ids.len());
@@ -47,10 +45,9 @@ pub(crate) fn each_by_ids(
     mut visit: impl FnMut(&Row<'_>) -> Result<()>,
 ) -> Result<()> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
-    let is_dense = (last - first) / SPARSE <= ids.len() as i64;
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
-    let spans = if is_dense { vec![(*first, *last)] } else { ids.iter().map(|id| (*id, *id)).collect() };
+    let spans = if is_dense(ids) { vec![(*first, *last)] } else { ids.iter().map(|id| (*id, *id)).collect() };
     let mut wanted = ids.iter().peekable();
     for (first, last) in spans {
         let mut rows = statement.query([first, last])?;

@@ -3,6 +3,8 @@
 use rusqlite::Connection;
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
+use crate::base::time::TimeSpan;
 use crate::db::Database;
 
 /// Figures of a log database.
@@ -11,9 +13,9 @@ pub struct LogStats {
     /// Rows in the database.
     pub row_count: u64,
     /// The least and greatest id.
-    pub ids: Option<(i64, i64)>,
+    pub ids: Option<IdSpan>,
     /// The least and greatest timestamp.
-    pub timestamps: Option<(i64, i64)>,
+    pub timestamps: Option<TimeSpan>,
     /// Runs by status, as it is stored.
     pub runs: Vec<(String, u64)>,
     /// Size of the database file as SQLite counts it, in bytes.
@@ -40,7 +42,7 @@ pub fn stats(database: &Database) -> Result<LogStats> {
         let (row_count, timestamps) = census(connection)?;
         Ok(LogStats {
             row_count,
-            ids: id("min")?.zip(id("max")?),
+            ids: id("min")?.zip(id("max")?).and_then(|(first, last)| IdSpan::new(first, last)),
             timestamps,
             runs: runs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?,
             database_bytes: number("PRAGMA page_count")? * page_size,
@@ -52,11 +54,11 @@ pub fn stats(database: &Database) -> Result<LogStats> {
 
 /// How many rows there are, and their least and greatest timestamp. Looks at every row: without an index of its own
 /// nothing else is exact once rows have been deleted.
-fn census(connection: &Connection) -> Result<(u64, Option<(i64, i64)>)> {
+fn census(connection: &Connection) -> Result<(u64, Option<TimeSpan>)> {
     let (count, least, greatest): (u64, Option<i64>, Option<i64>) = connection.query_row(
         "SELECT count(*), CAST(min(timestamp) AS INTEGER), CAST(max(timestamp) AS INTEGER) FROM logs",
         [],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
-    Ok((count, least.zip(greatest)))
+    Ok((count, least.zip(greatest).map(|(first, last)| TimeSpan { first, last })))
 }

@@ -159,7 +159,7 @@ impl LogStore {
 
 fn create_problem<'py>(py: Python<'py>, problem: &archive::Problem) -> PyResult<Bound<'py, PyAny>> {
     let day = problem.day.map(|day| date(py, day)).transpose()?;
-    let (first, last) = problem.ids.unzip();
+    let (first, last) = problem.ids.map(<(i64, i64)>::from).unzip();
     VERIFY_PROBLEM.create(py, (problem.path.as_os_str(), problem.reason.as_str(), day, first, last))
 }
 
@@ -215,8 +215,8 @@ fn create_day<'py>(py: Python<'py>, archived: &archive::ArchivedDay) -> PyResult
         archived.sha256.to_string(),
         archived.added_rows,
         archived.format.name(),
-        archived.id_span.map(|span| span.0),
-        archived.id_span.map(|span| span.1),
+        archived.id_span.map(|span| span.first),
+        archived.id_span.map(|span| span.last),
         archived.archived_at,
     );
     ARCHIVED_DAY.create(py, fields)

@@ -19,6 +19,7 @@ use crate::py::blob_write;
 use crate::py::blob_write::Data;
 use crate::py::call::Long;
 use crate::py::convert::{FilePath, Record, Span, import_records};
+use crate::py::interpreter;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -123,7 +124,8 @@ impl BlobStore {
             None => None,
         };
         let blob = opened.ok_or_else(|| self.not_found(hash))?;
-        py.import("io")?.getattr("BufferedReader")?.call1((BlobReader::new(blob), READ_BUFFER_BYTES))
+        let reader = interpreter::imported(py, "io", "BufferedReader")?;
+        interpreter::call(&reader, (BlobReader::new(blob), READ_BUFFER_BYTES))
     }
 
     /// Whether the blob is there and its bytes match; `verify` False: whether a file is there.
@@ -184,7 +186,7 @@ impl BlobStore {
             return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
         }
         let mut kept = HashSet::new();
-        for hash in keep.try_iter()? {
+        for hash in interpreter::items(keep)? {
             let hash = hash?;
             let hash = hash.cast::<PyString>()?;
             // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.

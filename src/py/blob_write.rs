@@ -10,9 +10,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::base::digest::Digest;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
 use crate::py::convert::FilePath;
+use crate::py::interpreter;
 use crate::py::memory::{ExportedMemory, SharedMemory};
 
 /// How much of what `write_many` is given is held at once.
@@ -128,7 +129,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         waiting.clear();
         Ok::<_, PyErr>(())
     };
-    for (count, item) in items.try_iter()?.enumerate() {
+    for (count, item) in interpreter::items(items)?.enumerate() {
         let data = Data::of(item?)?;
         let shared = data.shared()?;
         if matches!(shared, Shared::Changeable(_)) && shared.size() > CHUNK_BYTES {
@@ -161,8 +162,12 @@ fn copied(memory: &Shared<'_>) -> Option<Vec<u8>> {
 pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: bool) -> PyResult<Digest> {
     let py = file.py();
     if file.hasattr("read")? {
-        let read = file.getattr("read")?.unbind();
-        return py.detach(|| store.write_from(verify, |buffer| Python::attach(|py| read_into(py, &read, buffer))));
+        let read = interpreter::attribute(file, &PyString::new(py, "read"))?.unbind();
+        return py.detach(|| {
+            store.write_from(verify, |buffer| {
+                interpreter::attach(|py| read_into(py, &read, buffer)).ok_or(Error::Cancelled)?
+            })
+        });
     }
     let path: FilePath = file.extract()?;
     let failed = |error: std::io::Error| {
@@ -179,18 +184,23 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
                         read += count;
                         if read >= BYTES_BETWEEN_SIGNALS {
                             read = 0;
-                            Python::attach(|py| py.check_signals())?;
+                            check_signals()?;
                         }
                         return Ok(count);
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                        Python::attach(|py| py.check_signals())?;
+                        check_signals()?;
                     }
                     Err(error) => return Err(failed(error)),
                 }
             }
         })
     })
+}
+
+/// Looks at signals while detached.
+fn check_signals() -> PyResult<()> {
+    interpreter::attach(|py| py.check_signals()).ok_or(Error::Cancelled)?
 }
 
 /// The system's words for an error number, as Python has them.
@@ -201,8 +211,7 @@ fn system_words(errno: i32) -> String {
 
 /// Reads from a Python file; 0 at its end.
 fn read_into(py: Python<'_>, read: &Py<PyAny>, buffer: &mut [u8]) -> PyResult<usize> {
-    let got = read.call1(py, (buffer.len(),))?;
-    let got = got.bind(py);
+    let got = &interpreter::call(read.bind(py), (buffer.len(),))?;
     if got.is_none() {
         return Err(PyBlockingIOError::new_err("the file has no bytes at hand; it must block"));
     }

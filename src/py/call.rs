@@ -26,6 +26,7 @@ use crate::base::error::{Error, Result};
 use crate::base::fork::Generation;
 use crate::base::interrupt::{INTERVAL, Pause, Scope, Stop, check, check_wait};
 use crate::base::progress::Progress;
+use crate::py::interpreter;
 use crate::store::LogStore;
 
 /// How long work in a thread of its own waits for an unanswered report before it goes on, if others wait for the work.
@@ -36,24 +37,10 @@ thread_local! {
     static CALLS: RefCell<Vec<(usize, Arc<Stop>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether this thread runs Python's signal handlers. Where Python does not run in the process's main thread, its signals
-/// wait for the end of the call.
-fn is_main_thread() -> bool {
-    #[cfg(target_os = "linux")]
-    // SAFETY: both calls only return a number.
-    unsafe {
-        libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid())
-    }
-    #[cfg(not(target_os = "linux"))]
-    // SAFETY: the call only returns a number.
-    unsafe {
-        libc::pthread_main_np() != 0
-    }
-}
-
 /// A scope in which this thread's call is given up after `interval`.
 fn pausing(interval: Duration, only_waits: bool, waits_since: Option<Instant>) -> Scope {
-    let pause = Pause { at: Instant::now() + interval, only_waits, is_wanted: is_main_thread, waits_since };
+    let pause =
+        Pause { at: Instant::now() + interval, only_waits, is_wanted: interpreter::is_main_thread, waits_since };
     Scope { pause: Some(pause), ..Scope::shared() }
 }
 
@@ -203,7 +190,9 @@ impl Long {
                 let store = self.store.as_ref().map_or(0, address);
                 CALLS.with_borrow_mut(|calls| calls.push((store, Arc::clone(stop))));
                 let looked = py.check_signals().and_then(|()| match (&self.progress, &next) {
-                    (Some(progress), Ok(News::Progress(done, total))) => progress.call1(py, (done, total)).map(drop),
+                    (Some(progress), Ok(News::Progress(done, total))) => {
+                        interpreter::call(progress.bind(py), (*done, *total)).map(drop)
+                    }
                     _ => Ok(()),
                 });
                 CALLS.with_borrow_mut(Vec::pop);
@@ -258,11 +247,12 @@ impl Long {
         let scope = Scope { deadline: self.deadline, ..Scope::shared() };
         let outcome = py.detach(|| {
             let mut report = |done: u64, total: u64| {
-                let reported = Python::attach(|py| {
+                let reported = interpreter::attach(|py| {
                     py.check_signals()?;
-                    self.progress.as_ref().map(|progress| progress.call1(py, (done, total))).transpose()
+                    let progress = self.progress.as_ref().map(|progress| progress.bind(py));
+                    progress.map_or(Ok(()), |progress| interpreter::call(progress, (done, total)).map(drop))
                 });
-                reported.map(drop).map_err(|error| {
+                reported.ok_or(Error::Cancelled)?.map_err(|error| {
                     raised = Some(error);
                     Error::Cancelled
                 })
@@ -270,7 +260,7 @@ impl Long {
             scope.enter(|| work(&mut report))
         });
         match (outcome, raised) {
-            (Err(Error::Cancelled), Some(raised)) => Err(raised),
+            (Err(Error::Cancelled | Error::Forked { .. }), Some(raised)) => Err(raised),
             (outcome, _) => Ok(outcome?),
         }
     }
@@ -351,6 +341,6 @@ impl Interruption {
     /// Call `function`, which takes no arguments; what it calls of a store is interrupted.
     fn run(&self, function: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let scope = Scope { stop: Some(Arc::clone(&self.0)), ..Scope::default() };
-        scope.enter(|| function.call0()).map(Bound::unbind)
+        scope.enter(|| interpreter::call(&function, ())).map(Bound::unbind)
     }
 }

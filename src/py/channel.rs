@@ -5,7 +5,7 @@
 //! loop watches: commits never wait for the interpreter, and one wake-up takes in all the outcomes there are.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -14,10 +14,12 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::{IntoPyObjectExt, intern};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::base::fork::PrivateFd;
 use crate::durable::Durability;
 use crate::log::Committed;
 use crate::py::convert::Integer;
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::row::OwnedEntry;
 
@@ -39,7 +41,8 @@ pub(super) struct AppendChannel {
 struct Mailbox {
     outcomes: Mutex<Vec<(u64, crate::Result<Committed>)>>,
     /// Readable from when the first outcome arrives until they are taken.
-    news: OwnedFd,
+    /// A forked child has another one under its number, so that it cannot remove it from an `epoll` that it shares.
+    news: PrivateFd,
 }
 
 /// What is on its way.
@@ -81,13 +84,13 @@ impl AppendChannel {
     #[new]
     fn new(store: Py<LogStore>) -> std::io::Result<Self> {
         let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news });
+        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: PrivateFd::new(news) });
         Ok(Self { store, mailbox, calls: Mutex::default() })
     }
 
     /// The descriptor that is readable when there are outcomes to take in.
     fn fileno(&self) -> RawFd {
-        self.mailbox.news.as_raw_fd()
+        self.mailbox.news.as_fd().as_raw_fd()
     }
 
     /// Send a row on its way; `future` will be resolved with it.
@@ -182,8 +185,8 @@ impl AppendChannel {
         // Here and not only at the end of the turn, because the loop may have stopped listening by then.
         channel.store.get().log().database().check_writable("append")?;
         if !channel.calls().is_scheduled {
-            let event_loop = future.call_method0(py, intern!(py, "get_loop"))?;
-            event_loop.call_method1(py, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
+            let event_loop = interpreter::call_method(future.bind(py), intern!(py, "get_loop"), ())?;
+            interpreter::call_method(&event_loop, intern!(py, "call_soon"), (slf.getattr(intern!(py, "submit"))?,))?;
         }
         let mut calls = channel.calls();
         calls.is_scheduled = true;
@@ -243,13 +246,15 @@ fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: crate::Result<Committe
     for Call { future, wants, .. } in calls {
         let future = future.bind(py);
         let resolved = match &error {
-            Some(error) => future.call_method1(intern!(py, "set_exception"), (PyErr::from(error.clone()),)),
+            Some(error) => {
+                interpreter::call_method(future, intern!(py, "set_exception"), (PyErr::from(error.clone()),))
+            }
             None => result(py, wants, &mut next_id, &mut rows)
-                .and_then(|result| future.call_method1(intern!(py, "set_result"), (result,))),
+                .and_then(|result| interpreter::call_method(future, intern!(py, "set_result"), (result,))),
         };
         if let Err(error) = resolved {
             // Done already means that it was cancelled.
-            let is_done = future.call_method0(intern!(py, "done")).and_then(|done| done.is_truthy());
+            let is_done = interpreter::call_method(future, intern!(py, "done"), ()).and_then(|done| done.is_truthy());
             if !is_done.unwrap_or(false) {
                 error.write_unraisable(py, Some(future));
             }

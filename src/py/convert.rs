@@ -13,6 +13,7 @@ use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDelta, PyString, PyType};
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
 use crate::durable::Durability;
+use crate::py::interpreter;
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Durability {
     type Error = PyErr;
@@ -166,16 +167,20 @@ impl Record {
     }
 
     pub(super) fn class<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyType>> {
-        self.class.import(py, "nerve_store.records", self.name)
+        let class = self.class.get_or_try_init(py, || {
+            let class = interpreter::imported(py, "nerve_store.records", self.name)?;
+            Ok::<_, PyErr>(class.cast_into::<PyType>()?.unbind())
+        });
+        class.map(|class| class.bind(py))
     }
 
     /// A new record with these fields, in their order.
     pub(super) fn create<'py>(
         &self,
         py: Python<'py>,
-        fields: impl pyo3::call::PyCallArgs<'py>,
+        fields: impl interpreter::Arguments<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.class(py)?.call1(fields)
+        interpreter::call(self.class(py)?, fields)
     }
 }
 

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::base::error::Error;
+use crate::py::interpreter;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -24,7 +25,7 @@ impl From<Error> for PyErr {
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
                 Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
-                Error::Sqlite(_) => raise(py, "CorruptStoreError", (&message,)),
+                Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),
@@ -65,8 +66,8 @@ impl From<Error> for PyErr {
     }
 }
 
-fn raise<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import("nerve_store.exceptions")?.getattr(name)?.call1(arguments)
+fn raise<'py>(py: Python<'py>, name: &str, arguments: impl interpreter::Arguments<'py>) -> PyResult<Bound<'py, PyAny>> {
+    interpreter::call(&interpreter::imported(py, "nerve_store.exceptions", name)?, arguments)
 }
 
 /// A class with a message and a path.

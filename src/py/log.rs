@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::interpreter;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
 use crate::store::{self, StoreConfig};
 
@@ -160,7 +161,7 @@ impl LogStore {
         durability: Option<Durability>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut given = Vec::new();
-        for (index, entry) in entries.try_iter()?.enumerate() {
+        for (index, entry) in interpreter::items(entries)?.enumerate() {
             given.push(entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?);
         }
         let mut rows = Vec::with_capacity(given.len());
@@ -206,10 +207,10 @@ impl LogStore {
             (
                 path_text(self.log().database().path()),
                 stats.row_count,
-                stats.ids.map(|ids| ids.0),
-                stats.ids.map(|ids| ids.1),
-                stats.timestamps.map(|timestamps| timestamps.0),
-                stats.timestamps.map(|timestamps| timestamps.1),
+                stats.ids.map(|ids| ids.first),
+                stats.ids.map(|ids| ids.last),
+                stats.timestamps.map(|timestamps| timestamps.first),
+                stats.timestamps.map(|timestamps| timestamps.last),
                 runs,
                 stats.database_bytes,
                 stats.wal_bytes,

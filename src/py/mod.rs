@@ -13,13 +13,16 @@ mod convert;
 mod entry;
 mod error;
 mod follow;
+mod interpreter;
 mod iter;
 mod json;
 mod log;
 mod memory;
 mod read;
+mod report;
 mod run;
 mod sql;
+mod thread;
 
 use pyo3::prelude::*;
 

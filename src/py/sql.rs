@@ -11,6 +11,7 @@ use crate::base::interrupt::INTERVAL;
 use crate::db::SqlParams;
 use crate::py::call::read_within;
 use crate::py::convert::{Integer, seconds};
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::store;
 
@@ -55,7 +56,7 @@ fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
         });
         return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
     }
-    let values = params.try_iter()?.map(|value| sql_value(&value?));
+    let values = interpreter::items(params)?.map(|value| sql_value(&value?));
     Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
 }
 

@@ -3,15 +3,18 @@
 use std::fmt;
 
 use rusqlite::Row;
-use rusqlite::types::{Type, ValueRef};
+use rusqlite::types::ValueRef;
 
 use crate::base::error::{Error, Result};
-use crate::base::time::{check_timestamp, now};
+use crate::base::time::{TimeSpan, check_timestamp, now};
 use crate::row::IndexedRow;
 use crate::row::texts::{Gathering, Texts};
 
 /// The longest text accepted in a row unless the store was opened with another limit, in bytes of UTF-8.
 pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
+
+/// The longest source, type and reference accepted, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The columns that [`LogEntry::from_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, source, type, ref_id, payload, timestamp";
@@ -55,7 +58,7 @@ impl LogEntry {
             kind: Some(self.kind()),
             ref_id: self.ref_id(),
             payload: self.payload(),
-            timestamps: (self.timestamp, self.timestamp),
+            timestamps: TimeSpan::of(self.timestamp),
         }
     }
 
@@ -146,8 +149,7 @@ fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
 }
 
 fn unreadable(id: i64, column: usize, what: &str) -> Error {
-    let reason = format!("row {id} of logs: {} is {what}", NAMES[column]);
-    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, reason.into()))
+    Error::Damaged { what: format!("row {id} of logs"), reason: format!("{} is {what}", NAMES[column]), way_out: None }
 }
 
 /// A row to append.
@@ -176,6 +178,11 @@ impl NewLogEntry<'_> {
         ];
         for (name, text) in texts {
             let length = text.map_or(0, str::len);
+            if name != "payload" && length > MAX_NAME_BYTES {
+                return Err(Error::Value(format!(
+                    "{name} has {length} bytes, more than the limit of {MAX_NAME_BYTES}"
+                )));
+            }
             if length > max_text_bytes {
                 return Err(Error::Value(format!(
                     "{name} has {length} bytes, more than the limit of {max_text_bytes} (max_payload_bytes)"
@@ -203,7 +210,7 @@ impl NewLogEntry<'_> {
             kind: Some(self.kind),
             ref_id: self.ref_id,
             payload: self.payload,
-            timestamps: (timestamp, timestamp),
+            timestamps: TimeSpan::of(timestamp),
         }
     }
 

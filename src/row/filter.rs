@@ -3,6 +3,8 @@
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Result, Statement};
 
+use crate::base::ids::IdSpan;
+use crate::base::time::TimeSpan;
 use crate::row::LogEntry;
 
 /// The conditions of a read; every one that is given must hold.
@@ -37,6 +39,16 @@ impl Filter {
     /// The greatest id that can match.
     pub(crate) fn last_id(&self) -> i64 {
         self.before_id.map_or(i64::MAX, |id| id.saturating_sub(1))
+    }
+
+    /// The ids that can match; None if none can.
+    pub(crate) fn ids(&self) -> Option<IdSpan> {
+        IdSpan::new(self.first_id(), self.last_id())
+    }
+
+    /// The times that can match; its first is after its last if none can.
+    pub(crate) fn times(&self) -> TimeSpan {
+        TimeSpan { first: self.since.unwrap_or(i64::MIN), last: self.until.unwrap_or(i64::MAX) }
     }
 
     /// Whether the row meets every condition; the limit aside.

@@ -4,6 +4,7 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use crate::base::error::Result;
+use crate::base::time::TimeSpan;
 
 /// A row as the index sees it. What is not text counts as NULL: no filter finds it.
 pub(crate) struct IndexedRow<'a> {
@@ -13,7 +14,7 @@ pub(crate) struct IndexedRow<'a> {
     pub(crate) ref_id: Option<&'a str>,
     pub(crate) payload: Option<&'a str>,
     /// Between these two; they differ only for what is no integer.
-    pub(crate) timestamps: (i64, i64),
+    pub(crate) timestamps: TimeSpan,
 }
 
 impl<'a> IndexedRow<'a> {
@@ -26,9 +27,9 @@ impl<'a> IndexedRow<'a> {
             })
         };
         let timestamps = match row.get_ref(5)? {
-            ValueRef::Integer(timestamp) => (timestamp, timestamp),
-            ValueRef::Real(timestamp) => (timestamp.floor() as i64, timestamp.ceil() as i64),
-            _ => (i64::MIN, i64::MAX),
+            ValueRef::Integer(timestamp) => TimeSpan::of(timestamp),
+            ValueRef::Real(timestamp) => TimeSpan { first: timestamp.floor() as i64, last: timestamp.ceil() as i64 },
+            _ => TimeSpan { first: i64::MIN, last: i64::MAX },
         };
         Ok(Self { id: row.get(0)?, source: text(1)?, kind: text(2)?, ref_id: text(3)?, payload: text(4)?, timestamps })
     }

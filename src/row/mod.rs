@@ -3,15 +3,20 @@
 mod entry;
 mod filter;
 mod indexed;
+pub(crate) mod json;
+mod key;
 pub(crate) mod payload;
 mod round;
 mod texts;
 
 pub(crate) use entry::{COLUMNS, Entries};
-pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry};
+pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, MAX_NAME_BYTES, NewLogEntry, OwnedEntry};
 pub(crate) use filter::Conditions;
 pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;
+pub use json::Malformed;
+pub(crate) use key::index_key;
+pub use round::NumberedRound;
 pub(crate) use round::{is_round, is_round_entry};
 
 /// The source of the rows that belong to a workflow run.

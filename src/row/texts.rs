@@ -13,12 +13,12 @@ const BLOCK_BYTES: usize = 2 << 10;
 #[derive(Clone)]
 pub(crate) struct Texts {
     block: Arc<str>,
-    place: Place,
+    layout: Layout,
 }
 
 /// Where the texts of a row are in a block: one after the other; what is None takes nothing.
 #[derive(Clone, Copy)]
-struct Place {
+struct Layout {
     start: usize,
     source_end: usize,
     kind_end: usize,
@@ -28,33 +28,33 @@ struct Place {
     has_payload: bool,
 }
 
-/// The texts of a row as they are found.
-pub(crate) type Found<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>, Option<&'a [u8]>);
+/// The texts of a row before they are known to be UTF-8.
+pub(crate) type RawTexts<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>, Option<&'a [u8]>);
 
 impl Texts {
     pub(crate) fn new(source: &str, kind: &str, ref_id: Option<&str>, payload: Option<&str>) -> Self {
         let (ref_id_text, payload_text) = (ref_id.unwrap_or_default(), payload.unwrap_or_default());
-        let place =
-            Place::new(0, (source.as_bytes(), kind.as_bytes(), ref_id.map(str::as_bytes), payload.map(str::as_bytes)));
-        let mut block = String::with_capacity(place.end);
+        let layout =
+            Layout::new(0, (source.as_bytes(), kind.as_bytes(), ref_id.map(str::as_bytes), payload.map(str::as_bytes)));
+        let mut block = String::with_capacity(layout.end);
         block.extend([source, kind, ref_id_text, payload_text]);
-        Self { block: block.into(), place }
+        Self { block: block.into(), layout }
     }
 
     pub(crate) fn source(&self) -> &str {
-        &self.block[self.place.start..self.place.source_end]
+        &self.block[self.layout.start..self.layout.source_end]
     }
 
     pub(crate) fn kind(&self) -> &str {
-        &self.block[self.place.source_end..self.place.kind_end]
+        &self.block[self.layout.source_end..self.layout.kind_end]
     }
 
     pub(crate) fn ref_id(&self) -> Option<&str> {
-        self.place.has_ref_id.then(|| &self.block[self.place.kind_end..self.place.ref_id_end])
+        self.layout.has_ref_id.then(|| &self.block[self.layout.kind_end..self.layout.ref_id_end])
     }
 
     pub(crate) fn payload(&self) -> Option<&str> {
-        self.place.has_payload.then(|| &self.block[self.place.ref_id_end..self.place.end])
+        self.layout.has_payload.then(|| &self.block[self.layout.ref_id_end..self.layout.end])
     }
 
     fn all(&self) -> (&str, &str, Option<&str>, Option<&str>) {
@@ -82,8 +82,8 @@ impl fmt::Debug for Texts {
     }
 }
 
-impl Place {
-    fn new(start: usize, (source, kind, ref_id, payload): Found<'_>) -> Self {
+impl Layout {
+    fn new(start: usize, (source, kind, ref_id, payload): RawTexts<'_>) -> Self {
         let source_end = start + source.len();
         let kind_end = source_end + kind.len();
         let ref_id_end = kind_end + ref_id.map_or(0, <[u8]>::len);
@@ -113,7 +113,7 @@ impl Place {
 /// The texts of rows that are being read, each with `T`, until they are a block.
 pub(crate) struct Gathering<T> {
     bytes: Vec<u8>,
-    rows: Vec<(T, Place)>,
+    rows: Vec<(T, Layout)>,
 }
 
 impl<T> Default for Gathering<T> {
@@ -124,17 +124,17 @@ impl<T> Default for Gathering<T> {
 
 impl<T> Gathering<T> {
     /// Whether the next row belongs into another block.
-    pub(crate) fn is_full(&self, next: Found<'_>) -> bool {
-        !self.rows.is_empty() && Place::new(self.bytes.len(), next).end > BLOCK_BYTES
+    pub(crate) fn is_full(&self, next: RawTexts<'_>) -> bool {
+        !self.rows.is_empty() && Layout::new(self.bytes.len(), next).end > BLOCK_BYTES
     }
 
-    pub(crate) fn push(&mut self, of: T, found: Found<'_>) {
-        let place = Place::new(self.bytes.len(), found);
+    pub(crate) fn push(&mut self, of: T, found: RawTexts<'_>) {
+        let layout = Layout::new(self.bytes.len(), found);
         let (source, kind, ref_id, payload) = found;
         for text in [source, kind, ref_id.unwrap_or_default(), payload.unwrap_or_default()] {
             self.bytes.extend_from_slice(text);
         }
-        self.rows.push((of, place));
+        self.rows.push((of, layout));
     }
 
     /// Makes the block and calls `visit` with the rows in it. A text that is not UTF-8 is an error: whose, and which of
@@ -142,24 +142,24 @@ impl<T> Gathering<T> {
     pub(crate) fn finish(&mut self, mut visit: impl FnMut(T, Texts)) -> Result<(), (T, usize)> {
         // Looked at once: the texts are all valid if the whole is and none ends inside a character.
         let block = std::str::from_utf8(&self.bytes).ok().filter(|block| {
-            self.rows.iter().all(|(_, place)| place.parts().iter().all(|(_, end)| block.is_char_boundary(*end)))
+            self.rows.iter().all(|(_, layout)| layout.parts().iter().all(|(_, end)| block.is_char_boundary(*end)))
         });
         let Some(block) = block.map(Arc::<str>::from) else { return Err(self.first_damaged()) };
         self.bytes.clear();
-        for (of, place) in self.rows.drain(..) {
-            visit(of, Texts { block: Arc::clone(&block), place });
+        for (of, layout) in self.rows.drain(..) {
+            visit(of, Texts { block: Arc::clone(&block), layout });
         }
         Ok(())
     }
 
     fn first_damaged(&mut self) -> (T, usize) {
         let bytes = std::mem::take(&mut self.bytes);
-        let damaged = |place: &Place| {
-            place.parts().iter().position(|(start, end)| std::str::from_utf8(&bytes[*start..*end]).is_err())
+        let damaged = |layout: &Layout| {
+            layout.parts().iter().position(|(start, end)| std::str::from_utf8(&bytes[*start..*end]).is_err())
         };
-        let index = self.rows.iter().position(|(_, place)| damaged(place).is_some()).unwrap_or_default();
-        let (of, place) = self.rows.swap_remove(index);
-        (of, damaged(&place).unwrap_or_default())
+        let index = self.rows.iter().position(|(_, layout)| damaged(layout).is_some()).unwrap_or_default();
+        let (of, layout) = self.rows.swap_remove(index);
+        (of, damaged(&layout).unwrap_or_default())
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
         proptest::collection::vec((text(), text(), optional(), optional()), 1..12)
     }
 
-    fn found((source, kind, ref_id, payload): &Row) -> Found<'_> {
+    fn found((source, kind, ref_id, payload): &Row) -> RawTexts<'_> {
         (
             source.as_bytes(),
             kind.as_bytes(),
@@ -203,7 +203,7 @@ mod tests {
                 prop_assert_eq!(*number, expected);
                 prop_assert_eq!(texts.all(), (source.as_str(), kind.as_str(), ref_id.as_deref(), payload.as_deref()));
                 prop_assert_eq!(texts, &Texts::new(source, kind, ref_id.as_deref(), payload.as_deref()));
-                prop_assert!(texts.block.len() <= BLOCK_BYTES.max(texts.place.end - texts.place.start));
+                prop_assert!(texts.block.len() <= BLOCK_BYTES.max(texts.layout.end - texts.layout.start));
             }
         }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::archive::{ARCHIVED_UP_TO, Format, Options, Outcome, Vacuum};
+use crate::archive::{ARCHIVED_UP_TO, Format, JobOutcome, Options, Vacuum};
 use crate::base::error::{Error, Result};
 use crate::durable::{self, Durability, Staged};
 use crate::log;
@@ -47,7 +47,7 @@ fn options() -> Options {
     }
 }
 
-fn run(store: &LogStore) -> Result<Outcome> {
+fn run(store: &LogStore) -> Result<JobOutcome> {
     store.archive_logs(options(), &mut |_, _| Ok(()))
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, Options, Outcome, Verified};
+use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Verified};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
@@ -95,8 +95,8 @@ impl LogStore {
     }
 
     /// Moves the rows of every day that ended before the boundary to that day's file.
-    pub fn archive_logs(&self, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
-        self.archive.run(options, progress)
+    pub fn archive_logs(&self, options: Options, progress: &mut Progress<'_>) -> Result<JobOutcome> {
+        self.archive.move_days(options, progress)
     }
 
     /// Puts the rows of `day` back under their ids; returns how many were not in the log.

@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 pub(crate) mod format;
+pub(crate) mod frame;
 pub(crate) mod line;
 pub(crate) mod reader;
 pub(crate) mod scan;

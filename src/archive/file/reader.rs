@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use zstd::bulk::Decompressor;
-
 use crate::archive::file::block::{Block, trailer};
 use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::frame;
 use crate::archive::file::line::{line_id, parse_line};
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::row::LogEntry;
 
-/// Bytes that a frame may decompress to; no block of ours comes near.
-const MOST_FRAME_BYTES: u64 = 8 << 30;
+/// Bytes of a line beyond which memory for its row is asked for beforehand: small allocations do not fail, and a failed
+/// one would abort the process.
+const LONG_LINE_BYTES: usize = 1 << 20;
 
-/// An open file of a day. It stays what it is while it is open: a run that adds rows publishes another file.
+/// An open file of a day. A job that adds rows publishes another file, so that this one stays what it is.
 pub(crate) struct DayReader {
     path: PathBuf,
     day: UtcDay,
@@ -83,8 +83,8 @@ impl DayReader {
         self.read_at(&mut end, start)?;
         let length = trailer::frame_bytes(&end).ok_or_else(foreign)?;
         let start = self.size.checked_sub(u64::from(length)).ok_or_else(foreign)?;
-        let mut frame = vec![0; length as usize];
-        self.read_at(&mut frame, start)?;
+        let mut frame = Vec::new();
+        self.read_into(&mut frame, u64::from(length), start)?;
         let blocks = trailer::blocks(&frame).ok_or_else(foreign)?;
         let end = blocks.last().map_or(0, |block| block.offset + u64::from(block.stored_bytes));
         if end == start { Ok(blocks) } else { Err(foreign()) }
@@ -96,6 +96,18 @@ impl DayReader {
             std::io::ErrorKind::UnexpectedEof => self.damaged("it is cut off"),
             _ => Error::io(&self.path, "read an archive file", &error),
         })
+    }
+
+    /// The same into memory that a size from the file asks for: checked against the file, and an error where there is no
+    /// memory.
+    pub(crate) fn read_into(&self, buffer: &mut Vec<u8>, length: u64, offset: u64) -> Result<()> {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(self.damaged("it is cut off"));
+        }
+        if !usize::try_from(length).is_ok_and(|length| resize(buffer, length)) {
+            return Err(self.damaged(&format!("there is no memory for {length} bytes of it at once")));
+        }
+        self.read_at(buffer, offset)
     }
 
     /// As many bytes from `offset` on as `buffer` takes and the file has.
@@ -129,8 +141,7 @@ impl DayReader {
     fn read_stored(&mut self, index: usize) -> Result<()> {
         let block = self.blocks[index];
         let mut stored = std::mem::take(&mut self.stored);
-        stored.resize(block.stored_bytes as usize, 0);
-        let read = self.read_at(&mut stored, block.offset);
+        let read = self.read_into(&mut stored, u64::from(block.stored_bytes), block.offset);
         self.stored = stored;
         read?;
         if Block::checksum(&self.stored) != block.checksum {
@@ -148,13 +159,8 @@ impl DayReader {
     }
 
     fn decompress(&mut self, offset: u64) -> Result<()> {
-        let damaged = |reason: &str| damaged(&self.path, &format!("the frame at {offset}: {reason}"));
-        let length = zstd::zstd_safe::get_frame_content_size(&self.stored).ok().flatten();
-        let length = length.filter(|length| *length <= MOST_FRAME_BYTES).ok_or_else(|| damaged("it has no size"))?;
-        self.raw.clear();
-        self.raw.reserve(usize::try_from(length).map_err(|_| damaged("it is too large"))?);
-        let outcome = Decompressor::new().and_then(|mut zstd| zstd.decompress_to_buffer(&self.stored, &mut self.raw));
-        outcome.map(drop).map_err(|error| damaged(&error.to_string()))
+        frame::decompress(&self.stored, &mut self.raw)
+            .map_err(|reason| damaged(&self.path, &format!("the frame at {offset}: {reason}")))
     }
 
     /// Calls `visit` with each row of a block that `wants` by its id, in order.
@@ -172,7 +178,7 @@ impl DayReader {
             if line_id(text).is_some_and(|id| !wants(id)) {
                 continue;
             }
-            let entry = parse_line(text).map_err(|reason| {
+            let entry = parse_within_memory(text).map_err(|reason| {
                 self.damaged(&format!("a line in the block at {} is no row: {reason}", self.blocks[index].offset))
             })?;
             if wants(entry.id) {
@@ -192,6 +198,23 @@ impl DayReader {
 pub(crate) fn damaged(path: &Path, reason: &str) -> Error {
     let reason = format!("{reason}; restore the file from a backup, or move it away and call reindex()");
     Error::ArchiveCorrupt { path: path.to_owned(), reason }
+}
+
+/// The row in a line without its newline, unless there is no memory for it.
+pub(crate) fn parse_within_memory(line: &[u8]) -> std::result::Result<LogEntry, String> {
+    // Its texts are copied up to twice on the way.
+    let has_memory = line.len() < LONG_LINE_BYTES || Vec::<u8>::new().try_reserve_exact(2 * line.len()).is_ok();
+    if has_memory { parse_line(line) } else { Err(format!("there is no memory for {} bytes", line.len())) }
+}
+
+/// Makes `buffer` so long; false if there is no memory.
+fn resize(buffer: &mut Vec<u8>, length: usize) -> bool {
+    buffer.truncate(length);
+    if buffer.try_reserve_exact(length - buffer.len()).is_err() {
+        return false;
+    }
+    buffer.resize(length, 0);
+    true
 }
 
 /// The lines, each with its newline; the last may have none.

@@ -9,7 +9,9 @@ use crate::archive::file::format::Format;
 use crate::archive::file::line::RowRef;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
+use crate::row::index_key;
 
 /// Pairs of source and type that a summary lists; a day with more is never passed over for them.
 const MOST_KINDS: usize = 64;
@@ -95,7 +97,7 @@ impl Stored {
     }
 }
 
-/// Pairs of source and type.
+/// Pairs of source and type, by their keys.
 pub(crate) type Kinds = Vec<(Box<str>, Box<str>)>;
 
 impl Summary {
@@ -110,8 +112,8 @@ impl Summary {
     }
 
     /// The least and the greatest id.
-    pub(crate) fn id_span(&self) -> Option<(i64, i64)> {
-        Some((self.ids.min()?.cast_signed(), self.ids.max()?.cast_signed()))
+    pub(crate) fn id_span(&self) -> Option<IdSpan> {
+        IdSpan::new(self.ids.min()?.cast_signed(), self.ids.max()?.cast_signed())
     }
 
     /// Whether the file that both describe is the same.
@@ -129,7 +131,7 @@ pub(crate) struct RefRows {
     pub(crate) rounds: Vec<i64>,
 }
 
-/// The references of some rows that follow one another.
+/// The references of some rows that follow one another, by key.
 pub(crate) type Part = HashMap<Box<str>, RefRows>;
 
 /// Takes parts as they become full.
@@ -163,9 +165,10 @@ impl<'a> Gatherer<'a> {
         self.ids.insert(row.id.cast_unsigned());
         self.add_kind(row.source, row.kind);
         if let Some(ref_id) = row.ref_id {
-            let rows = match self.part.get_mut(ref_id) {
+            let ref_key = index_key(ref_id);
+            let rows = match self.part.get_mut(&*ref_key) {
                 Some(rows) => rows,
-                None => self.part.entry(ref_id.into()).or_default(),
+                None => self.part.entry((*ref_key).into()).or_default(),
             };
             rows.ids.push(row.id);
             if is_round {
@@ -189,6 +192,7 @@ impl<'a> Gatherer<'a> {
 
     fn add_kind(&mut self, source: &str, kind: &str) {
         let Some(kinds) = &mut self.kinds else { return };
+        let (source, kind) = (&*index_key(source), &*index_key(kind));
         let is = |pair: &(Box<str>, Box<str>)| *pair.1 == *kind && *pair.0 == *source;
         if kinds.get(self.last_kind).is_some_and(is) {
             return;

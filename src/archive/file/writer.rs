@@ -11,8 +11,9 @@ use zstd::zstd_safe::CParameter;
 use crate::archive::file::block::{PLAIN_BLOCK_BYTES, ZSTD_BLOCK_BYTES, trailer};
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Lines, Stored};
-use crate::archive::job::throttle::Pace;
+use crate::archive::job::throttle::Throttle;
 use crate::base::error::{Error, Result};
+use crate::base::scope;
 
 /// zstd's own default: on these rows, level 1 is hardly faster and level 6 hardly smaller.
 const LEVEL: i32 = 3;
@@ -28,7 +29,7 @@ struct RawBlock {
 
 /// Takes the lines of a day.
 pub(crate) struct DayWriter<'a> {
-    pace: &'a Pace,
+    throttle: &'a Throttle,
     block: RawBlock,
     block_bytes: usize,
     full: SyncSender<RawBlock>,
@@ -49,8 +50,8 @@ impl DayWriter<'_> {
         if self.full.send(std::mem::take(&mut self.block)).is_err() {
             return false;
         }
-        // Two threads at work would keep others from both processors, so that a gentle run waits until it is stored.
-        let spare = if self.pace.is_gentle() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
+        // Two threads at work would keep others from both processors, so that a throttled job waits until it is stored.
+        let spare = if self.throttle.is_throttled() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
         self.block = spare.unwrap_or_default();
         self.block.lines = Lines::default();
         self.block.bytes.clear();
@@ -64,24 +65,27 @@ pub(crate) fn write_file<T>(
     sink: &mut (dyn Write + Send),
     path: &Path,
     format: Format,
-    pace: &Pace,
+    throttle: &Throttle,
     produce: impl FnOnce(&mut DayWriter<'_>) -> Result<T>,
 ) -> Result<(T, Stored)> {
-    std::thread::scope(|scope| {
+    scope::scope(|scope| {
         let (full, blocks) = sync_channel(WAITING_BLOCKS);
         let (done, spare) = channel();
-        let thread = scope.spawn(move || store(&blocks, &done, sink, path, format));
+        let thread = scope
+            .spawn(move || store(&blocks, &done, sink, path, format))
+            .map_err(|error| Error::io(path, "start a thread", &error))?;
         let block_bytes = match format {
             Format::Plain => PLAIN_BLOCK_BYTES,
             Format::Zstd => ZSTD_BLOCK_BYTES,
         };
-        let mut writer = DayWriter { pace, block: RawBlock::default(), block_bytes, full, spare };
+        let mut writer = DayWriter { throttle, block: RawBlock::default(), block_bytes, full, spare };
         let produced = produce(&mut writer);
-        if writer.block.lines.row_count > 0 {
+        // In a child that was forked meanwhile, where `produce` fails, there is no thread to take it.
+        if produced.is_ok() && writer.block.lines.row_count > 0 {
             writer.hand_on();
         }
         drop(writer);
-        let stored = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stored = thread.join()?;
         // If the thread stopped, `produce` only knows that it did.
         stored.and_then(|stored| Ok((produced?, stored)))
     })

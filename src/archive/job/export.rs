@@ -9,12 +9,12 @@ use std::vec::IntoIter;
 use roaring::RoaringTreemap;
 
 use crate::archive::file::format::Format;
-use crate::archive::file::line::{RowRef, write_line};
+use crate::archive::file::line::{RowRef, fits, write_line};
 use crate::archive::file::reader::DayReader;
 use crate::archive::file::summary::{Gatherer, Summary, TakePart};
 use crate::archive::file::writer::{DayWriter, write_file};
 use crate::archive::job::plan::Picker;
-use crate::archive::job::throttle::Pace;
+use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::OpenDay;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
@@ -58,11 +58,11 @@ pub(crate) fn write_day(
     picker: &mut Picker,
     sink: &mut (dyn Write + Send),
     take_part: &mut TakePart<'_>,
-    pace: &Pace,
+    throttle: &Throttle,
     advance: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Written> {
     let Order { day, format, path, ids, existing, has_rounds } = order;
-    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, pace, |writer| {
+    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, throttle, |writer| {
         let mut output = Output { writer, gatherer: Gatherer::new(take_part), path: &path, known_rows: 0, has_rounds };
         let mut existing = existing.into_iter().map(ExistingRows::open).collect::<Result<Vec<_>>>()?;
         let mut exported = RoaringTreemap::new();
@@ -74,20 +74,24 @@ pub(crate) fn write_day(
             }
             let began = Instant::now();
             database.read("export rows", |connection| {
-                pace.look(connection)?;
+                throttle.observe(connection)?;
                 picker.begin();
                 each_by_ids(connection, &chunk, |row| {
                     if !picker.takes(connection, row)? {
                         return Ok(());
                     }
                     let row = RowRef::read(row)?;
+                    if !fits(&row) {
+                        picker.unarchivable += 1;
+                        return Ok(());
+                    }
                     exported.insert(row.id.cast_unsigned());
                     output.existing_before(&mut existing, Some(row.id))?;
                     output.row(&mut existing, &row)
                 })
             })?;
             advance(chunk.len() as u64)?;
-            pace.rest(began);
+            throttle.pause(began);
         }
         output.existing_before(&mut existing, None)?;
         Ok((exported, output.known_rows, output.gatherer.finish()?))

@@ -4,5 +4,6 @@ pub(crate) mod adopt;
 pub(crate) mod export;
 pub(crate) mod plan;
 pub(crate) mod publish;
+pub(crate) mod recover;
 pub(crate) mod steps;
 pub(crate) mod throttle;

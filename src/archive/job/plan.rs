@@ -1,4 +1,4 @@
-//! Which rows an archive run may take.
+//! Which rows an archive job may take.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,15 +7,17 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::base::status::IS_ACTIVE;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
 use crate::db::Database;
 use crate::index::bounds::sealed_end;
+use crate::row::index_key;
 
 /// Rows that one short transaction looks at.
 const PAGE_ROWS: i64 = 20_000;
 
-/// The rows that an archive run may take.
+/// The rows that an archive job may take.
 #[derive(Default)]
 pub(crate) struct Archivable {
     /// The ids among which they are, by the day of their timestamp; [`Picker`] decides row by row.
@@ -34,10 +36,10 @@ pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
 /// that lies in one day are not looked at.
 pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Archivable> {
     let mut found = Archivable::default();
-    let spans = database.read("plan the archive run", |connection| spans(connection, last_timestamp, &mut found))?;
-    for (first, last) in spans {
+    let spans = database.read("plan the archive job", |connection| spans(connection, last_timestamp, &mut found))?;
+    for IdSpan { first, last } in spans {
         let mut after = first.saturating_sub(1);
-        while let Some(seen) = database.read("plan the archive run", |connection| {
+        while let Some(seen) = database.read("plan the archive job", |connection| {
             read_page(connection, (after, last), last_timestamp, &mut found)
         })? {
             after = seen;
@@ -48,7 +50,7 @@ pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Arc
 
 /// Takes in the segments that lie in one day; returns the spans of ids of the others in which there may be rows to take
 /// or to count, and of the tail.
-fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -> Result<Vec<(i64, i64)>> {
+fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -> Result<Vec<IdSpan>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_id, last_id, min_timestamp, max_timestamp FROM log_segments
          WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
@@ -58,24 +60,25 @@ fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -
         "SELECT (SELECT min(id) FROM logs WHERE id BETWEEN ?1 AND ?2),
                 (SELECT max(id) FROM logs WHERE id BETWEEN ?1 AND ?2)",
     )?;
-    let mut spans: Vec<(i64, i64)> = Vec::new();
+    let mut spans: Vec<IdSpan> = Vec::new();
     let mut rows = statement.query([last_timestamp, MAX_TIMESTAMP])?;
     while let Some(row) = rows.next()? {
         let bounds: (Option<i64>, Option<i64>) =
             present.query_row([row.get::<_, i64>(0)?, row.get(1)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (Some(first), Some(last)) = bounds else { continue };
+        let Some(present) = bounds.0.zip(bounds.1).and_then(|(first, last)| IdSpan::new(first, last)) else { continue };
         let (earliest, latest): (i64, i64) = (row.get(2)?, row.get(3)?);
         match (UtcDay::of(earliest), UtcDay::of(latest)) {
-            (Ok(day), Ok(same)) if day == same && latest <= last_timestamp && first > 0 => {
-                found.days.entry(day).or_default().insert_range(first.cast_unsigned()..=last.cast_unsigned());
+            (Ok(day), Ok(same)) if day == same && latest <= last_timestamp && present.first > 0 => {
+                let ids = present.first.cast_unsigned()..=present.last.cast_unsigned();
+                found.days.entry(day).or_default().insert_range(ids);
             }
             _ => match spans.last_mut() {
-                Some((_, end)) if first - *end == 1 => *end = last,
-                _ => spans.push((first, last)),
+                Some(before) if before.adjoins(present) => before.last = present.last,
+                _ => spans.push(present),
             },
         }
     }
-    spans.extend(sealed_end(connection)?.checked_add(1).map(|first| (first, i64::MAX)));
+    spans.extend(sealed_end(connection)?.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX)));
     Ok(spans)
 }
 
@@ -110,14 +113,14 @@ fn read_page(
     Ok(seen)
 }
 
-/// Decides row by row what an archive run takes.
+/// Decides row by row what an archive job takes.
 pub(crate) struct Picker {
     day: UtcDay,
     /// Rows passed over because their run is still active.
     pub(crate) pinned: u64,
     /// Rows passed over because their timestamp is no integer.
     pub(crate) unarchivable: u64,
-    /// What the transaction under way says of references.
+    /// What the transaction under way says of references, by key.
     is_pinned: HashMap<Box<str>, bool>,
 }
 
@@ -144,12 +147,13 @@ impl Picker {
         }
         let ValueRef::Text(ref_id) = row.get_ref(3)? else { return Ok(true) };
         let Ok(ref_id) = std::str::from_utf8(ref_id) else { return Ok(true) };
-        let is_pinned = match self.is_pinned.get(ref_id) {
+        let ref_key = index_key(ref_id);
+        let is_pinned = match self.is_pinned.get(&*ref_key) {
             Some(is_pinned) => *is_pinned,
             None => {
                 let sql = format!("SELECT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = ?1 AND {})", *IS_ACTIVE);
                 let is_pinned = connection.prepare_cached(&sql)?.query_row([ref_id], |row| row.get(0))?;
-                self.is_pinned.insert(ref_id.into(), is_pinned);
+                self.is_pinned.insert((*ref_key).into(), is_pinned);
                 is_pinned
             }
         };

@@ -10,7 +10,7 @@ use crate::archive::file::reader::{DayReader, damaged};
 use crate::archive::file::summary::{Part, Summary};
 use crate::archive::job::export::Written;
 use crate::archive::job::plan;
-use crate::archive::job::throttle::{Bite, Pace};
+use crate::archive::job::throttle::{AdaptiveBatch, Throttle};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::{days, refs};
@@ -22,7 +22,7 @@ use crate::durable::{Durability, Staged};
 use crate::log;
 use crate::log::Core;
 
-/// The meta key of the watermark: the newest day that an archive run has finished.
+/// The meta key of the watermark: the newest day that an archive job has finished.
 pub const ARCHIVED_UP_TO: &str = "archived_up_to";
 
 /// How long the deleting thread leaves the writer alone between two transactions. Other processes look for its lock at
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_micros(300);
 impl Archive {
     /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
     /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
-    pub(crate) fn finish(&self, pace: &Pace, staged: Staged, written: &Written) -> Result<()> {
+    pub(crate) fn publish(&self, throttle: &Throttle, staged: Staged, written: &Written) -> Result<()> {
         let summary = &written.summary;
         let day = summary.day;
         let path = path_of(self.directory(), day, summary.format);
@@ -41,7 +41,7 @@ impl Archive {
             let has_rounds = days::has_rounds(connection, day)?;
             days::save(connection, summary, State::Pending, now, has_rounds)
         })?;
-        // Also when nothing was added: an earlier run may have been killed between publishing the file and syncing the
+        // Also when nothing was added: an earlier job may have been killed between publishing the file and syncing the
         // directory, and its rows are deleted below.
         staged.publish(&path, Durability::Full)?;
         self.read_back(summary)?;
@@ -50,8 +50,8 @@ impl Archive {
         self.log
             .database()
             .write("write the manifest", Some(Durability::Normal), |connection| days::promote(connection, day))?;
-        self.forget_unknown();
-        delete_rows(&self.log, pace, &written.exported)?;
+        self.forget_unlisted();
+        delete_rows(&self.log, throttle, &written.exported)?;
         set_watermark(&self.log, day, Durability::Normal)
     }
 
@@ -67,30 +67,30 @@ impl Archive {
 }
 
 /// Writes references of a day to the manifest, in transactions that hold the lock for moments.
-pub(crate) fn save_refs(log: &Core, pace: &Pace, day: UtcDay, part: &Part) -> Result<()> {
+pub(crate) fn save_refs(log: &Core, throttle: &Throttle, day: UtcDay, part: &Part) -> Result<()> {
     // In the order of the table, so that neighbours share pages.
     let mut refs: Vec<_> = part.iter().map(|(ref_id, rows)| (&**ref_id, rows)).collect();
     refs.sort_unstable_by_key(|(ref_id, _)| *ref_id);
-    for refs in refs.chunks(pace.steps().refs) {
+    for refs in refs.chunks(throttle.steps().refs) {
         let began = Instant::now();
         log.database().write("write the manifest", Some(Durability::Normal), |connection| {
             refs::save(connection, day, refs.iter().copied())
         })?;
-        pace.rest(began);
+        throttle.pause(began);
     }
     Ok(())
 }
 
 /// Deletes the rows with `ids`, except those whose run was resumed meanwhile. The files that hold them are synced, so
-/// a power loss that undoes a delete leaves a row in both places, which the next run settles.
-fn delete_rows(log: &Core, pace: &Pace, ids: &RoaringTreemap) -> Result<()> {
+/// a power loss that undoes a delete leaves a row in both places, which the next job resolves.
+fn delete_rows(log: &Core, throttle: &Throttle, ids: &RoaringTreemap) -> Result<()> {
     let mut ids = ids.iter().peekable();
-    let mut bite = Bite::default();
+    let mut batch = AdaptiveBatch::default();
     while ids.peek().is_some() {
         let began = Instant::now();
         let rows = log.commit("delete archived rows", Some(Durability::Normal), |transaction| {
-            pace.look(transaction.connection())?;
-            let rows = bite.rows(pace);
+            throttle.observe(transaction.connection())?;
+            let rows = batch.rows(throttle);
             let mut left = rows;
             while left > 0 {
                 let Some(first) = ids.next() else { break };
@@ -104,10 +104,10 @@ fn delete_rows(log: &Core, pace: &Pace, ids: &RoaringTreemap) -> Result<()> {
             }
             Ok(rows)
         })?;
-        bite.took(rows, began.elapsed());
+        batch.took(rows, began.elapsed());
         std::thread::sleep(PAUSE);
-        log.database().checkpoint_if_due(pace.steps().pages);
-        pace.rest(began);
+        log.database().checkpoint_if_due(throttle.steps().pages);
+        throttle.pause(began);
     }
     Ok(())
 }

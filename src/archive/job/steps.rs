@@ -1,8 +1,8 @@
-//! An archive run, step by step. `docs/durability.md`, "Archive", says what each step is for.
+//! An archive job, step by step. `docs/durability.md`, "Archive", says what each step is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::thread::ScopedJoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
@@ -12,13 +12,14 @@ use crate::archive::file::summary::{Part, TakePart};
 use crate::archive::job::export::{Order, Written, has_rows, write_day};
 use crate::archive::job::plan::{Archivable, Picker, active_runs, archivable};
 use crate::archive::job::publish::{save_refs, set_watermark};
-use crate::archive::job::throttle::Pace;
+use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_wait;
 use crate::base::progress::Progress;
+use crate::base::scope::{self, Handle};
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
@@ -40,7 +41,7 @@ pub enum Vacuum {
     Incremental,
 }
 
-/// What an archive run is asked to do.
+/// What an archive job is asked to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Days that end before this instant go, in milliseconds.
@@ -53,13 +54,13 @@ pub struct Options {
     pub vacuum: Vacuum,
     /// Only tell what would be done.
     pub dry_run: bool,
-    /// How long to wait for another run to end.
+    /// How long to wait for another job to end.
     pub wait: Duration,
 }
 
-/// What an archive run did.
+/// What an archive job did.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct JobOutcome {
     /// The days that gained rows, oldest first.
     pub days: Vec<ArchivedDay>,
     /// Whether the database file was rewritten or shortened.
@@ -72,38 +73,38 @@ pub struct Outcome {
 
 impl Archive {
     /// Moves the rows of every day that ended before the boundary to that day's file.
-    pub fn run(&self, options: Options, progress: &mut Progress<'_>) -> Result<Outcome> {
+    pub fn move_days(&self, options: Options, progress: &mut Progress<'_>) -> Result<JobOutcome> {
         let last_day = match UtcDay::last_before(options.boundary) {
             Ok(day) => day,
             // The retention reaches back beyond 1970: nothing is that old.
-            Err(_) => return Ok(Outcome::default()),
+            Err(_) => return Ok(JobOutcome::default()),
         };
-        let pace = &Pace::default();
+        let throttle = &Throttle::default();
         if options.dry_run {
             // It writes nothing, not even the lock.
-            let mut run = Run::plan(self, options, last_day, pace, progress)?;
-            run.each_day(|run, day, ids| run.write(day, ids, &mut std::io::sink(), &mut |_| Ok(())).map(drop))?;
-            return Ok(run.outcome);
+            let mut job = Job::plan(self, options, last_day, throttle, progress)?;
+            job.each_day(|job, day, ids| job.write(day, ids, &mut std::io::sink(), &mut |_| Ok(())).map(drop))?;
+            return Ok(job.outcome);
         }
         self.log.database().check_writable("archive")?;
         if options.vacuum == Vacuum::Incremental {
             self.log.database().check_incremental_vacuum()?;
         }
         let _lock = self.lock(options.wait)?;
-        self.take_in()?;
-        let mut run = Run::plan(self, options, last_day, pace, progress)?;
-        if run.total > 0 {
+        self.adopt()?;
+        let mut job = Job::plan(self, options, last_day, throttle, progress)?;
+        if job.total > 0 {
             // Rounds are numbered when their rows are sealed, which they can only be while they are here.
             self.log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
         }
-        let is_complete = run.move_days()?;
+        let is_complete = job.move_all()?;
         self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
         let known = self.log.database().read("read the manifest", days::list)?;
         self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
-        if is_complete && run.has_moved {
+        if is_complete && job.has_moved {
             set_watermark(&self.log, last_day, Durability::Full)?;
         }
-        let mut outcome = run.outcome;
+        let mut outcome = job.outcome;
         match options.vacuum {
             Vacuum::No => {}
             Vacuum::Full => {
@@ -115,7 +116,7 @@ impl Archive {
         Ok(outcome)
     }
 
-    /// Takes the archive's lock, and removes what killed runs left staged.
+    /// Takes the archive's lock, and removes what killed jobs left staged.
     pub(crate) fn lock(&self, wait: Duration) -> Result<DirectoryLock> {
         durable::create_directories(self.directory(), Durability::Full)?;
         let deadline = Instant::now() + wait;
@@ -134,8 +135,8 @@ impl Archive {
     }
 }
 
-/// A run under way.
-struct Run<'a> {
+/// A job under way.
+struct Job<'a> {
     archive: &'a Archive,
     options: Options,
     /// Days up to this one go.
@@ -144,22 +145,22 @@ struct Run<'a> {
     days: BTreeMap<UtcDay, RoaringTreemap>,
     /// Those whose two files are to be merged.
     with_two_files: BTreeSet<UtcDay>,
-    pace: &'a Pace,
+    throttle: &'a Throttle,
     progress: &'a mut Progress<'a>,
     /// Rows done, and rows to do.
     done: u64,
     total: u64,
-    outcome: Outcome,
-    /// Whether a row was moved, now or by an interrupted run before.
+    outcome: JobOutcome,
+    /// Whether a row was moved, now or by an interrupted job before.
     has_moved: bool,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Job<'a> {
     fn plan(
         archive: &'a Archive,
         options: Options,
         last_day: UtcDay,
-        pace: &'a Pace,
+        throttle: &'a Throttle,
         progress: &'a mut Progress<'a>,
     ) -> Result<Self> {
         let Archivable { mut days, unarchivable } = archivable(archive.log.database(), last_day.last_timestamp())?;
@@ -169,14 +170,14 @@ impl<'a> Run<'a> {
         }
         let total = days.values().map(RoaringTreemap::len).sum();
         progress(0, total)?;
-        let outcome = Outcome { unarchivable_rows: unarchivable, ..Outcome::default() };
+        let outcome = JobOutcome { unarchivable_rows: unarchivable, ..JobOutcome::default() };
         Ok(Self {
             archive,
             options,
             last_day,
             days,
             with_two_files,
-            pace,
+            throttle,
             progress,
             done: 0,
             total,
@@ -186,26 +187,35 @@ impl<'a> Run<'a> {
     }
 
     /// Writes, publishes and deletes day after day; false if some are left because of `max_days`.
-    fn move_days(&mut self) -> Result<bool> {
-        let (archive, pace) = (self.archive, self.pace);
-        std::thread::scope(|scope| {
+    fn move_all(&mut self) -> Result<bool> {
+        let (archive, throttle) = (self.archive, self.throttle);
+        scope::scope(|scope| {
             // While a day is published and deleted, the next one is written; unless others need the processors.
-            let mut finishing: Option<ScopedJoinHandle<'_, Result<()>>> = None;
-            let is_complete = self.each_day(|run, day, ids| {
+            let mut publishing: Option<Handle<Result<()>>> = None;
+            let is_complete = self.each_day(|job, day, ids| {
                 let mut staged = Staged::create(archive.directory())?;
                 // The references go to the manifest at once: too many do no harm.
-                let mut take_part = |part: Part| save_refs(&archive.log, pace, day, &part);
-                let written = run.write(day, ids, &mut staged, &mut take_part)?;
+                let mut take_part = |part: Part| save_refs(&archive.log, throttle, day, &part);
+                let written = job.write(day, ids, &mut staged, &mut take_part)?;
                 if written.summary.row_count() == 0 {
                     // The runs of all its rows have become active since it was looked at.
                     return Ok(());
                 }
-                run.has_moved |= !written.exported.is_empty();
-                join(finishing.take())?;
-                finishing = Some(scope.spawn(move || archive.finish(pace, staged, &written)));
-                if pace.is_gentle() { join(finishing.take()) } else { Ok(()) }
+                job.has_moved |= !written.exported.is_empty();
+                join(publishing.take())?;
+                let finished = Arc::new(Mutex::new(Some((staged, written))));
+                let publish = move || match take(&finished) {
+                    Some((staged, written)) => archive.publish(throttle, staged, &written),
+                    None => Ok(()),
+                };
+                match scope.spawn(publish.clone()) {
+                    Ok(thread) => publishing = Some(thread),
+                    // No thread can be had.
+                    Err(_) => publish()?,
+                }
+                if throttle.is_throttled() { join(publishing.take()) } else { Ok(()) }
             })?;
-            join(finishing)?;
+            join(publishing)?;
             Ok(is_complete)
         })
     }
@@ -239,9 +249,10 @@ impl<'a> Run<'a> {
         take_part: &mut TakePart<'_>,
     ) -> Result<Written> {
         let order = self.order(day, ids)?;
-        let (database, pace) = (self.archive.log.database(), self.pace);
+        let (database, throttle) = (self.archive.log.database(), self.throttle);
         let mut picker = Picker::new(day);
-        let written = write_day(database, order, &mut picker, sink, take_part, pace, &mut |rows| self.advance(rows))?;
+        let written =
+            write_day(database, order, &mut picker, sink, take_part, throttle, &mut |rows| self.advance(rows))?;
         self.count_staying(&picker);
         if written.added_rows > 0 {
             let day = self.archive.archived_day(&written.summary);
@@ -262,10 +273,10 @@ impl<'a> Run<'a> {
             known_format = Some(known.summary.format);
             existing.push(known);
         }
-        // What the manifest does not know: the other file of the day, which an interrupted run left, or, in a dry run,
-        // files that a run would take in first.
+        // What the manifest does not know: the other file of the day, which an interrupted job left, or, in a dry run,
+        // files that a job would adopt first.
         for format in Format::ALL.into_iter().filter(|format| Some(*format) != known_format) {
-            existing.extend(archive.open_unknown(day, format)?);
+            existing.extend(archive.open_unlisted(day, format)?);
         }
         let is_compressed = existing.iter().any(|file| file.summary.format == Format::Zstd);
         let format = if is_compressed { Format::Zstd } else { self.options.format };
@@ -298,9 +309,13 @@ impl<'a> Run<'a> {
     }
 }
 
-fn join(finishing: Option<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
-    match finishing {
-        Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+fn take<T>(shared: &Mutex<Option<T>>) -> Option<T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn join(publishing: Option<Handle<Result<()>>>) -> Result<()> {
+    match publishing {
+        Some(thread) => thread.join()?,
         None => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
 //! Which files there are, and opening them: those that the manifest describes, and those that it does not, such as the
-//! predecessor's, which are read whole once and described in memory until a run or `reindex` takes them in.
+//! predecessor's, which are read whole once and described in memory until a job or `reindex` adopts them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::base::digest::Hasher;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::log::Core;
-use crate::row::{Filter, is_round_entry};
+use crate::row::{Filter, index_key, is_round_entry};
 
 /// A directory that changed less than this ago may change again without its time telling.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -36,13 +36,13 @@ pub struct Archive {
 #[derive(Default)]
 struct Seen {
     listing: Option<(SystemTime, Files)>,
-    unknown: HashMap<(UtcDay, Format), Arc<Unknown>>,
+    unlisted: HashMap<(UtcDay, Format), Arc<Unlisted>>,
 }
 
 type Files = Arc<[(UtcDay, Format)]>;
 
 /// A file that the manifest does not know.
-pub(crate) struct Unknown {
+pub(crate) struct Unlisted {
     pub(crate) summary: Summary,
     pub(crate) refs: Part,
     /// When the file was changed last.
@@ -51,12 +51,12 @@ pub(crate) struct Unknown {
 
 /// A file that may hold rows that are wanted.
 #[derive(Clone)]
-pub(crate) struct Candidate {
+pub(crate) struct DayCandidate {
     pub(crate) listed: Listed,
     /// The ids that may be wanted; None: any.
     pub(crate) wanted: Option<RoaringTreemap>,
     /// Of a file that the manifest does not know.
-    unknown: Option<Arc<Unknown>>,
+    unlisted: Option<Arc<Unlisted>>,
 }
 
 /// An open file, and what it holds.
@@ -66,7 +66,7 @@ pub(crate) struct OpenDay {
 }
 
 impl Archive {
-    /// The archive in `directory`, which the first run creates.
+    /// The archive in `directory`, which the first job creates.
     pub fn new(log: Arc<Core>, directory: PathBuf) -> Self {
         Self { log, directory, seen: Mutex::default() }
     }
@@ -78,9 +78,9 @@ impl Archive {
 
     /// The files that may hold rows that the filter wants, in the caller's transaction.
     ///
-    /// A run that publishes a file afterwards, and deletes its rows, does so after the caller's transaction began: the
+    /// A job that publishes a file afterwards, and deletes its rows, does so after the caller's transaction began: the
     /// caller still sees those rows in the log.
-    pub(crate) fn candidates(&self, connection: &Connection, filter: &Filter) -> Result<Vec<Candidate>> {
+    pub(crate) fn candidates(&self, connection: &Connection, filter: &Filter) -> Result<Vec<DayCandidate>> {
         if filter.limit == Some(0) || filter.first_id() > filter.last_id() {
             return Ok(Vec::new());
         }
@@ -89,20 +89,20 @@ impl Archive {
             return Ok(Vec::new());
         }
         let known = days::candidates(connection, filter)?;
-        let mut candidates: Vec<Candidate> =
-            known.into_iter().map(|(listed, wanted)| Candidate { listed, wanted, unknown: None }).collect();
-        for file in self.unknown_files(connection, &files)? {
-            let Some(unknown) = self.unknown_or_replaced(file)? else { continue };
-            candidates.extend(Candidate::of_unknown(unknown, filter));
+        let mut candidates: Vec<DayCandidate> =
+            known.into_iter().map(|(listed, wanted)| DayCandidate { listed, wanted, unlisted: None }).collect();
+        for file in self.unlisted_files(connection, &files)? {
+            let Some(unlisted) = self.unlisted_or_replaced(file)? else { continue };
+            candidates.extend(DayCandidate::of_unlisted(unlisted, filter));
         }
         Ok(candidates)
     }
 
     /// Opens the file of a candidate; None if it is gone although nothing promises that it is there.
-    pub(crate) fn open_candidate(&self, candidate: &Candidate) -> Result<Option<OpenDay>> {
-        match &candidate.unknown {
+    pub(crate) fn open_candidate(&self, candidate: &DayCandidate) -> Result<Option<OpenDay>> {
+        match &candidate.unlisted {
             None => self.open_known(candidate.listed.day).map(Some),
-            Some(unknown) => self.open_unknown_or_taken_in(unknown.summary.day, unknown.summary.format),
+            Some(unlisted) => self.open_unlisted_or_adopted(unlisted.summary.day, unlisted.summary.format),
         }
     }
 
@@ -124,7 +124,7 @@ impl Archive {
                     return Ok(OpenDay { reader, summary: summary.clone() });
                 }
             }
-            // A run may have published another file since; then the manifest has changed as well.
+            // A job may have published another file since; then the manifest has changed as well.
             if tried == Some(digests) {
                 return Err(self.not_as_listed(day, &listed));
             }
@@ -133,31 +133,31 @@ impl Archive {
     }
 
     /// Opens a file that the manifest does not know; None if there is none.
-    pub(crate) fn open_unknown(&self, day: UtcDay, format: Format) -> Result<Option<OpenDay>> {
-        let Some(unknown) = self.unknown((day, format))? else { return Ok(None) };
-        let summary = unknown.summary.clone();
+    pub(crate) fn open_unlisted(&self, day: UtcDay, format: Format) -> Result<Option<OpenDay>> {
+        let Some(unlisted) = self.unlisted((day, format))? else { return Ok(None) };
+        let summary = unlisted.summary.clone();
         let reader = DayReader::open(self.directory(), day, format)?;
         Ok(reader.map(|reader| OpenDay { reader: reader.with_blocks(summary.blocks.clone()), summary }))
     }
 
-    /// The same of a file that was there a moment ago: meanwhile a run may have taken it in and replaced it by one of
+    /// The same of a file that was there a moment ago: meanwhile a job may have adopted it and replaced it by one of
     /// the other format.
-    fn open_unknown_or_taken_in(&self, day: UtcDay, format: Format) -> Result<Option<OpenDay>> {
-        if let Some(open) = self.open_unknown(day, format)? {
+    fn open_unlisted_or_adopted(&self, day: UtcDay, format: Format) -> Result<Option<OpenDay>> {
+        if let Some(open) = self.open_unlisted(day, format)? {
             return Ok(Some(open));
         }
-        let unknown = self
+        let unlisted = self
             .log
             .database()
-            .read("read the manifest", |connection| self.unknown_files(connection, &[(day, format)]))?;
-        if unknown.is_empty() { self.open_known(day).map(Some) } else { self.open_unknown(day, format.other()) }
+            .read("read the manifest", |connection| self.unlisted_files(connection, &[(day, format)]))?;
+        if unlisted.is_empty() { self.open_known(day).map(Some) } else { self.open_unlisted(day, format.other()) }
     }
 
-    /// What a file holds that was there a moment ago, or the one by which a run has replaced it since.
-    fn unknown_or_replaced(&self, (day, format): (UtcDay, Format)) -> Result<Option<Arc<Unknown>>> {
-        match self.unknown((day, format))? {
-            Some(unknown) => Ok(Some(unknown)),
-            None => self.unknown((day, format.other())),
+    /// What a file holds that was there a moment ago, or the one by which a job has replaced it since.
+    fn unlisted_or_replaced(&self, (day, format): (UtcDay, Format)) -> Result<Option<Arc<Unlisted>>> {
+        match self.unlisted((day, format))? {
+            Some(unlisted) => Ok(Some(unlisted)),
+            None => self.unlisted((day, format.other())),
         }
     }
 
@@ -175,7 +175,7 @@ impl Archive {
     }
 
     /// The files of days that the manifest does not know, in the caller's transaction.
-    pub(crate) fn unknown_files(
+    pub(crate) fn unlisted_files(
         &self,
         connection: &Connection,
         files: &[(UtcDay, Format)],
@@ -204,10 +204,10 @@ impl Archive {
     }
 
     /// What a file holds that the manifest does not know; None if it is gone.
-    pub(crate) fn unknown(&self, (day, format): (UtcDay, Format)) -> Result<Option<Arc<Unknown>>> {
+    pub(crate) fn unlisted(&self, (day, format): (UtcDay, Format)) -> Result<Option<Arc<Unlisted>>> {
         let Some(reader) = DayReader::open(&self.directory, day, format)? else { return Ok(None) };
         let modified = reader.modified()?;
-        if let Some(known) = self.seen().unknown.get(&(day, format))
+        if let Some(known) = self.seen().unlisted.get(&(day, format))
             && (known.modified, known.summary.size) == (modified, reader.size())
         {
             return Ok(Some(Arc::clone(known)));
@@ -227,18 +227,18 @@ impl Archive {
                 is_round: &is_round_entry,
             },
         )?;
-        let unknown = Arc::new(Unknown { summary, refs, modified });
-        self.seen().unknown.insert((day, format), Arc::clone(&unknown));
-        Ok(Some(unknown))
+        let unlisted = Arc::new(Unlisted { summary, refs, modified });
+        self.seen().unlisted.insert((day, format), Arc::clone(&unlisted));
+        Ok(Some(unlisted))
     }
 
-    /// The manifest has taken a file in.
+    /// The manifest has adopted a file.
     pub(crate) fn forget_file(&self, file: (UtcDay, Format)) {
-        self.seen().unknown.remove(&file);
+        self.seen().unlisted.remove(&file);
     }
 
-    /// The manifest has taken files in.
-    pub(crate) fn forget_unknown(&self) {
+    /// The manifest has adopted files.
+    pub(crate) fn forget_unlisted(&self) {
         *self.seen() = Seen::default();
     }
 
@@ -247,23 +247,23 @@ impl Archive {
     }
 }
 
-impl Candidate {
-    fn of_unknown(unknown: Arc<Unknown>, filter: &Filter) -> Option<Self> {
-        let (first, last) = unknown.summary.id_span()?;
-        let is_in_time = filter.since.is_none_or(|since| since <= unknown.summary.day.last_timestamp())
-            && filter.until.is_none_or(|until| until >= unknown.summary.day.first_timestamp());
-        if first > filter.last_id() || last < filter.first_id() || !is_in_time {
+impl DayCandidate {
+    fn of_unlisted(unlisted: Arc<Unlisted>, filter: &Filter) -> Option<Self> {
+        let span = unlisted.summary.id_span()?;
+        let is_in_time = filter.since.is_none_or(|since| since <= unlisted.summary.day.last_timestamp())
+            && filter.until.is_none_or(|until| until >= unlisted.summary.day.first_timestamp());
+        if span.intersect(filter.ids()?).is_none() || !is_in_time {
             return None;
         }
         let (mut wanted, mut has_rounds) = (None, false);
         if let Some(ref_id) = &filter.ref_id {
-            let rows = unknown.refs.get(ref_id.as_str())?;
+            let rows = unlisted.refs.get(&*index_key(ref_id))?;
             wanted = Some(days::set_of(&rows.ids));
             has_rounds = !rows.rounds.is_empty();
         }
-        let listed = Listed::unknown(&unknown.summary, has_rounds);
+        let listed = Listed::unlisted(&unlisted.summary, has_rounds);
         listed.may_have(filter.source.as_deref(), filter.kind.as_deref()).then_some(())?;
-        Some(Self { listed, wanted, unknown: Some(unknown) })
+        Some(Self { listed, wanted, unlisted: Some(unlisted) })
     }
 
     /// Whether all of its rows are within these bounds of time.
@@ -274,8 +274,8 @@ impl Candidate {
 
     /// The ids in the file, in the transaction that told of it.
     pub(crate) fn ids(&self, connection: &Connection) -> Result<RoaringTreemap> {
-        match &self.unknown {
-            Some(unknown) => Ok(unknown.summary.ids.clone()),
+        match &self.unlisted {
+            Some(unlisted) => Ok(unlisted.summary.ids.clone()),
             None => {
                 let summary = days::load(connection, self.listed.day, State::Current)?;
                 Ok(summary.map(|summary| summary.ids).unwrap_or_default())
@@ -288,9 +288,11 @@ impl Candidate {
         if !self.listed.has_rounds {
             return Ok(RoaringTreemap::new());
         }
-        match &self.unknown {
-            None => refs::rounds(connection, self.listed.day, run_id),
-            Some(unknown) => Ok(unknown.refs.get(run_id).map(|rows| days::set_of(&rows.rounds)).unwrap_or_default()),
+        match &self.unlisted {
+            None => refs::rounds(connection, self.listed.day, &index_key(run_id)),
+            Some(unlisted) => {
+                Ok(unlisted.refs.get(&*index_key(run_id)).map(|rows| days::set_of(&rows.rounds)).unwrap_or_default())
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The manifest: what each day's file holds, and which references occur in which day, in the database beside the log.
 //!
-//! Invariant: a file that an archive run has published is described by the day's row that is current, or by the one
+//! Invariant: a file that an archive job has published is described by the day's row that is current, or by the one
 //! that is pending, which is committed before the file is published. No row leaves the log before the file that holds it
 //! is current.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use roaring::RoaringTreemap;
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use crate::archive::file::block;
@@ -15,8 +15,9 @@ use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Kinds, Summary};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
-use crate::row::Filter;
+use crate::row::{Filter, index_key};
 
 /// Whether a day's row describes the file that is there, or the one that is about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub(crate) struct Listed {
     pub(crate) day: UtcDay,
     pub(crate) format: Format,
     pub(crate) row_count: u64,
-    /// Of no meaning if there are no rows.
-    pub(crate) id_span: (i64, i64),
+    /// None if there are no rows.
+    pub(crate) id_span: Option<IdSpan>,
     pub(crate) size: u64,
     pub(crate) sha256: Digest,
     /// When the file was published or taken in, in milliseconds since the epoch.
@@ -46,12 +47,12 @@ const LISTED: &str = "day, format, row_count, first_id, last_id, size, sha256, a
 
 impl Listed {
     /// A file that the manifest does not know.
-    pub(crate) fn unknown(summary: &Summary, has_rounds: bool) -> Self {
+    pub(crate) fn unlisted(summary: &Summary, has_rounds: bool) -> Self {
         Self {
             day: summary.day,
             format: summary.format,
             row_count: summary.row_count(),
-            id_span: summary.id_span().unwrap_or((0, 0)),
+            id_span: summary.id_span(),
             size: summary.size,
             sha256: summary.sha256,
             archived_at: 0,
@@ -62,17 +63,19 @@ impl Listed {
 
     /// Whether rows of this source and type can be in it.
     pub(crate) fn may_have(&self, source: Option<&str>, kind: Option<&str>) -> bool {
-        let fits = |wanted: Option<&str>, found: &str| wanted.is_none_or(|wanted| wanted == found);
-        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|pair| fits(source, &pair.0) && fits(kind, &pair.1)))
+        let [source, kind] = [source, kind].map(|wanted| wanted.map(index_key));
+        let fits = |wanted: &Option<Cow<'_, str>>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|pair| fits(&source, &pair.0) && fits(&kind, &pair.1)))
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
         let kinds: Option<String> = row.get(9)?;
+        let row_count = row.get(2)?;
         Ok(Self {
             day: parsed(row, 0, |text| text.parse().ok())?,
             format: parsed(row, 1, Format::from_name)?,
-            row_count: row.get(2)?,
-            id_span: (row.get(3)?, row.get(4)?),
+            row_count,
+            id_span: if row_count > 0 { IdSpan::new(row.get(3)?, row.get(4)?) } else { None },
             size: row.get(5)?,
             sha256: parsed(row, 6, Digest::parse)?,
             archived_at: row.get(7)?,
@@ -115,7 +118,7 @@ pub(crate) fn candidates(connection: &Connection, filter: &Filter) -> Result<Vec
     statement.raw_bind_parameter(3, day_of(filter.since, "0")?)?;
     statement.raw_bind_parameter(4, day_of(filter.until, "9999-12-31")?)?;
     if let Some(ref_id) = &filter.ref_id {
-        statement.raw_bind_parameter(5, ref_id)?;
+        statement.raw_bind_parameter(5, &*index_key(ref_id))?;
     }
     let mut found: Vec<(Listed, Option<RoaringTreemap>)> = Vec::new();
     let mut rows = statement.raw_query();
@@ -137,12 +140,12 @@ pub(crate) fn candidates(connection: &Connection, filter: &Filter) -> Result<Vec
     Ok(found)
 }
 
-/// Whether any day is listed, or any run was interrupted.
+/// Whether any day is listed, or any job was interrupted.
 pub(crate) fn is_empty(connection: &Connection) -> Result<bool> {
     Ok(!connection.prepare_cached("SELECT 1 FROM archive_days LIMIT 1")?.exists([])?)
 }
 
-/// The days that are about to be published, or were when a run was interrupted.
+/// The days that are about to be published, or were when a job was interrupted.
 pub(crate) fn pending(connection: &Connection) -> Result<Vec<UtcDay>> {
     let mut statement = connection.prepare_cached("SELECT day FROM archive_days WHERE state = 1 ORDER BY day")?;
     let mut rows = statement.query([])?;
@@ -159,7 +162,7 @@ pub(crate) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
     Ok(statement.exists([day.to_string()])?)
 }
 
-/// All days of which a file is there, or was about to be when a run was interrupted.
+/// All days of which a file is there, or was about to be when a job was interrupted.
 pub(crate) fn known_days(connection: &Connection) -> Result<HashSet<UtcDay>> {
     let mut statement = connection.prepare_cached("SELECT day FROM archive_days")?;
     let mut rows = statement.query([])?;
@@ -189,7 +192,7 @@ pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result
         sha256: listed.sha256,
         ids,
         kinds: listed.kinds,
-        blocks: blocks.ok_or_else(|| damaged(12, "the table of blocks"))?,
+        blocks: blocks.ok_or_else(|| damaged("the table of blocks"))?,
     }))
 }
 
@@ -201,7 +204,7 @@ pub(crate) fn save(
     archived_at: i64,
     has_rounds: bool,
 ) -> Result<()> {
-    let (first_id, last_id) = summary.id_span().unwrap_or((0, 0));
+    let span = summary.id_span().unwrap_or(IdSpan::of(0));
     let day = summary.day.to_string();
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO archive_days
@@ -213,8 +216,8 @@ pub(crate) fn save(
         state as i64,
         summary.format.name(),
         summary.row_count(),
-        first_id,
-        last_id,
+        span.first,
+        span.last,
         summary.size,
         summary.raw_size,
         summary.sha256.to_string(),
@@ -282,17 +285,20 @@ pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
 
 pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
     let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(column, &error.to_string()))
+    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
-    parse(text).ok_or_else(|| damaged(column, text))
+    parse(text).ok_or_else(|| damaged(text))
 }
 
-fn damaged(column: usize, what: &str) -> Error {
-    let reason = format!("the manifest of the archive is damaged ({what}); reindex() rebuilds it");
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, reason.into()).into()
+fn damaged(what: &str) -> Error {
+    Error::Damaged {
+        what: "the manifest of the archive is damaged".to_owned(),
+        reason: what.to_owned(),
+        way_out: Some("reindex() rebuilds it"),
+    }
 }
 
 #[cfg(test)]
@@ -323,8 +329,8 @@ mod tests {
         assert_eq!(pending(&connection).unwrap(), [day]);
         promote(&connection, day).unwrap();
         let listed = list(&connection).unwrap();
-        assert_eq!(listed, [Listed { archived_at: 9, ..Listed::unknown(&summary, true) }]);
-        assert_eq!((listed[0].id_span, has_rounds(&connection, day).unwrap()), ((3, 1 << 40), true));
+        assert_eq!(listed, [Listed { archived_at: 9, ..Listed::unlisted(&summary, true) }]);
+        assert_eq!((listed[0].id_span, has_rounds(&connection, day).unwrap()), (IdSpan::new(3, 1 << 40), true));
         refs::forget_rounds(&connection).unwrap();
         assert!(!has_rounds(&connection, day).unwrap());
         forget_day(&connection, day).unwrap();

@@ -2,5 +2,6 @@
 
 pub(crate) mod catalog;
 pub(crate) mod days;
+pub(crate) mod ids;
 pub(crate) mod refs;
 pub(crate) mod schema;

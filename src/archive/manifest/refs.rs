@@ -1,4 +1,4 @@
-//! Which references have rows in which day, so that what belongs to a run opens only its days.
+//! Which references, by their keys, have rows in which day, so that what belongs to a run opens only its days.
 //!
 //! Invariant: what is said here may be too much, never too little.
 
@@ -39,20 +39,20 @@ pub(in crate::archive) fn save<'a>(
 }
 
 /// The ids of the reference's rows in the day's file.
-pub(in crate::archive) fn ids(connection: &Connection, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
-    set(connection, "ids", day, ref_id)
+pub(in crate::archive) fn ids(connection: &Connection, day: UtcDay, ref_key: &str) -> Result<RoaringTreemap> {
+    set(connection, "ids", day, ref_key)
 }
 
 /// Those that are rounds which the log's index has never seen.
-pub(in crate::archive) fn rounds(connection: &Connection, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
-    set(connection, "rounds", day, ref_id)
+pub(in crate::archive) fn rounds(connection: &Connection, day: UtcDay, ref_key: &str) -> Result<RoaringTreemap> {
+    set(connection, "rounds", day, ref_key)
 }
 
-fn set(connection: &Connection, column: &str, day: UtcDay, ref_id: &str) -> Result<RoaringTreemap> {
+fn set(connection: &Connection, column: &str, day: UtcDay, ref_key: &str) -> Result<RoaringTreemap> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {column} FROM archive_refs WHERE day = ?1 AND ref_id = ?2 AND {column} IS NOT NULL"
     ))?;
-    let mut rows = statement.query((day.to_string(), ref_id))?;
+    let mut rows = statement.query((day.to_string(), ref_key))?;
     let mut set = RoaringTreemap::new();
     while let Some(row) = rows.next()? {
         set |= from_bytes(row, 0)?;

@@ -1,9 +1,13 @@
 //! The tables of the manifest. `docs/format.md` describes them.
 
+use rusqlite::Connection;
+
+use crate::base::error::Result;
 use crate::db::Derived;
+use crate::index::build::rekey::rekey_column;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &[] };
+pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &[], upgrade };
 
 /// The manifest's tables.
 pub(crate) const SCHEMA: &str = "
@@ -38,3 +42,10 @@ CREATE TABLE IF NOT EXISTS archive_refs (
   PRIMARY KEY (day, ref_id, first_id)
 ) WITHOUT ROWID;
 ";
+
+/// Gives long texts their keys; a day whose kinds were named by long texts is one of too many kinds.
+fn upgrade(connection: &Connection) -> Result<()> {
+    rekey_column(connection, "archive_refs", "ref_id")?;
+    let sql = "UPDATE archive_days SET kinds = NULL WHERE octet_length(kinds) > 512 OR instr(kinds, char(0x10ffff))";
+    Ok(connection.execute_batch(sql)?)
+}

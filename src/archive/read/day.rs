@@ -10,6 +10,7 @@ use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
 use crate::row::LogEntry;
 
@@ -26,12 +27,12 @@ pub struct ArchivedDay {
     pub size: u64,
     /// Its sha256.
     pub sha256: Digest,
-    /// Rows that the archive run added; 0 when it is only listed.
+    /// Rows that the archive job added; 0 when it is only listed.
     pub added_rows: u64,
     /// How it is stored.
     pub format: Format,
     /// The least and the greatest id; None if there are no rows.
-    pub id_span: Option<(i64, i64)>,
+    pub id_span: Option<IdSpan>,
     /// When it was published or taken into the manifest, in milliseconds; None: it is not in the manifest.
     pub archived_at: Option<i64>,
 }
@@ -40,8 +41,8 @@ impl Archive {
     /// The days that have a file, or should have one, oldest first.
     pub fn days(&self) -> Result<Vec<ArchivedDay>> {
         let files = self.files()?;
-        let (listed, unknown) = self.log.database().read("read the manifest", |connection| {
-            Ok((days::list(connection)?, self.unknown_files(connection, &files)?))
+        let (listed, unlisted) = self.log.database().read("read the manifest", |connection| {
+            Ok((days::list(connection)?, self.unlisted_files(connection, &files)?))
         })?;
         let mut days: Vec<ArchivedDay> = listed
             .into_iter()
@@ -53,13 +54,13 @@ impl Archive {
                 sha256: listed.sha256,
                 added_rows: 0,
                 format: listed.format,
-                id_span: (listed.row_count > 0).then_some(listed.id_span),
+                id_span: listed.id_span,
                 archived_at: Some(listed.archived_at),
             })
             .collect();
-        for file in unknown {
-            if let Some(unknown) = self.unknown(file)? {
-                days.push(self.archived_day(&unknown.summary));
+        for file in unlisted {
+            if let Some(unlisted) = self.unlisted(file)? {
+                days.push(self.archived_day(&unlisted.summary));
             }
         }
         days.sort_by_key(|day| day.day);
@@ -84,12 +85,12 @@ impl Archive {
     pub fn read(&self, day: UtcDay) -> Result<ArchivedRows> {
         let files = self.files()?;
         let is_unknown = self.log.database().read("read the manifest", |connection| {
-            Ok(self.unknown_files(connection, &files)?.iter().any(|file| file.0 == day))
+            Ok(self.unlisted_files(connection, &files)?.iter().any(|file| file.0 == day))
         })?;
         let mut open = Vec::new();
         if is_unknown {
             for format in Format::ALL {
-                open.extend(self.open_unknown(day, format)?);
+                open.extend(self.open_unlisted(day, format)?);
             }
         } else {
             open.push(self.open_known(day)?);
@@ -101,7 +102,7 @@ impl Archive {
                 let reason = if open.is_empty() {
                     "there is no such day in the archive"
                 } else {
-                    "the day has two files: the next archive run merges them"
+                    "the day has two files: the next archive job merges them"
                 };
                 Err(Error::Archive { path, reason: reason.into() })
             }

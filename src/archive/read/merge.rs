@@ -1,6 +1,6 @@
 //! The rows of the log and of the archive as one: in the order of ids, each once.
 //!
-//! Why nothing is missed while a run moves rows: one transaction tells the rows of the log and the files there are, and
+//! Why nothing is missed while a job moves rows: one transaction tells the rows of the log and the files there are, and
 //! files are opened after it. A row that the transaction saw in the log is taken from there; one that it did not see had
 //! been deleted before, after its file was published; and a file only ever gains rows. What is in both is returned once.
 
@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::archive::manifest::catalog::{Archive, Candidate};
+use crate::archive::manifest::catalog::{Archive, DayCandidate};
 use crate::archive::read::cursor::DayCursor;
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::log::Snapshot;
 use crate::row::{Filter, LogEntry};
 
@@ -47,7 +48,7 @@ impl Archive {
     /// Calls `visit` with the rows in the candidates' files whose ids are among `ids`, in order.
     pub(crate) fn each_of(
         &self,
-        mut candidates: Vec<Candidate>,
+        mut candidates: Vec<DayCandidate>,
         ids: &RoaringTreemap,
         visit: &mut dyn FnMut(LogEntry),
     ) -> Result<()> {
@@ -99,7 +100,7 @@ impl Archive {
 }
 
 /// How many rows of the candidates match and are not in the log, if their ids alone tell.
-fn counted_by_id(snapshot: &Snapshot<'_>, filter: &Filter, candidates: &[Candidate]) -> Result<Option<u64>> {
+fn counted_by_id(snapshot: &Snapshot<'_>, filter: &Filter, candidates: &[DayCandidate]) -> Result<Option<u64>> {
     if candidates.is_empty() {
         return Ok(Some(0));
     }
@@ -137,8 +138,8 @@ fn counted_by_id(snapshot: &Snapshot<'_>, filter: &Filter, candidates: &[Candida
 }
 
 /// The greatest id given out so far, here or in the files.
-fn end(snapshot: &Snapshot<'_>, candidates: &[Candidate]) -> Result<i64> {
-    let archived = candidates.iter().map(|candidate| candidate.listed.id_span.1).max();
+fn end(snapshot: &Snapshot<'_>, candidates: &[DayCandidate]) -> Result<i64> {
+    let archived = candidates.iter().filter_map(|candidate| Some(candidate.listed.id_span?.last)).max();
     Ok(snapshot.last_given_id()?.max(archived.unwrap_or(i64::MIN)))
 }
 
@@ -229,7 +230,7 @@ struct Merge {
     live: VecDeque<LogEntry>,
     open: Vec<DayCursor>,
     /// Files that are not open yet; the next one last.
-    waiting: Vec<Candidate>,
+    waiting: Vec<DayCandidate>,
     /// The id of the last row, until no other row has it.
     returned: Option<i64>,
 }
@@ -246,7 +247,7 @@ impl Merge {
     }
 
     /// Of what one transaction told.
-    fn of(filter: Filter, candidates: Vec<Candidate>, live: VecDeque<LogEntry>) -> Self {
+    fn of(filter: Filter, candidates: Vec<DayCandidate>, live: VecDeque<LogEntry>) -> Self {
         let mut merge = Self::new(filter);
         merge.take_candidates(candidates);
         merge.live = live;
@@ -266,8 +267,8 @@ impl Merge {
     }
 
     /// These are the files there are; those that are open already stay open unless they were replaced.
-    fn take_candidates(&mut self, candidates: Vec<Candidate>) {
-        let is = |cursor: &DayCursor, candidate: &Candidate| {
+    fn take_candidates(&mut self, candidates: Vec<DayCandidate>) {
+        let is = |cursor: &DayCursor, candidate: &DayCandidate| {
             (cursor.day(), cursor.sha256()) == (candidate.listed.day, candidate.listed.sha256)
         };
         self.open.retain(|cursor| candidates.iter().any(|candidate| is(cursor, candidate)));
@@ -275,9 +276,9 @@ impl Merge {
         self.waiting.retain(|candidate| !self.open.iter().any(|cursor| is(cursor, candidate)));
         let descending = self.filter.descending;
         self.waiting.sort_unstable_by_key(|candidate| {
-            let (first, last) = candidate.listed.id_span;
+            let span = candidate.listed.id_span.unwrap_or(IdSpan::ALL);
             // `!` reverses the order without overflow.
-            if descending { last } else { !first }
+            if descending { span.last } else { !span.first }
         });
     }
 
@@ -331,15 +332,14 @@ impl Merge {
 
     /// Whether the next file may hold a row before `id`.
     fn is_next_waiting(&self, id: Option<i64>) -> bool {
-        let Some(candidate) = self.waiting.last() else { return false };
-        let (first, last) = candidate.listed.id_span;
-        id.is_none_or(|id| if self.filter.descending { last >= id } else { first <= id })
+        let Some(span) = self.waiting.last().and_then(|candidate| candidate.listed.id_span) else { return false };
+        id.is_none_or(|id| if self.filter.descending { span.last >= id } else { span.first <= id })
     }
 
     fn open_next(&mut self, archive: &Archive) -> Result<()> {
         let Some(candidate) = self.waiting.pop() else { return Ok(()) };
-        let (first, last) = candidate.listed.id_span;
-        if first > self.filter.last_id() || last < self.filter.first_id() {
+        let wanted = candidate.listed.id_span.zip(self.filter.ids());
+        if wanted.and_then(|(span, wanted)| span.intersect(wanted)).is_none() {
             return Ok(());
         }
         if let Some(open) = archive.open_candidate(&candidate)? {

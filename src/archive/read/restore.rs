@@ -1,4 +1,4 @@
-//! Putting a day's rows back into the log. The file stays, and the next archive run deletes the rows again.
+//! Putting a day's rows back into the log. The file stays, and the next archive job deletes the rows again.
 
 use crate::archive::manifest::catalog::Archive;
 use crate::base::error::{Error, Result};

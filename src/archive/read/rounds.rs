@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use roaring::RoaringTreemap;
 
-use crate::archive::manifest::catalog::{Archive, Candidate};
+use crate::archive::manifest::catalog::{Archive, DayCandidate};
 use crate::archive::manifest::days::set_of;
 use crate::base::error::Result;
 use crate::log::{Snapshot, by_ids};
-use crate::row::{Filter, LogEntry};
+use crate::row::{Filter, LogEntry, NumberedRound};
 
 impl Archive {
     /// How many rounds the run has.
@@ -34,17 +34,17 @@ impl Archive {
                 Some(rounds) => page(&rounds, before, limit),
                 None => snapshot.round_ids(run_id, before, limit)?,
             };
-            let ids: Vec<i64> = rounds.iter().rev().map(|(id, _)| *id).collect();
+            let ids: Vec<i64> = rounds.iter().rev().map(|round| round.id).collect();
             Ok((rounds, by_ids(snapshot.connection(), &ids)?, candidates))
         })?;
         let mut rows: HashMap<i64, LogEntry> = live.into_iter().map(|row| (row.id, row)).collect();
-        let missing: Vec<i64> = rounds.iter().rev().map(|(id, _)| *id).filter(|id| !rows.contains_key(id)).collect();
+        let missing: Vec<i64> = rounds.iter().rev().map(|round| round.id).filter(|id| !rows.contains_key(id)).collect();
         if !missing.is_empty() {
             self.each_of(candidates, &set_of(&missing), &mut |row| drop(rows.insert(row.id, row)))?;
         }
         // An index that proposes a row of another run is no reason to return it.
-        let rows = rounds.into_iter().filter_map(|(id, number)| {
-            rows.remove(&id).filter(|row| row.ref_id() == Some(run_id)).map(|row| (number, row))
+        let rows = rounds.into_iter().filter_map(|round| {
+            rows.remove(&round.id).filter(|row| row.ref_id() == Some(run_id)).map(|row| (round.number, row))
         });
         Ok(rows.collect())
     }
@@ -55,7 +55,7 @@ fn of_run(run_id: &str) -> Filter {
 }
 
 /// The ids of all rounds of the run, if the index does not know all of them; else None.
-fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[Candidate], run_id: &str) -> Result<Option<RoaringTreemap>> {
+fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[DayCandidate], run_id: &str) -> Result<Option<RoaringTreemap>> {
     let mut rounds = RoaringTreemap::new();
     for candidate in candidates {
         rounds |= candidate.rounds(snapshot.connection(), run_id)?;
@@ -68,11 +68,15 @@ fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[Candidate], run_id: &str) -
 }
 
 /// Of rounds numbered from 1 those below `before` (0: any), the `limit` highest, newest first.
-fn page(rounds: &RoaringTreemap, before: u64, limit: u64) -> Vec<(i64, u64)> {
+fn page(rounds: &RoaringTreemap, before: u64, limit: u64) -> Vec<NumberedRound> {
     let newest = if before == 0 { rounds.len() } else { rounds.len().min(before - 1) };
     let oldest = newest.saturating_sub(limit) + 1;
-    let mut found: Vec<_> =
-        rounds.iter().map(u64::cast_signed).zip(1..).filter(|(_, number)| (oldest..=newest).contains(number)).collect();
+    let mut found: Vec<_> = rounds
+        .iter()
+        .zip(1..)
+        .map(|(id, number)| NumberedRound { number, id: id.cast_signed() })
+        .filter(|round| (oldest..=newest).contains(&round.number))
+        .collect();
     found.reverse();
     found
 }

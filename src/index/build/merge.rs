@@ -42,10 +42,10 @@ fn read_group(connection: &Connection, first: i64) -> Result<HashMap<Box<str>, P
         }
         let base = u32::try_from(segment.saturating_sub(first)).unwrap_or(0);
         let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        each_posting(bytes, |ref_id, ids, rounds| {
-            let posting = match group.get_mut(ref_id) {
+        each_posting(bytes, |ref_key, ids, rounds| {
+            let posting = match group.get_mut(ref_key) {
                 Some(posting) => posting,
-                None => group.entry(ref_id.into()).or_default(),
+                None => group.entry(ref_key.into()).or_default(),
             };
             posting.rounds.extend(rounds.as_ref().unwrap_or(&ids).iter().map(|offset| base + offset));
             posting.ids.extend(ids.iter().map(|offset| base + offset));

@@ -3,6 +3,7 @@
 pub(crate) mod merge;
 pub(crate) mod postings;
 pub(crate) mod prune;
+pub(crate) mod rekey;
 pub(crate) mod sealer;
 pub(crate) mod segment;
 pub(crate) mod zones;

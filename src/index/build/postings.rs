@@ -1,9 +1,9 @@
 //! Sets of rows as bytes: compressed bitmaps of the distance from a first id; and the postings of a segment.
 
 use roaring::RoaringBitmap;
-use rusqlite::types::Type;
 
 use crate::base::error::{Error, Result};
+use crate::row::index_key;
 
 /// In place of a length: the rounds are all of the rows.
 const ALL: u32 = u32::MAX;
@@ -79,6 +79,29 @@ pub(crate) fn each_posting(
     Ok(())
 }
 
+/// The bytes of a segment with each reference named by its key; None if each is.
+pub(crate) fn rekeyed(mut bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+    let (mut new, mut is_changed) = (Vec::new(), false);
+    while !bytes.is_empty() {
+        let length = take_length(&mut bytes)?;
+        let ref_id = std::str::from_utf8(take(&mut bytes, length)?).map_err(|error| damaged(&error.to_string()))?;
+        let key = index_key(ref_id);
+        is_changed |= key != ref_id;
+        append_part(&mut new, |new| new.extend_from_slice(key.as_bytes()));
+        let length = take_length(&mut bytes)?;
+        let ids = take(&mut bytes, length)?;
+        append_part(&mut new, |new| new.extend_from_slice(ids));
+        match take_length(&mut bytes)? {
+            ALL => new.extend_from_slice(&ALL.to_le_bytes()),
+            length => {
+                let rounds = take(&mut bytes, length)?;
+                append_part(&mut new, |new| new.extend_from_slice(rounds));
+            }
+        }
+    }
+    Ok(is_changed.then_some(new))
+}
+
 fn take_length(bytes: &mut &[u8]) -> Result<u32> {
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it is cut off"))?;
     *bytes = rest;
@@ -93,8 +116,11 @@ fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
 
 /// The error that a reader of damaged bytes gets.
 pub(crate) fn damaged(reason: &str) -> Error {
-    let reason = format!("the index of the log is damaged ({reason}); reindex() rebuilds it");
-    Error::from(rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, reason.into()))
+    Error::Damaged {
+        what: "the index of the log is damaged".to_owned(),
+        reason: reason.to_owned(),
+        way_out: Some("reindex() rebuilds it"),
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +130,24 @@ mod tests {
 
     fn offsets() -> impl Strategy<Value = Vec<u32>> {
         proptest::collection::btree_set(0_u32..5_000, 0..200).prop_map(|set| set.into_iter().collect())
+    }
+
+    #[test]
+    fn long_references_get_their_keys() {
+        let long = "x".repeat(1_000);
+        let bytes = |long: &str| {
+            let mut bytes = Vec::new();
+            append_posting(&mut bytes, "a", &Posting { ids: vec![1, 2], rounds: vec![2] });
+            append_posting(&mut bytes, long, &Posting { ids: vec![0, 9], rounds: vec![0, 9] });
+            append_posting(&mut bytes, "b", &Posting { ids: vec![3], rounds: vec![] });
+            bytes
+        };
+        let key = index_key(&long);
+        assert_eq!(rekeyed(&bytes(&long)).unwrap(), Some(bytes(&key)));
+        assert_eq!(rekeyed(&bytes("short")).unwrap(), None);
+        for length in 1..bytes(&long).len() {
+            let _ = rekeyed(&bytes(&long)[..length]);
+        }
     }
 
     proptest! {

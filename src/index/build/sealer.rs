@@ -4,7 +4,8 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::index::bounds::{sealed_end, unsealed_bounds};
+use crate::base::ids::IdSpan;
+use crate::index::bounds::{sealed_end, unsealed_span};
 use crate::index::build::merge::{each_known_round, merge_if_due};
 use crate::index::build::segment::Gathered;
 use crate::index::schema::TABLES;
@@ -26,12 +27,9 @@ pub(crate) struct Sealer {
 /// What is known of the rows after the last segment.
 enum Tail {
     Unknown,
-    /// The first and the last id. Beside others who append, the tail is not read again for each row of ours, but once
-    /// it is due.
-    Short {
-        first: i64,
-        last: i64,
-    },
+    /// Where they are. While others append as well, the tail is not read again for each row of ours, but once it is
+    /// due.
+    Short(IdSpan),
     Read(Box<Gathered>),
 }
 
@@ -61,13 +59,13 @@ impl Sealer {
     /// twice.
     pub(crate) fn prepare(&mut self, connection: &Connection, rows: u64) -> Result<()> {
         if matches!(self.tail, Tail::Unknown) {
-            self.tail = match unsealed_bounds(connection)? {
-                Some((first, last)) => Tail::Short { first, last },
+            self.tail = match unsealed_span(connection)? {
+                Some(span) => Tail::Short(span),
                 None => Tail::Read(Box::new(Gathered::new(self.segment_rows))),
             };
         }
-        if let Tail::Short { first, last } = self.tail
-            && last.abs_diff(first).saturating_add(1).saturating_add(rows) >= self.segment_rows
+        if let Tail::Short(span) = self.tail
+            && span.len().saturating_add(rows) >= self.segment_rows
         {
             self.tail = Tail::Read(self.take_tail(connection)?);
         }
@@ -78,7 +76,7 @@ impl Sealer {
     pub(crate) fn add(&mut self, connection: &Connection, row: &IndexedRow<'_>) -> Result<()> {
         match &mut self.tail {
             Tail::Unknown => {}
-            Tail::Short { last, .. } => *last = row.id,
+            Tail::Short(span) => span.last = row.id,
             Tail::Read(tail) => {
                 Self::take_into(tail, connection, row)?;
             }
@@ -106,7 +104,7 @@ impl Sealer {
     fn take_tail(&mut self, connection: &Connection) -> Result<Box<Gathered>> {
         match std::mem::replace(&mut self.tail, Tail::Unknown) {
             Tail::Read(tail) => Ok(tail),
-            Tail::Unknown | Tail::Short { .. } => Ok(Box::new(self.read_tail(connection, u64::MAX)?.0)),
+            Tail::Unknown | Tail::Short(_) => Ok(Box::new(self.read_tail(connection, u64::MAX)?.0)),
         }
     }
 

@@ -6,13 +6,20 @@ use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::error::Result;
+use crate::base::time::TimeSpan;
 use crate::index::build::postings::{Posting, append_posting, encode};
 use crate::index::build::zones::Zones;
-use crate::row::{IndexedRow, is_round};
+use crate::row::{IndexedRow, index_key, is_round};
 
 /// A (source, type) pair in at least one of so many rows is not located within the segment: checking all of its rows
 /// costs less than storing where they are.
 const COMMON: usize = 16;
+
+/// A segment is sealed early at so many bytes of keys: a group of segments is merged in memory, and a blob of SQLite has
+/// 1 GB at the most.
+const MOST_KEY_BYTES: usize = 16 << 20;
+/// What a key takes besides its text.
+const KEY_OVERHEAD: usize = 64;
 
 /// Rows that will become a segment.
 #[derive(Default)]
@@ -25,11 +32,14 @@ pub(crate) struct Gathered {
     rows: Vec<u32>,
     /// Rows taken in, those included that left the log.
     taken: u64,
-    timestamps: (i64, i64),
+    timestamps: TimeSpan,
     zones: Zones,
     checksum: Checksum,
+    /// By key, as the kinds are.
     refs: HashMap<Box<str>, Posting>,
     kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
+    /// About what the keys take, in memory and in the segment.
+    key_bytes: usize,
 }
 
 impl Gathered {
@@ -38,9 +48,9 @@ impl Gathered {
         Self { segment_rows, ..Self::default() }
     }
 
-    /// Whether they are as many as a segment has.
+    /// Whether they are as many as a segment has, or as much as is held in memory.
     pub(crate) fn is_full(&self) -> bool {
-        self.taken >= self.segment_rows
+        self.taken >= self.segment_rows || self.key_bytes >= MOST_KEY_BYTES
     }
 
     /// Whether a row with this id can join: offsets have 32 bits.
@@ -55,14 +65,15 @@ impl Gathered {
             self.timestamps = row.timestamps;
         }
         self.rows.push(offset);
-        self.timestamps = (self.timestamps.0.min(row.timestamps.0), self.timestamps.1.max(row.timestamps.1));
+        self.timestamps = self.timestamps.union(row.timestamps);
         self.zones.add(self.segment_rows, offset, row.timestamps);
         self.checksum.add(row);
         if let (Some(source), Some(kind)) = (row.source, row.kind) {
-            entry(entry(&mut self.kinds, source), kind).push(offset);
+            let kinds = entry(&mut self.kinds, &index_key(source), &mut self.key_bytes);
+            entry(kinds, &index_key(kind), &mut self.key_bytes).push(offset);
         }
         if let Some(ref_id) = row.ref_id {
-            let posting = entry(&mut self.refs, ref_id);
+            let posting = entry(&mut self.refs, &index_key(ref_id), &mut self.key_bytes);
             posting.ids.push(offset);
             if is_round(row.source, row.kind, row.payload) {
                 posting.rounds.push(offset);
@@ -71,9 +82,9 @@ impl Gathered {
     }
 
     /// Takes in a round whose row has left the log, and which keeps its number.
-    pub(crate) fn add_departed(&mut self, id: i64, ref_id: &str) {
+    pub(crate) fn add_departed(&mut self, id: i64, ref_key: &str) {
         let offset = self.take(id);
-        let posting = entry(&mut self.refs, ref_id);
+        let posting = entry(&mut self.refs, ref_key, &mut self.key_bytes);
         posting.ids.push(offset);
         posting.rounds.push(offset);
     }
@@ -104,8 +115,8 @@ impl Gathered {
     fn write_segment(&self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         let checksum = self.checksum.finish();
-        let (min, max) = self.timestamps;
-        statement.execute((self.first_id, self.last_id, self.rows.len(), min, max, checksum))?;
+        let TimeSpan { first: earliest, last: latest } = self.timestamps;
+        statement.execute((self.first_id, self.last_id, self.rows.len(), earliest, latest, checksum))?;
         Ok(())
     }
 
@@ -150,7 +161,7 @@ pub(crate) struct Checksum(Xxh3);
 impl Checksum {
     pub(crate) fn add(&mut self, row: &IndexedRow<'_>) {
         self.0.update(&row.id.to_le_bytes());
-        self.0.update(&row.timestamps.0.to_le_bytes());
+        self.0.update(&row.timestamps.first.to_le_bytes());
         for text in [row.source, row.kind, row.ref_id, row.payload] {
             match text {
                 Some(text) => {
@@ -168,8 +179,9 @@ impl Checksum {
 }
 
 /// The value under `key`, without allocating a key that is there.
-fn entry<'a, V: Default>(map: &'a mut HashMap<Box<str>, V>, key: &str) -> &'a mut V {
+fn entry<'a, V: Default>(map: &'a mut HashMap<Box<str>, V>, key: &str, key_bytes: &mut usize) -> &'a mut V {
     if !map.contains_key(key) {
+        *key_bytes += key.len() + KEY_OVERHEAD;
         map.insert(key.into(), V::default());
     }
     map.entry(key.into()).or_default()

@@ -4,6 +4,8 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
+use crate::base::time::TimeSpan;
 use crate::index::build::postings::damaged;
 
 /// Zones of a full segment.
@@ -14,7 +16,7 @@ const ZONE_BYTES: usize = 4 + 8 + 8;
 
 struct Zone {
     last: u32,
-    timestamps: (i64, i64),
+    timestamps: TimeSpan,
 }
 
 /// The zones of a segment that is being gathered.
@@ -27,11 +29,11 @@ pub(crate) struct Zones {
 
 impl Zones {
     /// Takes in a row of a segment of `segment_rows`; its offset is above all others.
-    pub(crate) fn add(&mut self, segment_rows: u64, offset: u32, timestamps: (i64, i64)) {
+    pub(crate) fn add(&mut self, segment_rows: u64, offset: u32, timestamps: TimeSpan) {
         match self.zones.last_mut() {
             Some(zone) if self.newest_rows < segment_rows.div_ceil(ZONES) => {
                 zone.last = offset;
-                zone.timestamps = (zone.timestamps.0.min(timestamps.0), zone.timestamps.1.max(timestamps.1));
+                zone.timestamps = zone.timestamps.union(timestamps);
                 self.newest_rows += 1;
             }
             _ => {
@@ -46,33 +48,30 @@ impl Zones {
         let mut bytes = Vec::with_capacity(self.zones.len() * ZONE_BYTES);
         for zone in &self.zones {
             bytes.extend_from_slice(&zone.last.to_le_bytes());
-            bytes.extend_from_slice(&zone.timestamps.0.to_le_bytes());
-            bytes.extend_from_slice(&zone.timestamps.1.to_le_bytes());
+            bytes.extend_from_slice(&zone.timestamps.first.to_le_bytes());
+            bytes.extend_from_slice(&zone.timestamps.last.to_le_bytes());
         }
         connection.prepare_cached("INSERT INTO log_zones VALUES (?1, ?2)")?.execute((first_id, bytes))?;
         Ok(())
     }
 }
 
-/// The spans of ids in a segment whose zones allow a timestamp from `since` to `until`, ascending.
-pub(crate) fn spans(
-    connection: &Connection,
-    (first_id, last_id): (i64, i64),
-    (since, until): (i64, i64),
-) -> Result<Vec<(i64, i64)>> {
+/// The spans of ids in the segment `within` whose zones allow one of `times`, ascending.
+pub(crate) fn spans(connection: &Connection, within: IdSpan, times: TimeSpan) -> Result<Vec<IdSpan>> {
     let mut statement = connection.prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?;
-    let bytes: Option<Vec<u8>> = statement.query_row([first_id], |row| row.get(0)).optional()?;
-    let Some(bytes) = bytes else { return Ok(vec![(first_id, last_id)]) };
+    let bytes: Option<Vec<u8>> = statement.query_row([within.first], |row| row.get(0)).optional()?;
+    let Some(bytes) = bytes else { return Ok(vec![within]) };
     let (zones, []) = bytes.as_chunks::<ZONE_BYTES>() else { return Err(damaged("a zone is cut off")) };
-    let mut spans: Vec<(i64, i64)> = Vec::new();
-    let mut first = first_id;
+    let mut spans: Vec<IdSpan> = Vec::new();
+    let mut first = within.first;
     for zone in zones {
-        let [last, min, max] = fields(zone);
-        let last = first_id.saturating_add(last);
-        if max >= since && min <= until {
+        let (offset, zone_times) = fields(zone);
+        let last = within.first.saturating_add(offset);
+        if zone_times.overlaps(times) {
+            let span = IdSpan { first, last };
             match spans.last_mut() {
-                Some((_, end)) if end.checked_add(1) == Some(first) => *end = last,
-                _ => spans.push((first, last)),
+                Some(open) if open.adjoins(span) => open.last = last,
+                _ => spans.push(span),
             }
         }
         first = last.saturating_add(1);
@@ -80,8 +79,10 @@ pub(crate) fn spans(
     Ok(spans)
 }
 
-fn fields(zone: &[u8; ZONE_BYTES]) -> [i64; 3] {
+/// The offset of the last row of a zone, and its times.
+fn fields(zone: &[u8; ZONE_BYTES]) -> (i64, TimeSpan) {
     let [a, b, c, d, rest @ ..] = *zone;
-    let (halves, _) = rest.as_chunks::<8>();
-    [i64::from(u32::from_le_bytes([a, b, c, d])), i64::from_le_bytes(halves[0]), i64::from_le_bytes(halves[1])]
+    let (times, _) = rest.as_chunks::<8>();
+    let times = TimeSpan { first: i64::from_le_bytes(times[0]), last: i64::from_le_bytes(times[1]) };
+    (i64::from(u32::from_le_bytes([a, b, c, d])), times)
 }

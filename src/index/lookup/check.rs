@@ -1,28 +1,19 @@
 //! Looking rows up that the index proposes, and checking each against the whole filter.
 
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, Row, Statement};
 
 use crate::base::error::Result;
-use crate::row::Conditions;
-use crate::row::Filter;
+use crate::index::lookup::candidates::Candidate;
+use crate::row::{Conditions, Filter};
 
 /// Ids that one statement looks up.
 const CHUNK_IDS: usize = 256;
 
-/// Rows that may match, all in the filter's order.
-pub(crate) enum Candidate {
-    /// Every row from the one id to the other.
-    Span(i64, i64),
-    /// These rows.
-    Ids(Vec<i64>),
-}
-
 /// Looks candidates up and checks them against the whole filter, until the limit is reached.
-pub(crate) struct Check<'a> {
+pub(super) struct Check<'a> {
     connection: &'a Connection,
     conditions: Conditions<'a>,
     columns: &'a str,
@@ -34,7 +25,7 @@ pub(crate) struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    pub(crate) fn new(connection: &'a Connection, filter: &'a Filter, columns: &'a str) -> Self {
+    pub(super) fn new(connection: &'a Connection, filter: &'a Filter, columns: &'a str) -> Self {
         Self {
             connection,
             conditions: filter.conditions(3),
@@ -46,22 +37,23 @@ impl<'a> Check<'a> {
         }
     }
 
-    pub(crate) fn run(
-        &mut self,
-        candidate: Candidate,
-        visit: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-    ) -> Result<ControlFlow<()>> {
+    /// Whether as many rows have been visited as the filter asks for.
+    pub(super) fn has_enough(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Calls `visit` with the rows of the candidate that match, as far as the limit goes.
+    pub(super) fn run(&mut self, candidate: &Candidate, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
         match candidate {
-            Candidate::Span(first, last) => {
+            Candidate::Span(span) => {
                 let mut statement = match self.span.take() {
                     Some(statement) => statement,
                     None => self.prepare_span()?,
                 };
-                statement.raw_bind_parameter(1, first)?;
-                statement.raw_bind_parameter(2, last)?;
-                let flow = step(&mut statement, &mut self.left, visit)?;
+                statement.raw_bind_parameter(1, span.first)?;
+                statement.raw_bind_parameter(2, span.last)?;
+                self.step(&mut statement, visit)?;
                 self.span = Some(statement);
-                Ok(flow)
             }
             Candidate::Ids(ids) => {
                 let mut statement = match self.ids.take() {
@@ -71,14 +63,23 @@ impl<'a> Check<'a> {
                 for chunk in ids.chunks(CHUNK_IDS) {
                     let wanted: Rc<Vec<Value>> = Rc::new(chunk.iter().map(|id| Value::Integer(*id)).collect());
                     statement.raw_bind_parameter(1, wanted)?;
-                    if step(&mut statement, &mut self.left, visit)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+                    self.step(&mut statement, visit)?;
                 }
                 self.ids = Some(statement);
-                Ok(ControlFlow::Continue(()))
             }
         }
+        Ok(())
+    }
+
+    fn step(&mut self, statement: &mut Statement<'_>, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+        let mut rows = statement.raw_query();
+        while self.left > 0
+            && let Some(row) = rows.next()?
+        {
+            visit(row)?;
+            self.left -= 1;
+        }
+        Ok(())
     }
 
     fn prepare_span(&self) -> Result<CachedStatement<'a>> {
@@ -101,20 +102,4 @@ impl<'a> Check<'a> {
         self.conditions.bind(&mut statement)?;
         Ok(statement)
     }
-}
-
-fn step(
-    statement: &mut Statement<'_>,
-    left: &mut u64,
-    visit: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-) -> Result<ControlFlow<()>> {
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        visit(row)?;
-        *left -= 1;
-        if *left == 0 {
-            return Ok(ControlFlow::Break(()));
-        }
-    }
-    Ok(ControlFlow::Continue(()))
 }

@@ -1,7 +1,10 @@
 //! Asking the index: which rows a filter may want, and checking them.
 
 pub(crate) mod candidates;
-pub(crate) mod check;
+mod check;
+mod paged;
 pub(crate) mod restored;
 pub(crate) mod rounds;
-pub(crate) mod tail;
+pub(crate) mod search;
+mod sections;
+pub(crate) mod unmerged;

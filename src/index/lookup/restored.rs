@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::row::Filter;
+use crate::base::ids::IdSpan;
 
 /// Ids between two restored rows that one span bridges; scanning a few rows in vain is cheaper than another span.
 const BRIDGED: i64 = 512;
@@ -20,9 +20,12 @@ pub(crate) fn add(connection: &Connection, ids: &[i64]) -> Result<()> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         let reach = (first.saturating_sub(BRIDGED), last.saturating_add(BRIDGED));
         let known: (Option<i64>, Option<i64>) = touching.query_row(reach, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let span = (known.0.map_or(*first, |known| known.min(*first)), known.1.map_or(*last, |known| known.max(*last)));
-        delete.execute(span)?;
-        insert.execute(span)?;
+        let mut span = IdSpan { first: *first, last: *last };
+        if let (Some(first), Some(last)) = known {
+            span = span.union(IdSpan { first, last });
+        }
+        delete.execute(<(i64, i64)>::from(span))?;
+        insert.execute(<(i64, i64)>::from(span))?;
     }
     Ok(())
 }
@@ -36,44 +39,37 @@ pub(crate) fn forget_gone(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The spans that reach into the ids from `first` to `last`, in order.
-pub(crate) fn spans(connection: &Connection, first: i64, last: i64) -> Result<Vec<(i64, i64)>> {
+/// The spans that reach into `within`, in order.
+pub(crate) fn spans(connection: &Connection, within: IdSpan) -> Result<Vec<IdSpan>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_id, last_id FROM log_restored WHERE last_id >= ?1 AND first_id <= ?2 ORDER BY first_id",
     )?;
-    let rows = statement.query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows =
+        statement.query_map([within.first, within.last], |row| Ok(IdSpan { first: row.get(0)?, last: row.get(1)? }))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// A stretch of ids, in which the index is to be asked or every row looked at.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stretch {
-    Indexed(Filter),
-    Scanned(i64, i64),
+    Indexed(IdSpan),
+    Scanned(IdSpan),
 }
 
-/// The filter's ids, cut at the spans, in the filter's order.
-pub(crate) fn stretches(filter: &Filter, spans: &[(i64, i64)]) -> Vec<Stretch> {
-    let (mut next, end) = (filter.first_id(), filter.last_id());
+/// The ids of `within`, ascending, cut where the spans, which ascend, begin and end.
+pub(crate) fn stretches(within: IdSpan, spans: &[IdSpan]) -> Vec<Stretch> {
     let mut stretches = Vec::new();
-    // The ids from `first` to `last`; both may be where ids end.
-    let indexed = |first: i64, last: i64| {
-        let after_id = if first == filter.first_id() { filter.after_id } else { Some(first - 1) };
-        let before_id = if last == filter.last_id() { filter.before_id } else { Some(last + 1) };
-        Stretch::Indexed(Filter { after_id, before_id, ..filter.clone() })
-    };
-    for (first, last) in spans {
-        if next < *first {
-            stretches.push(indexed(next, first - 1));
-        }
-        stretches.push(Stretch::Scanned(next.max(*first), end.min(*last)));
-        next = last.saturating_add(1);
+    let mut next = Some(within.first);
+    for span in spans {
+        let (Some(first), Some(scanned)) = (next, span.intersect(within)) else { continue };
+        let before = scanned.first.checked_sub(1).and_then(|before| IdSpan::new(first, before));
+        stretches.extend(before.map(Stretch::Indexed));
+        // The spans do not overlap, unless they are damaged.
+        let Some(scanned) = IdSpan::new(scanned.first.max(first), scanned.last) else { continue };
+        stretches.push(Stretch::Scanned(scanned));
+        next = scanned.last.checked_add(1);
     }
-    if next <= end && spans.last().is_none_or(|(_, last)| *last < i64::MAX) {
-        stretches.push(indexed(next, end));
-    }
-    if filter.descending {
-        stretches.reverse();
-    }
+    stretches.extend(next.and_then(|first| IdSpan::new(first, within.last)).map(Stretch::Indexed));
     stretches
 }
 
@@ -86,46 +82,39 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(crate::index::schema::SCHEMA).unwrap();
         connection.execute_batch("CREATE TABLE logs (id INTEGER PRIMARY KEY); INSERT INTO logs VALUES (1700)").unwrap();
-        let all = || spans(&connection, i64::MIN, i64::MAX).unwrap();
+        let all =
+            || -> Vec<(i64, i64)> { spans(&connection, IdSpan::ALL).unwrap().into_iter().map(Into::into).collect() };
         add(&connection, &[1, 2, 10, 5_000]).unwrap();
         assert_eq!(all(), [(1, 10), (5_000, 5_000)]);
         add(&connection, &[1_700]).unwrap();
         add(&connection, &[500, 900, 1_300]).unwrap();
         assert_eq!(all(), [(1, 1_700), (5_000, 5_000)]);
-        assert_eq!(spans(&connection, 1_701, 4_999).unwrap(), []);
+        assert_eq!(spans(&connection, IdSpan { first: 1_701, last: 4_999 }).unwrap(), []);
         forget_gone(&connection).unwrap();
         assert_eq!(all(), [(1, 1_700)]);
     }
 
     #[test]
-    fn stretches_cover_the_ids_of_the_filter_once() {
-        for (after_id, before_id) in [(None, None), (Some(4), Some(16)), (Some(9), Some(12)), (Some(15), None)] {
-            for descending in [false, true] {
-                let filter = Filter { after_id, before_id, descending, ..Filter::default() };
-                let inside: Vec<_> = [(5, 7), (10, 15)]
-                    .into_iter()
-                    .filter(|(first, last)| *last >= filter.first_id() && *first <= filter.last_id())
-                    .collect();
+    fn stretches_cover_the_ids_once() {
+        for within in [(0, 20), (5, 15), (10, 11), (16, 20), (6, 6)].map(|(first, last)| IdSpan { first, last }) {
+            for spans in [vec![(5, 7), (10, 15)], vec![(0, 30)], vec![], vec![(0, 9), (4, 12)]] {
+                let spans: Vec<_> = spans.into_iter().map(|(first, last)| IdSpan { first, last }).collect();
                 let mut found = Vec::new();
-                for stretch in stretches(&filter, &inside) {
-                    let (first, last, is_scanned) = match stretch {
-                        Stretch::Indexed(part) => (part.first_id(), part.last_id(), false),
-                        Stretch::Scanned(first, last) => (first, last, true),
+                for stretch in stretches(within, &spans) {
+                    let (span, is_scanned) = match stretch {
+                        Stretch::Indexed(span) => (span, false),
+                        Stretch::Scanned(span) => (span, true),
                     };
-                    let mut ids: Vec<_> = (first.max(0)..=last.min(20)).map(|id| (id, is_scanned)).collect();
-                    if descending {
-                        ids.reverse();
-                    }
-                    found.extend(ids);
+                    found.extend((span.first..=span.last).map(|id| (id, is_scanned)));
                 }
-                let is_scanned = |id: i64| inside.iter().any(|(first, last)| (*first..=*last).contains(&id));
-                let mut wanted: Vec<_> =
-                    (filter.first_id().max(0)..=filter.last_id().min(20)).map(|id| (id, is_scanned(id))).collect();
-                if descending {
-                    wanted.reverse();
-                }
+                let is_scanned = |id: i64| spans.iter().any(|span| span.contains(id));
+                let wanted: Vec<_> = (within.first..=within.last).map(|id| (id, is_scanned(id))).collect();
                 assert_eq!(found, wanted);
             }
         }
+        let all = stretches(IdSpan::ALL, &[IdSpan::of(i64::MIN), IdSpan { first: 5, last: i64::MAX }]);
+        let between = Stretch::Indexed(IdSpan { first: i64::MIN + 1, last: 4 });
+        assert_eq!(all[1], between);
+        assert_eq!(all.len(), 3);
     }
 }

@@ -6,31 +6,30 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::index::build::postings::{decode, ids};
-use crate::index::lookup::tail::Recent;
+use crate::index::lookup::unmerged::UnmergedIndex;
+use crate::row::{NumberedRound, index_key};
 
 /// How many rounds the run has, those included whose rows have been archived.
-pub(crate) fn round_count(connection: &Connection, recent: &Recent, run_id: &str) -> Result<u64> {
-    let (_, recent) = recent.ids(connection, run_id)?;
-    Ok(merged_count(connection, run_id)? + recent.rounds.len() as u64)
+pub(crate) fn round_count(connection: &Connection, unmerged: &UnmergedIndex, run_id: &str) -> Result<u64> {
+    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
+    Ok(merged_count(connection, run_id)? + newest.rounds.len() as u64)
 }
 
-/// The ids and the numbers of the rounds numbered below `before` (0: any), the `limit` highest numbers, newest first.
+/// The rounds numbered below `before` (0: any), the `limit` highest numbers, newest first.
 /// Some rows may have left the database.
 pub(crate) fn round_ids(
     connection: &Connection,
-    recent: &Recent,
+    unmerged: &UnmergedIndex,
     run_id: &str,
     before: u64,
     limit: u64,
-) -> Result<Vec<(i64, u64)>> {
-    let (_, recent) = recent.ids(connection, run_id)?;
+) -> Result<Vec<NumberedRound>> {
+    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
     let merged = merged_count(connection, run_id)?;
-    let total = merged + recent.rounds.len() as u64;
-    let newest = if before == 0 { total } else { total.min(before - 1) };
-    let wanted = newest.saturating_sub(limit) + 1..=newest;
-    let numbered = recent.rounds.into_iter().zip(merged + 1..);
-    let mut rounds: Vec<(i64, u64)> = numbered.filter(|(_, number)| wanted.contains(number)).collect();
-    rounds.reverse();
+    let total = merged + newest.rounds.len() as u64;
+    let greatest = if before == 0 { total } else { total.min(before - 1) };
+    let wanted = greatest.saturating_sub(limit) + 1..=greatest;
+    let mut rounds = numbered(newest.rounds.into_iter(), merged, &wanted);
     if *wanted.start() <= merged {
         rounds.extend(merged_rounds(connection, run_id, &wanted)?);
     }
@@ -38,9 +37,9 @@ pub(crate) fn round_ids(
 }
 
 /// The ids of all rounds of the run that the index knows, ascending.
-pub(crate) fn known_rounds(connection: &Connection, recent: &Recent, run_id: &str) -> Result<Vec<i64>> {
-    let rounds = round_ids(connection, recent, run_id, 0, u64::MAX)?;
-    Ok(rounds.into_iter().rev().map(|(id, _)| id).collect())
+pub(crate) fn known_rounds(connection: &Connection, unmerged: &UnmergedIndex, run_id: &str) -> Result<Vec<i64>> {
+    let rounds = round_ids(connection, unmerged, run_id, 0, u64::MAX)?;
+    Ok(rounds.into_iter().rev().map(|round| round.id).collect())
 }
 
 fn merged_count(connection: &Connection, run_id: &str) -> Result<u64> {
@@ -48,17 +47,17 @@ fn merged_count(connection: &Connection, run_id: &str) -> Result<u64> {
         "SELECT rounds_before + round_count FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
-    let mut rows = statement.query([run_id])?;
+    let mut rows = statement.query([&*index_key(run_id)])?;
     Ok(rows.next()?.map_or(Ok(0), |row| row.get(0))?)
 }
 
-/// The ids of the merged rounds with the numbers `wanted`, and their numbers, newest first.
-fn merged_rounds(connection: &Connection, run_id: &str, wanted: &RangeInclusive<u64>) -> Result<Vec<(i64, u64)>> {
+/// The merged rounds with the numbers `wanted`, newest first.
+fn merged_rounds(connection: &Connection, run_id: &str, wanted: &RangeInclusive<u64>) -> Result<Vec<NumberedRound>> {
     let mut statement = connection.prepare_cached(
         "SELECT first_id, rounds_before, round_count, coalesce(rounds, ids) FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 AND rounds_before < ?2 ORDER BY first_id DESC",
     )?;
-    let mut rows = statement.query((run_id, wanted.end()))?;
+    let mut rows = statement.query((&*index_key(run_id), wanted.end()))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let before: u64 = row.get(1)?;
@@ -66,10 +65,20 @@ fn merged_rounds(connection: &Connection, run_id: &str, wanted: &RangeInclusive<
             break;
         }
         let set = decode(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        let numbered: Vec<_> = ids(row.get(0)?, &set).zip(before + 1..).collect();
-        found.extend(numbered.into_iter().rev().filter(|(_, number)| wanted.contains(number)));
+        found.extend(numbered(ids(row.get(0)?, &set), before, wanted));
     }
     Ok(found)
+}
+
+/// Of rounds with ascending ids, numbered after `before` others, the wanted ones, newest first.
+fn numbered(ids: impl Iterator<Item = i64>, before: u64, wanted: &RangeInclusive<u64>) -> Vec<NumberedRound> {
+    let mut rounds: Vec<_> = ids
+        .zip(before + 1..)
+        .map(|(id, number)| NumberedRound { number, id })
+        .filter(|round| wanted.contains(&round.number))
+        .collect();
+    rounds.reverse();
+    rounds
 }
 
 #[cfg(test)]
@@ -133,7 +142,7 @@ mod tests {
                     prop_assert_eq!(log.read("test", |snapshot| snapshot.round_count(run)).unwrap(), ids.len() as u64);
                     for (before, limit) in &pages {
                         let found = log.read("test", |snapshot| snapshot.round_ids(run, *before, *limit)).unwrap();
-                        let found: Vec<_> = found.into_iter().map(|(id, number)| (number, id)).collect();
+                        let found: Vec<_> = found.into_iter().map(|round| (round.number, round.id)).collect();
                         let numbered = (1..).zip(ids.iter().copied()).filter(|(number, _)| *before == 0 || number < before);
                         let mut wanted: Vec<(u64, i64)> = numbered.collect();
                         wanted.reverse();
@@ -165,7 +174,7 @@ mod tests {
             let id = log.append_many(&[late], None).unwrap();
             prop_assert!(all.iter().all(|entry| entry.id < id));
             let newest = log.read("test", |snapshot| snapshot.round_ids("r1", 0, 1)).unwrap();
-            prop_assert_eq!(newest[0].1, expected[0].len() as u64 + 1);
+            prop_assert_eq!(newest[0].number, expected[0].len() as u64 + 1);
         }
     }
 }

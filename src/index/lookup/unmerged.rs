@@ -1,4 +1,4 @@
-//! What is not merged yet, as readers know it: which reference is in which of those rows, and which of them are rounds.
+//! The rows that are not merged yet, as readers know them: which reference is in which of them, and which are rounds.
 //!
 //! Invariant: every row after `merged_end` up to `seen` is in it, except rows that were deleted. It grows as reads see
 //! more of the log, whoever appended it, so that no row is looked at twice; writers have nothing to do with it.
@@ -12,20 +12,19 @@ use crate::base::error::Result;
 use crate::index::bounds::{merged_end, sealed_end};
 use crate::index::build::postings::{each_posting, ids};
 use crate::row::COLUMNS;
-use crate::row::IndexedRow;
-use crate::row::is_round;
+use crate::row::{IndexedRow, index_key, is_round};
 
 /// The ids of a reference that are not merged yet, ascending, perhaps with some that the caller's transaction does not
 /// see.
 #[derive(Clone, Default)]
-pub(crate) struct RecentIds {
+pub(crate) struct UnmergedIds {
     pub(crate) ids: Vec<i64>,
     /// Those that are rounds.
     pub(crate) rounds: Vec<i64>,
 }
 
 #[derive(Default)]
-pub(crate) struct Recent {
+pub(crate) struct UnmergedIndex {
     state: Mutex<State>,
 }
 
@@ -34,7 +33,8 @@ struct State {
     merged_end: i64,
     /// Rows up to here have been looked at.
     seen: i64,
-    refs: HashMap<Box<str>, RecentIds>,
+    /// By key.
+    refs: HashMap<Box<str>, UnmergedIds>,
 }
 
 impl Default for State {
@@ -43,26 +43,26 @@ impl Default for State {
     }
 }
 
-impl Recent {
+impl UnmergedIndex {
     /// The index was built anew.
     pub(crate) fn forget(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Where the merged rows end, and the rows with this reference after that, in the caller's transaction.
-    pub(crate) fn ids(&self, connection: &Connection, ref_id: &str) -> Result<(i64, RecentIds)> {
+    /// Where the merged rows end, and the rows with the reference of this key after that, in the caller's transaction.
+    pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(i64, UnmergedIds)> {
         let merged_end = merged_end(connection)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if merged_end < state.merged_end {
             // The caller's transaction is older than what is known here, which forgot what it needs.
             drop(state);
             let mut state = State { merged_end, seen: merged_end, ..State::default() };
-            state.look_further(connection)?;
-            return Ok((merged_end, state.refs.remove(ref_id).unwrap_or_default()));
+            state.read_on(connection)?;
+            return Ok((merged_end, state.refs.remove(ref_key).unwrap_or_default()));
         }
         state.advance(merged_end);
-        state.look_further(connection)?;
-        Ok((merged_end, state.refs.get(ref_id).cloned().unwrap_or_default()))
+        state.read_on(connection)?;
+        Ok((merged_end, state.refs.get(ref_key).cloned().unwrap_or_default()))
     }
 }
 
@@ -73,15 +73,15 @@ impl State {
         }
         self.merged_end = merged_end;
         self.seen = self.seen.max(merged_end);
-        self.refs.retain(|_, recent| {
-            for ids in [&mut recent.ids, &mut recent.rounds] {
+        self.refs.retain(|_, known| {
+            for ids in [&mut known.ids, &mut known.rounds] {
                 ids.drain(..ids.partition_point(|id| *id <= merged_end));
             }
-            !recent.ids.is_empty()
+            !known.ids.is_empty()
         });
     }
 
-    fn look_further(&mut self, connection: &Connection) -> Result<()> {
+    fn read_on(&mut self, connection: &Connection) -> Result<()> {
         let sealed_end = sealed_end(connection)?;
         if self.seen < sealed_end {
             self.read_fresh(connection)?;
@@ -90,7 +90,7 @@ impl State {
         self.read_tail(connection)
     }
 
-    /// Takes in the postings of the fresh segments, as far as their rows have not been seen.
+    /// Reads the postings of the fresh segments, as far as their rows have not been seen.
     fn read_fresh(&mut self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare_cached(
             "SELECT segment, postings FROM log_fresh JOIN log_segments ON first_id = segment
@@ -101,10 +101,10 @@ impl State {
         while let Some(row) = rows.next()? {
             let segment: i64 = row.get(0)?;
             let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-            each_posting(bytes, |ref_id, set, rounds| {
-                let recent = self.entry(ref_id);
-                recent.rounds.extend(ids(segment, rounds.as_ref().unwrap_or(&set)).filter(|id| *id > seen));
-                recent.ids.extend(ids(segment, &set).filter(|id| *id > seen));
+            each_posting(bytes, |ref_key, set, rounds| {
+                let known = self.entry(ref_key);
+                known.rounds.extend(ids(segment, rounds.as_ref().unwrap_or(&set)).filter(|id| *id > seen));
+                known.ids.extend(ids(segment, &set).filter(|id| *id > seen));
             })?;
         }
         Ok(())
@@ -117,10 +117,10 @@ impl State {
         while let Some(row) = rows.next()? {
             let row = IndexedRow::read(row)?;
             if let Some(ref_id) = row.ref_id {
-                let recent = self.entry(ref_id);
-                recent.ids.push(row.id);
+                let known = self.entry(&index_key(ref_id));
+                known.ids.push(row.id);
                 if is_round(row.source, row.kind, row.payload) {
-                    recent.rounds.push(row.id);
+                    known.rounds.push(row.id);
                 }
             }
             self.seen = row.id;
@@ -128,10 +128,10 @@ impl State {
         Ok(())
     }
 
-    fn entry(&mut self, ref_id: &str) -> &mut RecentIds {
-        if !self.refs.contains_key(ref_id) {
-            self.refs.insert(ref_id.into(), RecentIds::default());
+    fn entry(&mut self, ref_key: &str) -> &mut UnmergedIds {
+        if !self.refs.contains_key(ref_key) {
+            self.refs.insert(ref_key.into(), UnmergedIds::default());
         }
-        self.refs.entry(ref_id.into()).or_default()
+        self.refs.entry(ref_key.into()).or_default()
     }
 }

@@ -1,0 +1,172 @@
+//! Entering Python code from Rust, so that a daemon thread may meet the interpreter's end there.
+//!
+//! Before 3.14, CPython ends a thread that asks for the interpreter once finalization has begun: `pthread_exit` unwinds
+//! the thread's stack. Python code asks for the interpreter between any two of its instructions. If Rust called that
+//! code, the unwinding meets Rust's frames, which abort the process, or run destructors that need the interpreter.
+//! Therefore every call that may run Python code goes through this module, where the unwinding ends: the thread sleeps
+//! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
+
+use std::ffi::{CStr, c_int};
+use std::sync::OnceLock;
+use std::{mem, ptr, thread};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
+
+// pyo3 declares these as functions that never unwind.
+unsafe extern "C-unwind" {
+    fn PyObject_Call(
+        callable: *mut ffi::PyObject,
+        arguments: *mut ffi::PyObject,
+        keywords: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+    fn PyObject_GetAttr(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn PyObject_GetIter(object: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn PyIter_Next(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn PyImport_Import(name: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// Dropped only by unwinding, in the frame that called Python.
+struct Sleep;
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        loop {
+            thread::park();
+        }
+    }
+}
+
+/// Runs `enter`, which calls into Python.
+fn entered(enter: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let sleep = Sleep;
+    let object = enter();
+    mem::forget(sleep);
+    object
+}
+
+/// Takes what a call into Python returned: a new reference, or null with an exception set.
+fn taken(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached, and every function declared above returns one of the two.
+    unsafe { Bound::from_owned_ptr_or_err(py, object) }
+}
+
+/// Arguments by position: any tuple.
+pub(super) trait Arguments<'py> {
+    fn into_tuple(self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>>;
+}
+
+impl<'py, T> Arguments<'py> for T
+where
+    T: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
+    PyErr: From<T::Error>,
+{
+    fn into_tuple(self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        Ok(self.into_pyobject(py)?)
+    }
+}
+
+/// Calls `callable`.
+pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: impl Arguments<'py>) -> PyResult<Bound<'py, PyAny>> {
+    call_with(callable, arguments, None)
+}
+
+/// Calls `callable` with keywords as well.
+pub(super) fn call_with<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: impl Arguments<'py>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = callable.py();
+    let arguments = arguments.into_tuple(py)?;
+    let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the thread is attached, and all pointers are borrowed for the call; no keywords are null.
+    let result = entered(|| unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords) });
+    taken(py, result)
+}
+
+/// Calls the method `name` of `object`.
+pub(super) fn call_method<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: impl Arguments<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    call(&attribute(object, name)?, arguments)
+}
+
+/// The attribute `name` of `object`, which may be computed by Python code.
+pub(super) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the thread is attached, and both pointers are borrowed for the call.
+    let value = entered(|| unsafe { PyObject_GetAttr(object.as_ptr(), name.as_ptr()) });
+    taken(object.py(), value)
+}
+
+/// The attribute `name` of the module `module`.
+pub(super) fn imported<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let module = PyString::new(py, module);
+    // SAFETY: the thread is attached, and the pointer is borrowed for the call.
+    let module = entered(|| unsafe { PyImport_Import(module.as_ptr()) });
+    attribute(&taken(py, module)?, &PyString::new(py, name))
+}
+
+/// The items of `iterable`.
+pub(super) fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Items<'py>> {
+    // SAFETY: the thread is attached, and the pointer is borrowed for the call.
+    let iterator = entered(|| unsafe { PyObject_GetIter(iterable.as_ptr()) });
+    Ok(Items(taken(iterable.py(), iterator)?.cast_into::<PyIterator>()?))
+}
+
+/// An iterator over the items of a Python object.
+pub(super) struct Items<'py>(Bound<'py, PyIterator>);
+
+impl<'py> Iterator for Items<'py> {
+    type Item = PyResult<Bound<'py, PyAny>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let py = self.0.py();
+        // SAFETY: the thread is attached, and the pointer is that of an iterator, borrowed for the call.
+        let item = entered(|| unsafe { PyIter_Next(self.0.as_ptr()) });
+        if item.is_null() {
+            // Null without an exception is the end.
+            return PyErr::take(py).map(Err);
+        }
+        Some(taken(py, item))
+    }
+}
+
+/// Attaches a thread in the middle of long work. None once the interpreter is ending: nothing is to be told to it any
+/// more, and the work is to stop.
+pub(super) fn attach<T>(act: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    if is_finalizing() && !is_main_thread() { None } else { Python::try_attach(act) }
+}
+
+/// Whether finalization has begun. pyo3 asks only if it is built for one version from 3.13 on.
+fn is_finalizing() -> bool {
+    type IsFinalizing = unsafe extern "C" fn() -> c_int;
+    static FUNCTION: OnceLock<Option<IsFinalizing>> = OnceLock::new();
+    let function = FUNCTION.get_or_init(|| {
+        // The second is the name before 3.13.
+        let symbol = |name: &CStr| {
+            // SAFETY: the name ends with a null byte.
+            unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+        };
+        let names = [c"Py_IsFinalizing", c"_Py_IsFinalizing"];
+        let address = names.into_iter().map(symbol).find(|address| !address.is_null())?;
+        // SAFETY: both functions have this type.
+        Some(unsafe { mem::transmute::<*mut libc::c_void, IsFinalizing>(address) })
+    });
+    // SAFETY: it may be called by any thread at any time: it reads a flag.
+    function.is_some_and(|function| unsafe { function() } != 0)
+}
+
+/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal handlers.
+/// Where Python was started in another thread, signals wait for the end of a call.
+pub(super) fn is_main_thread() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: neither call takes memory.
+    return unsafe { libc::gettid() == libc::getpid() };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: the call takes no memory.
+    return unsafe { libc::pthread_main_np() } != 0;
+}

@@ -1,0 +1,87 @@
+"""SQL of the user: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nerve_store as ns
+from support import tree
+
+
+def test_sql_answers_with_tuples(log_store: ns.LogStore) -> None:
+    log_store.append("system", "tick", "run-1", "nul \0 and 🧠", 5)
+    assert log_store.sql("SELECT id, type, ref_id, payload, timestamp FROM logs") == [
+        (1, "tick", "run-1", "nul \0 and 🧠", 5)
+    ]
+    assert log_store.sql("SELECT 1, 2.5, 'x', x'00ff', NULL") == [(1, 2.5, "x", b"\x00\xff", None)]
+    assert log_store.sql("SELECT * FROM meta WHERE 0") == []
+
+
+def test_sql_takes_positional_and_named_parameters(log_store: ns.LogStore) -> None:
+    values: tuple[int | float | str | bytes | None, ...] = (1, 2.5, "nul \0", b"\x00", None)
+    assert log_store.sql("SELECT ?, ?, ?, ?, ?", values) == [values]
+    assert log_store.sql("SELECT :a, :b", {"a": 1, "b": "x"}) == [(1, "x")]
+
+
+def test_sql_sees_every_acknowledged_row(log_store: ns.LogStore) -> None:
+    for number in range(1, 20):
+        log_store.append("system", "tick")
+        assert log_store.sql("SELECT count(*) FROM logs") == [(number,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO logs (source, type, timestamp) VALUES ('a', 'b', 0)",
+        "UPDATE logs SET type = 'x'",
+        "DELETE FROM logs",
+        "DROP TABLE logs",
+        "CREATE TABLE other (x)",
+        "CREATE TEMP TABLE other (x)",
+        "WITH gone AS (SELECT 1) DELETE FROM logs",
+        "PRAGMA user_version = 7",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA query_only = OFF",
+        "ATTACH ':memory:' AS other",
+        "VACUUM",
+        "VACUUM INTO 'copy.db'",
+        "BEGIN",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "SAVEPOINT s",
+        "SELECT * FROM nothing",
+        "SELECT 1; SELECT 2",
+        "SELECT load_extension('x')",
+        "not sql",
+        "",
+    ],
+)
+def test_sql_refuses_what_is_not_one_reading_statement(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    data_dir.mkdir()
+    monkeypatch.chdir(data_dir)
+    with ns.LogStore(data_dir / "logs.db") as store:
+        store.append("system", "tick", timestamp=0)
+        before = sorted(tree(data_dir))
+        with pytest.raises(ValueError, match=r".") as refused:
+            store.sql(statement)
+        assert "\n" not in str(refused.value)
+        assert [entry.type for entry in store.query()] == ["tick"]
+        assert store.sql("SELECT count(*) FROM logs") == [(1,)]
+        assert sorted(tree(data_dir)) == before
+        assert store.append("system", "tick").id == 2
+
+
+def test_sql_refuses_parameters_that_do_not_fit(log_store: ns.LogStore) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        log_store.sql("SELECT ?, ?", (1,))
+    with pytest.raises(ValueError, match=r"."):
+        log_store.sql("SELECT ?", (1, 2))
+    with pytest.raises(ValueError, match=r"."):
+        log_store.sql("SELECT :a", {"b": 1})
+    with pytest.raises(TypeError):
+        log_store.sql("SELECT ?", (object(),))  # type: ignore[arg-type]
