@@ -7,7 +7,7 @@ import pytest
 
 import nerve_store as ns
 from nerve_store import _core
-from stub_docstrings import STUB, Member, members, rewritten
+from support.stub import STUB, Member, members, rewritten
 
 SOURCE = STUB.read_text()
 MEMBERS = list(members(SOURCE))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from signal_support import (
+from support import foreign_script
+from support.signals import (
     PROMPT,
     RUNAWAY,
     Interrupted,
@@ -26,7 +27,6 @@ from signal_support import (
     signal_after,
     write_lock,
 )
-from support import foreign_script
 
 DAY_MS = 86_400_000
 
