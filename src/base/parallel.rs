@@ -13,6 +13,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
+use crate::base::interrupt;
 
 /// How often the calling thread looks up from waiting for results.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -28,7 +29,9 @@ pub(crate) fn start<'scope, T: Send + 'scope>(
     work: impl FnOnce() -> Result<T> + Send + 'scope,
 ) -> Option<Started<'scope, T>> {
     let thread = thread::Builder::new().name("nerve_store".into());
-    thread.spawn_scoped(scope, move || caught(work)).ok().map(Started)
+    // What stops the call of the calling thread stops the work in the other one.
+    let interruptions = interrupt::Scope::shared();
+    thread.spawn_scoped(scope, move || interruptions.enter(|| caught(work))).ok().map(Started)
 }
 
 /// A thread that was started.

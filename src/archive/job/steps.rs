@@ -17,6 +17,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
 use crate::base::progress::Progress;
 use crate::base::scope::{self, Handle};
 use crate::base::time::UtcDay;
@@ -122,7 +123,10 @@ impl Archive {
         let lock = loop {
             match DirectoryLock::try_exclusive(self.directory())? {
                 Some(lock) => break lock,
-                None if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+                None if Instant::now() < deadline => {
+                    check_wait()?;
+                    std::thread::sleep(LOCK_INTERVAL);
+                }
                 None => return Err(Error::ArchiveBusy { path: self.directory().to_owned() }),
             }
         };
