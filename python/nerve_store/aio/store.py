@@ -14,8 +14,8 @@ from nerve_store.aio.base import Durability, Progress, Row, documented
 from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
-from nerve_store.aio.upkeep import Upkeep
 from nerve_store.aio.threads import submit
+from nerve_store.aio.upkeep import Upkeep
 
 _SHARES = "In an event loop, the rows share their commit with all other appends that wait."
 

@@ -31,7 +31,7 @@ class _Once(Generic[_Result]):
             return
         try:
             self.future.set_result(self._call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the waiting task gets it
             self.future.set_exception(error)
 
 
