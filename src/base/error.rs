@@ -182,9 +182,15 @@ pub enum Error {
     /// An argument is out of its range.
     #[error("{0}")]
     Value(String),
-    /// The caller's progress report asked to stop.
-    #[error("stopped by the progress callback")]
+    /// The call was cancelled, or its progress report asked to stop.
+    #[error("the call was cancelled")]
     Cancelled,
+    /// The call paused before it had changed anything; its caller begins it again. Never leaves the bindings.
+    #[error("the call paused")]
+    Paused,
+    /// A statement took longer than it was allowed to.
+    #[error("the statement did not end within its timeout")]
+    TimedOut,
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),

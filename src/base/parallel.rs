@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
+use crate::base::interrupt;
 use crate::base::scope::{Handle, Scope, scope};
 
 /// How often the calling thread looks up from waiting for results.
@@ -30,8 +31,10 @@ pub(crate) fn start<'scope, I: Send + 'scope, T: Send + 'scope>(
     work: impl FnOnce(I) -> Result<T> + Send + 'scope,
 ) -> std::result::Result<Started<T>, I> {
     let (hand_over, handed) = channel();
+    // What stops the call of the calling thread stops the work in the other one.
+    let interruptions = interrupt::Scope::shared();
     let work = move || caught(|| handed.recv().map_err(|_| Error::Internal).and_then(work));
-    match scope.spawn(work) {
+    match scope.spawn(move || interruptions.enter(work)) {
         Ok(thread) => match hand_over.send(input) {
             Ok(()) => Ok(Started(thread)),
             Err(refused) => Err(refused.0),

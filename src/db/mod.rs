@@ -14,6 +14,8 @@ mod schema;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod wait;
 mod wal;
 mod wal_condition;
 mod writer;

@@ -104,7 +104,9 @@ impl Core {
         durability: Option<Durability>,
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
+        let mut has_begun = false;
         let outcome = self.database.commit(operation, durability, |connection| {
+            has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
@@ -115,7 +117,9 @@ impl Core {
         });
         match outcome {
             Ok(_) => self.changes.announce(),
-            Err(_) => self.sealer().forget(),
+            // What did not begin changed nothing, and another transaction may be under way.
+            Err(_) if has_begun => self.sealer().forget(),
+            Err(_) => {}
         }
         outcome
     }

@@ -11,14 +11,15 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::base::digest::Digest;
 use crate::base::error::Error;
+use crate::base::progress::Progress;
 use crate::blob;
 use crate::durable::Durability;
 use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
-use crate::py::convert::{FilePath, Record, Span};
+use crate::py::call::Long;
+use crate::py::convert::{FilePath, Record, Span, import_records};
 use crate::py::interpreter;
-use crate::py::progress::Report;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -47,6 +48,7 @@ impl BlobStore {
         text_signature = "(root, *, durability='full', read_only=False)"
     )]
     fn new(py: Python<'_>, root: FilePath, durability: Durability, read_only: bool) -> PyResult<Self> {
+        import_records(py)?;
         Ok(Self(Arc::new(py.detach(|| blob::BlobStore::new(&root.0, durability, read_only))?)))
     }
 
@@ -148,10 +150,9 @@ impl BlobStore {
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         static REPORT: Record = Record::new("BlobVerifyReport");
         static PROBLEM: Record = Record::new("BlobProblem");
-        let mut progress = Report::to(progress)?;
-        let is_heard = progress.is_heard();
-        let verified = py.detach(|| self.0.verify(is_heard, &mut |done, total| progress.step(done, total)));
-        let verified = progress.settle(verified)?;
+        let long = Long::reporting_to(progress)?;
+        let (store, is_heard) = (Arc::clone(&self.0), long.is_heard());
+        let verified = long.run(py, move |report| store.verify(is_heard, report))?;
         let problem = |problem: &blob::BlobProblem| {
             let (hash, actual) = (problem.hash.as_ref(), problem.actual.as_ref());
             let quarantine = problem.quarantine.as_ref().map(|path| path.as_os_str());
@@ -192,11 +193,10 @@ impl BlobStore {
             let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
             kept.insert(parse(hash).ok_or_else(wrong)?);
         }
-        let mut progress = Report::to(progress)?;
         let grace_ns = i128::try_from(grace.0.as_nanos()).unwrap_or(i128::MAX / 2);
-        let step = &mut |done, total| progress.step(done, total);
-        let collected = py.detach(|| self.0.collect(kept, grace_ns, dry_run, step));
-        let collected = progress.settle(collected)?;
+        let store = Arc::clone(&self.0);
+        let collect = move |report: &mut Progress<'_>| store.collect(kept, grace_ns, dry_run, report);
+        let collected = Long::reporting_to(progress)?.run(py, collect)?;
         let missing = PyTuple::new(py, collected.missing.iter().map(Digest::to_string))?;
         let counts = (collected.deleted_count, collected.deleted_size, collected.kept_count, collected.young_count);
         REPORT.create(py, (counts.0, counts.1, counts.2, counts.3, missing, dry_run))

@@ -16,6 +16,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
 use crate::base::parallel;
 use crate::base::parallel::Started;
 use crate::base::progress::Progress;
@@ -123,7 +124,10 @@ impl Archive {
         let lock = loop {
             match DirectoryLock::try_exclusive(self.directory())? {
                 Some(lock) => break lock,
-                None if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+                None if Instant::now() < deadline => {
+                    check_wait()?;
+                    std::thread::sleep(LOCK_INTERVAL);
+                }
                 None => return Err(Error::ArchiveBusy { path: self.directory().to_owned() }),
             }
         };

@@ -6,6 +6,7 @@ use crate::archive::file::reader::DayReader;
 use crate::archive::manifest::catalog::OpenDay;
 use crate::base::digest::Digest;
 use crate::base::error::Result;
+use crate::base::interrupt::check;
 use crate::base::time::UtcDay;
 use crate::row::{Filter, LogEntry};
 
@@ -62,6 +63,8 @@ impl DayCursor {
     /// Reads blocks until there is a row, or no block is left.
     fn fill(&mut self) -> Result<()> {
         while self.rows.is_empty() {
+            // Before the block is passed: an interrupted read goes on here.
+            check()?;
             let next = if self.filter.descending { self.blocks.next_back() } else { self.blocks.next() };
             let Some(index) = next else { return Ok(()) };
             if self.has_wanted(index) {

@@ -11,7 +11,7 @@ use roaring::RoaringTreemap;
 
 use crate::archive::manifest::catalog::{Archive, DayCandidate};
 use crate::archive::read::cursor::DayCursor;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::log::Snapshot;
 use crate::row::{Filter, LogEntry};
@@ -173,10 +173,14 @@ impl UnionPages {
     /// The next rows; none at the end.
     pub fn next_page(&mut self) -> Result<Vec<LogEntry>> {
         let mut page = Vec::new();
-        while (page.len() as u64) < PAGE_ROWS
-            && let Some(row) = self.next_row()?
-        {
-            page.push(row);
+        while (page.len() as u64) < PAGE_ROWS {
+            match self.next_row() {
+                Ok(Some(row)) => page.push(row),
+                Ok(None) => break,
+                // An interrupted read goes on after these rows.
+                Err(Error::Paused | Error::Cancelled | Error::TimedOut) if !page.is_empty() => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(page)
     }
@@ -185,8 +189,9 @@ impl UnionPages {
         if self.left == 0 {
             return Ok(None);
         }
+        self.merge.skip_returned()?;
         if self.merge.live.is_empty()
-            && let Some(filter) = self.live.take()
+            && let Some(filter) = self.live.clone()
         {
             self.read_live(filter)?;
         }
@@ -198,20 +203,21 @@ impl UnionPages {
     /// Reads on in the log; the same transaction tells which files there are by now.
     fn read_live(&mut self, mut filter: Filter) -> Result<()> {
         filter.limit = Some(LIVE_PAGE.min(self.left));
-        let live = &mut self.merge.live;
         let archive = &self.archive;
-        let candidates = archive.log.read("query", |snapshot| {
-            live.clear();
+        let (live, candidates) = archive.log.read("query", |snapshot| {
+            let mut live = VecDeque::new();
             snapshot.search(&filter, |row| live.push_back(row))?;
-            archive.candidates(snapshot.connection(), &self.merge.filter)
+            Ok((live, archive.candidates(snapshot.connection(), &self.merge.filter)?))
         })?;
-        if let Some(last) = live.back()
-            && Some(live.len() as u64) == filter.limit
-        {
-            let bound = if filter.descending { &mut filter.before_id } else { &mut filter.after_id };
-            *bound = Some(last.id);
-            self.live = Some(filter);
-        }
+        self.live = match live.back() {
+            Some(last) if Some(live.len() as u64) == filter.limit => {
+                let bound = if filter.descending { &mut filter.before_id } else { &mut filter.after_id };
+                *bound = Some(last.id);
+                Some(filter)
+            }
+            _ => None,
+        };
+        self.merge.live = live;
         self.merge.take_candidates(candidates);
         Ok(())
     }
@@ -225,11 +231,19 @@ struct Merge {
     open: Vec<DayCursor>,
     /// Files that are not open yet; the next one last.
     waiting: Vec<DayCandidate>,
+    /// The id of the last row, until no other row has it.
+    returned: Option<i64>,
 }
 
 impl Merge {
     fn new(filter: Filter) -> Self {
-        Self { filter: Filter { limit: None, ..filter }, live: VecDeque::new(), open: Vec::new(), waiting: Vec::new() }
+        Self {
+            filter: Filter { limit: None, ..filter },
+            live: VecDeque::new(),
+            open: Vec::new(),
+            waiting: Vec::new(),
+            returned: None,
+        }
     }
 
     /// Of what one transaction told.
@@ -268,7 +282,9 @@ impl Merge {
         });
     }
 
+    /// The next row. An interrupted call changes nothing, and can be repeated.
     fn next_row(&mut self, archive: &Archive) -> Result<Option<LogEntry>> {
+        self.skip_returned()?;
         let mut best = self.best()?;
         while self.is_next_waiting(best.map(|(id, _)| id)) {
             self.open_next(archive)?;
@@ -282,6 +298,13 @@ impl Merge {
         // Nothing with this id comes again, from wherever.
         let bound = if self.filter.descending { &mut self.filter.before_id } else { &mut self.filter.after_id };
         *bound = Some(id);
+        self.returned = Some(id);
+        Ok(row)
+    }
+
+    /// Passes over what else has the id that was returned last.
+    fn skip_returned(&mut self) -> Result<()> {
+        let Some(id) = self.returned else { return Ok(()) };
         while self.live.front().is_some_and(|row| row.id == id) {
             self.live.pop_front();
         }
@@ -290,7 +313,8 @@ impl Merge {
                 cursor.next_row()?;
             }
         }
-        Ok(row)
+        self.returned = None;
+        Ok(())
     }
 
     /// The next id, and which cursor has it; the log's row is preferred to a file's.
