@@ -2,8 +2,7 @@
 //! against its digest, its lines and the manifest.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
@@ -17,8 +16,8 @@ use crate::archive::manifest::{days, refs};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::parallel;
+use crate::base::parallel::News;
 use crate::base::progress::Progress;
-use crate::base::scope;
 use crate::base::time::UtcDay;
 use crate::index::verify::{Segment, segments};
 use crate::row::Filter;
@@ -118,39 +117,16 @@ impl Archive {
             let reason = "the day has another file as well; the next archive job merges the two".to_owned();
             verified.problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
         }
-        let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
-        scope::scope(|scope| {
-            let (sender, findings) = channel();
-            let labour = |sender: Sender<(u64, Result<Verified>)>| {
-                let (is_stopped, next, steps, days, archived) = (&is_stopped, &next, &steps, &days, &archived);
-                move || {
-                    while !is_stopped.load(Ordering::Relaxed) {
-                        let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(days), self.check(step, archived))).is_err() {
-                            return;
-                        }
-                    }
-                }
-            };
-            let threads = (0..parallel::cores()).filter(|_| scope.spawn(labour(sender.clone())).is_ok()).count();
-            if threads == 0 {
-                labour(sender.clone())();
-            }
-            drop(sender);
-            let mut done = 0;
-            for (weight, found) in findings {
+        let (next, mut done) = (AtomicUsize::new(0), 0);
+        let next = || steps.get(next.fetch_add(1, Ordering::Relaxed));
+        let work = |step: &Step, _: &dyn Fn() -> bool| Ok((step.weight(&days), self.check(step, &archived)?));
+        parallel::watched(parallel::cores(), next, work, |news| {
+            if let News::Done((weight, found)) = news {
                 done += weight;
-                let outcome = found.and_then(|found| {
-                    verified.add(found);
-                    progress(done, total)
-                });
-                if outcome.is_err() {
-                    is_stopped.store(true, Ordering::Relaxed);
-                    return outcome;
-                }
+                verified.add(found);
             }
-            Ok(())
+            progress(done, total)
         })?;
         verified.problems.sort_by(|one, other| {
             (&one.path, one.day, one.ids, &one.reason).cmp(&(&other.path, other.day, other.ids, &other.reason))
