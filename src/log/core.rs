@@ -115,6 +115,8 @@ impl Core {
         });
         match outcome {
             Ok(_) => self.changes.announce(),
+            // A forked child waits for no lock.
+            Err(Error::Forked { .. }) => {}
             Err(_) => self.sealer().forget(),
         }
         outcome

@@ -1,12 +1,14 @@
 //! Following the log.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
+use crate::base::fork::Generation;
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
 use crate::py::log::LogStore;
@@ -21,6 +23,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct LogFollower {
     poll_interval: Duration,
     state: Mutex<State>,
+    generation: Generation,
 }
 
 struct State {
@@ -29,8 +32,14 @@ struct State {
 }
 
 impl LogFollower {
+    /// In a forked child an error: a thread of the parent may have held the lock.
+    fn lock(&self) -> crate::Result<MutexGuard<'_, State>> {
+        self.generation.check(Path::new(""))?;
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn step(&self, timeout: Duration) -> crate::Result<Option<row::LogEntry>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock()?;
         if state.page.len() == 0 {
             state.page = state.follower.next_page(timeout)?.into_iter();
         }
@@ -60,7 +69,7 @@ impl LogFollower {
     /// The rows that there are now, perhaps none; waits for nothing.
     fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
         let page = py.detach(|| -> crate::Result<Vec<row::LogEntry>> {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock()?;
             let kept: Vec<_> = std::mem::take(&mut state.page).collect();
             if !kept.is_empty() {
                 return Ok(kept);
@@ -109,6 +118,6 @@ impl LogStore {
         };
         let follower = py.detach(|| self.store.follow(filter, archived))?;
         let state = Mutex::new(State { follower, page: Vec::new().into_iter() });
-        Ok(LogFollower { poll_interval, state })
+        Ok(LogFollower { poll_interval, state, generation: Generation::current() })
     }
 }
