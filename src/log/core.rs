@@ -117,6 +117,8 @@ impl Core {
         });
         match outcome {
             Ok(_) => self.changes.announce(),
+            // A forked child waits for no lock.
+            Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
             Err(_) if has_begun => self.sealer().forget(),
             Err(_) => {}
