@@ -64,7 +64,7 @@ pub struct Options {
 pub struct JobOutcome {
     /// The days that gained rows, oldest first.
     pub days: Vec<ArchivedDay>,
-    /// Whether the database file was rewritten or shortened.
+    /// Whether the database file has become shorter.
     pub vacuumed: bool,
     /// Rows that stay because their run is active.
     pub pinned_rows: u64,
@@ -108,10 +108,7 @@ impl Archive {
         let mut outcome = job.outcome;
         match options.vacuum {
             Vacuum::No => {}
-            Vacuum::Full => {
-                self.log.database().vacuum()?;
-                outcome.vacuumed = true;
-            }
+            Vacuum::Full => outcome.vacuumed = self.log.database().vacuum()?,
             Vacuum::Incremental => outcome.vacuumed = self.log.database().vacuum_incrementally()?,
         }
         Ok(outcome)
