@@ -125,6 +125,24 @@ impl Core {
         Ok(())
     }
 
+    /// Runs `body` in one write transaction that ends with an empty index, whose rows it may have changed.
+    pub(crate) fn write_unindexed<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let value = self.write(operation, None, |transaction| {
+            transaction.sealer.forget();
+            let value = body(transaction.connection)?;
+            for table in schema::TABLES {
+                transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
+            }
+            Ok(value)
+        })?;
+        self.unmerged.forget();
+        Ok(value)
+    }
+
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
     /// `archived`, only segments whose rows are among these. Nobody puts such rows back meanwhile.
     pub(crate) fn prune(&self, archived: Option<&RoaringTreemap>) -> Result<()> {
@@ -234,6 +252,17 @@ impl Snapshot<'_> {
 pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
     let mut statement = connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
     Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
+}
+
+/// Makes the next row get an id above this one, in the caller's transaction.
+pub(crate) fn raise_last_given_id(connection: &Connection, id: i64) -> Result<()> {
+    // AUTOINCREMENT looks at the greatest of these rows; there is none before the first row of all.
+    let known = last_given_id(connection)?;
+    if known < id {
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'logs'", [])?;
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', ?1)", [id])?;
+    }
+    Ok(())
 }
 
 /// A write transaction under way.

@@ -11,15 +11,16 @@ mod handle;
 mod insert;
 mod meta;
 mod read;
+mod renumber;
 mod stats;
 
-pub(crate) use core::last_given_id;
 pub use core::{Core, LogConfig, Snapshot, Transaction};
+pub(crate) use core::{last_given_id, raise_last_given_id};
 pub use follow::{Follower, ReadPage, read_page};
 pub use group_commit::{Committed, Waiter};
 pub use handle::Log;
 pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use read::{Pages, count, query};
-pub(crate) use read::{by_ids, each_by_ids};
+pub(crate) use read::{by_ids, each_by_ids, each_id};
 pub use stats::{LogStats, stats};
