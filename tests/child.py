@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, forks, logs
+from programs import blobs, forks, logs, payloads
 
 PROGRAMS = {
     program.__name__: program
@@ -21,6 +21,7 @@ PROGRAMS = {
         logs.outcomes,
         logs.memory,
         logs.deep_payload,
+        payloads.read_on_a_small_stack,
         forks.call_forked,
         forks.drop_forked,
         blobs.write_each,

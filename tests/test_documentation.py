@@ -50,8 +50,8 @@ def test_the_stub_and_the_signature_agree(member: Member) -> None:
     arguments = member.node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: dict[str, ast.expr | None] = {argument.arg: None for argument in positional}
-    for argument, default in zip(reversed(positional), reversed(arguments.defaults), strict=False):
-        defaults[argument.arg] = default
+    for argument, value in zip(reversed(positional), reversed(arguments.defaults), strict=False):
+        defaults[argument.arg] = value
     keyword_only: dict[str, ast.expr | None] = dict(
         zip((argument.arg for argument in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
     )

@@ -18,6 +18,7 @@ use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::parallel;
 use crate::base::progress::Progress;
+use crate::base::scope;
 use crate::base::time::UtcDay;
 use crate::index::verify::{Segment, segments};
 use crate::row::Filter;
@@ -107,19 +108,22 @@ impl Archive {
         }
         let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
-        std::thread::scope(|scope| {
+        scope::scope(|scope| {
             let (sender, findings) = channel();
-            for _ in 0..parallel::cores() {
-                let sender: Sender<(u64, Result<Verified>)> = sender.clone();
-                scope.spawn(|| {
-                    let sender = sender;
+            let labour = |sender: Sender<(u64, Result<Verified>)>| {
+                let (is_stopped, next, steps, days, archived) = (&is_stopped, &next, &steps, &days, &archived);
+                move || {
                     while !is_stopped.load(Ordering::Relaxed) {
                         let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(&days), self.check(step, &archived))).is_err() {
+                        if sender.send((step.weight(days), self.check(step, archived))).is_err() {
                             return;
                         }
                     }
-                });
+                }
+            };
+            let threads = (0..parallel::cores()).filter(|_| scope.spawn(labour(sender.clone())).is_ok()).count();
+            if threads == 0 {
+                labour(sender.clone())();
             }
             drop(sender);
             let mut done = 0;

@@ -196,8 +196,8 @@ pub enum Error {
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),
-    /// The leader of a shared commit panicked.
-    #[error("an internal error ended the commit that the rows were part of; please report it")]
+    /// A panic: in the leader of a shared commit, or in a thread of a pool.
+    #[error("an internal error ended the work that the call was part of; please report it")]
     Internal,
 }
 

@@ -5,8 +5,10 @@ use std::thread;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::Error;
-use crate::blob::put::BlobWriter;
-use crate::blob::{BlobStore, CHUNK_BYTES};
+use crate::base::io::fill;
+use crate::base::parallel;
+use crate::blob::put::{BlobWriter, WRITE};
+use crate::blob::store::{BlobStore, CHUNK_BYTES};
 
 /// How much is read at a time, and how many pieces are on their way at once: 4 MiB together.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -19,7 +21,7 @@ impl BlobStore {
         verify: bool,
         mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Digest, E> {
-        self.check_writable(super::put::WRITE)?;
+        self.check_writable(WRITE)?;
         let mut first = vec![0; CHUNK_BYTES];
         let count = fill(&mut first, &mut read)?;
         if count < first.len() {
@@ -33,12 +35,12 @@ impl BlobStore {
                 let mut hasher = Hasher::new();
                 for (piece, count) in to_hash {
                     hasher.update(&piece[..count]);
-                    // Nobody needs it any more once the source has ended.
+                    // It is not needed any more once the source has ended.
                     let _ = used.send(piece);
                 }
-                hasher.finish()
+                Ok(hasher.finish())
             };
-            let Ok(hashing) = thread::Builder::new().name("nerve_store".into()).spawn_scoped(scope, labour) else {
+            let Some(hashing) = parallel::start(scope, labour) else {
                 return pump(&mut writer, first, count, &mut read).map(|()| None);
             };
             let (mut piece, mut count) = (first, count);
@@ -61,10 +63,7 @@ impl BlobStore {
                 count = fill(&mut piece, &mut read)?;
             }
             drop(pieces);
-            match hashing.join() {
-                Ok(digest) => Ok(Some(digest)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            Ok(Some(hashing.join()?))
         })?;
         Ok(match digest {
             Some(digest) => writer.finish_as(digest, verify)?,
@@ -82,21 +81,9 @@ fn pump<E: From<Error>>(
 ) -> Result<(), E> {
     while count > 0 {
         writer.write(&piece[..count])?;
-        count = fill(&mut piece, read)?;
+        count = fill(&mut piece, &mut *read)?;
     }
     Ok(())
-}
-
-/// Reads until `buffer` is full or the source has ended.
-fn fill<E>(buffer: &mut [u8], read: &mut impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read(&mut buffer[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -237,8 +237,10 @@ impl Database {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         let outcome = body(connections.as_ref().ok_or_else(|| Error::Closed { path: self.path.clone() })?);
         // A progress report in `body` may have forked, and this may be the child.
-        self.generation.check(&self.path)?;
-        outcome
+        match outcome {
+            Err(Error::Cancelled) => outcome,
+            _ => self.generation.check(&self.path).and(outcome),
+        }
     }
 
     fn context(&self, operation: &'static str) -> Context<'_> {

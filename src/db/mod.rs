@@ -15,6 +15,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod wal;
+mod wal_condition;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
@@ -22,6 +23,7 @@ pub use database::{Config, Database};
 pub use fork::prepare as prepare_for_forks;
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
+pub use wal_condition::{WalCondition, wal_condition};
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

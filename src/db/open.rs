@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::db::failure::{Context, Located, is_busy};
 use crate::db::fork::Link;
 use crate::db::schema::{self, Derived, Identity};
-use crate::durable::{self, Durability, Staged};
+use crate::durable::{self, Durability};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
 const STATEMENT_CACHE: usize = 64;
@@ -96,7 +96,7 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
             // Staged and published, so that the file is 0600 from its first moment and so that no descriptor of ours
             // is ever closed on a database that SQLite has open: that would drop the process's locks on it.
-            Staged::create(&parent)?.publish_new(&path, Durability::Full)?;
+            durable::create_empty(&path, Durability::Full)?;
             Ok(path)
         }
         Err(error) => Err(Error::io(&path, "open the database", &error)),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
 use crate::durable::Durability;
@@ -19,6 +19,7 @@ use crate::index::lookup::{restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::insert;
+use crate::log::reserve::IdReserve;
 use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound};
 
 /// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
@@ -49,20 +50,26 @@ pub struct Core {
     sealer: Mutex<Sealer>,
     unmerged: UnmergedIndex,
     changes: Changes,
+    ids: IdReserve,
 }
 
 impl Core {
     /// Opens the log at `path`, or creates it. A database without an index, such as the predecessor's, gets it now.
     pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
         let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
+        // Looked at before SQLite repairs the write-ahead log.
+        let lost_ids = IdReserve::of(path).floor();
         let database = Database::open(path, config.database)?;
+        let ids = IdReserve::of(database.path());
         let core = Self {
             database,
             sealer: Mutex::new(Sealer::new(segment_rows)),
             unmerged: UnmergedIndex::default(),
             changes: Changes::default(),
+            ids,
         };
         if !config.database.read_only {
+            core.pass_lost_ids(lost_ids?)?;
             core.catch_up(segment_rows, progress)?;
         }
         Ok(core)
@@ -101,7 +108,10 @@ impl Core {
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
-            body(&mut Transaction { connection, sealer: &mut sealer })
+            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None };
+            let value = body(&mut transaction)?;
+            transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
+            Ok(value)
         });
         match outcome {
             Ok(_) => self.changes.announce(),
@@ -125,15 +135,17 @@ impl Core {
         Ok(())
     }
 
-    /// Runs `body` in one write transaction that ends with an empty index, whose rows it may have changed.
+    /// Runs `body`, which may change rows, in one write transaction that ends with an empty index; it also returns the
+    /// greatest id that it gave out.
     pub(crate) fn write_unindexed<T>(
         &self,
         operation: &'static str,
-        body: impl FnOnce(&Connection) -> Result<T>,
+        body: impl FnOnce(&Connection) -> Result<(T, i64)>,
     ) -> Result<T> {
         let value = self.write(operation, None, |transaction| {
             transaction.sealer.forget();
-            let value = body(transaction.connection)?;
+            let (value, last) = body(transaction.connection)?;
+            transaction.last_id = transaction.last_id.max(Some(last));
             for table in schema::TABLES {
                 transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
             }
@@ -166,9 +178,31 @@ impl Core {
 
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
     pub fn close(&self) -> Result<()> {
+        self.end_ids()?;
+        // Others may still have the database open; then no last close carries the commits over.
+        self.database.checkpoint_if_due(1);
         self.database.close()?;
         self.changes.announce();
         Ok(())
+    }
+
+    /// Lets the database go on above the ids that may have been given out and lost.
+    fn pass_lost_ids(&self, floor: Option<i64>) -> Result<()> {
+        let Some(floor) = floor else { return Ok(()) };
+        if self.read("look at the ids", |snapshot| snapshot.last_given_id())? >= floor {
+            return Ok(());
+        }
+        self.database.write("pass the ids that were lost", None, |connection| raise_last_given_id(connection, floor))
+    }
+
+    /// Tells the reserve of ids where the log ends. In a closed store, and in a forked child, that is done, or not its
+    /// affair.
+    fn end_ids(&self) -> Result<()> {
+        match self.database.check_open() {
+            Ok(()) => self.ids.end(),
+            Err(Error::Closed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn changes(&self) -> &Changes {
@@ -197,6 +231,13 @@ impl Core {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // A failure leaves a gap in the ids.
+        let _ = self.end_ids();
     }
 }
 
@@ -254,13 +295,11 @@ pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
     Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
 }
 
-/// Makes the next row get an id above this one, in the caller's transaction.
-pub(crate) fn raise_last_given_id(connection: &Connection, id: i64) -> Result<()> {
-    // AUTOINCREMENT looks at the greatest of these rows; there is none before the first row of all.
-    let known = last_given_id(connection)?;
-    if known < id {
-        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'logs'", [])?;
-        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', ?1)", [id])?;
+/// Makes the next id a greater one than `last`, in the caller's transaction.
+pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<()> {
+    let mut raise = connection.prepare_cached("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'logs'")?;
+    if raise.execute([last])? == 0 {
+        connection.prepare_cached("INSERT INTO sqlite_sequence VALUES ('logs', ?1)")?.execute([last])?;
     }
     Ok(())
 }
@@ -269,6 +308,8 @@ pub(crate) fn raise_last_given_id(connection: &Connection, id: i64) -> Result<()
 pub struct Transaction<'a> {
     connection: &'a Connection,
     sealer: &'a mut Sealer,
+    /// The greatest id that it has given out.
+    last_id: Option<i64>,
 }
 
 impl Transaction<'_> {
@@ -280,7 +321,10 @@ impl Transaction<'_> {
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.
     pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
         self.sealer.prepare(self.connection, entries.len() as u64)?;
-        insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))
+        let last =
+            insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))?;
+        self.last_id = self.last_id.max(Some(last));
+        Ok(last)
     }
 
     /// Puts archived rows back, with their ids, which ascend; those that are here already are passed over. Returns how

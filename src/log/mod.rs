@@ -12,6 +12,7 @@ mod insert;
 mod meta;
 mod read;
 mod renumber;
+mod reserve;
 mod stats;
 
 pub use core::{Core, LogConfig, Snapshot, Transaction};

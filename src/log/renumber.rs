@@ -30,7 +30,7 @@ impl Core {
             let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM logs", [], |row| row.get(0))?;
             raise_last_given_id(connection, last)?;
             let span = IdSpan::new(end + 1, last);
-            Ok(span.filter(|_| count > 0).map(|span| (count as u64, span)))
+            Ok((span.filter(|_| count > 0).map(|span| (count as u64, span)), last))
         })
     }
 }

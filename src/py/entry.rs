@@ -7,7 +7,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyAny, PyRange, PyTuple, PyType};
 
 use crate::py::convert::{Integer, repr};
-use crate::py::interpreter;
+use crate::py::json::to_python;
 use crate::row;
 
 /// A row of the log.
@@ -76,7 +76,7 @@ impl LogEntry {
     /// The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.0.payload() {
-            Some(payload) => interpreter::call(&interpreter::imported(py, "json", "loads")?, (payload,)),
+            Some(payload) => to_python(py, payload),
             None => Ok(py.None().into_bound(py)),
         }
     }

@@ -12,7 +12,7 @@ use std::{mem, ptr, thread};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
 
 // pyo3 declares these as functions that never unwind.
 unsafe extern "C-unwind" {
@@ -69,10 +69,20 @@ where
 
 /// Calls `callable`.
 pub(super) fn call<'py>(callable: &Bound<'py, PyAny>, arguments: impl Arguments<'py>) -> PyResult<Bound<'py, PyAny>> {
+    call_with(callable, arguments, None)
+}
+
+/// Calls `callable` with keywords as well.
+pub(super) fn call_with<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: impl Arguments<'py>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = callable.py();
     let arguments = arguments.into_tuple(py)?;
+    let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
     // SAFETY: the thread is attached, and all pointers are borrowed for the call; no keywords are null.
-    let result = entered(|| unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), ptr::null_mut()) });
+    let result = entered(|| unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords) });
     taken(py, result)
 }
 

@@ -1,92 +1,142 @@
-//! JSON to Python objects, as `json.loads` builds them.
+//! JSON to Python objects: those that `json.loads` builds, but strictly, at any depth, and with integers of any size.
+//!
+//! Nothing here recurses by the depth of a text. `json.loads` does, and on a thread with a small stack it ends the
+//! process; it also refuses integers of more digits than `sys.set_int_max_str_digits` allows, 4,300 unless set.
 
-use std::fmt;
-
-use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use pyo3::types::{PyBool, PyDict, PyInt, PyList};
 
 use crate::py::interpreter;
+use crate::row::Malformed;
+use crate::row::json::{Token, Tokens, is_integer, unescape};
 
-/// Integers from here on have more digits than fit into 64 bits.
-const TOO_LARGE: f64 = 9.2e18;
+/// Digits that every interpreter converts, whatever limit is set (`sys.int_info.str_digits_check_threshold`).
+const CHUNK_DIGITS: usize = 640;
 
-/// The Python object of a JSON text that is known to be valid.
-///
-/// What Rust's types cannot hold (an integer beyond 64 bits, a number beyond any range, a lone surrogate) is left to
-/// the standard library's parser.
-pub(super) fn to_python<'py>(py: Python<'py>, text: &RawValue) -> PyResult<Bound<'py, PyAny>> {
-    let mut deserializer = serde_json::Deserializer::from_str(text.get());
-    deserializer.disable_recursion_limit(); // The core takes nothing for JSON that is nested more than 1,000 deep.
-    match Build(py).deserialize(&mut deserializer) {
-        Ok(object) => Ok(object),
-        Err(_) => interpreter::call(&interpreter::imported(py, "json", "loads")?, (text.get(),)),
-    }
-}
+/// The longest integer that is built, in a quarter of a second. One that fills a payload would take minutes.
+const MAX_DIGITS: usize = 200_000;
 
-#[derive(Clone, Copy)]
-struct Build<'py>(Python<'py>);
-
-impl<'de, 'py> DeserializeSeed<'de> for Build<'py> {
-    type Value = Bound<'py, PyAny>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'py> Build<'py> {
-    fn object<T: IntoPyObject<'py>, E: Error>(self, value: T) -> Result<Bound<'py, PyAny>, E> {
-        value.into_bound_py_any(self.0).map_err(E::custom)
-    }
-}
-
-impl<'de, 'py> Visitor<'de> for Build<'py> {
-    type Value = Bound<'py, PyAny>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.object(value)
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        self.object(value)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        self.object(value)
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        if value.abs() >= TOO_LARGE { Err(E::custom("perhaps an integer")) } else { self.object(value) }
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        self.object(value)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(self.0.None().into_bound(self.0))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let list = PyList::empty(self.0);
-        while let Some(item) = items.next_element_seed(self)? {
-            list.append(item).map_err(A::Error::custom)?;
+/// The Python object of a JSON text. Text that is not JSON is a `json.JSONDecodeError`, a number of more than
+/// [`MAX_DIGITS`] digits a `ValueError`, and what does not fit into memory a `MemoryError`.
+pub(super) fn to_python<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let mut open: Vec<Open<'py>> = Vec::new();
+    let mut outermost = None;
+    for token in Tokens::new(text) {
+        let value = match token.map_err(|malformed| decode_error(py, text, malformed))? {
+            token @ (Token::ObjectStart | Token::ArrayStart) => {
+                open.try_reserve(1).map_err(|_| PyMemoryError::new_err(()))?;
+                open.push(Open::new(py, token == Token::ObjectStart)?);
+                continue;
+            }
+            Token::Key(key) => {
+                if let Some(object) = open.last_mut() {
+                    object.key = Some(string(py, key)?);
+                }
+                continue;
+            }
+            Token::ObjectEnd | Token::ArrayEnd => match open.pop() {
+                Some(closed) => closed.object,
+                None => continue,
+            },
+            Token::String(token) => string(py, token)?,
+            Token::Number(token) if is_integer(token) => integer(py, token)?,
+            Token::Number(token) => float(py, token.parse()?)?,
+            Token::Bool(value) => PyBool::new(py, value).to_owned().into_any(),
+            Token::Null => py.None().into_bound(py),
+        };
+        match open.last_mut() {
+            Some(parent) => parent.put(value)?,
+            None => outermost = Some(value),
         }
-        Ok(list.into_any())
+    }
+    outermost.ok_or_else(|| PyValueError::new_err("not JSON"))
+}
+
+/// The integer of these digits, which may begin with a minus sign.
+pub(super) fn integer<'py>(py: Python<'py>, token: &str) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(small) = token.parse::<i64>() {
+        // SAFETY: the interpreter is attached; a new reference or null comes back.
+        return unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyLong_FromLongLong(small)) };
+    }
+    let digits = token.strip_prefix('-').unwrap_or(token);
+    if digits.len() > MAX_DIGITS {
+        let length = digits.len();
+        return Err(PyValueError::new_err(format!("an integer of {length} digits; the most is {MAX_DIGITS}")));
+    }
+    let type_object = py.get_type::<PyInt>();
+    // Parts of equal length, the least significant first, joined two by two: the multiplications are few and balanced.
+    let mut parts = digits
+        .as_bytes()
+        .rchunks(CHUNK_DIGITS)
+        .map(|part| type_object.call1((String::from_utf8_lossy(part),)))
+        .collect::<PyResult<Vec<_>>>()?;
+    let mut base = type_object.call1((10,))?.pow(CHUNK_DIGITS, py.None())?;
+    while parts.len() > 1 {
+        parts = parts
+            .chunks(2)
+            .map(|pair| match pair {
+                [low, high] => high.mul(&base)?.add(low),
+                _ => Ok(pair[0].clone()),
+            })
+            .collect::<PyResult<_>>()?;
+        if parts.len() > 1 {
+            base = base.mul(&base)?;
+        }
+    }
+    let Some(whole) = parts.pop() else { return Err(PyValueError::new_err("no digits")) };
+    if token.starts_with('-') { whole.neg() } else { Ok(whole) }
+}
+
+/// An object or array whose end has not been read.
+struct Open<'py> {
+    object: Bound<'py, PyAny>,
+    key: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Open<'py> {
+    fn new(py: Python<'py>, is_object: bool) -> PyResult<Self> {
+        // SAFETY: the interpreter is attached; a new reference or null comes back.
+        let object = unsafe {
+            Bound::from_owned_ptr_or_err(py, if is_object { ffi::PyDict_New() } else { ffi::PyList_New(0) })?
+        };
+        Ok(Self { object, key: None })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let dict = PyDict::new(self.0);
-        while let Some(key) = members.next_key_seed(self)? {
-            dict.set_item(key, members.next_value_seed(self)?).map_err(A::Error::custom)?;
+    fn put(&mut self, value: Bound<'py, PyAny>) -> PyResult<()> {
+        match self.key.take() {
+            // SAFETY: only an object has keys, and `new` made it a dict.
+            Some(key) => unsafe { self.object.cast_unchecked::<PyDict>() }.set_item(key, value),
+            // SAFETY: `new` made it a list.
+            None => unsafe { self.object.cast_unchecked::<PyList>() }.append(value),
         }
-        Ok(dict.into_any())
+    }
+}
+
+fn string<'py>(py: Python<'py>, token: &str) -> PyResult<Bound<'py, PyAny>> {
+    let text = unescape(token);
+    // SAFETY: pointer and length are those of one slice, which is only read; a new reference or null comes back. Half a
+    // surrogate pair, which a Python string may hold, takes the bytes that `surrogatepass` stands for.
+    unsafe {
+        let decoded =
+            ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), text.len().cast_signed(), c"surrogatepass".as_ptr());
+        Bound::from_owned_ptr_or_err(py, decoded)
+    }
+}
+
+fn float(py: Python<'_>, value: f64) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the interpreter is attached; a new reference or null comes back.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyFloat_FromDouble(value)) }
+}
+
+/// What `json.loads` raises, with the position in characters.
+fn decode_error(py: Python<'_>, text: &str, malformed: Malformed) -> PyErr {
+    let position = text.get(..malformed.at).map_or(0, |before| before.chars().count());
+    let raised = interpreter::imported(py, "json", "JSONDecodeError")
+        .and_then(|class| interpreter::call(&class, (malformed.reason, text, position)));
+    match raised {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
     }
 }

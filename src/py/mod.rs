@@ -19,8 +19,10 @@ mod log;
 mod memory;
 mod progress;
 mod read;
+mod report;
 mod run;
 mod sql;
+mod thread;
 
 use pyo3::prelude::*;
 

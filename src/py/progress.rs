@@ -51,7 +51,7 @@ impl Report {
     /// The outcome of the work, or what the function raised to stop it.
     pub(super) fn settle<T>(self, outcome: Result<T>) -> PyResult<T> {
         match (outcome, self.raised) {
-            (Err(Error::Cancelled), Some(raised)) => Err(raised),
+            (Err(Error::Cancelled | Error::Forked { .. }), Some(raised)) => Err(raised),
             (outcome, _) => Ok(outcome?),
         }
     }

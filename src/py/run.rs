@@ -1,26 +1,22 @@
-//! `LogStore`: workflow runs and their threads.
+//! `LogStore`: workflow runs.
 
-use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
-use crate::py::convert::{Count, Integer, PlainRecord, Record};
+use crate::py::convert::{Integer, Record};
 use crate::py::entry::{Given, LogEntry};
 use crate::py::interpreter;
-use crate::py::json::to_python;
 use crate::py::log::LogStore;
+use crate::py::report::{Level, report};
 use crate::workflow as run;
-use crate::workflow::{Run, RunList, Transition, Trigger};
+use crate::workflow::{Run, RunList, Transition};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
-static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
-static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", "log_id", "timestamp", "message"]);
 
 #[pymethods]
 impl LogStore {
@@ -110,92 +106,16 @@ impl LogStore {
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         list(py, py.detach(|| run::all_runs(self.log().database(), workflow.as_deref()))?)
     }
-
-    /// What started the run, from its first `started` row; None if that says nothing.
-    ///
-    /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
-    /// its `triggerPayload` object by the same rule; else that object as it is.
-    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match py.detach(|| run::trigger_payload(&self.store, &run_id))? {
-            None => Ok(None),
-            Some(Trigger::Object(object)) => to_python(py, &object).map(Some),
-            Some(Trigger::Prompt { prompt, max_rounds, dry_run }) => {
-                let trigger = PyDict::new(py);
-                trigger.set_item("prompt", to_python(py, &prompt)?)?;
-                trigger.set_item("maxRounds", to_python(py, &max_rounds)?)?;
-                trigger.set_item("dryRun", dry_run)?;
-                Ok(Some(trigger.into_any()))
-            }
-        }
-    }
-
-    /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
-    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.store, &run_id))?;
-        events.iter().map(|event| to_python(py, event)).collect()
-    }
-
-    /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
-    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
-        messages.iter().map(|message| create_message(py, message)).collect()
-    }
-
-    /// How many rounds the run's thread has.
-    fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
-    }
-
-    /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
-    ///
-    /// A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
-    /// message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
-    /// rounds may come back.
-    #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
-    fn get_thread_rounds<'py>(
-        &self,
-        py: Python<'py>,
-        run_id: PyBackedStr,
-        before: Count,
-        limit: Count,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
-        let create = |round: &run::Round| {
-            let fields = [
-                round.round.into_bound_py_any(py)?,
-                round.log_id.into_bound_py_any(py)?,
-                round.timestamp.into_bound_py_any(py)?,
-                create_message(py, &round.message)?,
-            ];
-            THREAD_ROUND.create(py, fields)
-        };
-        rounds.iter().map(create).collect()
-    }
 }
 
 fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
-fn create_message<'py>(py: Python<'py>, message: &run::ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
-    let meta = match message.meta.as_deref() {
-        Some(meta) => to_python(py, meta)?,
-        None => py.None().into_bound(py),
-    };
-    let fields = [
-        to_python(py, &message.role)?,
-        to_python(py, &message.content)?,
-        meta,
-        message.timestamp.into_bound_py_any(py)?,
-    ];
-    THREAD_MESSAGE.create(py, fields)
-}
-
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
 fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
-        let logger = interpreter::call(&interpreter::imported(py, "logging", "getLogger")?, ("nerve_store",))?;
-        interpreter::call_method(&logger, intern!(py, "error"), ("%s", error.to_string()))?;
+        report(py, Level::Error, &error.to_string())?;
     }
     list.runs.iter().map(|run| create_run(py, run)).collect()
 }

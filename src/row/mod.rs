@@ -3,6 +3,7 @@
 mod entry;
 mod filter;
 mod indexed;
+pub(crate) mod json;
 mod key;
 pub(crate) mod payload;
 mod round;
@@ -13,6 +14,7 @@ pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, MAX_NAME_BYTES, NewLogEntry, O
 pub(crate) use filter::Conditions;
 pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;
+pub use json::Malformed;
 pub(crate) use key::index_key;
 pub use round::NumberedRound;
 pub(crate) use round::{is_round, is_round_entry};

@@ -2,10 +2,15 @@
 //!
 //! Invariant: the log row and the run's state commit together, or neither does.
 
+mod payload;
 mod state;
+mod stringify;
 mod thread;
 
 pub use crate::base::status::RunStatus;
 
+pub use payload::WholeNumber;
 pub use state::{Run, RunList, Transition, active_runs, all_runs, get_run, transition, transition_entry, upsert};
-pub use thread::{Round, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload};
+pub use thread::{
+    Content, Round, Thread, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload,
+};

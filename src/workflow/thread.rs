@@ -1,24 +1,32 @@
 //! The thread of a run: what a daemon reads to recover it, and what a person reads to follow it.
 
-use serde_json::value::RawValue;
-
 use crate::base::error::Result;
-use crate::row::payload;
-use crate::row::payload::{Object, Payload};
-use crate::row::{EVENT, Filter, LogEntry, MESSAGE, SOURCE};
+use crate::row::payload::is_string;
+use crate::row::{EVENT, Filter, LogEntry, MESSAGE, Malformed, SOURCE};
 use crate::store::LogStore;
+use crate::workflow::payload::{Object, WholeNumber, whole_number};
+use crate::workflow::stringify::stringify;
 
 /// A message. Texts and values are JSON as it is written, so that nothing in them is lost.
 #[derive(Clone, Debug)]
 pub struct ThreadMessage {
     /// A JSON string.
-    pub role: Box<RawValue>,
-    /// A JSON string.
-    pub content: Box<RawValue>,
+    pub role: Box<str>,
+    /// A JSON string, or a text of its own.
+    pub content: Content,
     /// Any JSON.
-    pub meta: Option<Box<RawValue>>,
+    pub meta: Option<Box<str>>,
     /// The writer's own clock, in milliseconds; 0 when it gave no number.
-    pub timestamp: i64,
+    pub timestamp: WholeNumber,
+}
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A JSON string.
+    Json(Box<str>),
+    /// The text itself.
+    Text(String),
 }
 
 /// A numbered round.
@@ -26,8 +34,6 @@ pub struct ThreadMessage {
 pub struct Round {
     /// From 1, in the order of the log.
     pub round: u64,
-    /// The row.
-    pub log_id: i64,
     /// The row's timestamp, in milliseconds.
     pub timestamp: i64,
     /// What it says.
@@ -40,30 +46,49 @@ pub enum Trigger {
     /// A prompt and a number of rounds.
     Prompt {
         /// A JSON string.
-        prompt: Box<RawValue>,
+        prompt: Box<str>,
         /// A JSON number.
-        max_rounds: Box<RawValue>,
+        max_rounds: Box<str>,
         /// Whether nothing was to be done in earnest.
         dry_run: bool,
     },
-    /// Another object.
-    Object(Box<RawValue>),
+    /// Another object, as JSON.
+    Object(Box<str>),
+}
+
+/// What the rows of a thread say. A row affects none but itself.
+#[derive(Clone, Debug)]
+pub struct Thread<T> {
+    /// What was found, each with the id of its row, in the order asked for.
+    pub found: Vec<(i64, T)>,
+    /// The ids of rows whose payloads are no JSON, and why.
+    pub malformed: Vec<(i64, Malformed)>,
+}
+
+impl<T> Default for Thread<T> {
+    fn default() -> Self {
+        Self { found: Vec::new(), malformed: Vec::new() }
+    }
+}
+
+impl<T> Thread<T> {
+    fn add(&mut self, row: &LogEntry, read: impl FnOnce(&str, &Object<'_>) -> Option<T>) {
+        let Some(text) = row.payload() else { return };
+        match Object::parse(text) {
+            Ok(object) => self.found.extend(object.and_then(|object| read(text, &object)).map(|found| (row.id, found))),
+            Err(malformed) => self.malformed.push((row.id, malformed)),
+        }
+    }
 }
 
 /// The run's messages, in order.
-pub fn messages(store: &LogStore, run_id: &str) -> Result<Vec<ThreadMessage>> {
-    collect(store, run_id, MESSAGE, |text| match payload::parse(text) {
-        Some(Payload::Object(object)) => message(&object),
-        _ => None,
-    })
+pub fn messages(store: &LogStore, run_id: &str) -> Result<Thread<ThreadMessage>> {
+    collect(store, run_id, MESSAGE, |_, object| message(object))
 }
 
 /// The run's command events, in order, each as the JSON object that it is.
-pub fn events(store: &LogStore, run_id: &str) -> Result<Vec<Box<RawValue>>> {
-    collect(store, run_id, EVENT, |text| match payload::parse(text) {
-        Some(Payload::Object(object)) if payload::is_string(object.kind) => raw(text),
-        _ => None,
-    })
+pub fn events(store: &LogStore, run_id: &str) -> Result<Thread<Box<str>>> {
+    collect(store, run_id, EVENT, |text, object| object.event_type().map(|_| text.into()))
 }
 
 /// How many rounds the run's thread has.
@@ -73,79 +98,74 @@ pub fn round_count(store: &LogStore, run_id: &str) -> Result<u64> {
 
 /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers. One that is no message
 /// takes a number but is not returned.
-pub fn rounds(store: &LogStore, run_id: &str, before: u64, limit: u64) -> Result<Vec<Round>> {
-    let rows = store.round_rows(run_id, before, limit)?;
-    Ok(rows.into_iter().filter_map(|(number, row)| round(number, &row)).collect())
-}
-
-fn round(round: u64, entry: &LogEntry) -> Option<Round> {
-    let Some(Payload::Object(object)) = entry.payload().and_then(payload::parse) else { return None };
-    let message = message(&object).or_else(|| event_message(&object, entry))?;
-    Some(Round { round, log_id: entry.id, timestamp: entry.timestamp, message })
-}
-
-/// What started the run, from its first `started` row.
-pub fn trigger_payload(store: &LogStore, run_id: &str) -> Result<Option<Trigger>> {
-    let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
-    let first = store.query(&filter, true)?.pop();
-    let text = first.as_ref().and_then(LogEntry::payload);
-    let Some(Payload::Object(object)) = text.and_then(payload::parse) else { return Ok(None) };
-    if let Some(prompt) = prompt(&object) {
-        return Ok(Some(prompt));
+pub fn rounds(store: &LogStore, run_id: &str, before: u64, limit: u64) -> Result<Thread<Round>> {
+    let mut thread = Thread::default();
+    for (round, row) in store.round_rows(run_id, before, limit)? {
+        thread.add(&row, |text, object| {
+            let message = message(object).or_else(|| event_message(object, text, row.timestamp))?;
+            Some(Round { round, timestamp: row.timestamp, message })
+        });
     }
-    let Some(inner) = payload::as_object(object.trigger_payload) else { return Ok(None) };
-    Ok(prompt(&inner).or_else(|| object.trigger_payload.map(|inner| Trigger::Object(inner.to_owned()))))
+    Ok(thread)
+}
+
+/// What started the run, from its first `started` row: one at most.
+pub fn trigger_payload(store: &LogStore, run_id: &str) -> Result<Thread<Trigger>> {
+    let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
+    let mut thread = Thread::default();
+    store.each(&filter, &mut |row| thread.add(&row, |_, object| trigger(object)))?;
+    Ok(thread)
+}
+
+fn trigger(object: &Object<'_>) -> Option<Trigger> {
+    if let Some(prompt) = prompt(object) {
+        return Some(prompt);
+    }
+    let text = object.trigger_payload?;
+    // It has been read as a part of the whole.
+    let inner = Object::parse(text).ok()??;
+    Some(prompt(&inner).unwrap_or_else(|| Trigger::Object(text.into())))
 }
 
 fn prompt(object: &Object<'_>) -> Option<Trigger> {
-    match (object.prompt, object.max_rounds) {
-        (Some(prompt), Some(max_rounds))
-            if payload::is_string(object.prompt) && payload::is_number(object.max_rounds) =>
-        {
-            Some(Trigger::Prompt {
-                prompt: prompt.to_owned(),
-                max_rounds: max_rounds.to_owned(),
-                dry_run: object.dry_run.is_some_and(|value| value.get() == "true"),
-            })
-        }
-        _ => None,
-    }
+    let (prompt, max_rounds) = object.prompt()?;
+    let dry_run = object.dry_run == Some("true");
+    Some(Trigger::Prompt { prompt: prompt.into(), max_rounds: max_rounds.into(), dry_run })
 }
 
 fn message(object: &Object<'_>) -> Option<ThreadMessage> {
-    match (object.role, object.content) {
-        (Some(role), Some(content)) if payload::is_string(object.role) && payload::is_string(object.content) => {
-            Some(ThreadMessage {
-                role: role.to_owned(),
-                content: content.to_owned(),
-                meta: object.meta.map(RawValue::to_owned),
-                timestamp: payload::milliseconds(object.timestamp),
-            })
-        }
-        _ => None,
-    }
-}
-
-/// A typed event in the form of a message: its type speaks unless it has a role, its text is its content or all of it.
-fn event_message(object: &Object<'_>, entry: &LogEntry) -> Option<ThreadMessage> {
-    let kind = object.kind.filter(|_| payload::is_string(object.kind))?;
-    let text = entry.payload()?;
-    let content = match object.content.filter(|_| payload::is_string(object.content)) {
-        Some(content) => content.to_owned(),
-        None => serde_json::value::to_raw_value(&payload::stringify(text)).ok()?,
-    };
+    let (role, content) = object.message()?;
     Some(ThreadMessage {
-        role: object.role.filter(|_| payload::is_string(object.role)).unwrap_or(kind).to_owned(),
-        content,
-        meta: raw(text),
-        timestamp: entry.timestamp,
+        role: role.into(),
+        content: Content::Json(content.into()),
+        meta: object.meta.map(Into::into),
+        timestamp: whole_number(object.timestamp),
     })
 }
 
-fn collect<T>(store: &LogStore, run_id: &str, kind: &str, pick: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
-    let mut found = Vec::new();
-    store.each(&of_run(run_id, kind), &mut |row| found.extend(row.payload().and_then(&pick)))?;
-    Ok(found)
+/// A typed event in the form of a message: its type speaks unless it has a role, its text is its content or all of it.
+fn event_message(object: &Object<'_>, text: &str, timestamp: i64) -> Option<ThreadMessage> {
+    let kind = object.event_type()?;
+    Some(ThreadMessage {
+        role: object.role.filter(|role| is_string(Some(role))).unwrap_or(kind).into(),
+        content: match object.content.filter(|content| is_string(Some(content))) {
+            Some(content) => Content::Json(content.into()),
+            None => Content::Text(stringify(text)),
+        },
+        meta: Some(text.into()),
+        timestamp: WholeNumber::Small(timestamp),
+    })
+}
+
+fn collect<T>(
+    store: &LogStore,
+    run_id: &str,
+    kind: &str,
+    read: impl Fn(&str, &Object<'_>) -> Option<T>,
+) -> Result<Thread<T>> {
+    let mut thread = Thread::default();
+    store.each(&of_run(run_id, kind), &mut |row| thread.add(&row, &read))?;
+    Ok(thread)
 }
 
 fn of_run(run_id: &str, kind: &str) -> Filter {
@@ -155,8 +175,4 @@ fn of_run(run_id: &str, kind: &str) -> Filter {
         kind: Some(kind.to_owned()),
         ..Filter::default()
     }
-}
-
-fn raw(text: &str) -> Option<Box<RawValue>> {
-    RawValue::from_string(text.to_owned()).ok()
 }

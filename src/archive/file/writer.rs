@@ -13,6 +13,7 @@ use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Lines, Stored};
 use crate::archive::job::throttle::Throttle;
 use crate::base::error::{Error, Result};
+use crate::base::scope;
 
 /// zstd's own default: on these rows, level 1 is hardly faster and level 6 hardly smaller.
 const LEVEL: i32 = 3;
@@ -67,21 +68,24 @@ pub(crate) fn write_file<T>(
     throttle: &Throttle,
     produce: impl FnOnce(&mut DayWriter<'_>) -> Result<T>,
 ) -> Result<(T, Stored)> {
-    std::thread::scope(|scope| {
+    scope::scope(|scope| {
         let (full, blocks) = sync_channel(WAITING_BLOCKS);
         let (done, spare) = channel();
-        let thread = scope.spawn(move || store(&blocks, &done, sink, path, format));
+        let thread = scope
+            .spawn(move || store(&blocks, &done, sink, path, format))
+            .map_err(|error| Error::io(path, "start a thread", &error))?;
         let block_bytes = match format {
             Format::Plain => PLAIN_BLOCK_BYTES,
             Format::Zstd => ZSTD_BLOCK_BYTES,
         };
         let mut writer = DayWriter { throttle, block: RawBlock::default(), block_bytes, full, spare };
         let produced = produce(&mut writer);
-        if writer.block.lines.row_count > 0 {
+        // In a child that was forked meanwhile, where `produce` fails, there is no thread to take it.
+        if produced.is_ok() && writer.block.lines.row_count > 0 {
             writer.hand_on();
         }
         drop(writer);
-        let stored = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let stored = thread.join()?;
         // If the thread stopped, `produce` only knows that it did.
         stored.and_then(|stored| Ok((produced?, stored)))
     })

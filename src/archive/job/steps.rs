@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::thread::ScopedJoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
@@ -21,6 +21,7 @@ use crate::archive::problem::Problem;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
+use crate::base::scope::{self, Handle};
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
@@ -208,9 +209,9 @@ impl<'a> Job<'a> {
     /// Writes, publishes and deletes day after day; false if some are left because of `max_days`.
     fn move_all(&mut self) -> Result<bool> {
         let (archive, throttle) = (self.archive, self.throttle);
-        std::thread::scope(|scope| {
+        scope::scope(|scope| {
             // While a day is published and deleted, the next one is written; unless others need the processors.
-            let mut publishing: Option<ScopedJoinHandle<'_, Result<()>>> = None;
+            let mut publishing: Option<Handle<Result<()>>> = None;
             let is_complete = self.each_day(|job, day, ids| {
                 archive.mark_as_own()?;
                 let mut staged = Staged::create(archive.directory())?;
@@ -223,7 +224,16 @@ impl<'a> Job<'a> {
                 }
                 job.has_moved |= !written.exported.is_empty();
                 join(publishing.take())?;
-                publishing = Some(scope.spawn(move || archive.publish(throttle, staged, &written)));
+                let finished = Arc::new(Mutex::new(Some((staged, written))));
+                let publish = move || match take(&finished) {
+                    Some((staged, written)) => archive.publish(throttle, staged, &written),
+                    None => Ok(()),
+                };
+                match scope.spawn(publish.clone()) {
+                    Ok(thread) => publishing = Some(thread),
+                    // No thread can be had.
+                    Err(_) => publish()?,
+                }
                 if throttle.is_throttled() { join(publishing.take()) } else { Ok(()) }
             })?;
             join(publishing)?;
@@ -353,9 +363,13 @@ impl<'a> Job<'a> {
     }
 }
 
-fn join(publishing: Option<ScopedJoinHandle<'_, Result<()>>>) -> Result<()> {
+fn take<T>(shared: &Mutex<Option<T>>) -> Option<T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn join(publishing: Option<Handle<Result<()>>>) -> Result<()> {
     match publishing {
-        Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Some(thread) => thread.join()?,
         None => Ok(()),
     }
 }

@@ -35,7 +35,7 @@ impl Archive {
         let (identity, is_new, last_given) = self.log.database().read("look at the archive", |connection| {
             let has_rows = connection.prepare_cached("SELECT 1 FROM logs LIMIT 1")?.exists([])?;
             let last_given = log::last_given_id(connection)?;
-            let is_new = !has_rows && last_given <= 0 && days::is_empty(connection)?;
+            let is_new = !has_rows && days::is_empty(connection)?;
             Ok((identity(connection)?, is_new, last_given))
         })?;
         let is_writable = !self.log.database().config().read_only;
@@ -119,7 +119,7 @@ impl Archive {
         let path = self.directory().join(MARK);
         let mut staged = Staged::create(self.directory())?;
         staged.write_all(&mark).map_err(|error| Error::io(&path, "mark the archive", &error))?;
-        staged.publish_new(&path, Durability::Full)?;
+        staged.publish_unless_there(&path, Durability::Full)?;
         self.check_owner()
     }
 

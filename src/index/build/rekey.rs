@@ -1,5 +1,7 @@
 //! Bringing the index of an older schema up to date, which named every text by itself, however long it was.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 
 use crate::base::error::Result;
@@ -34,11 +36,18 @@ pub(crate) fn rekey_column(connection: &Connection, table: &str, column: &str) -
         "SELECT DISTINCT {column} FROM {table} WHERE octet_length({column}) > 512 OR {column} >= char(0x10ffff)"
     ))?;
     let mut update = connection.prepare(&format!("UPDATE {table} SET {column} = ?2 WHERE {column} = ?1"))?;
-    let texts: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    for text in texts {
-        let key = index_key(&text);
-        if key != text {
-            update.execute((&text, &*key))?;
+    let mut left: BTreeSet<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    while let Some(mut text) = left.pop_first() {
+        // A text that is another one's key makes room first.
+        let mut waiting = Vec::new();
+        while let Some(key) = left.take(&*index_key(&text)) {
+            waiting.push(std::mem::replace(&mut text, key));
+        }
+        for text in std::iter::once(text).chain(waiting.into_iter().rev()) {
+            let key = index_key(&text);
+            if key != text {
+                update.execute((&text, &*key))?;
+            }
         }
     }
     Ok(())

@@ -1,0 +1,149 @@
+//! `LogStore`: the threads of runs.
+//!
+//! Invariant: a row whose payload cannot be read or built costs that row alone, and is reported.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyDict;
+
+use crate::py::convert::{Count, PlainRecord, repr};
+use crate::py::json::{integer, to_python};
+use crate::py::log::LogStore;
+use crate::py::report::{Level, report, report_row};
+use crate::workflow as run;
+use crate::workflow::{Content, Round, Thread, ThreadMessage, Trigger, WholeNumber};
+
+static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
+static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", "log_id", "timestamp", "message"]);
+
+/// Rows that one call reports each by its id; further ones are counted.
+const MAX_REPORTS: usize = 100;
+
+#[pymethods]
+impl LogStore {
+    /// What started the run, from its first `started` row; None if that says nothing.
+    ///
+    /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
+    /// its `triggerPayload` object by the same rule; else that object as it is.
+    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let trigger = py.detach(|| run::trigger_payload(&self.store, &run_id))?;
+        Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.pop())
+    }
+
+    /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
+    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let events = py.detach(|| run::events(&self.store, &run_id))?;
+        self.build(py, &run_id, "events", &events, |py, _, event| to_python(py, event))
+    }
+
+    /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
+    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
+        self.build(py, &run_id, "messages", &messages, |py, _, message| create_message(py, message))
+    }
+
+    /// How many rounds the run's thread has.
+    fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
+        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
+    }
+
+    /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
+    ///
+    /// A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
+    /// message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
+    /// rounds may come back.
+    #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
+    fn get_thread_rounds<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: PyBackedStr,
+        before: Count,
+        limit: Count,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
+        self.build(py, &run_id, "rounds", &rounds, create_round)
+    }
+}
+
+impl LogStore {
+    /// The Python objects of what was found in the run's thread; a row without one is reported.
+    fn build<'py, T>(
+        &self,
+        py: Python<'py>,
+        run_id: &str,
+        what: &str,
+        thread: &Thread<T>,
+        create: impl Fn(Python<'py>, i64, &T) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut built = Vec::with_capacity(thread.found.len());
+        let mut left_out: Vec<_> =
+            thread.malformed.iter().map(|(id, malformed)| (*id, Level::Warning, malformed.to_string())).collect();
+        for (id, found) in &thread.found {
+            py.check_signals()?;
+            match create(py, *id, found) {
+                Ok(object) => built.push(object),
+                Err(error) if is_of_the_row(py, &error) => left_out.push((*id, Level::Error, error.to_string())),
+                Err(error) => return Err(error),
+            }
+        }
+        if left_out.is_empty() {
+            return Ok(built);
+        }
+        let (path, run_id) = (self.log().database().path().display(), repr(py, Some(run_id))?);
+        for (id, level, reason) in left_out.iter().take(MAX_REPORTS) {
+            let message = format!("{path}: row {id} of run {run_id} is left out of its {what}: {reason}");
+            report_row(py, *level, &message, *id)?;
+        }
+        if let Some(more) = left_out.len().checked_sub(MAX_REPORTS).filter(|more| *more > 0) {
+            let message = format!("{path}: {more} more rows of run {run_id} are left out of its {what}");
+            report(py, Level::Warning, &message)?;
+        }
+        Ok(built)
+    }
+}
+
+/// Whether a payload caused the error, by what it says or by its size.
+fn is_of_the_row(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyMemoryError>(py)
+}
+
+fn create_trigger<'py>(py: Python<'py>, _: i64, trigger: &Trigger) -> PyResult<Bound<'py, PyAny>> {
+    match trigger {
+        Trigger::Object(object) => to_python(py, object),
+        Trigger::Prompt { prompt, max_rounds, dry_run } => {
+            let trigger = PyDict::new(py);
+            trigger.set_item("prompt", to_python(py, prompt)?)?;
+            trigger.set_item("maxRounds", to_python(py, max_rounds)?)?;
+            trigger.set_item("dryRun", dry_run)?;
+            Ok(trigger.into_any())
+        }
+    }
+}
+
+fn create_round<'py>(py: Python<'py>, log_id: i64, round: &Round) -> PyResult<Bound<'py, PyAny>> {
+    let fields = [
+        round.round.into_bound_py_any(py)?,
+        log_id.into_bound_py_any(py)?,
+        round.timestamp.into_bound_py_any(py)?,
+        create_message(py, &round.message)?,
+    ];
+    THREAD_ROUND.create(py, fields)
+}
+
+fn create_message<'py>(py: Python<'py>, message: &ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
+    let content = match &message.content {
+        Content::Json(text) => to_python(py, text)?,
+        Content::Text(text) => text.into_bound_py_any(py)?,
+    };
+    let meta = match message.meta.as_deref() {
+        Some(meta) => to_python(py, meta)?,
+        None => py.None().into_bound(py),
+    };
+    let timestamp = match &message.timestamp {
+        WholeNumber::Small(number) => number.into_bound_py_any(py)?,
+        WholeNumber::Large(digits) => integer(py, digits)?,
+    };
+    THREAD_MESSAGE.create(py, [to_python(py, &message.role)?, content, meta, timestamp])
+}
