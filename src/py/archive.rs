@@ -15,6 +15,7 @@ use crate::py::convert::{Count, Integer, Record, Span, date, day, repr, seconds}
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::progress::Report;
+use crate::py::warning::warn_of_problems;
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
 static VERIFY_REPORT: Record = Record::new("VerifyReport");
@@ -96,7 +97,12 @@ impl LogStore {
         let outcome = report.settle(outcome)?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
-        ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
+        warn_of_problems(py, &outcome.problems);
+        let problems =
+            outcome.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
+        let problems = PyTuple::new(py, problems)?;
+        let fields = (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows, problems);
+        ARCHIVE_RESULT.create(py, fields)
     }
 
     /// The days in the archive, oldest first, as the manifest describes them.

@@ -17,6 +17,7 @@ use crate::py::convert::{Count, FilePath, Integer, Record, date, path_text, seco
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
 use crate::py::interpreter;
 use crate::py::progress::Report;
+use crate::py::warning::warn_of_rebuild;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
 use crate::store::{self, StoreConfig};
 
@@ -191,7 +192,8 @@ impl LogStore {
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let mut report = Report::to(progress)?;
         let outcome = py.detach(|| self.store.reindex(&mut |done, total| report.step(done, total)));
-        report.settle(outcome)
+        warn_of_rebuild(py, &report.settle(outcome)?);
+        Ok(())
     }
 
     /// Figures of the database; looks at every row.

@@ -33,6 +33,7 @@ impl Archive {
     /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
     /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
     pub(crate) fn publish(&self, throttle: &Throttle, staged: Staged, written: &Written) -> Result<()> {
+        self.mark_as_own()?;
         let summary = &written.summary;
         let day = summary.day;
         let path = path_of(self.directory(), day, summary.format);

@@ -213,7 +213,6 @@ impl<'a> Job<'a> {
             // While a day is published and deleted, the next one is written; unless others need the processors.
             let mut publishing: Option<Handle<Result<()>>> = None;
             let is_complete = self.each_day(|job, day, ids| {
-                archive.mark_as_own()?;
                 let mut staged = Staged::create(archive.directory())?;
                 // The references go to the manifest at once: too many do no harm.
                 let mut take_part = |part: Part| save_refs(&archive.log, throttle, day, &part);
