@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::archive::file::format::Format;
+use crate::archive::file::frame;
 use crate::archive::file::line::{LineHead, RowRef, line_id};
 use crate::archive::file::reader::{DayReader, each_line, parse_within_memory};
 use crate::archive::file::scan::PlainLines;
@@ -11,6 +12,9 @@ use crate::row::{Filter, index_key};
 
 /// Bytes of lines that cannot be read which are kept; of what is beyond, anything may be.
 const MOST_TORN_BYTES: usize = 1 << 20;
+
+/// Bytes of a compressed file that are read to find the end of a frame; most have less.
+const FIRST_WINDOW: u64 = 256 << 10;
 
 /// What a damaged file still tells.
 #[derive(Debug, Default)]
@@ -76,10 +80,35 @@ impl Remains {
                         }
                     }
                 }
-                Err(_) => remains.is_dark = true,
+                Err(_) => remains.take_frames(&reader),
             },
         }
         remains
+    }
+
+    /// The rows of a compressed file without its table, frame by frame as far as it goes.
+    fn take_frames(&mut self, reader: &DayReader) {
+        self.is_dark = true;
+        let (mut offset, mut window) = (0, FIRST_WINDOW);
+        let (mut stored, mut raw) = (Vec::new(), Vec::new());
+        while offset < reader.size() {
+            let length = window.min(reader.size() - offset);
+            if reader.read_into(&mut stored, length, offset).is_err() {
+                return;
+            }
+            match zstd::zstd_safe::find_frame_compressed_size(&stored) {
+                Ok(0) | Err(_) if length == reader.size() - offset => return,
+                Ok(0) | Err(_) => window *= 4,
+                Ok(size) => {
+                    // What is skipped is no row.
+                    if frame::decompress(&stored[..size], &mut raw).is_ok() {
+                        each_line(&raw).for_each(|line| self.take(line));
+                    }
+                    offset += size as u64;
+                    window = FIRST_WINDOW;
+                }
+            }
+        }
     }
 
     fn take(&mut self, line: &[u8]) {
