@@ -141,6 +141,26 @@ impl Core {
         Ok(())
     }
 
+    /// Runs `body`, which may change rows, in one write transaction that ends with an empty index; it also returns the
+    /// greatest id that it gave out.
+    pub(crate) fn write_unindexed<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<(T, i64)>,
+    ) -> Result<T> {
+        let value = self.write(operation, None, |transaction| {
+            transaction.sealer.forget();
+            let (value, last) = body(transaction.connection)?;
+            transaction.last_id = transaction.last_id.max(Some(last));
+            for table in schema::TABLES {
+                transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
+            }
+            Ok(value)
+        })?;
+        self.unmerged.forget();
+        Ok(value)
+    }
+
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
     /// `archived`, only segments whose rows are among these. Nobody puts such rows back meanwhile.
     pub(crate) fn prune(&self, archived: Option<&RoaringTreemap>) -> Result<()> {
