@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, forks, logs, payloads
+from programs import blobs, campaign, forks, logs, payloads
 
 PROGRAMS = {
     program.__name__: program
@@ -26,6 +26,9 @@ PROGRAMS = {
         forks.drop_forked,
         blobs.write_each,
         blobs.write_in_other_ways,
+        campaign.work,
+        campaign.work_among_others,
+        campaign.follow,
     )
 }
 
