@@ -28,6 +28,7 @@ PROGRAMS = {
         blobs.write_in_other_ways,
         campaign.work,
         campaign.work_among_others,
+        campaign.work_in_turn,
         campaign.follow,
     )
 }

@@ -304,6 +304,36 @@ def work(*, path: str, acknowledgements: str, kind: str, writer: str, seconds: f
     worker.close()
 
 
+def work_in_turn(*, path: str, acknowledgements: str, writer: str, steps: int) -> None:
+    """Every kind of work, a little of each, so that a recording of it stays small."""
+    worker = Worker(path, acknowledgements, writer)
+    choose = worker.random.choice
+    for step in range(steps):
+        worker.append_many(choose([1, 30, 400]))
+        worker.append_many(3, "normal")
+        worker.append()
+        worker.run()
+        worker.meta()
+        worker.write_blob()
+        worker.write_blobs(5)
+        worker.archive(
+            compression=choose([None, "zstd"]), vacuum=choose([False, "incremental", True]), max_days=choose([None, 2])
+        )
+        match step % 5:
+            case 1:
+                worker.logs.restore_archive(worker.logs.archived_days()[0].day)
+            case 2:
+                worker.logs.reindex()
+            case 3:
+                worker.reopen()
+            case 4:
+                worker.collect()
+            case _:
+                pass
+    worker.checkpoint()
+    worker.close()
+
+
 def work_among_others(*, path: str, acknowledgements: str, writer: str, early: bool = False) -> None:
     """Do anything, beside other processes. Early: the control, which acknowledges a row before it is there."""
     worker = Worker(path, acknowledgements, writer)
