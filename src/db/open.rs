@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::{check_wait, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_unopenable};
 use crate::db::fork::Link;
 use crate::db::readers::Reader;
 use crate::db::schema::{self, Derived, Identity};
 use crate::db::unlocked::{self, Still};
+use crate::db::wait::{interrupt_statements, wait_for_locks};
 use crate::durable::{self, Durability};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
@@ -233,8 +235,9 @@ pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> R
 
 fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> Result<Link> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Link::new(Connection::open_with_flags(name, flags).located(context, None)?);
-    connection.busy_timeout(context.busy_timeout).located(context, None)?;
+    let mut connection = Link::new(Connection::open_with_flags(name, flags).located(context, None)?);
+    wait_for_locks(&connection, context.busy_timeout);
+    interrupt_statements(&mut connection).located(context, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.execute_batch(SHARED_PRAGMAS).located(context, Some(&connection))?;
     // `rarray`, by which a statement looks up many ids at once.
@@ -244,12 +247,15 @@ fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> Result<Link>
 
 /// Repeats what SQLite refuses at once although the lock will go away, such as the change to WAL mode while another
 /// process makes the same change.
-fn patiently<T>(timeout: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let deadline = Instant::now() + timeout;
+fn patiently<T>(timeout: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
+    let began = waits_since();
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            outcome => return outcome,
+            Err(error) if is_busy(&error) && began.elapsed() < timeout => {
+                check_wait()?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            outcome => return Ok(outcome?),
         }
     }
 }

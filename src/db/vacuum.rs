@@ -5,12 +5,13 @@
 //! a time, and appends go on between: a read that stays open for long must not keep them waiting.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
 use crate::db::checkpoints::Checkpoints;
 use crate::db::failure::Context;
+use crate::db::turn::Turns;
 use crate::db::writer::Writer;
 
 /// How long one attempt may keep the writer, and how long the writer is then left to others.
@@ -25,12 +26,12 @@ const MAX_DIRECTORY_BYTES: usize = 480;
 
 /// Rewrites the database without its free pages; says whether the file has become shorter. It has not if an open read
 /// is in the way: before anything is done, or after the rewriting, in which case a later checkpoint shortens it.
-pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &Mutex<Writer>) -> Result<bool> {
+pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &Turns<Writer>) -> Result<bool> {
     let brief = Context { busy_timeout: ATTEMPT, ..context };
     let with_writer = |attempt: &dyn Fn(&mut Writer) -> Result<bool>| {
         // The files do not become shorter beside a checkpoint.
         let _held = checkpoints.hold();
-        attempt(&mut writer.lock().unwrap_or_else(PoisonError::into_inner))
+        attempt(&mut *writer.take()?)
     };
     let is_log_empty = || persist(context.busy_timeout, || with_writer(&|writer| writer.empty_the_log(brief)));
     if !is_log_empty()? {
@@ -41,7 +42,10 @@ pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &M
     loop {
         match with_writer(&|writer| writer.rebuild(brief, directory).map(|()| true)) {
             // It begins with the write lock, which another process has.
-            Err(Error::Busy { .. }) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+                check_wait()?;
+            }
             Err(Error::Busy { path, operation, .. }) => {
                 return Err(Error::Busy { path, operation, timeout: context.busy_timeout });
             }
@@ -63,5 +67,6 @@ fn persist(busy_timeout: Duration, mut attempt: impl FnMut() -> Result<bool>) ->
             return Ok(false);
         }
         std::thread::sleep(PAUSE);
+        check_wait()?;
     }
 }

@@ -5,14 +5,16 @@
 //! and its close runs no checkpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
+use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
 
@@ -63,7 +65,8 @@ impl Writer {
                 return Err(error);
             }
         };
-        if let Err(error) = run(&self.connection, "COMMIT") {
+        // An interrupted commit would not say whether it was one.
+        if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
@@ -139,19 +142,26 @@ impl Writer {
 
     /// Begins, and waits for another process's transaction to end. SQLite's own waiting sleeps up to 100 ms at a time,
     /// and beside a process that writes without a pause it would find the lock free once in many seconds.
-    fn begin(&self, context: Context<'_>) -> rusqlite::Result<()> {
-        self.connection.busy_timeout(Duration::ZERO)?;
-        let began = Instant::now();
+    fn begin(&self, context: Context<'_>) -> Result<()> {
+        wait_for_locks(&self.connection, Duration::ZERO);
+        let mut began = None;
         let outcome = loop {
             match run(&self.connection, "BEGIN IMMEDIATE") {
-                Err(error) if is_busy(&error) && began.elapsed() < context.busy_timeout => {
+                Err(error) if is_busy(&error) => {
+                    let waited = began.get_or_insert_with(waits_since).elapsed();
+                    if waited >= context.busy_timeout {
+                        break Err(error.into());
+                    }
+                    if let Err(interrupted) = check_wait() {
+                        break Err(interrupted);
+                    }
                     // Most transactions are short, and looking costs next to nothing beside what was waited already.
-                    std::thread::sleep((began.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+                    std::thread::sleep((waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
                 }
-                outcome => break outcome,
+                outcome => break outcome.map_err(Error::from),
             }
         };
-        self.connection.busy_timeout(context.busy_timeout)?;
+        wait_for_locks(&self.connection, context.busy_timeout);
         outcome
     }
 
