@@ -13,7 +13,7 @@ use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
 use crate::durable::Durability;
 use crate::index::bounds;
 use crate::index::build::prune;
-use crate::index::build::sealer::{ArchivedRounds, Sealer};
+use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
@@ -123,7 +123,7 @@ impl Core {
     /// Builds the index anew from the rows, in one transaction, at whose end `settle` takes part.
     pub(crate) fn reindex(
         &self,
-        archived: &ArchivedRounds<'_>,
+        archived: &Archived<'_>,
         settle: impl FnOnce(&Connection) -> Result<()>,
         progress: &mut Progress<'_>,
     ) -> Result<()> {

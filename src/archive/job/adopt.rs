@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use roaring::RoaringTreemap;
+use rusqlite::Connection;
+
 use crate::archive::file::format;
 use crate::archive::file::summary::{Part, Summary};
 use crate::archive::job::publish::save_refs;
@@ -16,11 +19,14 @@ use crate::base::time;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::Durability;
+use crate::index::build::sealer::Archived;
 
 impl Archive {
-    /// Resolves interrupted publications and adopts unlisted files. The caller holds the archive's lock.
-    pub(crate) fn adopt(&self) -> Result<()> {
+    /// Resolves interrupted publications and adopts unlisted files; returns the ids in them. The caller holds the
+    /// archive's lock.
+    pub(crate) fn adopt(&self) -> Result<RoaringTreemap> {
         self.recover()?;
+        let mut adopted = RoaringTreemap::new();
         let files = self.files()?;
         let unlisted =
             self.log.database().read("read the manifest", |connection| self.unlisted_files(connection, &files))?;
@@ -31,7 +37,10 @@ impl Archive {
                 continue;
             }
             match self.unlisted((*day, *format)) {
-                Ok(Some(file)) => self.record(&file.summary, &file.refs)?,
+                Ok(Some(file)) => {
+                    self.record(&file.summary, &file.refs)?;
+                    adopted |= &file.summary.ids;
+                }
                 Ok(None) => {}
                 // It stays unlisted: a read or a job that needs its rows gets the error, and `verify` names it.
                 Err(Error::ArchiveCorrupt { .. }) => {}
@@ -41,15 +50,18 @@ impl Archive {
         if !unlisted.is_empty() {
             self.forget_unlisted();
         }
-        Ok(())
+        Ok(adopted)
     }
 
     /// Builds the manifest anew from the files, and the log's index from the rows. A file that is damaged, or that lacks
     /// rows, is left to what the manifest says of it; what it says of a missing one is forgotten.
     pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
         self.log.database().check_writable("rebuild the index")?;
+        // What the files themselves say of rounds; what the old index says of theirs may be damaged.
+        let mut read = RoaringTreemap::new();
         if !self.log.database().read("read the manifest", days::is_empty)? || !self.files()?.is_empty() {
             let _lock = self.lock(Duration::ZERO)?;
+            self.log.database().write("write the manifest", None, days::forget_strays)?;
             let recovered = self.recover().and_then(|()| self.log.database().read("read the manifest", days::list));
             let known = match recovered {
                 Ok(known) => known,
@@ -65,7 +77,10 @@ impl Archive {
             for listed in &known {
                 match self.unlisted((listed.day, listed.format)) {
                     Ok(Some(file)) if self.lacks_rows(&file.summary)? => {}
-                    Ok(Some(file)) => self.record(&file.summary, &file.refs)?,
+                    Ok(Some(file)) => {
+                        self.record_anew(&file.summary, &file.refs)?;
+                        read |= &file.summary.ids;
+                    }
                     Ok(None) => self
                         .log
                         .database()
@@ -77,9 +92,10 @@ impl Archive {
                 progress(done, total)?;
             }
             self.forget_unlisted();
-            self.adopt()?;
+            read |= self.adopt()?;
         }
-        self.log.reindex(&|connection, visit| refs::each_round(connection, visit), refs::forget_rounds, progress)
+        let archived = Archived { ids: &read, each_round: &|connection, visit| refs::each_round(connection, visit) };
+        self.log.reindex(&archived, refs::forget_rounds, progress)
     }
 
     /// The days that have a file of each format.
@@ -93,21 +109,40 @@ impl Archive {
         self.log.database().read("read the manifest", |connection| {
             // What the manifest says may be damaged as well; then the file counts.
             let known = days::load(connection, found.day, State::Current).ok().flatten();
-            Ok(known.is_some_and(|known| !known.ids.is_subset(&found.ids)))
+            Ok(known.is_some_and(|known| !known.is_same_file(found) && !known.ids.is_subset(&found.ids)))
         })
     }
 
+    /// Lists a file.
     fn record(&self, summary: &Summary, refs: &Part) -> Result<()> {
-        // Nothing is known of how it was written; from now on it is relied upon.
+        self.sync(summary)?;
+        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        self.list(summary, refs, |_| Ok(()))
+    }
+
+    /// Lists a file in place of all that was known of its day, at once, since readers rely on it meanwhile.
+    fn record_anew(&self, summary: &Summary, refs: &Part) -> Result<()> {
+        self.sync(summary)?;
+        self.list(summary, refs, |connection| {
+            refs::forget(connection, summary.day)?;
+            refs::save(connection, summary.day, refs.iter().map(|(ref_key, rows)| (&**ref_key, rows)))
+        })
+    }
+
+    /// Nothing is known of how a file was written that is relied upon from now on.
+    fn sync(&self, summary: &Summary) -> Result<()> {
         let path = format::path_of(self.directory(), summary.day, summary.format);
         if let Some(file) = durable::open_regular(&path)? {
             durable::sync_file(&file, &path)?;
         }
-        durable::sync_parent(&path, Durability::Full)?;
-        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        durable::sync_parent(&path, Durability::Full)
+    }
+
+    fn list(&self, summary: &Summary, refs: &Part, first: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
         let has_rounds = refs.values().any(|rows| !rows.rounds.is_empty());
         let now = time::now()?;
         self.log.database().write("write the manifest", None, |connection| {
+            first(connection)?;
             days::save(connection, summary, State::Current, now, has_rounds)
         })?;
         self.forget_file((summary.day, summary.format));

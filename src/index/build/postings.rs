@@ -29,7 +29,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
 
 /// The ids of a set, ascending.
 pub(crate) fn ids(first_id: i64, set: &RoaringBitmap) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
-    set.iter().map(move |offset| first_id + i64::from(offset))
+    set.iter().map(move |offset| first_id.saturating_add(i64::from(offset)))
 }
 
 /// Where a reference occurs in a segment: offsets from the segment's first id, ascending.

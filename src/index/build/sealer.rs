@@ -128,7 +128,7 @@ impl Sealer {
     pub(crate) fn rebuild(
         &mut self,
         connection: &Connection,
-        archived: &ArchivedRounds<'_>,
+        archived: &Archived<'_>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         self.forget();
@@ -183,6 +183,13 @@ impl Sealer {
 /// Tells of the rounds that are in the archive and that the index may never have seen: the run and the id of each.
 pub(crate) type ArchivedRounds<'a> = dyn Fn(&Connection, &mut dyn FnMut(&str, i64)) -> Result<()> + 'a;
 
+/// What the archive tells a rebuild.
+pub(crate) struct Archived<'a> {
+    /// The rows of the files that have been read for it. Which of them are rounds, the archive alone says.
+    pub(crate) ids: &'a RoaringTreemap,
+    pub(crate) each_round: &'a ArchivedRounds<'a>,
+}
+
 /// Rounds whose rows have left the log, by id.
 struct Departed {
     runs: Vec<Box<str>>,
@@ -190,8 +197,8 @@ struct Departed {
 }
 
 impl Departed {
-    /// Those that the index knows, and those that the archive knows.
-    fn read(connection: &Connection, archived: &ArchivedRounds<'_>) -> Result<Self> {
+    /// Those that the archive knows, and those that the index knows of other rows.
+    fn read(connection: &Connection, archived: &Archived<'_>) -> Result<Self> {
         let mut live = RoaringTreemap::new();
         let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id >= 0 ORDER BY id")?;
         let mut rows = statement.query([])?;
@@ -208,8 +215,12 @@ impl Departed {
                 rounds.push((id, runs.len() - 1));
             }
         };
-        each_known_round(connection, &mut take)?;
-        archived(connection, &mut take)?;
+        (archived.each_round)(connection, &mut take)?;
+        each_known_round(connection, |run_id, id| {
+            if !archived.ids.contains(id.cast_unsigned()) {
+                take(run_id, id);
+            }
+        })?;
         rounds.sort_unstable();
         rounds.dedup_by_key(|(id, _)| *id);
         Ok(Self { runs, rounds: rounds.into_iter().peekable() })

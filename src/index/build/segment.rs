@@ -134,8 +134,7 @@ impl Gathered {
         let mut statement = connection.prepare_cached("INSERT INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
-                let is_common = offsets.len() * COMMON >= self.rows.len();
-                let ids = if is_common { None } else { Some(encode(offsets)) };
+                let ids = (!is_common(offsets.len(), self.rows.len())).then(|| encode(offsets));
                 statement.execute((source, kind, self.first_id, ids))?;
             }
         }
@@ -153,9 +152,14 @@ impl Gathered {
     }
 }
 
+/// Whether a pair that is in `count` of `rows` rows is not located within the segment.
+pub(crate) fn is_common(count: usize, rows: usize) -> bool {
+    count * COMMON >= rows
+}
+
 /// Of rows in the order of their ids. It covers ids, timestamps and texts, each text with its length, so that no two
 /// contents agree.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Checksum(Xxh3);
 
 impl Checksum {
