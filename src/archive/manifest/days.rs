@@ -69,6 +69,10 @@ impl Listed {
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
+        or_damaged(Self::read_columns(row))
+    }
+
+    fn read_columns(row: &Row<'_>) -> Result<Self> {
         let kinds: Option<String> = row.get(9)?;
         let row_count = row.get(2)?;
         Ok(Self {
@@ -332,16 +336,20 @@ pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap>
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-    let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
+    let text = or_damaged(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from).map_err(Into::into))?;
     parse(text).ok_or_else(|| damaged(text))
 }
 
+const DAMAGED: &str = "the manifest of the archive is damaged";
+const WAY_OUT: &str = "reindex() rebuilds it";
+
+/// What was read of the manifest; a value that is none of the manifest's is damage.
+pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
+    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
+}
+
 fn damaged(what: &str) -> Error {
-    Error::Damaged {
-        what: "the manifest of the archive is damaged".to_owned(),
-        reason: what.to_owned(),
-        way_out: Some("reindex() rebuilds it"),
-    }
+    Error::Damaged { what: DAMAGED.to_owned(), reason: what.to_owned(), way_out: Some(WAY_OUT) }
 }
 
 #[cfg(test)]

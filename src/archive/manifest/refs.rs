@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::archive::file::summary::RefRows;
-use crate::archive::manifest::days::{from_bytes, set_of, to_bytes};
+use crate::archive::manifest::days::{from_bytes, or_damaged, set_of, to_bytes};
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
 
@@ -81,7 +81,7 @@ fn each(connection: &Connection, condition: &str, mut visit: impl FnMut(&str, i6
         .prepare_cached(&format!("SELECT ref_id, rounds FROM archive_refs WHERE rounds IS NOT NULL AND {condition}"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let run_id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let run_id = or_damaged(row.get_ref(0)?.as_str().map_err(|error| rusqlite::Error::from(error).into()))?;
         from_bytes(row, 1)?.iter().for_each(|id| visit(run_id, id.cast_signed()));
     }
     Ok(())

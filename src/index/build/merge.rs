@@ -80,7 +80,8 @@ fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Po
         "SELECT rounds_before + round_count FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
-    let mut insert = connection.prepare_cached("INSERT INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert =
+        connection.prepare_cached("INSERT OR REPLACE INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     // In the order of the table, so that neighbours share pages.
     let mut postings: Vec<_> = group.iter().collect();
     postings.sort_unstable_by_key(|(ref_id, _)| *ref_id);

@@ -87,9 +87,11 @@ impl Sealer {
     /// Seals up to `most` segments of a tail that is longer than a segment, as other programs leave it; says whether
     /// there may be more.
     pub(crate) fn catch_up(&mut self, connection: &Connection, most: u64) -> Result<bool> {
+        let end = sealed_end(connection)?;
         let (tail, is_whole) = self.read_tail(connection, most)?;
         self.tail = if is_whole { Tail::Read(Box::new(tail)) } else { Tail::Unknown };
-        Ok(!is_whole)
+        // A damaged index may not let the end move on; `verify` names the damage.
+        Ok(!is_whole && sealed_end(connection)? > end)
     }
 
     /// Seals the whole tail, however short.
@@ -216,8 +218,10 @@ impl Departed {
             }
         };
         (archived.each_round)(connection, &mut take)?;
+        let last_given: Option<i64> =
+            connection.query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'", [], |row| row.get(0))?;
         each_known_round(connection, |run_id, id| {
-            if !archived.ids.contains(id.cast_unsigned()) {
+            if !archived.ids.contains(id.cast_unsigned()) && Some(id) <= last_given {
                 take(run_id, id);
             }
         })?;

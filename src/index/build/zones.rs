@@ -51,7 +51,7 @@ impl Zones {
             bytes.extend_from_slice(&zone.timestamps.first.to_le_bytes());
             bytes.extend_from_slice(&zone.timestamps.last.to_le_bytes());
         }
-        connection.prepare_cached("INSERT INTO log_zones VALUES (?1, ?2)")?.execute((first_id, bytes))?;
+        connection.prepare_cached("INSERT OR REPLACE INTO log_zones VALUES (?1, ?2)")?.execute((first_id, bytes))?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::index::bounds::sealed_end;
-use crate::index::build::postings::{decode, each_posting, ids};
+use crate::index::build::postings::{decode, each_posting, ids, or_damaged};
 use crate::index::build::sealer::ArchivedRounds;
 use crate::index::lookup::restored;
 use crate::index::verify::elements::{Elements, bucket_of, hash_of, hash_of_key, ids_of};
@@ -66,7 +66,7 @@ pub(crate) fn check_postings(
             is_beyond |= id > end;
         }
     });
-    match read {
+    match or_damaged(read) {
         Ok(()) => {}
         Err(Error::Damaged { what, reason, way_out }) => {
             // What comes after it was not looked at.

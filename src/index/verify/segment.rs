@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::build::postings::decode;
+use crate::index::build::postings::{decode, or_damaged};
 use crate::index::build::zones;
 use crate::index::lookup::restored;
 use crate::index::verify::observed::{Observed, hash_of_kind};
@@ -44,10 +44,10 @@ const WHAT_TO_DO: &str = "reindex() rebuilds it";
 
 /// The segments, in the caller's transaction.
 pub(crate) fn segments(connection: &Connection) -> Result<Segments> {
-    let list = list(connection)?;
-    let restored = restored::spans(connection, IdSpan::ALL)?;
-    let kinds = kinds(connection, None)?;
-    let faults = faults(connection, &list, &restored)?;
+    let list = or_damaged(list(connection))?;
+    let restored = or_damaged(restored::spans(connection, IdSpan::ALL))?;
+    let kinds = or_damaged(kinds(connection, None))?;
+    let faults = or_damaged(faults(connection, &list, &restored))?;
     Ok(Segments { list, restored, kinds, faults })
 }
 
