@@ -49,7 +49,8 @@ ROWS = "logs.append_many([('s', 't', 'r', '\"' + 'x' * 100 + '\"', 300 * DAY + i
 BLOBS = "blobs.write_many(str(i) * 1000 for i in range(100))"
 ARCHIVED = "logs.append_many([('s', 't', 'r', None, DAY + i) for i in range(3000)]); logs.archive_logs()"
 RUN = """
-logs.upsert_workflow_run(("r", "status", "r", None, 1), ns.WorkflowRun(run_id="r", workflow="w", status="started", timestamp=1))
+run = ns.WorkflowRun(run_id="r", workflow="w", status="started", timestamp=1)
+logs.upsert_workflow_run(("r", "status", "r", None, 1), run)
 logs.append_many([("r", "message", "r", '{"role": "user", "content": "x"}', 300 * DAY + i) for i in range(200)])
 """
 
@@ -65,7 +66,10 @@ CALLS = {
     "reindex": (ROWS, "logs.reindex(progress=step)"),
     "archive_logs": (
         "",
-        "logs.append_many([('s', 't', None, None, DAY * (1 + i % 3)) for i in range(3000)]); logs.archive_logs(progress=step)",
+        (
+            "logs.append_many([('s', 't', None, None, DAY * (1 + i % 3)) for i in range(3000)]); "
+            "logs.archive_logs(progress=step)"
+        ),
     ),
     "dry run": (ROWS, "logs.archive_logs(dry_run=True, progress=step)"),
     "restore_archive": (ARCHIVED, "logs.restore_archive(date(1970, 1, 2), progress=step); logs.archive_logs()"),

@@ -140,6 +140,7 @@ def test_sample_has_both_ends_and_every_kind() -> None:
     calls = ["write"] * 50 + ["fsync"] + [ACKNOWLEDGE] * 2
     assert points(calls, KILL) == list(range(1, 54))
     assert points(calls, errno.EIO) == list(range(1, 52))
+    assert points(calls, KILL, size=1) == [27]
     assert points(calls, KILL, size=3) == [1, 27, 53]
     assert points(calls, KILL, per_call=2) == [1, 50, 51, 52, 53]
     assert points(calls, errno.EIO, per_call=2) == [1, 50, 51]

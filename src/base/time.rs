@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::error::{Error, Result};
 
@@ -42,6 +42,15 @@ impl TimeSpan {
     /// Whether all of `other` is in this one.
     pub fn covers(self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// The system clock in nanoseconds, as files are stamped with it.
+pub fn now_ns() -> i128 {
+    let signed = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => signed(after),
+        Err(before) => -signed(before.duration()),
     }
 }
 

@@ -1,14 +1,16 @@
-//! Removing what nobody needs any more. `docs/durability.md`, "Collecting blobs".
+//! Removing the blobs that are needed no longer. `docs/durability.md`, "Collecting blobs".
 
 use std::collections::HashSet;
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
+use crate::base::time::now_ns;
+use crate::blob::list;
 use crate::blob::path;
 use crate::blob::path::Name;
 use crate::blob::presence::RENEW_AFTER_NS;
-use crate::blob::vouch::{Stamp, now_ns};
-use crate::blob::{BlobStore, list};
+use crate::blob::stamp::Stamp;
+use crate::blob::store::BlobStore;
 use crate::durable::{Directory, Durability};
 
 /// What [`BlobStore::collect`] did, or would have done.
@@ -18,7 +20,7 @@ pub struct Collected {
     pub deleted_count: u64,
     /// Their bytes.
     pub deleted_size: u64,
-    /// How many were kept because they are to be.
+    /// How many were kept because they are in `keep`.
     pub kept_count: u64,
     /// How many were kept because they were written or renewed lately.
     pub young_count: u64,
@@ -91,7 +93,7 @@ impl BlobStore {
                 if !shard.remove(name.file())? {
                     continue;
                 }
-                self.vouchers.forget(&entry.digest);
+                self.cache.remove(&entry.digest);
             }
             collected.deleted_count += 1;
             collected.deleted_size += stat.st_size.unsigned_abs();

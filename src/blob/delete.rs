@@ -2,8 +2,8 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
-use crate::blob::BlobStore;
 use crate::blob::path::Name;
+use crate::blob::store::BlobStore;
 use crate::durable::Durability;
 
 impl BlobStore {
@@ -21,7 +21,7 @@ impl BlobStore {
             let _lock = shard.lock_shared()?;
             shard.remove(name.file())?
         };
-        self.vouchers.forget(digest);
+        self.cache.remove(digest);
         if was_there && self.durability == Durability::Full {
             self.poison.watch(shard.sync())?;
         }

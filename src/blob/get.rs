@@ -10,9 +10,11 @@ use rustix::io::Errno;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
+use crate::base::io::read_full;
+use crate::base::time::now_ns;
 use crate::blob::path::Name;
-use crate::blob::vouch::{Stamp, now_ns};
-use crate::blob::{BlobStore, CHUNK_BYTES, read_full};
+use crate::blob::stamp::Stamp;
+use crate::blob::store::{BlobStore, CHUNK_BYTES};
 
 const READ: &str = "read a blob";
 
@@ -50,10 +52,10 @@ impl OpenBlob {
     /// Reads the next bytes until `chunk` is full or the blob has ended, and says how many there are. The last ones are
     /// returned only if all bytes together are the blob's: whoever has read to the end has read what was asked for.
     pub fn read_next(&mut self, chunk: &mut [u8]) -> Result<usize> {
-        // SAFETY: initialized memory may be looked at as memory that need not be, and only bytes are written to it.
-        let target = unsafe { &mut *(std::ptr::from_mut(chunk) as *mut [MaybeUninit<u8>]) };
-        let count = self.read_chunk(target)?;
-        if count < target.len() || self.read >= self.size {
+        let count = read_full(&mut &self.file, chunk).map_err(|error| Error::io(&self.path(), READ, &error))?;
+        self.hasher.update(&chunk[..count]);
+        self.read += count as u64;
+        if count < chunk.len() || self.read >= self.size {
             self.verify()?;
         }
         Ok(count)
@@ -99,7 +101,7 @@ impl BlobStore {
     /// lie where it lay when the store was opened.
     pub fn open_quickly(&self, digest: &Digest) -> Option<OpenBlob> {
         // Where the root lies is of no consequence: no bytes but the blob's leave here.
-        let root = self.kept_root()?;
+        let root = self.last_root()?;
         let name = Name::of(digest);
         let (file, size) = root.open_quickly(name.below())?;
         Some(OpenBlob { file, root: Arc::clone(&self.root), digest: *digest, size, hasher: Hasher::new(), read: 0 })
@@ -107,15 +109,19 @@ impl BlobStore {
 
     /// The verified bytes of the blob; None if there is none.
     pub fn read(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
-        let Some(blob) = self.open(digest)? else { return Ok(None) };
+        let Some(mut blob) = self.open(digest)? else { return Ok(None) };
         let size = blob.size();
         let mut bytes = Vec::new();
         bytes
             .try_reserve_exact(size)
             .map_err(|error| Error::errno(&self.path_of(digest), READ, libc::ENOMEM, error.to_string()))?;
-        blob.read_into(&mut bytes.spare_capacity_mut()[..size])?;
-        // SAFETY: they were read, every one of them, or there would have been an error.
-        unsafe { bytes.set_len(size) };
+        bytes.resize(size, 0);
+        for chunk in bytes.chunks_mut(CHUNK_BYTES) {
+            if blob.read_next(chunk)? < chunk.len() {
+                break;
+            }
+        }
+        blob.verify()?;
         Ok(Some(bytes))
     }
 
@@ -133,8 +139,8 @@ impl BlobStore {
             return Ok(false);
         }
         let stamp = Stamp::of(&stat);
-        if self.vouchers.known(digest, &stamp).is_none() {
-            self.vouchers.vouch(digest, stamp, root.trust(since_ns), false);
+        if self.cache.lookup(digest, &stamp).is_none() {
+            self.cache.insert(digest, stamp, root.trust(since_ns), false);
         }
         Ok(true)
     }

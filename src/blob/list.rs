@@ -8,7 +8,8 @@ use rustix::fs::FileType;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
-use crate::blob::{BlobStore, path};
+use crate::blob::path;
+use crate::blob::store::BlobStore;
 use crate::durable::Directory;
 
 /// Figures of a blob store.
@@ -80,7 +81,7 @@ pub(super) struct Entry {
 }
 
 /// The directory of a shard; None if there is none. Another file in its place holds no blobs either, but a symbolic link
-/// is an error: somebody means it to be followed, and it is not.
+/// is an error: it was meant to be followed, and it is not.
 pub(super) fn open_shard(root: &Path, shard_number: usize) -> Result<Option<Directory>> {
     let Some(root) = Directory::open(root)? else { return Ok(None) };
     match root.directory(&path::shard_name(shard_number)) {

@@ -1,16 +1,21 @@
 //! A blob from a source that is read piece by piece, in constant memory: one thread reads and stages, another hashes.
 
 use std::sync::mpsc;
-use std::thread;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::Error;
-use crate::blob::put::BlobWriter;
-use crate::blob::{BlobStore, CHUNK_BYTES};
+use crate::base::io::fill;
+use crate::base::parallel;
+use crate::base::scope::scope;
+use crate::blob::put::{BlobWriter, WRITE};
+use crate::blob::store::{BlobStore, CHUNK_BYTES};
 
 /// How much is read at a time, and how many pieces are on their way at once: 4 MiB together.
 const PIECE_BYTES: usize = 1024 * 1024;
 const PIECES: usize = 4;
+
+/// Bytes, of which so many count.
+type Piece = (Vec<u8>, usize);
 
 impl BlobStore {
     /// Stores what `read` fills buffers with: it returns how many bytes it put there, 0 at the end.
@@ -19,26 +24,26 @@ impl BlobStore {
         verify: bool,
         mut read: impl FnMut(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Digest, E> {
-        self.check_writable(super::put::WRITE)?;
+        self.check_writable(WRITE)?;
         let mut first = vec![0; CHUNK_BYTES];
         let count = fill(&mut first, &mut read)?;
         if count < first.len() {
             return Ok(self.write(&first[..count], verify)?);
         }
         let mut writer = self.writer()?;
-        let digest = thread::scope(|scope| {
-            let (pieces, to_hash) = mpsc::channel::<(Vec<u8>, usize)>();
+        let digest = scope(|scope| {
+            let (pieces, to_hash) = mpsc::channel::<Piece>();
             let (used, to_fill) = mpsc::channel::<Vec<u8>>();
-            let labour = move || {
+            let labour = move |(to_hash, used): (mpsc::Receiver<Piece>, mpsc::Sender<Vec<u8>>)| {
                 let mut hasher = Hasher::new();
                 for (piece, count) in to_hash {
                     hasher.update(&piece[..count]);
-                    // Nobody needs it any more once the source has ended.
+                    // It is not needed any more once the source has ended.
                     let _ = used.send(piece);
                 }
-                hasher.finish()
+                Ok(hasher.finish())
             };
-            let Ok(hashing) = thread::Builder::new().name("nerve_store".into()).spawn_scoped(scope, labour) else {
+            let Ok(hashing) = parallel::start(scope, (to_hash, used), labour) else {
                 return pump(&mut writer, first, count, &mut read).map(|()| None);
             };
             let (mut piece, mut count) = (first, count);
@@ -61,10 +66,7 @@ impl BlobStore {
                 count = fill(&mut piece, &mut read)?;
             }
             drop(pieces);
-            match hashing.join() {
-                Ok(digest) => Ok(Some(digest)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            Ok(Some(hashing.join()?))
         })?;
         Ok(match digest {
             Some(digest) => writer.finish_as(digest, verify)?,
@@ -82,21 +84,9 @@ fn pump<E: From<Error>>(
 ) -> Result<(), E> {
     while count > 0 {
         writer.write(&piece[..count])?;
-        count = fill(&mut piece, read)?;
+        count = fill(&mut piece, &mut *read)?;
     }
     Ok(())
-}
-
-/// Reads until `buffer` is full or the source has ended.
-fn fill<E>(buffer: &mut [u8], read: &mut impl FnMut(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read(&mut buffer[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

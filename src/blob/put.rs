@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
+use crate::base::io::read_full;
+use crate::base::time::now_ns;
+use crate::blob::get;
 use crate::blob::path;
 use crate::blob::path::Name;
-use crate::blob::presence::{Found, RENEW_AFTER_NS};
-use crate::blob::root::Root;
-use crate::blob::vouch::{Stamp, now_ns};
-use crate::blob::{BlobStore, CHUNK_BYTES, get, read_full};
+use crate::blob::presence::{Blob, Presence, RENEW_AFTER_NS};
+use crate::blob::root::OpenRoot;
+use crate::blob::stamp::Stamp;
+use crate::blob::store::{BlobStore, CHUNK_BYTES};
 use crate::durable;
-use crate::durable::{Durability, StagedBeneath};
+use crate::durable::{Durability, Staged};
 
 pub(super) const WRITE: &str = "write a blob";
 
@@ -26,12 +29,12 @@ const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
 /// bytes which were written, whatever the caller's memory does meanwhile. Dropped unfinished, it leaves nothing.
 pub struct BlobWriter<S: Borrow<BlobStore>> {
     store: S,
-    root: Arc<Root>,
-    staged: StagedBeneath,
+    root: Arc<OpenRoot>,
+    staged: Staged,
     hasher: Hasher,
     size: u64,
     begun: u64,
-    /// A write failed, and nobody knows how much of it is in the file.
+    /// A write failed, and how much of it is in the file is unknown.
     is_torn: bool,
     /// A forked child has the same file, and would mix its bytes among its parent's.
     process_id: u32,
@@ -68,7 +71,7 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
         Ok(())
     }
 
-    /// Adds bytes that somebody else hashes.
+    /// Adds bytes that another thread hashes.
     pub(super) fn stage(&mut self, bytes: &[u8]) -> Result<()> {
         self.check()?;
         self.is_torn = true;
@@ -89,29 +92,22 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
         self.finish_as(digest, verify)
     }
 
-    /// The same with the digest that somebody else made of the bytes.
+    /// The same with the digest that another thread made of the bytes.
     pub(super) fn finish_as(self, digest: Digest, verify: bool) -> Result<Digest> {
         self.check()?;
         let store = self.store.borrow();
         store.check_writable(WRITE)?;
         let blob = Blob { digest: &digest, name: &Name::of(&digest), size: self.size };
         let holds = |file: &File| has_digest(file, &digest);
-        let placed = store.place(&self.root, &blob, verify, holds, || Ok(self.staged))?;
-        store.settle(&self.root, &digest, &placed)?;
+        let written = store.place(&self.root, &blob, verify, holds, || Ok(self.staged))?;
+        store.make_durable(&self.root, &digest, &written)?;
         Ok(digest)
     }
 }
 
-/// What is to be written.
-pub(super) struct Blob<'a> {
-    pub(super) digest: &'a Digest,
-    pub(super) name: &'a Name,
-    pub(super) size: u64,
-}
-
 /// What a write left in the blob's place: the bytes, as durable as asked, but not yet the way to them.
-pub(super) struct Placed {
-    /// None: the file changed while it was looked at, and nobody vouches for it.
+pub(super) struct Written {
+    /// None: the file changed while it was looked at, and is not taken for verified.
     pub(super) stamp: Option<Stamp>,
     /// Whether the way is known to be synced.
     pub(super) synced: bool,
@@ -123,8 +119,8 @@ impl BlobStore {
     pub fn write(&self, bytes: &[u8], verify: bool) -> Result<Digest> {
         let root = self.root_to_write(WRITE)?;
         let digest = Digest::of(bytes);
-        let placed = self.place_bytes(&root, &digest, bytes, verify)?;
-        self.settle(&root, &digest, &placed)?;
+        let written = self.place_bytes(&root, &digest, bytes, verify)?;
+        self.make_durable(&root, &digest, &written)?;
         Ok(digest)
     }
 
@@ -134,7 +130,7 @@ impl BlobStore {
     }
 
     /// Sees to it that the bytes are there.
-    pub(super) fn place_bytes(&self, root: &Root, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Placed> {
+    pub(super) fn place_bytes(&self, root: &OpenRoot, digest: &Digest, bytes: &[u8], verify: bool) -> Result<Written> {
         let blob = Blob { digest, name: &Name::of(digest), size: bytes.len() as u64 };
         let stage = || {
             let staged = root.stage()?;
@@ -146,20 +142,20 @@ impl BlobStore {
     /// Sees to it that the blob is there: finds it, or publishes what `stage` makes.
     fn place(
         &self,
-        root: &Root,
+        root: &OpenRoot,
         blob: &Blob<'_>,
         verify: bool,
         holds: impl Fn(&File) -> bool,
-        stage: impl FnOnce() -> Result<StagedBeneath>,
-    ) -> Result<Placed> {
+        stage: impl FnOnce() -> Result<Staged>,
+    ) -> Result<Written> {
         let (mut stage, mut staged) = (Some(stage), None);
-        // More than once only if somebody else's comes into its place meanwhile.
+        // More than once only if another writer's comes into its place meanwhile.
         loop {
             let replaces = match self.find(root, blob, verify, &holds)? {
-                Found::Nothing => false,
-                Found::Damaged => true,
-                Found::Whole { stamp, synced } => match self.keep(root, blob.name, stamp, synced)? {
-                    Some(placed) => return Ok(placed),
+                Presence::Missing => false,
+                Presence::Damaged => true,
+                Presence::Intact { stamp, synced } => match self.reuse(root, blob.name, stamp, synced)? {
+                    Some(written) => return Ok(written),
                     None => true,
                 },
             };
@@ -169,16 +165,16 @@ impl BlobStore {
                 staged = Some(made);
             }
             if let Some(staged) = &mut staged
-                && let Some(placed) = self.publish(root, staged, blob.name, replaces)?
+                && let Some(written) = self.publish(root, staged, blob.name, replaces)?
             {
-                return Ok(placed);
+                return Ok(written);
             }
         }
     }
 
     /// Publishes a staged file that is as durable as asked, over what is there if it `replaces`, or else only if there is
     /// nothing: None if there is something.
-    fn publish(&self, root: &Root, staged: &mut StagedBeneath, name: &Name, replaces: bool) -> Result<Option<Placed>> {
+    fn publish(&self, root: &OpenRoot, staged: &mut Staged, name: &Name, replaces: bool) -> Result<Option<Written>> {
         let shard = root.make_shard(name.shard_number(), name.shard())?;
         let mut before = Stamp::of(&staged.stat()?);
         if now_ns() - before.modified_ns > RENEW_AFTER_NS {
@@ -196,48 +192,48 @@ impl BlobStore {
         }
         let after = Stamp::of(&staged.stat()?);
         let unchanged = (before.size, before.modified_ns) == (after.size, after.modified_ns);
-        Ok(Some(Placed { stamp: unchanged.then_some(after), synced: false }))
+        Ok(Some(Written { stamp: unchanged.then_some(after), synced: false }))
     }
 
-    /// Vouches for a copy that is there already: its writer may have died before it synced, or never meant to. None if it
-    /// is to be replaced: it was deleted meanwhile, or could not be synced. A flush that failed is never tried again, by
-    /// no handle: the next would succeed without writing what was lost.
-    fn keep(&self, root: &Root, name: &Name, stamp: Stamp, synced: bool) -> Result<Option<Placed>> {
+    /// Takes a copy that is there already for written, and syncs it: its writer may have died before it synced, or never
+    /// meant to. None if it is to be replaced: it was deleted meanwhile, or could not be synced. A flush that failed is never tried again, by
+    /// any handle: the next would succeed without writing what was lost.
+    fn reuse(&self, root: &OpenRoot, name: &Name, stamp: Stamp, synced: bool) -> Result<Option<Written>> {
         if self.durability == Durability::Full && !synced {
             let Some((file, _)) = root.open_regular(name.below())? else { return Ok(None) };
             if durable::sync_file(&file, &name.path(&self.root)).is_err() {
                 return Ok(None);
             }
         }
-        Ok(Some(Placed { stamp: Some(stamp), synced }))
+        Ok(Some(Written { stamp: Some(stamp), synced }))
     }
 
     /// Makes the way to the blob as durable as asked, and remembers the blob.
-    fn settle(&self, root: &Root, digest: &Digest, placed: &Placed) -> Result<()> {
+    fn make_durable(&self, root: &OpenRoot, digest: &Digest, written: &Written) -> Result<()> {
         if self.durability == Durability::Full {
             let shard_number = path::shard_number(digest);
-            if !placed.synced {
+            if !written.synced {
                 self.sync_shard(root, shard_number)?;
             }
             self.sync_ways(root, std::iter::once(shard_number))?;
         }
-        self.remember(root, digest, placed);
+        self.remember(root, digest, written);
         Ok(())
     }
 
     /// Remembers a blob, the way to which is as durable as asked.
-    pub(super) fn remember(&self, root: &Root, digest: &Digest, placed: &Placed) {
-        let Some(stamp) = placed.stamp else { return };
-        let synced = placed.synced || self.durability == Durability::Full;
-        match self.vouchers.known(digest, &stamp) {
-            None => self.vouchers.vouch(digest, stamp, root.trust(stamp.changed_ns()), synced),
-            Some(false) if synced => self.vouchers.mark_synced(digest, &stamp),
+    pub(super) fn remember(&self, root: &OpenRoot, digest: &Digest, written: &Written) {
+        let Some(stamp) = written.stamp else { return };
+        let synced = written.synced || self.durability == Durability::Full;
+        match self.cache.lookup(digest, &stamp) {
+            None => self.cache.insert(digest, stamp, root.trust(stamp.changed_ns), synced),
+            Some(false) if synced => self.cache.mark_synced(digest, &stamp),
             Some(_) => {}
         }
     }
 }
 
-fn fill(staged: &StagedBeneath, bytes: &[u8]) -> Result<()> {
+fn fill(staged: &Staged, bytes: &[u8]) -> Result<()> {
     staged.file().write_all(bytes).map_err(|error| Error::io(&staged.path(), WRITE, &error))
 }
 
@@ -349,9 +345,9 @@ mod tests {
         for durability in [Durability::Full, Durability::Normal] {
             BlobStore::new(store.root(), durability, false).unwrap().write(b"x", false).unwrap();
             let stamp = Stamp::of(&root.look(Name::of(&digest).below()).unwrap().unwrap());
-            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_some());
+            assert!(store.reuse(&root, &Name::of(&digest), stamp, false).unwrap().is_some());
             std::fs::remove_file(store.path_of(&digest)).unwrap();
-            assert!(store.keep(&root, &Name::of(&digest), stamp, false).unwrap().is_none());
+            assert!(store.reuse(&root, &Name::of(&digest), stamp, false).unwrap().is_none());
         }
     }
 

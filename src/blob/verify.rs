@@ -1,23 +1,20 @@
 //! Reading every blob, on all cores, and moving those aside that are damaged.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::parallel;
-use crate::blob::path;
+use crate::base::parallel::News;
+use crate::base::time::now_ns;
 use crate::blob::path::Name;
-use crate::blob::root::Root;
-use crate::blob::vouch::{Stamp, now_ns};
-use crate::blob::{BlobStore, get, list};
+use crate::blob::root::OpenRoot;
+use crate::blob::stamp::Stamp;
+use crate::blob::store::BlobStore;
+use crate::blob::{get, list, path};
 use crate::durable::Durability;
-
-/// How often progress is reported.
-const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a blob that is replaced while it is read is read again.
 const MOST_READS: usize = 5;
@@ -48,19 +45,21 @@ pub struct Verified {
     pub problems: Vec<BlobProblem>,
 }
 
-/// What the threads share.
-struct Walk {
-    shard_number: usize,
-    waiting: Vec<list::Entry>,
-    found: Verified,
-}
-
-struct Run<'a> {
+/// One verification of all blobs, as its threads share it.
+struct Pass<'a> {
     store: &'a BlobStore,
-    root: &'a Root,
+    root: &'a OpenRoot,
     walk: Mutex<Walk>,
     bytes_done: AtomicU64,
-    is_stopped: AtomicBool,
+}
+
+/// The way through the shards.
+struct Walk {
+    next_shard: usize,
+    /// The blobs of the shard before, which are not read yet.
+    waiting: Vec<list::Entry>,
+    /// Shards that cannot be listed.
+    problems: Vec<BlobProblem>,
 }
 
 impl BlobStore {
@@ -71,47 +70,42 @@ impl BlobStore {
         let total = if with_total { self.stats()?.size } else { 0 };
         progress(0, total)?;
         let Some(root) = self.open_root()? else { return Ok(Verified::default()) };
-        let run = Run {
+        let pass = Pass {
             store: self,
             root: &root,
-            walk: Mutex::new(Walk { shard_number: 0, waiting: Vec::new(), found: Verified::default() }),
+            walk: Mutex::new(Walk { next_shard: 0, waiting: Vec::new(), problems: Vec::new() }),
             bytes_done: AtomicU64::new(0),
-            is_stopped: AtomicBool::new(false),
         };
-        let reported = thread::scope(|scope| {
-            let (alive, is_alive) = mpsc::channel::<()>();
-            let mut threads = 0;
-            for _ in 0..parallel::cores() {
-                let (run, alive) = (&run, alive.clone());
-                let labour = move || {
-                    let _alive = alive;
-                    run.labour();
-                };
-                threads += usize::from(thread::Builder::new().spawn_scoped(scope, labour).is_ok());
-            }
-            drop(alive);
-            if threads == 0 {
-                run.labour();
-            }
-            while let Err(mpsc::RecvTimeoutError::Timeout) = is_alive.recv_timeout(REPORT_EVERY) {
-                // What grew or came since it was counted does not make it more than all.
-                let done = run.bytes_done.load(Ordering::Relaxed);
-                if let Err(error) = progress(done, total.max(done)) {
-                    run.is_stopped.store(true, Ordering::Relaxed);
-                    return Err(error);
+        let mut found = Verified::default();
+        let work = |entry: list::Entry, go_on: &dyn Fn() -> bool| Ok(pass.verify(&entry, go_on));
+        parallel::watched(
+            parallel::cores(),
+            || pass.next(),
+            work,
+            |news| {
+                match news {
+                    News::Done(verified) => {
+                        found.blob_count += verified.blob_count;
+                        found.size += verified.size;
+                        found.problems.extend(verified.problems);
+                        Ok(())
+                    }
+                    News::Time => {
+                        // What grew or came since it was counted does not make it more than all.
+                        let done = pass.bytes_done.load(Ordering::Relaxed);
+                        progress(done, total.max(done))
+                    }
                 }
-            }
-            Ok(())
-        });
-        reported?;
-        let mut found = run.walk.into_inner().unwrap_or_else(PoisonError::into_inner).found;
+            },
+        )?;
+        found.problems.extend(pass.walk.into_inner().unwrap_or_else(PoisonError::into_inner).problems);
         found.problems.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         progress(found.size, found.size)?;
         Ok(found)
     }
 
     /// Moves a damaged blob aside, if it is still the file with this stamp. None if it is another by now.
-    fn quarantine(&self, root: &Root, name: &Name, stamp: &Stamp) -> Result<Option<PathBuf>> {
+    fn quarantine(&self, root: &OpenRoot, name: &Name, stamp: &Stamp) -> Result<Option<PathBuf>> {
         self.check_writable("move a damaged blob aside")?;
         let target = root.make_directory(path::QUARANTINE)?;
         let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
@@ -139,46 +133,29 @@ impl BlobStore {
     }
 }
 
-impl Run<'_> {
-    fn labour(&self) {
-        while let Some(entry) = self.next() {
-            let name = Name::of(&entry.digest);
-            for read in 1.. {
-                match self.verify_one(&entry.digest, &name) {
-                    Ok(Outcome::ReadAgain) if read < MOST_READS => {}
-                    Ok(Outcome::ReadAgain) => {
-                        self.report(
-                            &entry,
-                            &name,
-                            format!("it is damaged, and changes whenever it is read ({read} times)"),
-                        );
-                        break;
-                    }
-                    Ok(Outcome::Stopped) => return,
-                    Ok(Outcome::Gone) => break,
-                    Ok(Outcome::Read(size, problem)) => {
-                        let mut walk = self.lock();
-                        walk.found.blob_count += 1;
-                        walk.found.size += size;
-                        walk.found.problems.extend(problem);
-                        break;
-                    }
-                    Err(error) => {
-                        self.report(&entry, &name, error.to_string());
-                        break;
-                    }
+impl Pass<'_> {
+    /// What one blob adds to the findings.
+    fn verify(&self, entry: &list::Entry, go_on: &dyn Fn() -> bool) -> Verified {
+        let name = Name::of(&entry.digest);
+        let unread = |reason: String| {
+            let (hash, path) = (Some(entry.digest), name.path(&self.store.root));
+            let problem = BlobProblem { hash, path, reason, actual: None, quarantine: None };
+            Verified { problems: vec![problem], ..Verified::default() }
+        };
+        for _ in 0..MOST_READS {
+            match self.read(&entry.digest, &name, go_on) {
+                Ok(Outcome::ReadAgain) => {}
+                Ok(Outcome::Stopped | Outcome::Gone) => return Verified::default(),
+                Ok(Outcome::Read(size, problem)) => {
+                    return Verified { blob_count: 1, size, problems: problem.into_iter().collect() };
                 }
+                Err(error) => return unread(error.to_string()),
             }
         }
+        unread(format!("it is damaged, and changes whenever it is read ({MOST_READS} times)"))
     }
 
-    fn report(&self, entry: &list::Entry, name: &Name, reason: String) {
-        let (hash, path) = (Some(entry.digest), name.path(&self.store.root));
-        let problem = BlobProblem { hash, path, reason, actual: None, quarantine: None };
-        self.lock().found.problems.push(problem);
-    }
-
-    fn verify_one(&self, digest: &Digest, name: &Name) -> Result<Outcome> {
+    fn read(&self, digest: &Digest, name: &Name, go_on: &dyn Fn() -> bool) -> Result<Outcome> {
         let root = self.root;
         let path = || name.path(&self.store.root);
         let since_ns = now_ns();
@@ -186,14 +163,14 @@ impl Run<'_> {
         let stamp = Stamp::of(&stat);
         let actual = get::digest_with(&file, |count| {
             self.bytes_done.fetch_add(count as u64, Ordering::Relaxed);
-            !self.is_stopped.load(Ordering::Relaxed)
+            go_on()
         });
         let Some(actual) = actual.map_err(|error| Error::io(&path(), "read a blob", &error))? else {
             return Ok(Outcome::Stopped);
         };
         if actual == *digest {
-            if self.store.vouchers.known(digest, &stamp).is_none() {
-                self.store.vouchers.vouch(digest, stamp, root.trust(since_ns), false);
+            if self.store.cache.lookup(digest, &stamp).is_none() {
+                self.store.cache.insert(digest, stamp, root.trust(since_ns), false);
             }
             return Ok(Outcome::Read(stamp.size, None));
         }
@@ -218,11 +195,11 @@ impl Run<'_> {
             if let Some(entry) = walk.waiting.pop() {
                 return Some(entry);
             }
-            if walk.shard_number == path::SHARDS || self.is_stopped.load(Ordering::Relaxed) {
+            if walk.next_shard == path::SHARDS {
                 return None;
             }
-            let shard_number = walk.shard_number;
-            walk.shard_number += 1;
+            let shard_number = walk.next_shard;
+            walk.next_shard += 1;
             let listed = list::open_shard(&self.store.root, shard_number)
                 .and_then(|shard| shard.map_or(Ok(Vec::new()), |shard| list::entries_of(&shard, shard_number)));
             match listed {
@@ -230,7 +207,7 @@ impl Run<'_> {
                 Err(error) => {
                     let path = self.store.root.join(path::shard_name(shard_number));
                     let reason = error.to_string();
-                    walk.found.problems.push(BlobProblem { hash: None, path, reason, actual: None, quarantine: None });
+                    walk.problems.push(BlobProblem { hash: None, path, reason, actual: None, quarantine: None });
                 }
             }
         }
@@ -248,6 +225,6 @@ enum Outcome {
     ReadAgain,
     /// It was deleted since its name was read.
     Gone,
-    /// Somebody asked to stop.
+    /// The verification was stopped.
     Stopped,
 }

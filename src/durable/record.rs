@@ -13,7 +13,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Durability, Staged, remove, sync_file};
+use super::durability::Durability;
+use super::files::remove;
+use super::staged::create_empty;
+use super::sync::sync_file;
 use crate::base::error::{Error, Result};
 use crate::base::fork::PrivateFd;
 
@@ -62,8 +65,7 @@ impl Record {
             if let Some(record) = Self::open(path)? {
                 return Ok(record);
             }
-            let parent = path.parent().unwrap_or(Path::new("."));
-            Staged::create(parent)?.publish_new(path, Durability::Full)?;
+            create_empty(path, Durability::Full)?;
         }
     }
 

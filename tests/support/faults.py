@@ -221,9 +221,11 @@ def run_faulted(
 
 
 def sample(count: int, size: int) -> list[int]:
-    """`size` numbers from 1 to `count`, evenly spread, both ends among them."""
+    """`size` numbers from 1 to `count`, evenly spread, both ends among them; the middle if it is only one."""
     if count <= size:
         return list(range(1, count + 1))
+    if size == 1:
+        return [(count + 1) // 2]
     return sorted({1 + round(step * (count - 1) / (size - 1)) for step in range(size)})
 
 

@@ -1,4 +1,4 @@
-"""What command-line arguments mean: numbers, times, days."""
+"""What command-line arguments mean: commands, numbers, and the types of `nerve_store.cli.times`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
 from typing import TypeAlias
+
+from nerve_store.cli.times import calendar_day, since, until
 
 __all__ = [
     "Commands",
@@ -25,8 +26,6 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # n
 
 _COLUMNS_OF_A_PIPE = 80
 _LARGEST = 2**63 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -89,44 +88,3 @@ def not_empty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
-
-
-def calendar_day(text: str) -> date:
-    """A type for UTC days, `YYYY-MM-DD`."""
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day: YYYY-MM-DD")
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day: {error}") from None
-
-
-def since(text: str) -> int:
-    """A type for the first millisecond wanted; a bare date begins with its first."""
-    moment = _moment(text)
-    if isinstance(moment, int):
-        return moment
-    return -((_EPOCH - moment) // _MILLISECOND)
-
-
-def until(text: str) -> int:
-    """A type for the last millisecond wanted; a bare date ends with its last."""
-    moment = _moment(text)
-    if isinstance(moment, int):
-        return moment
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return (moment - _EPOCH) // _MILLISECOND + 86_400_000 - 1
-    return (moment - _EPOCH) // _MILLISECOND
-
-
-def _moment(text: str) -> int | datetime:
-    """Milliseconds, or a date or time that is UTC where it names no zone."""
-    if re.fullmatch(r"[+-]?[0-9]+", text):
-        return integer(-_LARGEST, _LARGEST)(text)
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: milliseconds, 2026-03-11, 2026-03-11T05:26:18 or 2026-03-11T05:26:18.301+01:00"
-        ) from None

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from nerve_store import BlobVerifyReport, CollectReport, normalize_blob_hash
 from nerve_store.cli.arguments import Commands, add_command, integer
-from nerve_store.cli.output import plain, print_json, print_line
+from nerve_store.cli.json_text import plain
+from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_blobs

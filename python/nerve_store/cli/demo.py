@@ -7,7 +7,8 @@ import os
 
 from nerve_store import BUILD_PROFILE, SQLITE_VERSION, __version__
 from nerve_store.cli.arguments import integer
-from nerve_store.cli.output import plain, print_json, print_line
+from nerve_store.cli.json_text import plain
+from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stats import print_summary, summarize
 from nerve_store.cli.text import escape

@@ -19,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     parser.add_argument("--source", metavar="TEXT", help="rows of this source")
     parser.add_argument("--type", metavar="TEXT", help="rows of this type")
     parser.add_argument("--ref-id", metavar="TEXT", help="rows of this run, or whatever the row refers to")
-    time_help = "milliseconds, or an ISO 8601 date or time (UTC where it names no zone)"
+    time_help = "2h, 3d, today, ISO 8601 (UTC where it names no zone), or milliseconds of 12 digits or more"
     parser.add_argument("--since", metavar="TIME", type=since, help=f"this time or later: {time_help}")
-    parser.add_argument("--until", metavar="TIME", type=until, help="this time or earlier; a bare date: its last")
+    parser.add_argument(
+        "--until", metavar="TIME", type=until, help="this time or earlier; a bare date, week or month: its last"
+    )
     parser.add_argument("--after-id", metavar="ID", type=integer(0), help="rows after this id")
     parser.add_argument("--before-id", metavar="ID", type=integer(0), help="rows before this id")
     parser.add_argument("--limit", metavar="N", type=integer(0), help="at most so many rows")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from nerve_store import LogEntry
+from nerve_store.cli.json_text import json_chunks
 from nerve_store.cli.text import cut, display_width, escape, format_timestamp
 
-__all__ = ["Column", "plain", "print_entries", "print_entry", "print_json", "print_line", "print_pairs", "print_table"]
+__all__ = ["Column", "print_entries", "print_entry", "print_json", "print_line", "print_pairs", "print_table"]
 
 _ROWS_MEASURED_AT_ONCE = 500
 """Tables are printed as they come, so that any number of rows fits; the columns are as wide as these rows need."""
@@ -86,7 +84,7 @@ def print_entries(entries: Iterable[LogEntry], *, as_json: bool) -> None:
     """Print log rows as they come: a table, or one JSON object a line."""
     if as_json:
         for entry in entries:
-            sys.stdout.write(json.dumps(plain(entry)) + "\n")
+            sys.stdout.write(json.dumps(_fields(entry)) + "\n")
         return
     columns = (
         Column("id", right=True),
@@ -101,9 +99,13 @@ def print_entries(entries: Iterable[LogEntry], *, as_json: bool) -> None:
 
 def print_entry(entry: LogEntry, *, as_json: bool) -> None:
     """Print one log row on a line of its own at once, for rows that come one by one."""
-    line = json.dumps(plain(entry)) if as_json else "  ".join(_entry_cells(entry))
+    line = json.dumps(_fields(entry)) if as_json else "  ".join(_entry_cells(entry))
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _fields(entry: LogEntry) -> dict[str, object]:
+    return {name: getattr(entry, name) for name in LogEntry.__match_args__}
 
 
 def _entry_cells(entry: LogEntry) -> Sequence[str]:
@@ -122,21 +124,6 @@ def print_json(value: object) -> None:
 
     Pure ASCII, because any encoding can carry it and no payload can then steer a terminal.
     """
-    sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
-
-
-def plain(value: object) -> object:
-    """`value` as what `json.dumps` takes; like JavaScript, an infinite number becomes null."""
-    if isinstance(value, LogEntry):
-        return {name: getattr(value, name) for name in LogEntry.__match_args__}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return value
+    for chunk in json_chunks(value, indented=True, ensure_ascii=True):
+        sys.stdout.write(chunk)
+    sys.stdout.write("\n")

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nerve_store.cli.text import escape
 from nerve_store.exceptions import NerveStoreError
 
-__all__ = ["Problem", "report"]
+__all__ = ["Problem", "counting_problems", "report"]
 
 
 class Problem(Exception):  # noqa: N818 - it is what the command found, and exit code 1 means just that
     """What a command found wrong, as one line for the user; the exit code is 1."""
 
 
-def report(problem: object) -> None:
+def report(problem: object, *, kind: str = "error") -> None:
     """Print `nerve-store: error: ...`, one line whatever the message holds."""
-    sys.stderr.write(f"nerve-store: error: {escape(_message(problem))}\n")
+    sys.stderr.write(f"nerve-store: {kind}: {escape(_message(problem))}\n")
+
+
+@contextmanager
+def counting_problems() -> Iterator[list[str]]:
+    """Report what the store leaves out and goes on without; the list has the errors, without the warnings."""
+    import logging
+
+    problems: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if record.levelno < logging.ERROR:
+                report(message, kind="warning")
+                return
+            problems.append(message)
+            report(message)
+
+    logger = logging.getLogger("nerve_store")
+    handler = Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield problems
+    finally:
+        logger.removeHandler(handler)
 
 
 def _message(problem: object) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nerve_store import LogStore, WorkflowRun
 from nerve_store.cli.arguments import add_command, integer, refuse_options
-from nerve_store.cli.output import Column, plain, print_json, print_pairs, print_table
-from nerve_store.cli.problem import Problem, report
+from nerve_store.cli.json_text import json_text
+from nerve_store.cli.output import Column, print_json, print_pairs, print_table
+from nerve_store.cli.problem import Problem, counting_problems
 from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import format_timestamp
 
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data) as store, _counting_problems() as problems:
+    with open_logs(arguments.data) as store, counting_problems() as problems:
         if arguments.active:
             runs = store.get_active_workflow_runs(arguments.workflow)
         else:
@@ -74,30 +73,9 @@ def _exit_code(run: WorkflowRun) -> str:
     return "-" if run.exit_code is None else str(run.exit_code)
 
 
-@contextmanager
-def _counting_problems() -> Iterator[list[str]]:
-    """The runs that the store could not read: reported here, while the others are listed."""
-    import logging
-
-    problems: list[str] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            problems.append(record.getMessage())
-            report(problems[-1])
-
-    logger = logging.getLogger("nerve_store")
-    handler = Handler(logging.ERROR)
-    logger.addHandler(handler)
-    try:
-        yield problems
-    finally:
-        logger.removeHandler(handler)
-
-
 def _show(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.data) as store, counting_problems() as problems:
         run = _require_run(store, arguments)
         trigger = store.get_trigger_payload(run.run_id)
         rounds = store.get_thread_round_count(run.run_id)
@@ -106,7 +84,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         counts = {"round_count": rounds, "message_count": messages, "event_count": events}
         print_json({"run": run, "trigger_payload": trigger, **counts})
-        return 0
+        return 1 if problems else 0
     print_pairs(
         [
             ("run", run.run_id),
@@ -117,27 +95,21 @@ def _show(arguments: argparse.Namespace) -> int:
             ("rounds", str(rounds)),
             ("messages", str(messages)),
             ("events", str(events)),
-            ("trigger", "-" if trigger is None else _json_text(trigger)),
+            ("trigger", "-" if trigger is None else json_text(trigger)),
         ]
     )
-    return 0
-
-
-def _json_text(value: object) -> str:
-    import json
-
-    return json.dumps(plain(value), ensure_ascii=False)
+    return 1 if problems else 0
 
 
 def _rounds(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.data) as store, counting_problems() as problems:
         rounds = store.get_thread_rounds(arguments.run_id, before=arguments.before, limit=arguments.limit)
         if not rounds:
             _require_run(store, arguments)
     if arguments.json:
         print_json(rounds)
-        return 0
+        return 1 if problems else 0
     columns = (
         Column("round", right=True),
         Column("log id", right=True),
@@ -156,21 +128,21 @@ def _rounds(arguments: argparse.Namespace) -> int:
         for item in rounds
     )
     print_table(columns, rows)
-    return 0
+    return 1 if problems else 0
 
 
 def _messages(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.data) as store, counting_problems() as problems:
         messages = store.get_thread_messages(arguments.run_id)
         if not messages:
             _require_run(store, arguments)
     if arguments.json:
         print_json(messages)
-        return 0
+        return 1 if problems else 0
     columns = (Column("timestamp"), Column("role"), Column("content"))
     print_table(columns, ((format_timestamp(item.timestamp), item.role, item.content) for item in messages))
-    return 0
+    return 1 if problems else 0
 
 
 def _require_run(store: LogStore, arguments: argparse.Namespace) -> WorkflowRun:

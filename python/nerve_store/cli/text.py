@@ -5,9 +5,20 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["cut", "display_width", "escape", "format_bytes", "format_count", "format_rate", "format_timestamp"]
+__all__ = [
+    "cut",
+    "decimal_text",
+    "display_width",
+    "escape",
+    "format_bytes",
+    "format_count",
+    "format_rate",
+    "format_timestamp",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BITS_THAT_ALWAYS_CONVERT = 2_000
+"""No interpreter refuses an integer of 640 digits, whatever `sys.set_int_max_str_digits` was told."""
 
 
 def escape(text: str) -> str:
@@ -52,8 +63,19 @@ def format_timestamp(milliseconds: int) -> str:
     try:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
-        return str(milliseconds)
+        return decimal_text(milliseconds)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def decimal_text(number: int) -> str:
+    """The digits of an integer of any size."""
+    if number < 0:
+        return "-" + decimal_text(-number)
+    if number.bit_length() <= _BITS_THAT_ALWAYS_CONVERT:
+        return str(number)
+    half = number.bit_length() * 30_103 // 200_000
+    high, low = divmod(number, 10**half)
+    return decimal_text(high) + decimal_text(low).rjust(half, "0")
 
 
 def format_count(count: int, noun: str) -> str:

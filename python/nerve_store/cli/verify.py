@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, VerifyReport
-from nerve_store.cli.output import plain, print_json, print_line
+from nerve_store.cli.json_text import plain
+from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory

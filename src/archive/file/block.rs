@@ -52,7 +52,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Block>> {
         return None;
     }
     let mut offset = 0;
-    let mut blocks = Vec::with_capacity(entries.len());
+    let mut blocks = Vec::new();
+    // The bytes may be any file's.
+    blocks.try_reserve_exact(entries.len()).ok()?;
     for entry in entries {
         let (stored, rest) = entry.split_first_chunk()?;
         let (rows, rest) = rest.split_first_chunk()?;

@@ -9,6 +9,10 @@ use serde::Deserialize;
 use crate::base::error::Result;
 use crate::row::{LogEntry, NewLogEntry};
 
+/// The longest line, in bytes: more than a row of SQLite's greatest size takes, unless most of it are characters that
+/// JSON escapes. A row with a longer one stays in the database.
+pub(crate) const MOST_LINE_BYTES: usize = 1 << 30;
+
 /// A row, borrowed from wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowRef<'a> {
@@ -88,6 +92,25 @@ pub fn write_line(buffer: &mut Vec<u8>, row: &RowRef<'_>) {
     buffer.extend_from_slice(b"}\n");
 }
 
+/// Whether the line of the row can be in a file.
+pub(crate) fn fits(row: &RowRef<'_>) -> bool {
+    let texts = [Some(row.source), Some(row.kind), row.ref_id, row.payload].into_iter().flatten();
+    // Most are far from it.
+    if texts.clone().map(str::len).sum::<usize>() < MOST_LINE_BYTES / 8 {
+        return true;
+    }
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    let length: usize = texts.map(|text| text.bytes().map(escaped).sum::<usize>()).sum();
+    length < MOST_LINE_BYTES - MOST_FRAMING_BYTES
+}
+
+/// What a line holds besides its texts: keys, quotes, and two numbers.
+const MOST_FRAMING_BYTES: usize = 128;
+
 const ID: &str = "{\"id\":";
 const SOURCE: &str = ",\"source\":";
 const KIND: &str = ",\"type\":";
@@ -111,6 +134,31 @@ pub(crate) fn line_id(line: &[u8]) -> Option<i64> {
     let digits = line.strip_prefix(ID.as_bytes())?;
     let length = digits.iter().position(|byte| *byte == b',')?;
     std::str::from_utf8(&digits[..length]).ok()?.parse().ok()
+}
+
+/// What the beginning of a line says of its row, as far as it was written as ours are: for lines that are cut off, or
+/// that hold what no row can have.
+pub(crate) struct LineHead<'a> {
+    pub(crate) id: i64,
+    pub(crate) source: Cow<'a, str>,
+    pub(crate) kind: Cow<'a, str>,
+    pub(crate) ref_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> LineHead<'a> {
+    /// None if the line does not tell all of these.
+    pub(crate) fn of(line: &'a [u8]) -> Option<Self> {
+        let rest = line.utf8_chunks().next()?.valid();
+        let mut line = Canonical { rest };
+        line.skip(ID)?;
+        let id = line.integer()?;
+        line.skip(SOURCE)?;
+        let source = line.text()??;
+        line.skip(KIND)?;
+        let kind = line.text()??;
+        line.skip(REF_ID)?;
+        Some(Self { id, source, kind, ref_id: line.text()? })
+    }
 }
 
 /// The row in a line without its newline; an error says what is wrong with it.

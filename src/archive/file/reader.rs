@@ -1,30 +1,35 @@
 //! Reading a day's file by blocks, each checked against the table that says what was written there.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use zstd::bulk::Decompressor;
-
 use crate::archive::file::block::{Block, trailer};
 use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::frame;
 use crate::archive::file::line::{line_id, parse_line};
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::row::LogEntry;
 
-/// Bytes that a frame may decompress to; no block of ours comes near.
-const MOST_FRAME_BYTES: u64 = 8 << 30;
+/// Bytes of a line beyond which memory for its row is asked for beforehand: small allocations do not fail, and a failed
+/// one would abort the process.
+const LONG_LINE_BYTES: usize = 1 << 20;
+
+/// What tells a file from another one in its place.
+type State = (u64, u64, Option<SystemTime>);
 
 /// An open file of a day. A job that adds rows publishes another file, so that this one stays what it is.
 pub(crate) struct DayReader {
     path: PathBuf,
     day: UtcDay,
     format: Format,
-    file: File,
+    /// None while it is closed; what it was is then in `state`.
+    file: Option<File>,
+    state: State,
     size: u64,
     blocks: Arc<[Block]>,
     stored: Vec<u8>,
@@ -36,9 +41,10 @@ impl DayReader {
     pub(crate) fn open(directory: &Path, day: UtcDay, format: Format) -> Result<Option<Self>> {
         let path = path_of(directory, day, format);
         let Some(file) = durable::open_regular(&path)? else { return Ok(None) };
-        let size = file.metadata().map_err(|error| Error::io(&path, "look at an archive file", &error))?.len();
-        let blocks = Arc::new([]);
-        Ok(Some(Self { path, day, format, file, size, blocks, stored: Vec::new(), raw: Vec::new() }))
+        let state = state_of(&file, &path)?;
+        let (size, blocks) = (state.1, Arc::new([]));
+        let file = Some(file);
+        Ok(Some(Self { path, day, format, file, state, size, blocks, stored: Vec::new(), raw: Vec::new() }))
     }
 
     /// The file in these blocks.
@@ -58,10 +64,25 @@ impl DayReader {
         self.format
     }
 
-    /// When it was changed last.
-    pub(crate) fn modified(&self) -> Result<SystemTime> {
-        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
-        modified.map_err(|error| Error::io(&self.path, "look at an archive file", &error))
+    /// Closes the file until [`DayReader::reopen`].
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Opens the file again; false if another one is in its place.
+    pub(crate) fn reopen(&mut self) -> Result<bool> {
+        let Some(file) = durable::open_regular(&self.path)? else { return Ok(false) };
+        let is_same = state_of(&file, &self.path)? == self.state;
+        self.file = is_same.then_some(file);
+        Ok(is_same)
+    }
+
+    fn file(&self) -> Result<&File> {
+        self.file.as_ref().ok_or_else(|| self.damaged("it was closed while it was read"))
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -83,8 +104,8 @@ impl DayReader {
         self.read_at(&mut end, start)?;
         let length = trailer::frame_bytes(&end).ok_or_else(foreign)?;
         let start = self.size.checked_sub(u64::from(length)).ok_or_else(foreign)?;
-        let mut frame = vec![0; length as usize];
-        self.read_at(&mut frame, start)?;
+        let mut frame = Vec::new();
+        self.read_into(&mut frame, u64::from(length), start)?;
         let blocks = trailer::blocks(&frame).ok_or_else(foreign)?;
         let end = blocks.last().map_or(0, |block| block.offset + u64::from(block.stored_bytes));
         if end == start { Ok(blocks) } else { Err(foreign()) }
@@ -92,17 +113,29 @@ impl DayReader {
 
     /// The bytes of the file at `offset`, all of `buffer`.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        self.file()?.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => self.damaged("it is cut off"),
             _ => Error::io(&self.path, "read an archive file", &error),
         })
+    }
+
+    /// The same into memory that a size from the file asks for: checked against the file, and an error where there is no
+    /// memory.
+    pub(crate) fn read_into(&self, buffer: &mut Vec<u8>, length: u64, offset: u64) -> Result<()> {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(self.damaged("it is cut off"));
+        }
+        if !usize::try_from(length).is_ok_and(|length| resize(buffer, length)) {
+            return Err(self.damaged(&format!("there is no memory for {length} bytes of it at once")));
+        }
+        self.read_at(buffer, offset)
     }
 
     /// As many bytes from `offset` on as `buffer` takes and the file has.
     pub(crate) fn read_up_to(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self.file()?.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -129,8 +162,7 @@ impl DayReader {
     fn read_stored(&mut self, index: usize) -> Result<()> {
         let block = self.blocks[index];
         let mut stored = std::mem::take(&mut self.stored);
-        stored.resize(block.stored_bytes as usize, 0);
-        let read = self.read_at(&mut stored, block.offset);
+        let read = self.read_into(&mut stored, u64::from(block.stored_bytes), block.offset);
         self.stored = stored;
         read?;
         if Block::checksum(&self.stored) != block.checksum {
@@ -148,13 +180,8 @@ impl DayReader {
     }
 
     fn decompress(&mut self, offset: u64) -> Result<()> {
-        let damaged = |reason: &str| damaged(&self.path, &format!("the frame at {offset}: {reason}"));
-        let length = zstd::zstd_safe::get_frame_content_size(&self.stored).ok().flatten();
-        let length = length.filter(|length| *length <= MOST_FRAME_BYTES).ok_or_else(|| damaged("it has no size"))?;
-        self.raw.clear();
-        self.raw.reserve(usize::try_from(length).map_err(|_| damaged("it is too large"))?);
-        let outcome = Decompressor::new().and_then(|mut zstd| zstd.decompress_to_buffer(&self.stored, &mut self.raw));
-        outcome.map(drop).map_err(|error| damaged(&error.to_string()))
+        frame::decompress(&self.stored, &mut self.raw)
+            .map_err(|reason| damaged(&self.path, &format!("the frame at {offset}: {reason}")))
     }
 
     /// Calls `visit` with each row of a block that `wants` by its id, in order.
@@ -172,7 +199,7 @@ impl DayReader {
             if line_id(text).is_some_and(|id| !wants(id)) {
                 continue;
             }
-            let entry = parse_line(text).map_err(|reason| {
+            let entry = parse_within_memory(text).map_err(|reason| {
                 self.damaged(&format!("a line in the block at {} is no row: {reason}", self.blocks[index].offset))
             })?;
             if wants(entry.id) {
@@ -188,10 +215,32 @@ impl DayReader {
     }
 }
 
+fn state_of(file: &File, path: &Path) -> Result<State> {
+    let metadata = file.metadata().map_err(|error| Error::io(path, "look at an archive file", &error))?;
+    Ok((metadata.ino(), metadata.len(), metadata.modified().ok()))
+}
+
 /// The error that a day's file is not what it should be.
 pub(crate) fn damaged(path: &Path, reason: &str) -> Error {
     let reason = format!("{reason}; restore the file from a backup, or move it away and call reindex()");
     Error::ArchiveCorrupt { path: path.to_owned(), reason }
+}
+
+/// The row in a line without its newline, unless there is no memory for it.
+pub(crate) fn parse_within_memory(line: &[u8]) -> std::result::Result<LogEntry, String> {
+    // Its texts are copied up to twice on the way.
+    let has_memory = line.len() < LONG_LINE_BYTES || Vec::<u8>::new().try_reserve_exact(2 * line.len()).is_ok();
+    if has_memory { parse_line(line) } else { Err(format!("there is no memory for {} bytes", line.len())) }
+}
+
+/// Makes `buffer` so long; false if there is no memory.
+fn resize(buffer: &mut Vec<u8>, length: usize) -> bool {
+    buffer.truncate(length);
+    if buffer.try_reserve_exact(length - buffer.len()).is_err() {
+        return false;
+    }
+    buffer.resize(length, 0);
+    true
 }
 
 /// The lines, each with its newline; the last may have none.

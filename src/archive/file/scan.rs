@@ -3,8 +3,8 @@
 
 use crate::archive::file::block::PLAIN_BLOCK_BYTES;
 use crate::archive::file::format::Format;
-use crate::archive::file::line::{RowRef, parse_line};
-use crate::archive::file::reader::{DayReader, each_line};
+use crate::archive::file::line::{MOST_LINE_BYTES, RowRef};
+use crate::archive::file::reader::{DayReader, each_line, parse_within_memory};
 use crate::archive::file::summary::{Gatherer, Lines, Stored, Summary, TakePart};
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
@@ -39,38 +39,77 @@ pub(crate) fn scan(reader: DayReader, watch: Watch<'_>) -> Result<Summary> {
 
 fn scan_plain(reader: &DayReader, rows: &mut Rows<'_>) -> Result<Stored> {
     let mut stored = Stored::default();
-    // The block under way, and what was read after it; lines up to `seen` have been taken in.
-    let (mut buffer, mut seen) = (Vec::new(), 0);
+    let mut lines = PlainLines::new(reader);
     let mut block = Lines::default();
-    let mut end = 0;
-    loop {
-        let length = buffer.len();
-        buffer.resize(length + STEP_BYTES, 0);
-        let count = reader.read_up_to(&mut buffer[length..], end)?;
-        buffer.truncate(length + count);
-        end += count as u64;
-        let mut start = 0;
-        while let Some(newline) = memchr::memchr(b'\n', &buffer[seen..]) {
-            let line_end = seen + newline + 1;
-            let id = rows.take(reader, &buffer[seen..line_end])?;
-            block.add(id, line_end - seen);
-            seen = line_end;
-            if seen - start >= PLAIN_BLOCK_BYTES {
-                push(reader, &mut stored, std::mem::take(&mut block), &buffer[start..seen])?;
-                start = seen;
-            }
+    while let Some(line) = lines.next()? {
+        let id = rows.take(reader, line)?;
+        block.add(id, line.len());
+        if lines.block().len() >= PLAIN_BLOCK_BYTES {
+            push(reader, &mut stored, std::mem::take(&mut block), lines.block())?;
+            lines.end_block();
         }
-        if count == 0 {
-            if seen < buffer.len() {
-                return Err(reader.damaged(&format!("line {}: the line is cut off", rows.line + 1)));
+    }
+    if block.row_count > 0 {
+        push(reader, &mut stored, block, lines.block())?;
+    }
+    Ok(stored)
+}
+
+/// The lines of a plain file, each with its newline, in time and memory that a long line does not multiply.
+pub(crate) struct PlainLines<'a> {
+    reader: &'a DayReader,
+    /// The lines of the block under way, and what was read after them.
+    buffer: Vec<u8>,
+    /// Where the next line begins, and up to where it is known to hold no newline.
+    seen: usize,
+    searched: usize,
+    /// Bytes read of the file.
+    offset: u64,
+}
+
+impl<'a> PlainLines<'a> {
+    pub(crate) fn new(reader: &'a DayReader) -> Self {
+        Self { reader, buffer: Vec::new(), seen: 0, searched: 0, offset: 0 }
+    }
+
+    /// The next line; the last may have no newline.
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>> {
+        let end = loop {
+            if let Some(newline) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+                break self.searched + newline + 1;
             }
-            if block.row_count > 0 {
-                push(reader, &mut stored, block, &buffer[start..seen])?;
+            self.searched = self.buffer.len();
+            let line = self.searched - self.seen;
+            if line > MOST_LINE_BYTES {
+                return Err(self.reader.damaged("a line is longer than a row can be"));
             }
-            return Ok(stored);
-        }
-        buffer.drain(..start);
-        seen -= start;
+            // Much at once where a line is long, so that each byte is copied about once.
+            let step = STEP_BYTES.max(line / 2);
+            if self.buffer.try_reserve(step).is_err() {
+                return Err(self.reader.damaged(&format!("there is no memory for a line of more than {line} bytes")));
+            }
+            self.buffer.resize(self.searched + step, 0);
+            let count = self.reader.read_up_to(&mut self.buffer[self.searched..], self.offset)?;
+            self.buffer.truncate(self.searched + count);
+            self.offset += count as u64;
+            if count == 0 {
+                break self.searched;
+            }
+        };
+        let start = std::mem::replace(&mut self.seen, end);
+        self.searched = end;
+        Ok((start < end).then(|| &self.buffer[start..end]))
+    }
+
+    /// The lines since the last block ended.
+    pub(crate) fn block(&self) -> &[u8] {
+        &self.buffer[..self.seen]
+    }
+
+    pub(crate) fn end_block(&mut self) {
+        self.buffer.drain(..self.seen);
+        self.seen = 0;
+        self.searched = 0;
     }
 }
 
@@ -89,8 +128,8 @@ fn scan_frames(mut reader: DayReader, rows: &mut Rows<'_>) -> Result<Stored> {
         }
         push(&reader, &mut stored, block, bytes)?;
     }
-    let mut frame = vec![0; usize::try_from(reader.size() - stored.size()).unwrap_or(0)];
-    reader.read_at(&mut frame, stored.size())?;
+    let mut frame = Vec::new();
+    reader.read_into(&mut frame, reader.size().saturating_sub(stored.size()), stored.size())?;
     stored.push_trailer(&frame);
     Ok(stored)
 }
@@ -115,7 +154,7 @@ impl Rows<'_> {
         self.line += 1;
         let damaged = |reason: &str| Err(reader.damaged(&format!("line {}: {reason}", self.line)));
         let Some(text) = line.strip_suffix(b"\n") else { return damaged("the line is cut off") };
-        let entry = match parse_line(text) {
+        let entry = match parse_within_memory(text) {
             Ok(entry) => entry,
             Err(reason) => return damaged(&format!("not a row: {reason}")),
         };

@@ -7,8 +7,9 @@ use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::set_of;
 use crate::archive::manifest::refs;
+use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
-use crate::archive::verify::report::{Problem, Verified};
+use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
@@ -31,7 +32,7 @@ impl Archive {
                  reindex() rebuilds it",
                 segment.ids.first, segment.ids.last
             );
-            found.verified.problems.push(self.problem(Some(segment.ids), reason));
+            found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
         }
         let is_restored = |id: i64| plan.restored.iter().any(|span| span.contains(id));
         found.live.merge(&live.elements(|id| segment.had(id) && !is_restored(id)));
@@ -55,7 +56,7 @@ impl Archive {
         let mut rows = match self.query(&filter) {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
-            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(None),
+            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. }) => return Ok(None),
             Err(Error::Corrupt { path, reason }) => {
                 verified.problems.push(Problem { path, day: None, ids: Some(segment.ids), reason });
                 return Ok(None);
@@ -84,7 +85,7 @@ impl Archive {
         let reason = format!(
             "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
         );
-        verified.problems.push(self.problem(Some(segment.ids), reason));
+        verified.problems.push(self.problem_inside(Some(segment.ids), reason));
         Ok(None)
     }
 
@@ -93,6 +94,7 @@ impl Archive {
         let Found { verified, archived, .. } = found;
         let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
         let path = open.reader.path().to_owned();
+        verified.problems.extend(self.missing_ids(&path, &open.summary)?);
         let mut hidden = None;
         let mut rounds = Elements::default();
         let mut take_part = |part: Part| {
@@ -111,6 +113,10 @@ impl Archive {
         let Some(file) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
         verified.day_count += 1;
         verified.archived_row_count += file.row_count();
+        if let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? {
+            let shared = verified.unless_damaged(Some(day), self.shared_ids(open))?.flatten();
+            verified.problems.extend(shared);
+        }
         let mut problem = |reason: String| {
             verified.problems.push(Problem { path: path.clone(), day: Some(day), ids: file.id_span(), reason });
         };
@@ -143,7 +149,7 @@ impl Archive {
         });
         match checked {
             Ok(faults) => {
-                let problems = faults.into_iter().map(|fault| self.problem(fault.ids, fault.reason));
+                let problems = faults.into_iter().map(|fault| self.problem_inside(fault.ids, fault.reason));
                 found.verified.problems.extend(problems);
                 Ok(())
             }

@@ -3,7 +3,8 @@
 
 mod checks;
 mod found;
+mod ids;
 mod report;
 mod steps;
 
-pub use report::{Problem, Verified};
+pub use report::Verified;

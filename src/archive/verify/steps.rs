@@ -1,7 +1,6 @@
 //! The order of a verification: what is there to be checked, and checking it on all cores.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
 
@@ -9,11 +8,13 @@ use crate::archive::file::format::{Format, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
 use crate::archive::manifest::days::Listed;
+use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
-use crate::archive::verify::report::{Problem, Verified};
+use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::parallel;
+use crate::base::parallel::News;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
 use crate::index::verify::{Segment, segments};
@@ -50,13 +51,13 @@ impl Archive {
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
-                self.unlisted_files(connection, &files)?,
+                days::described(connection)?,
                 segments(connection)?,
                 days::pending(connection)?,
                 days::faults(connection)?,
             ))
         });
-        let (days, unlisted, segments, pending, faults) = match read {
+        let (days, described, segments, pending, faults) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -65,6 +66,7 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
+        let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
         let plan = Plan { days, archived, restored: segments.restored, kinds: segments.kinds };
         let days = &plan.days;
@@ -74,54 +76,33 @@ impl Archive {
         steps.extend(segments.list.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(days)).sum();
         let mut found = Found::default();
-        let verified = &mut found.verified;
-        for reason in segments.faults.into_iter().chain(faults) {
-            verified.problems.push(self.problem(None, reason));
-        }
+        let problems = &mut found.verified.problems;
+        problems.extend(self.doubled_ids(days)?);
+        problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
         for listed in days {
             let other = (listed.day, listed.format.other());
             if files.contains(&other) && !pending.contains(&listed.day) {
                 let path = path_of(self.directory(), other.0, other.1);
                 let reason =
                     "the manifest knows another file of this day; the next archive job merges the two".to_owned();
-                verified.problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
+                problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
             }
         }
         for pair in unlisted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let path = path_of(self.directory(), pair[1].0, pair[1].1);
             let reason = "the day has another file as well; the next archive job merges the two".to_owned();
-            verified.problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
+            problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
         }
-        let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
-        std::thread::scope(|scope| {
-            let (sender, findings) = channel();
-            for _ in 0..parallel::cores() {
-                let sender: Sender<(u64, Result<Found>)> = sender.clone();
-                scope.spawn(|| {
-                    let sender = sender;
-                    while !is_stopped.load(Ordering::Relaxed) {
-                        let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(&plan.days), self.check(step, &plan))).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-            drop(sender);
-            let mut done = 0;
-            for (weight, outcome) in findings {
+        let (next, mut done) = (AtomicUsize::new(0), 0);
+        let next = || steps.get(next.fetch_add(1, Ordering::Relaxed));
+        let work = |step: &Step, _: &dyn Fn() -> bool| Ok((step.weight(&plan.days), self.check(step, &plan)?));
+        parallel::watched(parallel::cores(), next, work, |news| {
+            if let News::Done((weight, more)) = news {
                 done += weight;
-                let outcome = outcome.and_then(|more| {
-                    found.add(more);
-                    progress(done, total)
-                });
-                if outcome.is_err() {
-                    is_stopped.store(true, Ordering::Relaxed);
-                    return outcome;
-                }
+                found.add(more);
             }
-            Ok(())
+            progress(done, total)
         })?;
         self.check_postings(&mut found)?;
         let mut verified = found.verified;
@@ -132,7 +113,7 @@ impl Archive {
     }
 
     /// Something wrong inside the database.
-    pub(super) fn problem(&self, ids: Option<IdSpan>, reason: String) -> Problem {
+    pub(super) fn problem_inside(&self, ids: Option<IdSpan>, reason: String) -> Problem {
         Problem { path: self.log.database().path().to_owned(), day: None, ids, reason }
     }
 
@@ -154,7 +135,7 @@ impl Archive {
         match step {
             Step::Database => {
                 let findings = self.log.database().read("verify", check_database)?;
-                verified.problems.extend(findings.into_iter().map(|reason| self.problem(None, reason)));
+                verified.problems.extend(findings.into_iter().map(|reason| self.problem_inside(None, reason)));
             }
             Step::Segments(segments) => {
                 for segment in segments {
@@ -163,10 +144,14 @@ impl Archive {
             }
             Step::Day(day) => self.check_day(*day, found)?,
             Step::Unlisted(day, format) => {
-                let summary = self.open_unlisted(*day, *format).map(|open| open.map(|open| open.summary));
-                if let Some(summary) = verified.unless_damaged(Some(*day), summary)?.flatten() {
+                let unlisted = self.unlisted((*day, *format));
+                if let Some(unlisted) = verified.unless_damaged(Some(*day), unlisted)?.flatten() {
                     verified.day_count += 1;
-                    verified.archived_row_count += summary.row_count();
+                    verified.archived_row_count += unlisted.summary.row_count();
+                    let open = self.open_unlisted((*day, *format));
+                    if let Some(open) = verified.unless_damaged(Some(*day), open)?.flatten() {
+                        verified.problems.extend(self.shared_ids(open)?);
+                    }
                 }
             }
         }

@@ -122,13 +122,11 @@ class Crate:
                 return found
         for glob in module.globs:
             source = self.find(module.path, glob, seen)
-            if source is not None and not source[1] and self._has(source[0], name):
-                return self.find(source[0], (name,), seen)
+            if source is None or source[1]:
+                continue
+            if (found := self.find(source[0], (name,), seen)) is not None:
+                return found
         return None
-
-    def _has(self, path: Names, name: str) -> bool:
-        module = self.modules[path]
-        return name in module.items or name in module.imports or (*path, name) in self.modules or bool(module.globs)
 
 
 class Reader:

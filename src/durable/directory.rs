@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +14,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::sync::SYNC_DIRECTORY;
 use crate::base::error::{Error, Result};
 use crate::base::fork::DirectoryFd;
-use crate::durable::staging::StagedBeneath;
-use crate::durable::{STAGING_PREFIX, SYNC_DIRECTORY};
 
 const OPEN: &str = "open a file";
 const LOCK: &str = "lock a directory";
@@ -27,7 +25,7 @@ pub(super) const LOOK: &str = "look at a file";
 /// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
 static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
 
-/// Locks are held for microseconds. Whoever holds one for so long is stopped, or hangs on a dead disk.
+/// Locks are held for microseconds. A process that holds one for so long is stopped, or hangs on a dead disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
@@ -121,8 +119,8 @@ impl Directory {
     }
 
     /// Opens the file at `below` for reading in as few steps as there can be, if a regular file lies there, and says how many
-    /// bytes it had. Whoever finds anything else in it than expected opens it again, carefully: it may have been replaced
-    /// in between. None if it takes more care to say what is there.
+    /// bytes it had. A caller that finds anything else in it than expected opens it again, carefully: it may have been
+    /// replaced in between. None if it takes more care to say what is there.
     pub fn open_quickly(&self, below: &str) -> Option<(File, u64)> {
         if OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
             return None;
@@ -232,11 +230,9 @@ impl Directory {
         }
     }
 
-    /// Sets when `name` was last written.
-    pub fn touch(&self, name: &str, modified: Timespec) -> Result<()> {
-        let kept = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        let times = Timestamps { last_access: kept, last_modification: modified };
-        rustix::fs::utimensat(&self.handle, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    /// Sets when `name` was last written, in nanoseconds since the epoch.
+    pub fn touch(&self, name: &str, modified_ns: i128) -> Result<()> {
+        rustix::fs::utimensat(&self.handle, name, &modified_at(modified_ns), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed(&self.path.join(name), "touch a file", errno))
     }
 
@@ -251,7 +247,7 @@ impl Directory {
         self.lock(FlockOperation::NonBlockingLockShared)
     }
 
-    /// Waits for the lock that nobody shares.
+    /// Waits for the lock that is not shared.
     pub fn lock_exclusive(&self) -> Result<Locked<'_>> {
         self.lock(FlockOperation::NonBlockingLockExclusive)
     }
@@ -272,29 +268,11 @@ impl Directory {
                     let reason = format!("another process has held the lock for {LONGEST_WAIT:?}; is one stopped?");
                     return Err(Error::errno(&self.path, LOCK, libc::ETIMEDOUT, reason));
                 }
-                // Then whoever needs it exclusively does not get it either, and deletes nothing.
+                // Then no process gets it exclusively either, and none deletes anything.
                 Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) if is_shared => return Ok(Locked(self)),
                 Err(errno) => return Err(failed(&self.path, LOCK, errno)),
             }
         }
-    }
-
-    /// An empty staged file in it, mode 0600, of which nothing is left if it is dropped unpublished. `is_nameless`: one
-    /// without a name, which [`StagedBeneath::first`] must have found possible.
-    pub fn stage(self: &Arc<Self>, is_nameless: bool) -> Result<StagedBeneath> {
-        StagedBeneath::create(self, is_nameless)
-    }
-
-    /// Removes the staged files in it that nobody has written to for `age` seconds: their writers are dead.
-    pub fn sweep_staged(&self, age: i64) -> Result<()> {
-        let oldest = now().tv_sec - age;
-        for (name, _) in self.entries()? {
-            let Ok(name) = name.to_str() else { continue };
-            if name.starts_with(STAGING_PREFIX) && self.stat(name)?.is_some_and(|stat| stat.st_mtime < oldest) {
-                self.remove(name)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -314,9 +292,12 @@ fn identity(from: impl AsFd, path: &Path, flags: AtFlags) -> Option<Identity> {
     has_mount.then_some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
 }
 
-/// The time, as files are stamped with it.
-pub fn now() -> Timespec {
-    rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
+/// The time of the last write to be set, in nanoseconds since the epoch; the other time stays.
+pub(super) fn modified_at(modified_ns: i128) -> Timestamps {
+    const SECOND: i128 = 1_000_000_000;
+    let seconds = i64::try_from(modified_ns.div_euclid(SECOND)).unwrap_or(i64::MAX);
+    let last_modification = Timespec { tv_sec: seconds, tv_nsec: modified_ns.rem_euclid(SECOND) as i64 };
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, last_modification }
 }
 
 pub(super) fn failed(path: &Path, operation: &'static str, errno: Errno) -> Error {

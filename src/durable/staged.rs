@@ -1,21 +1,30 @@
-//! Files that are staged and published below a directory, without following a symbolic link.
+//! Files that are written under a name of their own, or under none, and then published.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use crate::base::error::Result;
-use crate::base::fork::PrivateFd;
-use crate::durable::beneath::{Directory, LOOK, failed, now};
-use crate::durable::{Durability, STAGING_PREFIX, sync_staged};
+use super::directory::{Directory, LOOK, failed, modified_at};
+use super::durability::Durability;
+use super::sync::{begin_sync, sync_staged};
+use crate::base::error::{Error, Result};
+use crate::base::fork::{Generation, PrivateFd};
+use crate::base::time::now_ns;
+
+/// How staged files are named. The names must not contain `.jsonl`, which readers of the archive match by pattern.
+pub(super) const STAGING_PREFIX: &str = ".stage-";
+
+/// Bytes of a staged file after which the system is asked to begin writing them to the disk.
+const BEGIN_EVERY: u64 = 1 << 20;
 
 const PUBLISH: &str = "publish a file";
 const CREATE: &str = "create a staging file";
@@ -27,38 +36,49 @@ const MOST_TRIES: usize = 8;
 /// Makes the names of staged files differ within a process.
 static STAGED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// A file that is being written, to be published in another directory of the same file system. It has a name of its own,
-/// or none at all: then its writer's end is its own, too, and one directory less is written to.
-pub struct StagedBeneath {
+/// A file that is being written, to be published in a directory of the same file system. It has a name of its own, or none
+/// at all: then it ends with its writer, and one directory less is written to. Dropped unpublished, it leaves nothing.
+pub struct Staged {
     file: PrivateFd<File>,
     directory: Arc<Directory>,
     /// Its name as long as it lies in the staging directory.
     name: Option<String>,
-    /// Whose name it is: a forked child that lets go of it leaves it to its parent.
-    process_id: u32,
+    /// The process that goes on with the file: a forked child leaves it to its parent.
+    generation: Generation,
+    /// Bytes written by way of [`Write`], and how many of them the system was asked to begin writing to the disk.
+    written: u64,
+    begun: u64,
 }
 
-impl StagedBeneath {
-    pub(super) fn create(directory: &Arc<Directory>, is_nameless: bool) -> Result<Self> {
+impl Staged {
+    /// An empty staged file in `directory`, mode 0600, to be published there.
+    pub fn create(directory: &Path) -> Result<Self> {
+        let opened = Directory::open(directory)?.ok_or_else(|| failed(directory, CREATE, Errno::NOENT))?;
+        Self::beneath(&Arc::new(opened), false)
+    }
+
+    /// An empty staged file in `directory`, mode 0600. `is_nameless`: one without a name, which [`Staged::first`] must have
+    /// found possible.
+    pub fn beneath(directory: &Arc<Directory>, is_nameless: bool) -> Result<Self> {
         let mode = Mode::RUSR | Mode::WUSR;
         let fault = |errno| failed(directory.path(), CREATE, errno);
-        let made = |file: OwnedFd, name, process_id| Self {
+        let made = |file: OwnedFd, name| Self {
             file: PrivateFd::new(file.into()),
             directory: Arc::clone(directory),
             name,
-            process_id,
+            generation: Generation::current(),
+            written: 0,
+            begun: 0,
         };
         if is_nameless {
             let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-            return rustix::fs::openat(&directory.handle, ".", flags, mode)
-                .map(|file| made(file, None, 0))
-                .map_err(fault);
+            return rustix::fs::openat(&directory.handle, ".", flags, mode).map(|file| made(file, None)).map_err(fault);
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let name = new_name();
             match rustix::fs::openat(&directory.handle, name.as_str(), flags, mode) {
-                Ok(file) => return Ok(made(file, Some(name), process::id())),
+                Ok(file) => return Ok(made(file, Some(name))),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fault(errno)),
             }
@@ -68,9 +88,9 @@ impl StagedBeneath {
     /// The first file that is staged in `directory`, and whether others may do without a name: files without names can be
     /// made, and be given one later on, not on every file system.
     pub fn first(directory: &Arc<Directory>) -> Result<(Self, bool)> {
-        match Self::create(directory, true).and_then(|mut staged| staged.give_name().map(|_| staged)) {
+        match Self::beneath(directory, true).and_then(|mut staged| staged.give_name().map(|_| staged)) {
             Ok(staged) => Ok((staged, true)),
-            Err(_) => Self::create(directory, false).map(|staged| (staged, false)),
+            Err(_) => Self::beneath(directory, false).map(|staged| (staged, false)),
         }
     }
 
@@ -91,7 +111,7 @@ impl StagedBeneath {
 
     /// Asks the system to begin with writing the bytes to the disk; promises nothing.
     pub fn begin_sync(&self, offset: u64, size: u64) {
-        super::begin_sync(self.file(), offset, size);
+        begin_sync(self.file(), offset, size);
     }
 
     /// Syncs the bytes if so asked.
@@ -101,13 +121,39 @@ impl StagedBeneath {
 
     /// Sets when it was last written to now.
     pub fn touch(&self) -> Result<()> {
-        let kept = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        rustix::fs::futimens(&self.file, &Timestamps { last_access: kept, last_modification: now() })
+        rustix::fs::futimens(&self.file, &modified_at(now_ns()))
             .map_err(|errno| failed(&self.path(), "touch a file", errno))
+    }
+
+    /// Syncs the file if so asked, publishes it as `path`, over whatever file is there, and makes the entry as durable.
+    pub fn publish(mut self, path: &Path, durability: Durability) -> Result<()> {
+        let (target, name) = self.target(path)?;
+        self.sync(durability)?;
+        self.publish_over(&target, &name)?;
+        sync_entries(&target, durability)
+    }
+
+    /// The same unless something is there already; says whether it did.
+    pub fn publish_unless_there(mut self, path: &Path, durability: Durability) -> Result<bool> {
+        let (target, name) = self.target(path)?;
+        self.sync(durability)?;
+        let is_published = self.publish_new(&target, &name)?;
+        if is_published {
+            sync_entries(&target, durability)?;
+        }
+        Ok(is_published)
+    }
+
+    /// The directory that it was staged in, and its name there.
+    fn target(&self, path: &Path) -> Result<(Arc<Directory>, String)> {
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or_else(|| Error::Value(format!("no path of a file: {}", path.display())))?;
+        Ok((Arc::clone(&self.directory), name.to_owned()))
     }
 
     /// Publishes it as `name` in `target` unless something is there; says whether it did. The entry is not synced yet.
     pub fn publish_new(&mut self, target: &Directory, name: &str) -> Result<bool> {
+        self.generation.check(&target.path().join(name))?;
         let published = match &self.name {
             None => self.link(target, name),
             Some(staged) => {
@@ -134,6 +180,7 @@ impl StagedBeneath {
 
     /// Publishes it as `name` in `target`, over whatever file is there. The entry is not synced yet.
     pub fn publish_over(&mut self, target: &Directory, name: &str) -> Result<()> {
+        self.generation.check(&target.path().join(name))?;
         let fault = |errno| failed(&target.path().join(name), PUBLISH, errno);
         let staged = self.give_name()?;
         rustix::fs::renameat(&self.directory.handle, staged, &target.handle, name).map_err(fault)?;
@@ -162,11 +209,10 @@ impl StagedBeneath {
         self.link(&self.directory, &name)
             .map_err(|errno| failed(&self.directory.path().join(&name), PUBLISH, errno))?;
         self.name = Some(name.clone());
-        self.process_id = process::id();
         Ok(name)
     }
 
-    /// Whether the file system gives two changes in quick succession different times, if somebody looked in between.
+    /// Whether the file system gives two changes in quick succession different times, if the first one was looked at in between.
     /// Where it does not, a file that was changed just now cannot be told from one that is changed again in the same
     /// tick of the clock. The file is empty afterwards.
     pub fn tells_changes_apart(&self) -> io::Result<bool> {
@@ -188,23 +234,63 @@ impl StagedBeneath {
     }
 }
 
-impl Drop for StagedBeneath {
+impl Drop for Staged {
     fn drop(&mut self) {
-        if let Some(name) = self.name.as_deref().filter(|_| self.process_id == process::id()) {
+        if let Some(name) = self.name.as_deref().filter(|_| self.generation.is_current()) {
             let _ = self.directory.remove(name);
         }
     }
 }
 
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file().write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.begun >= BEGIN_EVERY {
+            begin_sync(self.file(), self.begun, self.written - self.begun);
+            self.begun = self.written;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn sync_entries(directory: &Directory, durability: Durability) -> Result<()> {
+    match durability {
+        Durability::Full => directory.sync(),
+        Durability::Normal => Ok(()),
+    }
+}
+
+/// Publishes an empty file, mode 0600, as `path` unless something is there; says whether it did. Where the file system
+/// allows it, the file has no name before that: a process that is killed meanwhile leaves nothing.
+pub fn create_empty(path: &Path, durability: Durability) -> Result<bool> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let opened = Directory::open(directory)?.ok_or_else(|| failed(directory, CREATE, Errno::NOENT))?;
+    let opened = Arc::new(opened);
+    let nameless = Staged::beneath(&opened, true);
+    match nameless.and_then(|staged| staged.publish_unless_there(path, durability)) {
+        // Neither is possible on every file system.
+        Err(Error::Io { .. }) => Staged::beneath(&opened, false)?.publish_unless_there(path, durability),
+        outcome => outcome,
+    }
+}
+
 fn new_name() -> String {
     let count = STAGED_COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", process::id(), now().tv_nsec)
+    format!("{STAGING_PREFIX}{:x}-{count:x}-{:x}", process::id(), now_ns() % 1_000_000_000)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     fn directories() -> (tempfile::TempDir, Arc<Directory>, Directory) {
         let root = tempfile::tempdir().unwrap();
@@ -220,11 +306,11 @@ mod tests {
         let published = root.path().join("target/name");
         let staged_count = || std::fs::read_dir(root.path().join("staging")).unwrap().count();
         for is_nameless in [false, true] {
-            if is_nameless && !StagedBeneath::first(&staging).unwrap().1 {
+            if is_nameless && !Staged::first(&staging).unwrap().1 {
                 continue;
             }
             let stage = |content: &[u8]| {
-                let staged = staging.stage(is_nameless).unwrap();
+                let staged = Staged::beneath(&staging, is_nameless).unwrap();
                 staged.file().write_all(content).unwrap();
                 staged
             };
@@ -242,5 +328,43 @@ mod tests {
             assert!(target.remove("name").unwrap());
             assert_eq!(staged_count(), 0);
         }
+    }
+
+    #[test]
+    fn publishes_over_a_file_and_leaves_nothing_staged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("day");
+        for content in [b"one".as_slice(), b"two"] {
+            let mut staged = Staged::create(directory.path()).unwrap();
+            staged.write_all(content).unwrap();
+            staged.publish(&path, Durability::Full).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!Staged::create(directory.path()).unwrap().publish_unless_there(&path, Durability::Full).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_staged_file_that_cannot_be_created_says_the_error_number() {
+        let created = Staged::create(Path::new("/missing"));
+        assert!(matches!(created, Err(Error::Io { errno: libc::ENOENT, .. })));
+    }
+
+    #[test]
+    fn an_empty_file_is_created_once_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        assert!(create_empty(&path, Durability::Full).unwrap());
+        std::fs::write(&path, b"used").unwrap();
+        assert!(!create_empty(&path, Durability::Full).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"used");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(matches!(
+            create_empty(Path::new("/missing/x"), Durability::Full),
+            Err(Error::Io { errno: libc::ENOENT, .. })
+        ));
     }
 }

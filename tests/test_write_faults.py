@@ -1,0 +1,107 @@
+"""Every write of a `LogStore` that is killed or failed at any of its calls has happened as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from programs import say
+from support import LOG_STORE_WRITES, as_row, foreign_sql
+from support.archive import NOW, at, fill
+from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
+
+SEGMENT_ROWS = 8
+FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
+
+
+def write(*, path: str, name: str) -> None:
+    """One of the writes, in its own opening of the store."""
+    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+        LOG_STORE_WRITES[name](store)
+        say(name)
+
+
+def append_in_two_calls(*, path: str, name: str) -> None:
+    """The control: what should be one write, in two."""
+    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+        for _ in range(2):
+            LOG_STORE_WRITES["append"](store)
+        say(name)
+
+
+@dataclass
+class States:
+    """What a reader sees before the write and after it."""
+
+    before: Any
+    after: Any = field(default=None)
+
+
+def state(store: ns.LogStore) -> tuple[Any, ...]:
+    """All that a reader can see but the time, which a write may take from the clock."""
+    rows = [as_row(entry)[:-1] for entry in store.query(archived=True)]
+    runs = [(run.run_id, run.workflow, run.status, run.exit_code) for run in store.get_all_workflow_runs()]
+    return rows, store.count(archived=True), runs, store.get_meta("key"), store.get_meta("other")
+
+
+def prepare(directory: Path) -> States:
+    """Archived days, days to be archived, a run under way, and a row in no segment."""
+    with ns.LogStore(directory / "logs.db", segment_rows=SEGMENT_ROWS) as store:
+        fill(store, days=4, per_day=5)
+        store.archive_logs(now=NOW, max_days=2)
+        store.set_meta("other", "value")
+        started = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, NOW)
+        store.upsert_workflow_run(("workflow", "started", "run-1", '{"role":"a","content":""}', NOW), started)
+        store.append("system", "tick", timestamp=at(0))
+        return States(state(store))
+
+
+def check(directory: Path, states: States, run: Run) -> None:
+    path = directory / "logs.db"
+    assert all(failure["is_ours"] for failure in run.failures)
+    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+        found = state(store)
+        if run.fault == NONE:
+            states.after = found
+        assert found in (states.before, states.after), "half a write"
+        if run.acknowledged:
+            assert found == states.after, "an acknowledged write is lost"
+        report = store.verify()
+        assert report.ok, report.problems
+        last = store.append("system", "next", timestamp=NOW)
+        assert store.query(archived=True)[-1] == last
+    assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def swept(name: str, tmp_path: Path, fault: int, per_call: int | None) -> Counter[str]:
+    scenario = Scenario(write, check, prepare=prepare, arguments={"name": name})
+    runs = sweep(scenario, tmp_path, fault, per_call=per_call)
+    assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
+    return Counter(run.call for run in runs)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+def test_write_that_is_cut_short_happened_or_did_not(tmp_path: Path, name: str, fault: int) -> None:
+    assert swept(name, tmp_path, fault, 1).total() >= 3
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+def test_write_that_is_cut_short_at_any_call_happened_or_did_not(tmp_path: Path, name: str, fault: int) -> None:
+    calls = swept(name, tmp_path, fault, None)
+    print(name, fault, calls.total(), dict(calls))
+    assert calls.total() >= 6
+
+
+def test_sweep_catches_a_write_in_two_transactions(tmp_path: Path) -> None:
+    scenario = Scenario(append_in_two_calls, check, prepare=prepare, arguments={"name": "two"})
+    with pytest.raises(SweepError, match="half a write"):
+        sweep(scenario, tmp_path, KILL)
