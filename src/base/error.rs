@@ -144,6 +144,14 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
+    /// Rows of the log and of a file have the same id.
+    #[error("{}: {reason}", path.display())]
+    IdConflict {
+        /// The file.
+        path: PathBuf,
+        /// Which ids, and the way out.
+        reason: String,
+    },
     /// Another archive job is under way.
     #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {

@@ -19,7 +19,7 @@ use crate::db::sql::{self, SqlParams};
 use crate::db::turn::{Turn, Turns};
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
-use crate::db::{fork, open};
+use crate::db::{fork, open, vacuum};
 use crate::durable::Durability;
 
 /// Between two looks at the calls under way while the database closes.
@@ -168,13 +168,10 @@ impl Database {
         });
     }
 
-    /// Returns all free space of the file to the file system.
-    pub fn vacuum(&self) -> Result<()> {
-        self.with_writing("vacuum", |writing, context| {
-            // The files do not become shorter beside a checkpoint.
-            let _held = writing.checkpoints.hold();
-            writing.writer.take()?.vacuum(context)
-        })
+    /// Returns all free space of the file to the file system; says whether the file has become shorter, which an open read
+    /// of any process prevents.
+    pub fn vacuum(&self) -> Result<bool> {
+        self.with_writing("vacuum", |writing, context| vacuum::vacuum(context, &writing.checkpoints, &writing.writer))
     }
 
     /// An error if the file cannot be shortened in slices.
@@ -208,9 +205,12 @@ impl Database {
     /// The rows of one read-only SQL statement of the user's.
     pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
         let open = |context: Context<'_>| {
-            let mut connection = open::reader(context)?;
-            sql::restrict(&mut connection).located(context, None)?;
-            Ok(connection)
+            let mut reader = match self.config.read_only {
+                true => open::reader_of_read_only(context)?,
+                false => open::reader(context)?,
+            };
+            sql::restrict(&mut reader.connection).located(context, None)?;
+            Ok(reader)
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");

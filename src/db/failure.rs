@@ -84,6 +84,11 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// Whether `error` says that a file could not be opened or made.
+pub(super) fn is_unopenable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
+}
+
 /// The error number of the system call that failed last on `connection`.
 pub(super) fn system_errno(connection: &Connection) -> i32 {
     // SAFETY: the handle is open for as long as the borrow, and the call only reads it.

@@ -15,6 +15,8 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod unlocked;
+mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;

@@ -74,16 +74,48 @@ impl Writer {
         Ok(value)
     }
 
-    /// Rewrites the database without its free pages, and shortens the file.
-    pub(super) fn vacuum(&mut self, context: Context<'_>) -> Result<()> {
+    /// Carries the whole write-ahead log over and empties it, which shortens the database file to its pages; false if a
+    /// read or another process's commit was in the way for the whole `busy_timeout`.
+    pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {
         self.ready(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
-        // Full vacuums are the only way to change the mode of an existing file.
-        for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            let executed = self.connection.execute_batch(statement);
-            executed.map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
+        let emptied = self.with_timeout(context, |connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        match emptied {
+            Ok(is_busy) => Ok(is_busy == 0),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) => Err(self.wal.failed(error.into(), context, &self.connection)),
         }
-        Ok(())
+    }
+
+    /// Rewrites the database without its free pages, into the write-ahead log. In between, the pages are in a temporary
+    /// file in `directory`, in memory that does not grow with them.
+    pub(super) fn rebuild(&mut self, context: Context<'_>, directory: Option<&str>) -> Result<()> {
+        self.ready(context)?;
+        self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
+        let rebuilt = self.with_timeout(context, |connection| {
+            // It is the library's, for all connections; no others make temporary files. A vacuum of another store at the
+            // same moment may choose the place for both, which is as good: the file has no name once it is open.
+            if let Some(directory) = directory {
+                let quoted = directory.replace('\'', "''");
+                connection.execute_batch(&format!("PRAGMA temp_store_directory = '{quoted}'"))?;
+            }
+            // Full vacuums are the only way to change the mode of an existing file.
+            connection.execute_batch("PRAGMA temp_store = FILE; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+        });
+        let restored = self.connection.execute_batch("PRAGMA temp_store = MEMORY");
+        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))
+    }
+
+    /// Runs `body` with the context's timeout in place of the connection's own.
+    fn with_timeout<T>(
+        &self,
+        context: Context<'_>,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection.busy_timeout(context.busy_timeout)?;
+        body(&self.connection)
     }
 
     /// Shortens the file by a few pages; says whether there was anything to do.

@@ -16,6 +16,7 @@ use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Integer, Record, Span, date, day, repr, seconds};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
+use crate::py::warning::warn_of_problems;
 use crate::store;
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
@@ -98,7 +99,12 @@ impl LogStore {
         let outcome = long.run(py, move |report| store.archive_logs(options, report))?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
-        ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
+        warn_of_problems(py, &outcome.problems);
+        let problems =
+            outcome.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
+        let problems = PyTuple::new(py, problems)?;
+        let fields = (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows, problems);
+        ARCHIVE_RESULT.create(py, fields)
     }
 
     /// The days in the archive, oldest first, as the manifest describes them.

@@ -37,6 +37,17 @@ thread_local! {
     static CALLS: RefCell<Vec<(usize, Arc<Stop>)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Does work that neither waits nor lasts. A panic in it is an error, and does not reach Python.
+pub(super) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    Ok(py.detach(|| caught(work))?)
+}
+
+/// Runs `work`; a panic is [`Error::Internal`].
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What the work shares with others is locked, and taken over whatever its state; what it owns is dropped.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Error::Internal))
+}
+
 /// A scope in which this thread's call is given up after `interval`.
 fn pausing(interval: Duration, only_waits: bool, waits_since: Option<Instant>) -> Scope {
     let pause =
@@ -63,7 +74,7 @@ pub(super) fn read_within<T: Send + 'static>(
 ) -> PyResult<T> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let scope = Scope { deadline, ..pausing(interval, false, None) };
-    match py.detach(|| scope.enter(|| work(store))) {
+    match py.detach(|| scope.enter(|| caught(|| work(store)))) {
         Err(Error::Paused) => {}
         outcome => return Ok(outcome?),
     }
@@ -77,7 +88,7 @@ pub(super) fn write<T: Send>(py: Python<'_>, work: impl Fn() -> Result<T> + Sync
     let mut waits_since = None;
     loop {
         let scope = pausing(INTERVAL, true, waits_since);
-        let (outcome, scope) = py.detach(|| scope.enter_and_leave(&work));
+        let (outcome, scope) = py.detach(|| scope.enter_and_leave(|| caught(&work)));
         match outcome {
             Err(Error::Paused) => {
                 waits_since = scope.pause.and_then(|pause| pause.waits_since).or(waits_since);
@@ -155,8 +166,7 @@ impl Long {
         let run = move || {
             let Some(work) = theirs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() else { return };
             let mut reports = Reports { news: sender.clone(), answers, unanswered: 0, is_awaited };
-            let work = || work(&mut |done, total| reports.report(done, total));
-            let outcome = scope.enter(|| catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Error::Internal)));
+            let outcome = scope.enter(|| caught(|| work(&mut |done, total| reports.report(done, total))));
             // Without a receiver the call has ended.
             let _ = sender.send(News::Done(outcome));
         };
@@ -257,7 +267,7 @@ impl Long {
                     Error::Cancelled
                 })
             };
-            scope.enter(|| work(&mut report))
+            scope.enter(|| caught(|| work(&mut report)))
         });
         match (outcome, raised) {
             (Err(Error::Cancelled | Error::Forked { .. }), Some(raised)) => Err(raised),

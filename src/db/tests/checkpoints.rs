@@ -88,7 +88,7 @@ fn a_vacuum_shortens_the_files_beside_checkpoints() {
                 database.checkpoint_if_due(0);
             }
         });
-        let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|()| wal_bytes(database))).collect();
+        let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|_| wal_bytes(database))).collect();
         is_done.store(true, Ordering::Relaxed);
         for left in left {
             assert_eq!(left.unwrap(), 0);
