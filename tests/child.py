@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, forks, logs, payloads, reading, vacuum
+from programs import blobs, campaign, forks, logs, payloads, reading, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -31,6 +31,10 @@ PROGRAMS = {
         forks.drop_forked,
         blobs.write_each,
         blobs.write_in_other_ways,
+        campaign.work,
+        campaign.work_among_others,
+        campaign.work_in_turn,
+        campaign.follow,
     )
 }
 
