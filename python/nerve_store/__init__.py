@@ -31,6 +31,7 @@ from nerve_store.exceptions import (
     StoreClosedError,
     StoreFullError,
     StoreIOError,
+    StoreMovedError,
 )
 from nerve_store.store import Store
 
@@ -88,6 +89,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
