@@ -16,6 +16,10 @@ mod sql;
 mod system;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod unlocked;
+mod vacuum;
+mod wait;
 mod wal;
 mod wal_condition;
 mod writer;
