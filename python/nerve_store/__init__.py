@@ -32,6 +32,7 @@ from nerve_store.exceptions import (
     StoreClosedError,
     StoreFullError,
     StoreIOError,
+    StoreMovedError,
 )
 from nerve_store.store import Store
 
@@ -90,6 +91,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
