@@ -160,11 +160,11 @@ impl Remains {
         self.torn.iter().map(torn).fold(of_rows.max(of_dark), Need::max)
     }
 
-    /// The least span of ids in which its rows are; `bound` is above those that a line that cannot be read may have.
-    pub(crate) fn id_span(&self, bound: i64) -> Option<IdSpan> {
+    /// The least span of ids in which its rows are; lines that cannot be read may have any up to `bound`, if it is given.
+    pub(crate) fn id_span(&self, bound: Option<i64>) -> Option<IdSpan> {
         let ids = self.refs.values().flatten().copied().chain(self.torn.iter().filter_map(|torn| torn.id));
         let unknown = self.is_dark || self.torn.iter().any(|torn| torn.id.is_none());
-        let unknown = unknown.then(|| IdSpan::new(1.min(bound), bound)).flatten();
+        let unknown = bound.filter(|_| unknown).and_then(|bound| IdSpan::new(1.min(bound), bound));
         ids.map(IdSpan::of).chain(unknown).reduce(IdSpan::union)
     }
 

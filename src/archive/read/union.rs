@@ -110,8 +110,14 @@ impl Archive {
         }
         let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
         let mut rows = Vec::new();
-        Merge::of(self, upto_end, candidates, live)?.each(self, filter.limit, &mut |row| rows.push(row))?;
-        Ok((rows, end))
+        let merged = Merge::of(self, upto_end, candidates, live)
+            .and_then(|merge| merge.each(self, filter.limit, &mut |row| rows.push(row)));
+        match (merged, rows.last().map(|row| row.id)) {
+            (Ok(()), _) => Ok((rows, end)),
+            // The rows before it are returned first.
+            (Err(_), Some(last)) => Ok((rows, last)),
+            (Err(error), None) => Err(error),
+        }
     }
 }
 
