@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::archive::file::block::PLAIN_BLOCK_BYTES;
 use crate::archive::file::format::Format;
 use crate::archive::file::frame;
 use crate::archive::file::line::{LineHead, RowRef, line_id};
@@ -67,7 +68,9 @@ impl Remains {
                             break;
                         }
                     }
-                    lines.end_block();
+                    if lines.block().len() >= PLAIN_BLOCK_BYTES {
+                        lines.end_block();
+                    }
                 }
             }
             Format::Zstd => match reader.trailing_blocks() {
@@ -120,10 +123,12 @@ impl Remains {
         if let Some(head) = LineHead::of(text) {
             return self.add(head.id, &head.source, &head.kind, head.ref_id.as_deref());
         }
-        if self.torn_bytes + text.len() > MOST_TORN_BYTES {
+        // An empty line costs memory, too.
+        let bytes = text.len().max(size_of::<Torn>());
+        if self.torn_bytes + bytes > MOST_TORN_BYTES {
             self.is_dark = true;
         } else {
-            self.torn_bytes += text.len();
+            self.torn_bytes += bytes;
             self.torn.push(Torn { id: line_id(text), bytes: text.into() });
         }
     }
