@@ -190,9 +190,15 @@ pub enum Error {
     /// An argument is out of its range.
     #[error("{0}")]
     Value(String),
-    /// The caller's progress report asked to stop.
-    #[error("stopped by the progress callback")]
+    /// The call was cancelled, or its progress report asked to stop.
+    #[error("the call was cancelled")]
     Cancelled,
+    /// The call paused before it had changed anything; its caller begins it again. Never leaves the bindings.
+    #[error("the call paused")]
+    Paused,
+    /// A statement took longer than it was allowed to.
+    #[error("the statement did not end within its timeout")]
+    TimedOut,
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),
@@ -227,6 +233,16 @@ impl Error {
     pub fn flush(path: &Path, operation: &'static str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         Self::Flush { path: path.to_owned(), operation, errno, reason: error.to_string() }
+    }
+
+    /// The same error, but for a value in the database that is none of ours: that is damage to `what`.
+    pub(crate) fn or_damaged(self, what: &str, way_out: &'static str) -> Self {
+        match self {
+            Self::Sqlite(error) if error.sqlite_error().is_none() => {
+                Self::Damaged { what: what.to_owned(), reason: error.to_string(), way_out: Some(way_out) }
+            }
+            other => other,
+        }
     }
 
     /// A file that is not what it should be.

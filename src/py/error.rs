@@ -16,7 +16,8 @@ impl From<Error> for PyErr {
         Python::attach(|py| {
             let exception = match &error {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
-                Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
+                Error::Cancelled | Error::Paused | Error::Internal => return PyRuntimeError::new_err(message),
+                Error::TimedOut => raise(py, "QueryTimeoutError", (libc::ETIMEDOUT, &message)),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
                 Error::Forked { path } | Error::ForkedAmidWork { path } => {
                     simple(py, "ForkedStoreError", &message, path)

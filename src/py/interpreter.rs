@@ -5,6 +5,7 @@
 //! code, the unwinding meets Rust's frames, which abort the process, or run destructors that need the interpreter.
 //! Therefore every call that may run Python code goes through this module, where the unwinding ends: the thread sleeps
 //! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
+#![expect(unsafe_code, reason = "calls that pyo3 declares in another way, or not at all")]
 
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
@@ -160,8 +161,9 @@ fn is_finalizing() -> bool {
     function.is_some_and(|function| unsafe { function() } != 0)
 }
 
-/// Whether this is the process's first thread, which is the one that ends the interpreter.
-fn is_main_thread() -> bool {
+/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal handlers.
+/// Where Python was started in another thread, signals wait for the end of a call.
+pub(super) fn is_main_thread() -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: neither call takes memory.
     return unsafe { libc::gettid() == libc::getpid() };

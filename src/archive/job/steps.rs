@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
@@ -20,8 +19,11 @@ use crate::archive::manifest::overlap::described;
 use crate::archive::problem::Problem;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
+use crate::base::parallel;
+use crate::base::parallel::Started;
 use crate::base::progress::Progress;
-use crate::base::scope::{self, Handle};
+use crate::base::scope::scope;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
@@ -65,7 +67,7 @@ pub struct Options {
 pub struct JobOutcome {
     /// The days that gained rows, oldest first.
     pub days: Vec<ArchivedDay>,
-    /// Whether the database file was rewritten or shortened.
+    /// Whether the database file has become shorter.
     pub vacuumed: bool,
     /// Rows that stay because their run is active.
     pub pinned_rows: u64,
@@ -115,10 +117,7 @@ impl Archive {
         let mut outcome = job.outcome;
         match options.vacuum {
             Vacuum::No => {}
-            Vacuum::Full => {
-                self.log.database().vacuum()?;
-                outcome.vacuumed = true;
-            }
+            Vacuum::Full => outcome.vacuumed = self.log.database().vacuum()?,
             Vacuum::Incremental => outcome.vacuumed = self.log.database().vacuum_incrementally()?,
         }
         Ok(outcome)
@@ -131,7 +130,10 @@ impl Archive {
         let lock = loop {
             match DirectoryLock::try_exclusive(self.directory())? {
                 Some(lock) => break lock,
-                None if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+                None if Instant::now() < deadline => {
+                    check_wait()?;
+                    std::thread::sleep(LOCK_INTERVAL);
+                }
                 None => return Err(Error::ArchiveBusy { path: self.directory().to_owned() }),
             }
         };
@@ -209,9 +211,9 @@ impl<'a> Job<'a> {
     /// Writes, publishes and deletes day after day; false if some are left because of `max_days`.
     fn move_all(&mut self) -> Result<bool> {
         let (archive, throttle) = (self.archive, self.throttle);
-        scope::scope(|scope| {
+        scope(|scope| {
             // While a day is published and deleted, the next one is written; unless others need the processors.
-            let mut publishing: Option<Handle<Result<()>>> = None;
+            let mut publishing: Option<Started<()>> = None;
             let is_complete = self.each_day(|job, day, ids| {
                 let mut staged = Staged::create(archive.directory())?;
                 // The references go to the manifest at once: too many do no harm.
@@ -223,15 +225,10 @@ impl<'a> Job<'a> {
                 }
                 job.has_moved |= !written.exported.is_empty();
                 join(publishing.take())?;
-                let finished = Arc::new(Mutex::new(Some((staged, written))));
-                let publish = move || match take(&finished) {
-                    Some((staged, written)) => archive.publish(throttle, staged, &written),
-                    None => Ok(()),
-                };
-                match scope.spawn(publish.clone()) {
+                let publish = move |(staged, written): (Staged, Written)| archive.publish(throttle, staged, &written);
+                match parallel::start(scope, (staged, written), publish) {
                     Ok(thread) => publishing = Some(thread),
-                    // No thread can be had.
-                    Err(_) => publish()?,
+                    Err(finished) => publish(finished)?,
                 }
                 if throttle.is_throttled() { join(publishing.take()) } else { Ok(()) }
             })?;
@@ -362,13 +359,6 @@ impl<'a> Job<'a> {
     }
 }
 
-fn take<T>(shared: &Mutex<Option<T>>) -> Option<T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn join(publishing: Option<Handle<Result<()>>>) -> Result<()> {
-    match publishing {
-        Some(thread) => thread.join()?,
-        None => Ok(()),
-    }
+fn join(publishing: Option<Started<()>>) -> Result<()> {
+    publishing.map_or(Ok(()), Started::join)
 }

@@ -16,6 +16,7 @@ use crate::archive::manifest::days;
 use crate::archive::manifest::days::{Described, State};
 use crate::archive::manifest::seen::{DamagedFile, DayFile, Examined, Files, Stamp, Unlisted};
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
 use crate::log;
 use crate::row::is_round_entry;
 
@@ -81,6 +82,7 @@ impl Archive {
                     changed.push(file.file);
                     break;
                 }
+                check_wait()?;
                 std::thread::sleep(LOOK_AGAIN);
             }
         }
@@ -161,6 +163,7 @@ impl Archive {
             };
             let is_damaged = matches!(*examined, Examined::Damaged(_));
             if is_damaged && is_recent(stamp.modified) && began.elapsed() < LONGEST_WAIT {
+                check_wait()?;
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
@@ -196,7 +199,7 @@ impl Archive {
             Err(_) => Remains::dark(),
         };
         let bound = self.log.database().read("read the manifest", log::last_given_id)?;
-        Ok(Some(Examined::Damaged(DamagedFile { error, remains, bound })))
+        Ok(Some(Examined::Damaged(Box::new(DamagedFile { error, remains, bound }))))
     }
 
     /// What is in a file that was there a moment ago, or in the one by which a job has replaced it since.
@@ -244,6 +247,7 @@ pub(in crate::archive) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -
                 if !modified.is_ok_and(is_recent) || began.elapsed() > LONGEST_WAIT {
                     return Err(Error::ArchiveCorrupt { path, reason });
                 }
+                check_wait()?;
                 std::thread::sleep(LOOK_AGAIN);
             }
             outcome => return outcome,

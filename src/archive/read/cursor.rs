@@ -9,6 +9,7 @@ use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::examine::patiently;
 use crate::base::digest::Digest;
 use crate::base::error::Result;
+use crate::base::interrupt::check;
 use crate::base::time::UtcDay;
 use crate::row::{Filter, LogEntry};
 
@@ -90,6 +91,8 @@ impl DayCursor {
     /// Reads blocks until there is a row, or no block is left.
     fn fill(&mut self, archive: &Archive) -> Result<()> {
         while self.rows.is_empty() && !self.blocks.is_empty() {
+            // Before the block is passed: an interrupted read goes on here.
+            check()?;
             if !self.reader.is_open() && !self.reader.reopen()? {
                 // A job has published another file, which has all of its rows.
                 let Some(open) = archive.open_candidate(&self.candidate)? else {

@@ -1,7 +1,8 @@
 //! Rows of the log and of files as one: in the order of ids, each once.
 //!
 //! Invariant: what is in several places is returned once if it is the same in all of them, and an error if it is not: no
-//! row hides another one. Of any number of files a few are open.
+//! row hides another one. Of any number of files a few are open. A call that was interrupted can be repeated, and goes on
+//! where it was.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -11,6 +12,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::read::cursor::DayCursor;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
+use crate::base::interrupt::shielded;
 use crate::row::{Filter, LogEntry};
 
 /// Files that are open at once, at the most.
@@ -27,8 +29,8 @@ pub(crate) struct Merge {
     heads: BinaryHeap<Reverse<(i64, usize)>>,
     /// Files that have not been begun; the next one last.
     waiting: Vec<DayCandidate>,
-    /// The cursors that have the row under way; kept for its memory.
-    met: Vec<usize>,
+    /// Cursors whose next row is to be looked at.
+    unseen: Vec<usize>,
     most_open: usize,
 }
 
@@ -40,22 +42,17 @@ impl Merge {
             cursors: Vec::new(),
             heads: BinaryHeap::new(),
             waiting: Vec::new(),
-            met: Vec::new(),
+            unseen: Vec::new(),
             most_open: most_open(),
         }
     }
 
     /// Of what one transaction told.
-    pub(crate) fn of(
-        archive: &Archive,
-        filter: Filter,
-        candidates: Vec<DayCandidate>,
-        live: VecDeque<LogEntry>,
-    ) -> Result<Self> {
+    pub(crate) fn of(filter: Filter, candidates: Vec<DayCandidate>, live: VecDeque<LogEntry>) -> Self {
         let mut merge = Self::new(filter);
-        merge.take_candidates(archive, candidates)?;
+        merge.take_candidates(candidates);
         merge.live = live;
-        Ok(merge)
+        merge
     }
 
     /// Calls `visit` with the first `limit` rows.
@@ -71,7 +68,7 @@ impl Merge {
     }
 
     /// These are the files there are; those that have been begun are gone on with unless they were replaced.
-    pub(crate) fn take_candidates(&mut self, archive: &Archive, candidates: Vec<DayCandidate>) -> Result<()> {
+    pub(crate) fn take_candidates(&mut self, candidates: Vec<DayCandidate>) {
         let is = |cursor: &DayCursor, candidate: &DayCandidate| {
             (cursor.day(), cursor.sha256()) == (candidate.listed.day, candidate.listed.sha256)
         };
@@ -87,37 +84,35 @@ impl Merge {
         });
         self.heads.clear();
         self.cursors = kept.into_iter().map(Some).collect();
-        (0..self.cursors.len()).try_for_each(|index| self.look(archive, index))
+        self.unseen = (0..self.cursors.len()).collect();
     }
 
     /// The next row.
     pub(crate) fn next_row(&mut self, archive: &Archive) -> Result<Option<LogEntry>> {
+        self.look_at_unseen(archive)?;
         while self.is_next_waiting() {
             self.begin_next(archive)?;
+            self.look_at_unseen(archive)?;
         }
         let Some(next) = self.next_place() else { return Ok(None) };
         let is_next = self.live.front().is_some_and(|row| place(row.id, self.filter.descending) == next);
         let mut found = if is_next { self.live.pop_front() } else { None };
         let is_live = found.is_some();
-        let mut met = std::mem::take(&mut self.met);
-        met.clear();
         while let Some(Reverse((head, index))) = self.heads.peek().copied()
             && head == next
         {
             self.heads.pop();
-            met.push(index);
+            self.unseen.push(index);
             let row = self.cursors[index].as_mut().and_then(DayCursor::next_row);
             match (&found, row) {
                 (Some(one), Some(other)) if *one != other => {
-                    let first = if is_live { None } else { met.first().copied() };
-                    return Err(self.conflict(archive, one.id, first, index));
+                    let first = if is_live { None } else { self.unseen.first().copied() };
+                    return Err(shielded(|| self.conflict(archive, one.id, first, index)));
                 }
                 (None, row) => found = row,
                 _ => {}
             }
         }
-        met.iter().try_for_each(|index| self.look(archive, *index))?;
-        self.met = met;
         if let Some(row) = &found {
             // Nothing with this id comes again, from wherever.
             let bound = if self.filter.descending { &mut self.filter.before_id } else { &mut self.filter.after_id };
@@ -142,13 +137,15 @@ impl Merge {
     }
 
     fn begin_next(&mut self, archive: &Archive) -> Result<()> {
-        let Some(candidate) = self.waiting.pop() else { return Ok(()) };
+        let Some(candidate) = self.waiting.last() else { return Ok(()) };
         let wanted = candidate.listed.id_span.zip(self.filter.ids());
         if wanted.and_then(|(span, wanted)| span.intersect(wanted)).is_none() {
+            self.waiting.pop();
             return Ok(());
         }
+        let open = archive.open_candidate(candidate)?;
+        let (Some(candidate), Some(open)) = (self.waiting.pop(), open) else { return Ok(()) };
         self.make_room(None);
-        let Some(open) = archive.open_candidate(&candidate)? else { return Ok(()) };
         let cursor = DayCursor::new(candidate, open, self.filter.clone());
         let index = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
         if index == self.cursors.len() {
@@ -156,7 +153,16 @@ impl Merge {
         } else {
             self.cursors[index] = Some(cursor);
         }
-        self.look(archive, index)
+        self.unseen.push(index);
+        Ok(())
+    }
+
+    fn look_at_unseen(&mut self, archive: &Archive) -> Result<()> {
+        while let Some(index) = self.unseen.last() {
+            self.look(archive, *index)?;
+            self.unseen.pop();
+        }
+        Ok(())
     }
 
     /// Learns which row of a cursor is next, and lets go of one that has ended.

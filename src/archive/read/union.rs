@@ -48,7 +48,7 @@ impl Archive {
             Ok(Some((candidates, live)))
         })?;
         let Some((candidates, live)) = found else { return Ok(()) };
-        Merge::of(self, filter.clone(), candidates, live)?.each(self, filter.limit, visit)
+        Merge::of(filter.clone(), candidates, live).each(self, filter.limit, visit)
     }
 
     /// Calls `visit` with the rows in the candidates' files whose ids are among `ids`, in order.
@@ -65,7 +65,7 @@ impl Archive {
             });
         }
         candidates.retain(|candidate| candidate.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty()));
-        Merge::of(self, Filter::default(), candidates, VecDeque::new())?.each(self, None, visit)
+        Merge::of(Filter::default(), candidates, VecDeque::new()).each(self, None, visit)
     }
 
     /// How many rows [`Archive::query`] would return.
@@ -110,13 +110,12 @@ impl Archive {
         }
         let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
         let mut rows = Vec::new();
-        let merged = Merge::of(self, upto_end, candidates, live)
-            .and_then(|merge| merge.each(self, filter.limit, &mut |row| rows.push(row)));
+        let merged = Merge::of(upto_end, candidates, live).each(self, filter.limit, &mut |row| rows.push(row));
         match (merged, rows.last().map(|row| row.id)) {
             (Ok(()), _) => Ok((rows, end)),
             // The rows before it are returned first.
-            (Err(_), Some(last)) => Ok((rows, last)),
-            (Err(error), None) => Err(error),
+            (Err(Error::ArchiveCorrupt { .. } | Error::IdConflict { .. }), Some(last)) => Ok((rows, last)),
+            (Err(error), _) => Err(error),
         }
     }
 }
@@ -197,10 +196,14 @@ impl UnionPages {
     /// The next rows; none at the end.
     pub fn next_page(&mut self) -> Result<Vec<LogEntry>> {
         let mut page = Vec::new();
-        while (page.len() as u64) < PAGE_ROWS
-            && let Some(row) = self.next_row()?
-        {
-            page.push(row);
+        while (page.len() as u64) < PAGE_ROWS {
+            match self.next_row() {
+                Ok(Some(row)) => page.push(row),
+                Ok(None) => break,
+                // An interrupted read goes on after these rows.
+                Err(Error::Paused | Error::Cancelled | Error::TimedOut) if !page.is_empty() => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(page)
     }
@@ -210,7 +213,7 @@ impl UnionPages {
             return Ok(None);
         }
         if self.merge.live.is_empty()
-            && let Some(filter) = self.live.take()
+            && let Some(filter) = self.live.clone()
         {
             self.read_live(filter)?;
         }
@@ -222,20 +225,22 @@ impl UnionPages {
     /// Reads on in the log; the same transaction tells which files there are by now.
     fn read_live(&mut self, mut filter: Filter) -> Result<()> {
         filter.limit = Some(LIVE_PAGE.min(self.left));
-        let live = &mut self.merge.live;
         let archive = &self.archive;
-        let candidates = archive.log.read("query", |snapshot| {
-            live.clear();
+        let (live, candidates) = archive.log.read("query", |snapshot| {
+            let mut live = VecDeque::new();
             snapshot.search(&filter, |row| live.push_back(row))?;
-            archive.candidates(snapshot, &self.merge.filter)
+            Ok((live, archive.candidates(snapshot, &self.merge.filter)?))
         })?;
-        if let Some(last) = live.back()
-            && Some(live.len() as u64) == filter.limit
-        {
-            let bound = if filter.descending { &mut filter.before_id } else { &mut filter.after_id };
-            *bound = Some(last.id);
-            self.live = Some(filter);
-        }
-        self.merge.take_candidates(archive, candidates)
+        self.live = match live.back() {
+            Some(last) if Some(live.len() as u64) == filter.limit => {
+                let bound = if filter.descending { &mut filter.before_id } else { &mut filter.after_id };
+                *bound = Some(last.id);
+                Some(filter)
+            }
+            _ => None,
+        };
+        self.merge.live = live;
+        self.merge.take_candidates(candidates);
+        Ok(())
     }
 }
