@@ -42,7 +42,7 @@ quick: $(TOOLS) ## a build for the edit-and-try loop: made in seconds, not for t
 	@rm -f $(BUILT)
 
 stub: $(BUILT) ## write the docstrings of the built module into the stub
-	$(BIN)/python tests/stub_docstrings.py --write
+	$(BIN)/python tests/support/stub.py --write
 
 demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line says about it
 	rm -rf $(DEMO_DATA)

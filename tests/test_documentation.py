@@ -7,7 +7,7 @@ import pytest
 
 import nerve_store as ns
 from nerve_store import _core
-from stub_docstrings import STUB, Member, members, rewritten
+from support.stub import STUB, Member, members, rewritten
 
 SOURCE = STUB.read_text()
 MEMBERS = list(members(SOURCE))
@@ -57,7 +57,7 @@ def test_the_stub_and_the_signature_agree(member: Member) -> None:
     )
     assert [parameter.name for parameter in parameters] == [*defaults, *keyword_only]
     for parameter in parameters:
-        default = {**defaults, **keyword_only}[parameter.name]
+        default = (defaults | keyword_only)[parameter.name]
         assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name in keyword_only), parameter
         assert (parameter.default is parameter.empty) == (default is None), parameter
         if default is not None:
@@ -69,3 +69,32 @@ def test_default_spans_of_time_are_the_documented_ones() -> None:
     default = inspect.signature(ns.LogStore.archive_logs).parameters["retention"].default
     assert default == ns.DEFAULT_RETENTION.total_seconds() == 30 * 24 * 60 * 60
     assert inspect.signature(ns.BlobStore.collect).parameters["grace"].default == 60 * 60
+
+
+# --- the asynchronous store ------------------------------------------------------------------------------------
+
+ASYNC = sorted(name for name in vars(ns.LogStore) if not name.startswith("_") and name != "close")
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_the_asynchronous_store_says_the_same(name: str) -> None:
+    documentation = inspect.getdoc(inspect.getattr_static(ns.LogStore, name))
+    assert documentation
+    ours = inspect.getdoc(inspect.getattr_static(ns.AsyncLogStore, name))
+    assert ours is not None
+    assert ours == documentation or ours.startswith(f"{documentation}\n\n")
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_the_asynchronous_store_takes_the_same(name: str) -> None:
+    original = getattr(ns.LogStore, name)
+    if not callable(original):
+        return
+    theirs = inspect.signature(original).parameters.values()
+    ours = inspect.signature(getattr(ns.AsyncLogStore, name)).parameters.values()
+    assert [(parameter.name, parameter.default) for parameter in ours] == [
+        (parameter.name, parameter.default) for parameter in theirs
+    ]
+    for parameter in ours:
+        assert parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+        assert parameter.name == "self" or parameter.annotation not in {parameter.empty, "Any"}

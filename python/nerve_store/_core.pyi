@@ -9,7 +9,7 @@ from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, final
+from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -37,6 +37,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "BlobWriter",
+    "Interruption",
     "LogEntry",
     "LogFollower",
     "LogIterator",
@@ -51,6 +52,7 @@ __all__ = [
 
 _Durability: TypeAlias = Literal["full", "normal"]
 _Status: TypeAlias = WorkflowRunStatus | str
+_Result = TypeVar("_Result")
 _SqlValue: TypeAlias = int | float | str | bytes | None
 
 class _Readable(Protocol):
@@ -215,6 +217,16 @@ class AppendChannel:
         """
     def futures(self) -> list[Future[Any]]:
         """The futures of what is on its way."""
+
+@final
+class Interruption:
+    """Interrupts the calls that are made through it, from another thread."""
+
+    def __new__(cls) -> Self: ...
+    def interrupt(self) -> None:
+        """End the call under way, and any later one, as soon as it can end without having written anything."""
+    def run(self, function: Callable[[], _Result]) -> _Result:
+        """Call `function`, which takes no arguments; what it calls of a store is interrupted."""
 
 @final
 class BlobReader:
@@ -404,13 +416,18 @@ class LogStore:
     ) -> int:
         """How many rows `query` would return."""
     def sql(
-        self, query: str, params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = ()
+        self,
+        query: str,
+        params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = (),
+        *,
+        timeout: float | None = None,
     ) -> list[tuple[_SqlValue, ...]]:
         """The rows of one read-only SQL statement, on a connection of its own.
 
         Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
         in the mapping). A statement that would write, attach or change settings is a `ValueError`, and so is one that
-        SQLite cannot compile.
+        SQLite cannot compile. After `timeout` seconds, which may be a fraction, the statement ends with
+        `QueryTimeoutError`; Ctrl-C ends it at once.
         """
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""

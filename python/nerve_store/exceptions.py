@@ -1,7 +1,7 @@
 """The errors of nerve_store.
 
 Each prints on one line: what happened, to which path or value, and the way out. Their fields carry the same facts for
-programs, so that nobody has to match on text. All of them pickle. Wrong types and values are the built-in `TypeError`
+programs, which need not match on text. All of them pickle. Wrong types and values are the built-in `TypeError`
 and `ValueError`.
 """
 
@@ -17,6 +17,7 @@ __all__ = [
     "ForkedStoreError",
     "IllegalTransitionError",
     "NerveStoreError",
+    "QueryTimeoutError",
     "SchemaVersionError",
     "StoreBusyError",
     "StoreClosedError",
@@ -42,6 +43,10 @@ class ForkedStoreError(NerveStoreError):
 
 class StoreBusyError(NerveStoreError, TimeoutError):
     """Another process, or another thread, held what was needed for longer than `busy_timeout`; nothing was changed."""
+
+
+class QueryTimeoutError(NerveStoreError, TimeoutError):
+    """A statement of `LogStore.sql` did not end within its `timeout`."""
 
 
 class StoreIOError(NerveStoreError, OSError):

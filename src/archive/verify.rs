@@ -1,9 +1,7 @@
 //! Checking everything: SQLite's own structures, the rows against the checksums of their segments, and each day's file
 //! against its digest, its lines and the manifest.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
@@ -14,11 +12,12 @@ use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::{Listed, set_of};
 use crate::archive::manifest::{days, refs};
+use crate::archive::problem::Problem;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::parallel;
+use crate::base::parallel::News;
 use crate::base::progress::Progress;
-use crate::base::scope;
 use crate::base::time::UtcDay;
 use crate::index::verify::{Segment, segments};
 use crate::row::Filter;
@@ -27,19 +26,6 @@ use crate::row::Filter;
 const STEP_SEGMENTS: usize = 8;
 /// Findings that SQLite reports at the most.
 const MOST_FINDINGS: u32 = 100;
-
-/// Something that is not what it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file.
-    pub path: PathBuf,
-    /// The day, if it is a day's file.
-    pub day: Option<UtcDay>,
-    /// The ids of the rows concerned, first and last, if it is known which.
-    pub ids: Option<IdSpan>,
-    /// What is wrong, and the way out.
-    pub reason: String,
-}
 
 /// What was checked, and what was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,12 +69,12 @@ impl Archive {
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
-                self.unlisted_files(connection, &files)?,
+                days::described(connection)?,
                 segments(connection)?,
                 days::pending(connection)?,
             ))
         });
-        let (days, unlisted, segments, pending) = match read {
+        let (days, described, segments, pending) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -97,13 +83,14 @@ impl Archive {
             }
             Err(error) => return Err(error),
         };
+        let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
         steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
         steps.extend(segments.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(&days)).sum();
-        let mut verified = Verified::default();
+        let mut verified = Verified { problems: self.doubled_ids(&days)?, ..Verified::default() };
         for listed in &days {
             let other = (listed.day, listed.format.other());
             if files.contains(&other) && !pending.contains(&listed.day) {
@@ -118,39 +105,16 @@ impl Archive {
             let reason = "the day has another file as well; the next archive job merges the two".to_owned();
             verified.problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
         }
-        let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         progress(0, total)?;
-        scope::scope(|scope| {
-            let (sender, findings) = channel();
-            let labour = |sender: Sender<(u64, Result<Verified>)>| {
-                let (is_stopped, next, steps, days, archived) = (&is_stopped, &next, &steps, &days, &archived);
-                move || {
-                    while !is_stopped.load(Ordering::Relaxed) {
-                        let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                        if sender.send((step.weight(days), self.check(step, archived))).is_err() {
-                            return;
-                        }
-                    }
-                }
-            };
-            let threads = (0..parallel::cores()).filter(|_| scope.spawn(labour(sender.clone())).is_ok()).count();
-            if threads == 0 {
-                labour(sender.clone())();
-            }
-            drop(sender);
-            let mut done = 0;
-            for (weight, found) in findings {
+        let (next, mut done) = (AtomicUsize::new(0), 0);
+        let next = || steps.get(next.fetch_add(1, Ordering::Relaxed));
+        let work = |step: &Step, _: &dyn Fn() -> bool| Ok((step.weight(&days), self.check(step, &archived)?));
+        parallel::watched(parallel::cores(), next, work, |news| {
+            if let News::Done((weight, found)) = news {
                 done += weight;
-                let outcome = found.and_then(|found| {
-                    verified.add(found);
-                    progress(done, total)
-                });
-                if outcome.is_err() {
-                    is_stopped.store(true, Ordering::Relaxed);
-                    return outcome;
-                }
+                verified.add(found);
             }
-            Ok(())
+            progress(done, total)
         })?;
         verified.problems.sort_by(|one, other| {
             (&one.path, one.day, one.ids, &one.reason).cmp(&(&other.path, other.day, other.ids, &other.reason))
@@ -190,10 +154,14 @@ impl Archive {
             }
             Step::Day(day) => self.check_day(*day, found)?,
             Step::Unlisted(day, format) => {
-                let summary = self.open_unlisted(*day, *format).map(|open| open.map(|open| open.summary));
-                if let Some(summary) = found.unless_damaged(Some(*day), summary)?.flatten() {
+                let unlisted = self.unlisted((*day, *format));
+                if let Some(unlisted) = found.unless_damaged(Some(*day), unlisted)?.flatten() {
                     found.day_count += 1;
-                    found.archived_row_count += summary.row_count();
+                    found.archived_row_count += unlisted.summary.row_count();
+                    let open = self.open_unlisted((*day, *format));
+                    if let Some(open) = found.unless_damaged(Some(*day), open)?.flatten() {
+                        found.problems.extend(self.shared_ids(open)?);
+                    }
                 }
             }
         }
@@ -213,7 +181,7 @@ impl Archive {
         let mut rows = match self.query(&filter) {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
-            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => return Ok(()),
+            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. }) => return Ok(()),
             Err(Error::Corrupt { path, reason }) => {
                 verified.problems.push(Problem { path, day: None, ids: IdSpan::new(first, last), reason });
                 return Ok(());
@@ -250,6 +218,7 @@ impl Archive {
     fn check_day(&self, day: UtcDay, verified: &mut Verified) -> Result<()> {
         let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
         let path = open.reader.path().to_owned();
+        verified.problems.extend(self.missing_ids(&path, &open.summary)?);
         let mut hidden = None;
         let mut take_part = |part: Part| {
             self.log.database().read("verify", |connection| {
@@ -266,6 +235,10 @@ impl Archive {
         let Some(found) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
         verified.day_count += 1;
         verified.archived_row_count += found.row_count();
+        if let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? {
+            let shared = verified.unless_damaged(Some(day), self.shared_ids(open))?.flatten();
+            verified.problems.extend(shared);
+        }
         let mut problem = |reason: String| {
             verified.problems.push(Problem { path: path.clone(), day: Some(day), ids: found.id_span(), reason });
         };

@@ -144,6 +144,14 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
+    /// Rows of the log and of a file have the same id.
+    #[error("{}: {reason}", path.display())]
+    IdConflict {
+        /// The file.
+        path: PathBuf,
+        /// Which ids, and the way out.
+        reason: String,
+    },
     /// Another archive job is under way.
     #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
@@ -182,9 +190,15 @@ pub enum Error {
     /// An argument is out of its range.
     #[error("{0}")]
     Value(String),
-    /// The caller's progress report asked to stop.
-    #[error("stopped by the progress callback")]
+    /// The call was cancelled, or its progress report asked to stop.
+    #[error("the call was cancelled")]
     Cancelled,
+    /// The call paused before it had changed anything; its caller begins it again. Never leaves the bindings.
+    #[error("the call paused")]
+    Paused,
+    /// A statement took longer than it was allowed to.
+    #[error("the statement did not end within its timeout")]
+    TimedOut,
     /// An error of SQLite that has not been given its place yet; `db` turns it into one of the others.
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),

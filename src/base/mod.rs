@@ -4,6 +4,7 @@ pub mod digest;
 pub mod error;
 pub mod fork;
 pub mod ids;
+pub mod interrupt;
 pub(crate) mod io;
 pub(crate) mod parallel;
 pub mod progress;

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::Result;
+use crate::base::interrupt::check_wait;
 use crate::db::failure::Context;
 use crate::db::fork::Link;
 use crate::db::open;
+use crate::db::turn::Turns;
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
 use crate::durable::Durability;
@@ -47,7 +49,7 @@ impl Checkpoints {
     /// No failure is the caller's: its commit is durable without it. A lock is another process's checkpoint, a full
     /// disk leaves the log growing until the commits say so; only an I/O error, which may be a lost flush, ends the
     /// writing.
-    pub(super) fn run_if_due(&self, context: Context<'_>, writer: &Mutex<Writer>, due_pages: u32) {
+    pub(super) fn run_if_due(&self, context: Context<'_>, writer: &Turns<Writer>, due_pages: u32) {
         let pages = self.wal.pages();
         if pages < self.at.load(Ordering::Relaxed) {
             // The log has begun anew.
@@ -77,7 +79,7 @@ impl Checkpoints {
     }
 
     /// Runs one after which the whole log is in the database file, unless a reader needs a part of it.
-    pub(super) fn run_whole(&self, context: Context<'_>, writer: &Mutex<Writer>) -> Result<()> {
+    pub(super) fn run_whole(&self, context: Context<'_>, writer: &Turns<Writer>) -> Result<()> {
         let connection = &mut *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         self.run(context, connection, Mode::Passive);
         self.run_alone(context, connection, writer);
@@ -90,14 +92,15 @@ impl Checkpoints {
     }
 
     /// Runs one while no process commits: otherwise the writers would always be ahead of it.
-    fn run_alone(&self, context: Context<'_>, connection: &mut Option<Link>, writer: &Mutex<Writer>) {
+    fn run_alone(&self, context: Context<'_>, connection: &mut Option<Link>, writer: &Turns<Writer>) {
         let deadline = Instant::now() + LONGEST_WAIT;
         let patient = Context { busy_timeout: context.busy_timeout.min(LONGEST_WAIT), ..context };
-        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut writer) = writer.take() else { return };
         // It commits nothing. Without the lock there is none; the next one tries again.
         let _ = writer.transact(patient, Durability::Normal, |_| {
             // Another process's is under way, and ends before the last commits.
             while self.run(context, connection, Mode::Passive) == Outcome::Busy && Instant::now() < deadline {
+                check_wait()?;
                 std::thread::sleep(Duration::from_millis(1));
             }
             Ok(())

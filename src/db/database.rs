@@ -1,7 +1,8 @@
 //! A handle on one database file: the writer, the readers, and who may still use them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock, TryLockError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -9,15 +10,20 @@ use rusqlite::types::Value;
 
 use crate::base::error::{Error, Result};
 use crate::base::fork::Generation;
+use crate::base::interrupt::check_wait;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints};
 use crate::db::failure::{Context, Located, read_only};
 use crate::db::readers::Readers;
 use crate::db::schema::Derived;
 use crate::db::sql::{self, SqlParams};
+use crate::db::turn::{Turn, Turns};
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
-use crate::db::{fork, open};
+use crate::db::{fork, open, vacuum};
 use crate::durable::Durability;
+
+/// Between two looks at the calls under way while the database closes.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +49,10 @@ pub struct Database {
     path: PathBuf,
     config: Config,
     generation: Generation,
-    /// None once closed. Calls hold it shared, so that `close` waits for them.
+    /// A call that begins after this was set is refused.
+    is_closed: AtomicBool,
+    /// None once closed. Calls hold it shared, so that `close`, alone in writing to it, waits for them. No call waits for
+    /// it.
     connections: RwLock<Option<Connections>>,
 }
 
@@ -59,7 +68,7 @@ struct Connections {
 struct Writing {
     checkpoints: Checkpoints,
     /// The last to be closed, so that its close runs the final checkpoint.
-    writer: Mutex<Writer>,
+    writer: Turns<Writer>,
 }
 
 impl Database {
@@ -78,7 +87,13 @@ impl Database {
             Some(Writing::open(context, config.derived)?)
         };
         let connections = Connections { readers, sql_readers: Readers::default(), writing };
-        Ok(Self { path, config, generation, connections: RwLock::new(Some(connections)) })
+        Ok(Self {
+            path,
+            config,
+            generation,
+            is_closed: AtomicBool::new(false),
+            connections: RwLock::new(Some(connections)),
+        })
     }
 
     /// The absolute path of the database file.
@@ -91,9 +106,9 @@ impl Database {
         &self.config
     }
 
-    /// Whether `close` was called.
+    /// Whether `close` was called. Waits for nothing.
     pub fn is_closed(&self) -> bool {
-        self.is_of_this_process() && self.connections.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Whether this process is the one that opened it. A forked child waits for no lock of it: a thread of its parent may
@@ -153,13 +168,10 @@ impl Database {
         });
     }
 
-    /// Returns all free space of the file to the file system.
-    pub fn vacuum(&self) -> Result<()> {
-        self.with_writing("vacuum", |writing, context| {
-            // The files do not become shorter beside a checkpoint.
-            let _held = writing.checkpoints.hold();
-            writing.writer.lock().unwrap_or_else(PoisonError::into_inner).vacuum(context)
-        })
+    /// Returns all free space of the file to the file system; says whether the file has become shorter, which an open read
+    /// of any process prevents.
+    pub fn vacuum(&self) -> Result<bool> {
+        self.with_writing("vacuum", |writing, context| vacuum::vacuum(context, &writing.checkpoints, &writing.writer))
     }
 
     /// An error if the file cannot be shortened in slices.
@@ -193,9 +205,12 @@ impl Database {
     /// The rows of one read-only SQL statement of the user's.
     pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
         let open = |context: Context<'_>| {
-            let mut connection = open::reader(context)?;
-            sql::restrict(&mut connection).located(context, None)?;
-            Ok(connection)
+            let mut reader = match self.config.read_only {
+                true => open::reader_of_read_only(context)?,
+                false => open::reader(context)?,
+            };
+            sql::restrict(&mut reader.connection).located(context, None)?;
+            Ok(reader)
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
@@ -203,22 +218,35 @@ impl Database {
         })
     }
 
-    /// Waits for the calls under way and closes; later calls get [`Error::Closed`].
+    /// Refuses later calls with [`Error::Closed`], waits for those under way, and closes. When the wait is interrupted,
+    /// another `close` goes on with it.
     pub fn close(&self) -> Result<()> {
         self.generation.check(&self.path)?;
-        let connections = self.connections.write().unwrap_or_else(PoisonError::into_inner).take();
-        drop(connections);
-        Ok(())
+        self.is_closed.store(true, Ordering::Release);
+        loop {
+            match self.connections.try_write() {
+                Ok(mut connections) => {
+                    drop(connections.take());
+                    return Ok(());
+                }
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    drop(poisoned.into_inner().take());
+                    return Ok(());
+                }
+                Err(TryLockError::WouldBlock) => {
+                    check_wait()?;
+                    std::thread::sleep(CLOSE_INTERVAL);
+                }
+            }
+        }
     }
 
     fn with_writer<T>(
         &self,
         operation: &'static str,
-        body: impl FnOnce(MutexGuard<'_, Writer>, Context<'_>) -> Result<T>,
+        body: impl FnOnce(Turn<'_, Writer>, Context<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.with_writing(operation, |writing, context| {
-            body(writing.writer.lock().unwrap_or_else(PoisonError::into_inner), context)
-        })
+        self.with_writing(operation, |writing, context| body(writing.writer.take()?, context))
     }
 
     fn with_writing<T>(
@@ -234,8 +262,17 @@ impl Database {
 
     fn connected<T>(&self, body: impl FnOnce(&Connections) -> Result<T>) -> Result<T> {
         self.generation.check(&self.path)?;
-        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
-        let outcome = body(connections.as_ref().ok_or_else(|| Error::Closed { path: self.path.clone() })?);
+        let closed = || Error::Closed { path: self.path.clone() };
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let connections = match self.connections.try_read() {
+            Ok(connections) => connections,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Only a close makes it unavailable.
+            Err(TryLockError::WouldBlock) => return Err(closed()),
+        };
+        let outcome = body(connections.as_ref().ok_or_else(closed)?);
         // A progress report in `body` may have forked, and this may be the child.
         match outcome {
             Err(Error::Cancelled) => outcome,
@@ -252,6 +289,6 @@ impl Writing {
     fn open(context: Context<'_>, derived: &[&Derived]) -> Result<Self> {
         let wal = Arc::new(WalState::default());
         let writer = Writer::new(open::writer(context, derived)?, Arc::clone(&wal), context)?;
-        Ok(Self { checkpoints: Checkpoints::new(wal), writer: Mutex::new(writer) })
+        Ok(Self { checkpoints: Checkpoints::new(wal), writer: Turns::new(writer) })
     }
 }

@@ -6,6 +6,11 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
+
+/// What to do about a damaged database.
+const WAY_OUT: &str =
+    "verify() says what is damaged; restore the file from a backup, see docs/durability.md, \"A damaged database\"";
 
 /// What is being done to which database, for the errors of it.
 #[derive(Clone, Copy)]
@@ -31,8 +36,16 @@ impl Context<'_> {
         };
         let errno = connection.map_or(0, system_errno);
         match failure.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                Error::Busy { path: self.path.to_owned(), operation: self.operation, timeout: self.busy_timeout }
+            // What interrupted the statement still holds.
+            ErrorCode::OperationInterrupted => check_wait().err().unwrap_or(Error::Cancelled),
+            // The last is what SQLite says when a process stopped in the middle of a recovery, or a lock call fails.
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+                // The wait for the lock may have been interrupted.
+                check_wait().err().unwrap_or_else(|| Error::Busy {
+                    path: self.path.to_owned(),
+                    operation: self.operation,
+                    timeout: self.busy_timeout,
+                })
             }
             ErrorCode::DiskFull => self.system(if errno == 0 { libc::ENOSPC } else { errno }, message),
             ErrorCode::SystemIoFailure => self.system(if errno == 0 { libc::EIO } else { errno }, message),
@@ -41,6 +54,9 @@ impl Context<'_> {
                 self.system(errno, reason)
             }
             ErrorCode::OutOfMemory => self.system(libc::ENOMEM, message),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                Error::corrupt(self.path, format!("{}: {message}; {WAY_OUT}", self.operation))
+            }
             ErrorCode::TooBig => Error::Value(format!("a value is longer than SQLite can store: {message}")),
             _ => Error::corrupt(self.path, format!("{}: {message}", self.operation)),
         }
@@ -66,6 +82,11 @@ pub(super) fn is_flush_failure(error: &Error) -> bool {
 /// Whether `error` is a lock that another connection holds.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Whether `error` says that a file could not be opened or made.
+pub(super) fn is_unopenable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }
 
 /// The error number of the system call that failed last on `connection`.

@@ -14,6 +14,10 @@ mod schema;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod unlocked;
+mod vacuum;
+mod wait;
 mod wal;
 mod wal_condition;
 mod writer;

@@ -5,14 +5,16 @@
 //! and its close runs no checkpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
+use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
 
@@ -63,7 +65,8 @@ impl Writer {
                 return Err(error);
             }
         };
-        if let Err(error) = run(&self.connection, "COMMIT") {
+        // An interrupted commit would not say whether it was one.
+        if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
@@ -71,16 +74,48 @@ impl Writer {
         Ok(value)
     }
 
-    /// Rewrites the database without its free pages, and shortens the file.
-    pub(super) fn vacuum(&mut self, context: Context<'_>) -> Result<()> {
+    /// Carries the whole write-ahead log over and empties it, which shortens the database file to its pages; false if a
+    /// read or another process's commit was in the way for the whole `busy_timeout`.
+    pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {
         self.ready(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
-        // Full vacuums are the only way to change the mode of an existing file.
-        for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            let executed = self.connection.execute_batch(statement);
-            executed.map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
+        let emptied = self.with_timeout(context, |connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        match emptied {
+            Ok(is_busy) => Ok(is_busy == 0),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) => Err(self.wal.failed(error.into(), context, &self.connection)),
         }
-        Ok(())
+    }
+
+    /// Rewrites the database without its free pages, into the write-ahead log. In between, the pages are in a temporary
+    /// file in `directory`, in memory that does not grow with them.
+    pub(super) fn rebuild(&mut self, context: Context<'_>, directory: Option<&str>) -> Result<()> {
+        self.ready(context)?;
+        self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
+        let rebuilt = self.with_timeout(context, |connection| {
+            // It is the library's, for all connections; no others make temporary files. A vacuum of another store at the
+            // same moment may choose the place for both, which is as good: the file has no name once it is open.
+            if let Some(directory) = directory {
+                let quoted = directory.replace('\'', "''");
+                connection.execute_batch(&format!("PRAGMA temp_store_directory = '{quoted}'"))?;
+            }
+            // Full vacuums are the only way to change the mode of an existing file.
+            connection.execute_batch("PRAGMA temp_store = FILE; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+        });
+        let restored = self.connection.execute_batch("PRAGMA temp_store = MEMORY");
+        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))
+    }
+
+    /// Runs `body` with the context's timeout in place of the connection's own.
+    fn with_timeout<T>(
+        &self,
+        context: Context<'_>,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection.busy_timeout(context.busy_timeout)?;
+        body(&self.connection)
     }
 
     /// Shortens the file by a few pages; says whether there was anything to do.
@@ -107,19 +142,26 @@ impl Writer {
 
     /// Begins, and waits for another process's transaction to end. SQLite's own waiting sleeps up to 100 ms at a time,
     /// and beside a process that writes without a pause it would find the lock free once in many seconds.
-    fn begin(&self, context: Context<'_>) -> rusqlite::Result<()> {
-        self.connection.busy_timeout(Duration::ZERO)?;
-        let began = Instant::now();
+    fn begin(&self, context: Context<'_>) -> Result<()> {
+        wait_for_locks(&self.connection, Duration::ZERO);
+        let mut began = None;
         let outcome = loop {
             match run(&self.connection, "BEGIN IMMEDIATE") {
-                Err(error) if is_busy(&error) && began.elapsed() < context.busy_timeout => {
+                Err(error) if is_busy(&error) => {
+                    let waited = began.get_or_insert_with(waits_since).elapsed();
+                    if waited >= context.busy_timeout {
+                        break Err(error.into());
+                    }
+                    if let Err(interrupted) = check_wait() {
+                        break Err(interrupted);
+                    }
                     // Most transactions are short, and looking costs next to nothing beside what was waited already.
-                    std::thread::sleep((began.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
+                    std::thread::sleep((waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
                 }
-                outcome => break outcome,
+                outcome => break outcome.map_err(Error::from),
             }
         };
-        self.connection.busy_timeout(context.busy_timeout)?;
+        wait_for_locks(&self.connection, context.busy_timeout);
         outcome
     }
 

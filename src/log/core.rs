@@ -104,7 +104,9 @@ impl Core {
         durability: Option<Durability>,
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
+        let mut has_begun = false;
         let outcome = self.database.commit(operation, durability, |connection| {
+            has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
@@ -115,7 +117,11 @@ impl Core {
         });
         match outcome {
             Ok(_) => self.changes.announce(),
-            Err(_) => self.sealer().forget(),
+            // A forked child waits for no lock.
+            Err(Error::Forked { .. }) => {}
+            // What did not begin changed nothing, and another transaction may be under way.
+            Err(_) if has_begun => self.sealer().forget(),
+            Err(_) => {}
         }
         outcome
     }
@@ -133,6 +139,26 @@ impl Core {
         })?;
         self.unmerged.forget();
         Ok(())
+    }
+
+    /// Runs `body`, which may change rows, in one write transaction that ends with an empty index; it also returns the
+    /// greatest id that it gave out.
+    pub(crate) fn write_unindexed<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<(T, i64)>,
+    ) -> Result<T> {
+        let value = self.write(operation, None, |transaction| {
+            transaction.sealer.forget();
+            let (value, last) = body(transaction.connection)?;
+            transaction.last_id = transaction.last_id.max(Some(last));
+            for table in schema::TABLES {
+                transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
+            }
+            Ok(value)
+        })?;
+        self.unmerged.forget();
+        Ok(value)
     }
 
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with

@@ -1,5 +1,6 @@
 //! `LogStore`: the archive; and the helpers on days.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -11,10 +12,12 @@ use crate::archive;
 use crate::archive::{Format, Options, Vacuum};
 use crate::base::time;
 use crate::base::time::UtcDay;
+use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Integer, Record, Span, date, day, repr, seconds};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
-use crate::py::progress::Report;
+use crate::py::warning::warn_of_problems;
+use crate::store;
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
 static VERIFY_REPORT: Record = Record::new("VerifyReport");
@@ -91,12 +94,17 @@ impl LogStore {
             dry_run,
             wait: seconds("wait", wait)?,
         };
-        let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.store.archive_logs(options, &mut |done, total| report.step(done, total)));
-        let outcome = report.settle(outcome)?;
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(progress)?.of(&self.store);
+        let outcome = long.run(py, move |report| store.archive_logs(options, report))?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
-        ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
+        warn_of_problems(py, &outcome.problems);
+        let problems =
+            outcome.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
+        let problems = PyTuple::new(py, problems)?;
+        let fields = (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows, problems);
+        ARCHIVE_RESULT.create(py, fields)
     }
 
     /// The days in the archive, oldest first, as the manifest describes them.
@@ -104,7 +112,7 @@ impl LogStore {
     /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
     /// job adopts it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let days = py.detach(|| self.store.days())?;
+        let days = read(py, &self.store, store::LogStore::days)?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
@@ -121,9 +129,8 @@ impl LogStore {
         #[pyo3(from_py_with = day)] day: UtcDay,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.store.restore(day, &mut |done, total| report.step(done, total)));
-        report.settle(outcome)
+        let store = Arc::clone(&self.store);
+        Long::reporting_to(progress)?.of(&self.store).run(py, move |report| store.restore(day, report))
     }
 
     /// Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
@@ -132,9 +139,9 @@ impl LogStore {
     /// sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.store.verify(&mut |done, total| report.step(done, total)));
-        let verified = report.settle(outcome)?;
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(progress)?.of(&self.store);
+        let verified = long.run(py, move |report| store.verify(report))?;
         let problems =
             verified.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
         let fields = (
@@ -152,7 +159,7 @@ impl LogStore {
     /// Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
     #[pyo3(name = "read_archive")]
     fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
-        Ok(LogIterator::over(py.detach(|| self.store.read_day(day))?))
+        Ok(LogIterator::over(&self.store, read(py, &self.store, move |store| store.read_day(day))?))
     }
 }
 

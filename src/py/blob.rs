@@ -11,14 +11,15 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::base::digest::Digest;
 use crate::base::error::Error;
+use crate::base::progress::Progress;
 use crate::blob;
 use crate::durable::Durability;
 use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
-use crate::py::convert::{FilePath, Record, Span};
+use crate::py::call::{Long, caught, detach};
+use crate::py::convert::{FilePath, Record, Span, import_records};
 use crate::py::interpreter;
-use crate::py::progress::Report;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -47,7 +48,8 @@ impl BlobStore {
         text_signature = "(root, *, durability='full', read_only=False)"
     )]
     fn new(py: Python<'_>, root: FilePath, durability: Durability, read_only: bool) -> PyResult<Self> {
-        Ok(Self(Arc::new(py.detach(|| blob::BlobStore::new(&root.0, durability, read_only))?)))
+        import_records(py)?;
+        Ok(Self(Arc::new(detach(py, || blob::BlobStore::new(&root.0, durability, read_only))?)))
     }
 
     /// The directory, absolute.
@@ -70,7 +72,7 @@ impl BlobStore {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
         let data = Data::of(data.clone())?;
         let shared = data.shared()?;
-        Ok(py.detach(|| shared.write_to(&self.0, verify))?.to_string())
+        Ok(detach(py, || shared.write_to(&self.0, verify))?.to_string())
     }
 
     /// Store many items at once and return their hashes, in their order.
@@ -96,19 +98,20 @@ impl BlobStore {
     /// A file to write to, whose content becomes a blob when it is closed.
     #[pyo3(signature = (*, verify = false))]
     fn writer(&self, py: Python<'_>, verify: bool) -> PyResult<BlobWriter> {
-        Ok(BlobWriter::new(py.detach(|| blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
+        Ok(BlobWriter::new(detach(py, || blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
     }
 
     /// The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ.
     fn read<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(digest) = parse(hash) else { return Ok(None) };
         if let Some(blob) = py.detach(|| self.0.open_quickly(&digest))
-            && let Ok(bytes) = blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes)))
+            && let Ok(bytes) =
+                blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| caught(|| blob.read_into(bytes))))
         {
             return Ok(Some(bytes));
         }
-        let Some(blob) = py.detach(|| self.0.open(&digest))? else { return Ok(None) };
-        blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| blob.read_into(bytes))).map(Some)
+        let Some(blob) = detach(py, || self.0.open(&digest))? else { return Ok(None) };
+        blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| caught(|| blob.read_into(bytes)))).map(Some)
     }
 
     /// The blob as a file to read from, in constant memory; `BlobNotFoundError` if there is none.
@@ -118,7 +121,7 @@ impl BlobStore {
     /// blob, or gets `BlobCorruptError`. Do not act on bytes before the end. The file cannot seek.
     fn open<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         let opened = match parse(hash) {
-            Some(digest) => py.detach(|| self.0.open(&digest))?,
+            Some(digest) => detach(py, || self.0.open(&digest))?,
             None => None,
         };
         let blob = opened.ok_or_else(|| self.not_found(hash))?;
@@ -130,13 +133,13 @@ impl BlobStore {
     #[pyo3(signature = (hash, *, verify = true))]
     fn exists(&self, py: Python<'_>, hash: &Bound<'_, PyString>, verify: bool) -> PyResult<bool> {
         let Some(digest) = parse(hash) else { return Ok(false) };
-        Ok(py.detach(|| self.0.exists(&digest, verify))?)
+        detach(py, || self.0.exists(&digest, verify))
     }
 
     /// Remove the blob; False if there was none.
     fn delete(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<bool> {
         let Some(digest) = parse(hash) else { return Ok(false) };
-        Ok(py.detach(|| self.0.delete(&digest))?)
+        detach(py, || self.0.delete(&digest))
     }
 
     /// Read every blob, on all cores.
@@ -148,10 +151,9 @@ impl BlobStore {
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         static REPORT: Record = Record::new("BlobVerifyReport");
         static PROBLEM: Record = Record::new("BlobProblem");
-        let mut progress = Report::to(progress)?;
-        let is_heard = progress.is_heard();
-        let verified = py.detach(|| self.0.verify(is_heard, &mut |done, total| progress.step(done, total)));
-        let verified = progress.settle(verified)?;
+        let long = Long::reporting_to(progress)?;
+        let (store, is_heard) = (Arc::clone(&self.0), long.is_heard());
+        let verified = long.run(py, move |report| store.verify(is_heard, report))?;
         let problem = |problem: &blob::BlobProblem| {
             let (hash, actual) = (problem.hash.as_ref(), problem.actual.as_ref());
             let quarantine = problem.quarantine.as_ref().map(|path| path.as_os_str());
@@ -192,11 +194,10 @@ impl BlobStore {
             let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
             kept.insert(parse(hash).ok_or_else(wrong)?);
         }
-        let mut progress = Report::to(progress)?;
         let grace_ns = i128::try_from(grace.0.as_nanos()).unwrap_or(i128::MAX / 2);
-        let step = &mut |done, total| progress.step(done, total);
-        let collected = py.detach(|| self.0.collect(kept, grace_ns, dry_run, step));
-        let collected = progress.settle(collected)?;
+        let store = Arc::clone(&self.0);
+        let collect = move |report: &mut Progress<'_>| store.collect(kept, grace_ns, dry_run, report);
+        let collected = Long::reporting_to(progress)?.run(py, collect)?;
         let missing = PyTuple::new(py, collected.missing.iter().map(Digest::to_string))?;
         let counts = (collected.deleted_count, collected.deleted_size, collected.kept_count, collected.young_count);
         REPORT.create(py, (counts.0, counts.1, counts.2, counts.3, missing, dry_run))
@@ -205,7 +206,7 @@ impl BlobStore {
     /// The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none.
     fn size(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<u64> {
         let size = match parse(hash) {
-            Some(digest) => py.detach(|| self.0.size(&digest))?,
+            Some(digest) => detach(py, || self.0.size(&digest))?,
             None => None,
         };
         size.ok_or_else(|| self.not_found(hash))
@@ -214,7 +215,7 @@ impl BlobStore {
     /// How many blobs there are and how many bytes they hold; looks at every file.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static RECORD: Record = Record::new("BlobStats");
-        let stats = py.detach(|| self.0.stats())?;
+        let stats = detach(py, || self.0.stats())?;
         RECORD.create(py, (self.root(), stats.blob_count, stats.size))
     }
 

@@ -12,6 +12,7 @@ use crate::base::error::Error;
 use crate::blob;
 use crate::blob::{CHUNK_BYTES, OpenBlob};
 use crate::py::blob_write::new_bytes;
+use crate::py::call::{caught, detach};
 use crate::py::memory::ExportedMemory;
 
 type Writer = blob::BlobWriter<Arc<blob::BlobStore>>;
@@ -77,16 +78,16 @@ impl BlobWriter {
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         if let Ok(text) = data.cast::<PyString>() {
             let text = text.to_str()?;
-            return Ok(py.detach(|| self.add(text.as_bytes()))?);
+            return detach(py, || self.add(text.as_bytes()));
         }
         if let Ok(bytes) = data.cast::<PyBytes>() {
             let bytes = bytes.as_bytes();
-            return Ok(py.detach(|| self.add(bytes))?);
+            return detach(py, || self.add(bytes));
         }
         let exported = ExportedMemory::of(data)?;
         let memory = exported.shared();
-        // Copied piece by piece, so that what is hashed is what is written, even if another thread writes to the memory meanwhile.
-        py.detach(|| {
+        // Copied piece by piece, so that what is hashed is what is written, even if the memory changes meanwhile.
+        detach(py, || {
             let mut piece = vec![0; memory.size().min(CHUNK_BYTES)];
             for start in (0..memory.size()).step_by(CHUNK_BYTES) {
                 let part = &mut piece[..(memory.size() - start).min(CHUNK_BYTES)];
@@ -102,7 +103,7 @@ impl BlobWriter {
 
     /// Publish the blob; `hash` says its name. Does nothing if it was closed or discarded before.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.finish().map(drop))?)
+        detach(py, || self.finish().map(drop))
     }
 
     /// Give the blob up: nothing of it is left. Does nothing if it was closed before.
@@ -246,7 +247,7 @@ impl BlobReader {
     fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let exported = ExportedMemory::writable(buffer)?;
         let memory = exported.shared();
-        py.detach(|| {
+        detach(py, || {
             let mut state = self.lock();
             let Some(reading) = &mut *state else { return Ok(None) };
             if reading.at == reading.filled && memory.size() > 0 {
@@ -256,7 +257,7 @@ impl BlobReader {
             memory.copy_from(&reading.chunk[reading.at..reading.at + count]);
             reading.at += count;
             reading.position += count as u64;
-            Ok::<_, Error>(Some(count))
+            Ok(Some(count))
         })?
         .ok_or_else(closed)
     }
@@ -266,10 +267,10 @@ impl BlobReader {
         let left = py.detach(|| self.lock().as_ref().map(Reading::left)).ok_or_else(closed)?;
         if left == 0 {
             // Nothing is left to verify what was read, if it was not: an empty file in the place of a blob.
-            py.detach(|| self.lock().as_mut().map_or(Ok(()), Reading::refill))?;
+            detach(py, || self.lock().as_mut().map_or(Ok(()), Reading::refill))?;
         }
         new_bytes(py, left, |target| {
-            py.detach(|| {
+            let fill = || {
                 let mut filled = 0;
                 while filled < target.len() {
                     let mut state = self.lock();
@@ -295,7 +296,8 @@ impl BlobReader {
                 } else {
                     Err(Error::Value("the file was read by another thread".into()))
                 }
-            })
+            };
+            py.detach(|| caught(fill))
         })
     }
 

@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyString};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
+use crate::py::call::detach;
 use crate::py::convert::FilePath;
 use crate::py::interpreter;
 use crate::py::memory::{ExportedMemory, SharedMemory};
@@ -125,7 +126,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
                 (_, copy) => copy.as_deref().unwrap_or_default(),
             })
             .collect();
-        py.detach(|| batch.add(&bytes))?;
+        detach(py, || batch.add(&bytes))?;
         waiting.clear();
         Ok::<_, PyErr>(())
     };
@@ -133,7 +134,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         let data = Data::of(item?)?;
         let shared = data.shared()?;
         if matches!(shared, Shared::Changeable(_)) && shared.size() > CHUNK_BYTES {
-            single.push((count, py.detach(|| shared.write_to(store, verify))?));
+            single.push((count, detach(py, || shared.write_to(store, verify))?));
         } else {
             waiting_bytes += shared.size();
             waiting.push(data);
@@ -144,7 +145,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         }
     }
     flush(&mut waiting)?;
-    let mut digests = py.detach(|| batch.finish())?;
+    let mut digests = detach(py, || batch.finish())?;
     for (index, digest) in single {
         digests.insert(index, digest);
     }

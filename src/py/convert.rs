@@ -149,6 +149,12 @@ pub(super) fn repr(py: Python<'_>, text: Option<&str>) -> PyResult<String> {
     }
 }
 
+/// Imports what results are made of, which takes some milliseconds and descriptors. Stores do it when they are opened:
+/// a call that has changed something must not fail because its result cannot be made.
+pub(super) fn import_records(py: Python<'_>) -> PyResult<()> {
+    py.import("nerve_store.records").map(drop)
+}
+
 /// A class of `nerve_store.records`.
 pub(super) struct Record {
     name: &'static str,

@@ -16,13 +16,16 @@ impl From<Error> for PyErr {
         Python::attach(|py| {
             let exception = match &error {
                 Error::Value(message) => return PyValueError::new_err(message.clone()),
-                Error::Cancelled | Error::Internal => return PyRuntimeError::new_err(message),
+                Error::Cancelled | Error::Paused | Error::Internal => return PyRuntimeError::new_err(message),
+                Error::TimedOut => raise(py, "QueryTimeoutError", (libc::ETIMEDOUT, &message)),
                 Error::Closed { path } => simple(py, "StoreClosedError", &message, path),
                 Error::Forked { path } | Error::ForkedAmidWork { path } => {
                     simple(py, "ForkedStoreError", &message, path)
                 }
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
-                Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
+                Error::Archive { path, .. } | Error::IdConflict { path, .. } => {
+                    simple(py, "ArchiveError", &message, path)
+                }
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
                 Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),

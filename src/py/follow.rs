@@ -1,26 +1,30 @@
 //! Following the log.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::sync::MutexExt;
 
+use crate::base::fork::Generation;
+use crate::base::interrupt::INTERVAL;
+use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
 use crate::py::log::LogStore;
 use crate::row::{self, Filter};
-use crate::store::Follower;
-
-/// Between two looks at signals while a follower waits.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+use crate::store::{self, Follower};
 
 /// The rows of a filter as they are appended, by whatever process; endless.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogFollower {
+    store: Arc<store::LogStore>,
     poll_interval: Duration,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    generation: Generation,
 }
 
 struct State {
@@ -29,12 +33,25 @@ struct State {
 }
 
 impl LogFollower {
-    fn step(&self, timeout: Duration) -> crate::Result<Option<row::LogEntry>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.page.len() == 0 {
-            state.page = state.follower.next_page(timeout)?.into_iter();
-        }
-        Ok(state.page.next())
+    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
+    /// taken, so that an interrupted step loses none.
+    fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
+        self.generation.check(Path::new(""))?;
+        let state = Arc::clone(&self.state);
+        let work = move |_: &store::LogStore| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.page.len() == 0 {
+                state.page = state.follower.next_page(timeout)?.into_iter();
+            }
+            Ok(())
+        };
+        read_within(py, timeout + INTERVAL, None, &self.store, work)
+    }
+
+    /// While attached; waits detached. In a forked child an error: a thread of the parent may have held the lock.
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, State>> {
+        self.generation.check(Path::new(""))?;
+        Ok(self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -45,28 +62,20 @@ impl LogFollower {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Row> {
-        let mut looked = Instant::now();
         loop {
-            if let Some(entry) = py.detach(|| self.step(self.poll_interval.min(SIGNAL_INTERVAL)))? {
+            let buffered = self.lock(py)?.page.next();
+            if let Some(entry) = buffered {
                 return Ok(Row(entry));
             }
-            if looked.elapsed() >= SIGNAL_INTERVAL {
-                py.check_signals()?;
-                looked = Instant::now();
-            }
+            py.check_signals()?;
+            self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.
     fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
-        let page = py.detach(|| -> crate::Result<Vec<row::LogEntry>> {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept: Vec<_> = std::mem::take(&mut state.page).collect();
-            if !kept.is_empty() {
-                return Ok(kept);
-            }
-            state.follower.next_page(Duration::ZERO)
-        })?;
+        self.fill(py, Duration::ZERO)?;
+        let page: Vec<_> = std::mem::take(&mut self.lock(py)?.page).collect();
         Ok(page.into_iter().map(Row).collect())
     }
 }
@@ -107,8 +116,8 @@ impl LogStore {
             after_id: after_id.map(|id| id.0),
             ..Filter::default()
         };
-        let follower = py.detach(|| self.store.follow(filter, archived))?;
-        let state = Mutex::new(State { follower, page: Vec::new().into_iter() });
-        Ok(LogFollower { poll_interval, state })
+        let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived))?;
+        let state = Arc::new(Mutex::new(State { follower, page: Vec::new().into_iter() }));
+        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, generation: Generation::current() })
     }
 }

@@ -160,8 +160,9 @@ fn is_finalizing() -> bool {
     function.is_some_and(|function| unsafe { function() } != 0)
 }
 
-/// Whether this is the process's first thread, which is the one that ends the interpreter.
-fn is_main_thread() -> bool {
+/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal handlers.
+/// Where Python was started in another thread, signals wait for the end of a call.
+pub(super) fn is_main_thread() -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: neither call takes memory.
     return unsafe { libc::gettid() == libc::getpid() };

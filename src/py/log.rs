@@ -13,10 +13,11 @@ use crate::db::Config;
 use crate::durable::Durability;
 use crate::log;
 use crate::log::Log;
-use crate::py::convert::{Count, FilePath, Integer, Record, date, path_text, seconds};
+use crate::py::call::{Long, end_calls_of, read, write};
+use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
 use crate::py::interpreter;
-use crate::py::progress::Report;
+use crate::py::warning::warn_of_rebuild;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
 use crate::store::{self, StoreConfig};
 
@@ -100,9 +101,9 @@ impl LogStore {
             segment_rows: Some(segment_rows.0),
             archive_directory: archive_dir.map(|directory| std::path::absolute(directory.0)).transpose()?,
         };
-        let mut report = Report::to(progress)?;
-        let store = py.detach(|| store::LogStore::open(&path.0, config, &mut |done, total| report.step(done, total)));
-        let store = Arc::new(report.settle(store)?);
+        import_records(py)?;
+        let long = Long::reporting_to(progress)?;
+        let store = Arc::new(long.run(py, move |report| store::LogStore::open(&path.0, config, report))?);
         Ok(Self { store, max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX) })
     }
 
@@ -146,7 +147,7 @@ impl LogStore {
         let fields =
             Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
         let entry = self.check(fields.borrow())?;
-        Ok(LogEntry(py.detach(|| self.log().append(&entry, durability))?))
+        Ok(LogEntry(write(py, || self.log().append(&entry, durability))?))
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
@@ -168,18 +169,19 @@ impl LogStore {
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
         }
-        let first = py.detach(|| self.log().append_many(&rows, durability))?;
+        let first = write(py, || self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
     }
 
     /// The value under `key`, or None.
     fn get_meta(&self, py: Python<'_>, key: PyBackedStr) -> PyResult<Option<String>> {
-        Ok(py.detach(|| log::get_meta(self.log().database(), &key))?)
+        let key = key.to_string();
+        read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
     /// Set the value under `key`, as durable as the store.
     fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
-        Ok(py.detach(|| log::set_meta(self.log().database(), &key, &value))?)
+        write(py, || log::set_meta(self.log().database(), &key, &value))
     }
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
@@ -189,14 +191,15 @@ impl LogStore {
     /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let mut report = Report::to(progress)?;
-        let outcome = py.detach(|| self.store.reindex(&mut |done, total| report.step(done, total)));
-        report.settle(outcome)
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(progress)?.of(&self.store).awaited();
+        warn_of_rebuild(py, &long.run(py, move |report| store.reindex(report))?);
+        Ok(())
     }
 
     /// Figures of the database; looks at every row.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (stats, watermark) = py.detach(|| self.store.stats())?;
+        let (stats, watermark) = read(py, &self.store, store::LogStore::stats)?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
             runs.set_item(status, count)?;
@@ -222,7 +225,8 @@ impl LogStore {
 
     /// Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.store.close())?)
+        end_calls_of(&self.store);
+        write(py, || self.store.close())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {

@@ -7,6 +7,7 @@ mod archive;
 mod blob;
 mod blob_stream;
 mod blob_write;
+mod call;
 mod channel;
 mod convert;
 mod entry;
@@ -17,12 +18,12 @@ mod iter;
 mod json;
 mod log;
 mod memory;
-mod progress;
 mod read;
 mod report;
 mod run;
 mod sql;
 mod thread;
+mod warning;
 
 use pyo3::prelude::*;
 
@@ -31,6 +32,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use super::call::Interruption;
     #[pymodule_export]
     use super::channel::AppendChannel;
     #[pymodule_export]

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
+use crate::py::call::read;
 use crate::py::convert::{Count, Integer};
 use crate::py::entry::Row;
 use crate::py::iter::LogIterator;
@@ -62,7 +63,7 @@ filtered! {
     /// exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
     /// database are read from the archive as if they had not, each once; only files are opened that can hold a match.
     fn query(this, py, filter, archived) -> PyResult<Vec<Row>> {
-        let rows = py.detach(|| this.store.query(&filter, archived))?;
+        let rows = read(py, &this.store, move |store| store.query(&filter, archived))?;
         Ok(rows.into_iter().map(Row).collect())
     }
 }
@@ -72,13 +73,14 @@ filtered! {
     ///
     /// Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
     fn iter(this, py, filter, archived) -> PyResult<LogIterator> {
-        Ok(LogIterator::over(py.detach(|| this.store.iter(filter, archived))?))
+        let rows = read(py, &this.store, move |store| store.iter(filter.clone(), archived))?;
+        Ok(LogIterator::over(&this.store, rows))
     }
 }
 
 filtered! {
     /// How many rows `query` would return.
     fn count(this, py, filter, archived) -> PyResult<u64> {
-        Ok(py.detach(|| this.store.count(&filter, archived))?)
+        read(py, &this.store, move |store| store.count(&filter, archived))
     }
 }

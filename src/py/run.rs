@@ -8,11 +8,13 @@ use pyo3::types::PyString;
 use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
+use crate::py::call::{read, write};
 use crate::py::convert::{Integer, Record};
 use crate::py::entry::{Given, LogEntry};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report};
+use crate::store;
 use crate::workflow as run;
 use crate::workflow::{Run, RunList, Transition};
 
@@ -36,7 +38,7 @@ impl LogStore {
     ) -> PyResult<LogEntry> {
         let run = extract_run(run)?;
         let entry = self.check(entry.borrow())?;
-        let stored = py.detach(|| run::upsert(self.log(), &entry, &run, force, durability))?;
+        let stored = write(py, || run::upsert(self.log(), &entry, &run, force, durability))?;
         Ok(LogEntry(stored))
     }
 
@@ -74,13 +76,14 @@ impl LogStore {
         let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
         let timestamp = timestamp.map(|timestamp| timestamp.0);
         let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
-        let run = py.detach(|| run::transition(self.log(), &entry, &run_id, &change, durability))?;
+        let run = write(py, || run::transition(self.log(), &entry, &run_id, &change, durability))?;
         create_run(py, &run)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
     fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = py.detach(|| run::get_run(self.log().database(), &run_id))?;
+        let run_id = run_id.to_string();
+        let run = read(py, &self.store, move |store| run::get_run(store.log().database(), &run_id))?;
         run.map(|run| create_run(py, &run)).transpose()
     }
 
@@ -94,7 +97,9 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::active_runs(self.log().database(), workflow.as_deref()))?)
+        let workflow = workflow.map(|workflow| workflow.to_string());
+        let runs = move |store: &store::LogStore| run::active_runs(store.log().database(), workflow.as_deref());
+        list(py, read(py, &self.store, runs)?)
     }
 
     /// All runs, newest first; an unreadable one as in `get_active_workflow_runs`.
@@ -104,7 +109,9 @@ impl LogStore {
         py: Python<'py>,
         workflow: Option<PyBackedStr>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        list(py, py.detach(|| run::all_runs(self.log().database(), workflow.as_deref()))?)
+        let workflow = workflow.map(|workflow| workflow.to_string());
+        let runs = move |store: &store::LogStore| run::all_runs(store.log().database(), workflow.as_deref());
+        list(py, read(py, &self.store, runs)?)
     }
 }
 

@@ -7,10 +7,13 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyMapping, PyString, PyTuple};
 use rusqlite::types::Value;
 
+use crate::base::interrupt::INTERVAL;
 use crate::db::SqlParams;
-use crate::py::convert::Integer;
+use crate::py::call::read_within;
+use crate::py::convert::{Integer, seconds};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::store;
 
 #[pymethods]
 impl LogStore {
@@ -18,16 +21,21 @@ impl LogStore {
     ///
     /// Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
     /// in the mapping). A statement that would write, attach or change settings is a `ValueError`, and so is one that
-    /// SQLite cannot compile.
-    #[pyo3(signature = (query, params = None), text_signature = "($self, query, params=())")]
+    /// SQLite cannot compile. After `timeout` seconds, which may be a fraction, the statement ends with
+    /// `QueryTimeoutError`; Ctrl-C ends it at once.
+    #[pyo3(signature = (query, params = None, *, timeout = None), text_signature = "($self, query, params=(), *, timeout=None)")]
     fn sql<'py>(
         &self,
         py: Python<'py>,
         query: PyBackedStr,
         params: Option<&Bound<'py, PyAny>>,
+        timeout: Option<f64>,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let params = sql_params(params)?;
-        let rows = py.detach(|| self.log().database().sql(&query, &params))?;
+        let timeout = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
+        let query = query.to_string();
+        let run = move |store: &store::LogStore| store.log().database().sql(&query, &params);
+        let rows = read_within(py, INTERVAL, timeout, &self.store, run)?;
         rows.into_iter()
             .map(|row| {
                 PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
 
+use crate::py::call::read;
 use crate::py::convert::{Count, PlainRecord, repr};
 use crate::py::json::{integer, to_python};
 use crate::py::log::LogStore;
@@ -28,25 +29,29 @@ impl LogStore {
     /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
     /// its `triggerPayload` object by the same rule; else that object as it is.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let trigger = py.detach(|| run::trigger_payload(&self.store, &run_id))?;
+        let owned = run_id.to_string();
+        let trigger = read(py, &self.store, move |store| run::trigger_payload(store, &owned))?;
         Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.pop())
     }
 
     /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let events = py.detach(|| run::events(&self.store, &run_id))?;
+        let owned = run_id.to_string();
+        let events = read(py, &self.store, move |store| run::events(store, &owned))?;
         self.build(py, &run_id, "events", &events, |py, _, event| to_python(py, event))
     }
 
     /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let messages = py.detach(|| run::messages(&self.store, &run_id))?;
+        let owned = run_id.to_string();
+        let messages = read(py, &self.store, move |store| run::messages(store, &owned))?;
         self.build(py, &run_id, "messages", &messages, |py, _, message| create_message(py, message))
     }
 
     /// How many rounds the run's thread has.
     fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
-        Ok(py.detach(|| run::round_count(&self.store, &run_id))?)
+        let owned = run_id.to_string();
+        read(py, &self.store, move |store| run::round_count(store, &owned))
     }
 
     /// The rounds numbered below `before` (0: all), newest first, from the `limit` newest numbers.
@@ -62,7 +67,8 @@ impl LogStore {
         before: Count,
         limit: Count,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let rounds = py.detach(|| run::rounds(&self.store, &run_id, before.0, limit.0))?;
+        let owned = run_id.to_string();
+        let rounds = read(py, &self.store, move |store| run::rounds(store, &owned, before.0, limit.0))?;
         self.build(py, &run_id, "rounds", &rounds, create_round)
     }
 }

@@ -5,6 +5,7 @@ use std::vec::IntoIter;
 
 use crate::archive::{ArchivedRows, UnionPages};
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check;
 use crate::log::{Core, Pages};
 use crate::row::LogEntry;
 
@@ -48,72 +49,70 @@ impl Rows {
         self.page.next()
     }
 
+    /// Up to `most` rows of the page that has been read.
+    pub fn take_buffered(&mut self, most: usize) -> Vec<LogEntry> {
+        self.page.by_ref().take(most).collect()
+    }
+
+    /// Whether there are no more rows.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.source, Source::Ended) && self.page.len() == 0 && self.failure.is_none()
+    }
+
     /// The next row; None at the end.
     pub fn next_row(&mut self) -> Result<Option<LogEntry>> {
-        if let Some(entry) = self.page.next() {
-            return Ok(Some(entry));
+        self.fill()?;
+        Ok(self.next_buffered())
+    }
+
+    /// Reads the next page unless rows are buffered; afterwards none are at the end. An interrupted read can be repeated.
+    pub fn fill(&mut self) -> Result<()> {
+        if self.page.len() > 0 {
+            return Ok(());
         }
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
-        let page = match std::mem::replace(&mut self.source, Source::Ended) {
-            Source::Ended => return Ok(None),
-            Source::Log(mut pages) => {
-                let page = pages.next_page()?;
-                self.source = Source::Log(pages);
-                page
-            }
-            Source::Both(mut pages) => {
-                let page = pages.next_page()?;
-                self.source = Source::Both(pages);
-                page
-            }
-            Source::Day(core, mut rows) => {
-                core.database().check_open()?;
-                let page = self.read_day(&mut rows);
-                if self.failure.is_none() {
-                    self.source = Source::Day(core, rows);
-                }
-                page
-            }
+        let page = match &mut self.source {
+            Source::Ended => return Ok(()),
+            Source::Log(pages) => pages.next_page(),
+            Source::Both(pages) => pages.next_page(),
+            Source::Day(core, rows) => core.database().check_open().and_then(|()| read_day(rows, &mut self.failure)),
         };
-        self.page = page.into_iter();
-        match self.page.next() {
-            Some(entry) => Ok(Some(entry)),
-            None => self.failure.take().map_or(Ok(None), Err),
-        }
-    }
-
-    /// Up to `most` rows; none at the end.
-    pub fn take(&mut self, most: usize) -> Result<Vec<LogEntry>> {
-        let mut rows = Vec::with_capacity(most);
-        while rows.len() < most {
-            match self.next_row() {
-                Ok(Some(row)) => rows.push(row),
-                Ok(None) => break,
-                Err(error) if rows.is_empty() => return Err(error),
-                Err(error) => {
-                    self.failure = Some(error);
-                    break;
+        match page {
+            Ok(page) => {
+                if self.failure.is_some() || page.is_empty() {
+                    self.source = Source::Ended;
                 }
+                self.page = page.into_iter();
+                if self.page.len() == 0 { self.failure.take().map_or(Ok(()), Err) } else { Ok(()) }
+            }
+            Err(error) => {
+                if !matches!(error, Error::Paused | Error::Cancelled | Error::TimedOut) {
+                    self.source = Source::Ended;
+                }
+                Err(error)
             }
         }
-        Ok(rows)
     }
+}
 
-    fn read_day(&mut self, rows: &mut ArchivedRows) -> Vec<LogEntry> {
-        let mut page = Vec::with_capacity(DAY_PAGE);
-        while page.len() < DAY_PAGE {
-            match rows.next_row() {
-                Ok(Some(entry)) => page.push(entry),
-                Ok(None) => break,
-                // The rows before the damage are good, and are returned first.
-                Err(error) => {
-                    self.failure = Some(error);
-                    break;
-                }
+/// The next rows of a day's file, and the error after them.
+fn read_day(rows: &mut ArchivedRows, failure: &mut Option<Error>) -> Result<Vec<LogEntry>> {
+    let mut page = Vec::with_capacity(DAY_PAGE);
+    while page.len() < DAY_PAGE {
+        if let Err(interrupted) = check() {
+            return if page.is_empty() { Err(interrupted) } else { Ok(page) };
+        }
+        match rows.next_row() {
+            Ok(Some(entry)) => page.push(entry),
+            Ok(None) => break,
+            // The rows before the damage are good, and are returned first.
+            Err(error) => {
+                *failure = Some(error);
+                break;
             }
         }
-        page
     }
+    Ok(page)
 }

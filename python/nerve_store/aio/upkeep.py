@@ -9,6 +9,8 @@ from nerve_store._core import DEFAULT_RETENTION, LogStore
 from nerve_store.aio.base import OpenStore, Progress, documented
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
 
+_RETENTION_SECONDS = DEFAULT_RETENTION.total_seconds()
+
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
 
@@ -24,7 +26,7 @@ class Upkeep(OpenStore):
         self,
         *,
         now: int | None = None,
-        retention: timedelta | float = DEFAULT_RETENTION.total_seconds(),
+        retention: timedelta | float = _RETENTION_SECONDS,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,

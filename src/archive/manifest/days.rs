@@ -5,7 +5,7 @@
 //! is current.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::time::UNIX_EPOCH;
 
 use roaring::RoaringTreemap;
 use rusqlite::{Connection, Row};
@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use crate::archive::file::block;
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Kinds, Summary};
+use crate::archive::manifest::seen::{DayFile, Stamp};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -59,6 +60,13 @@ impl Listed {
             has_rounds,
             kinds: summary.kinds.clone(),
         }
+    }
+
+    /// A file that cannot be read, whose rows may have these ids.
+    pub(crate) fn unreadable(day: UtcDay, format: Format, id_span: IdSpan) -> Self {
+        let (size, sha256) = (0, Digest::of(b""));
+        let id_span = Some(id_span);
+        Self { day, format, row_count: 0, id_span, size, sha256, archived_at: 0, has_rounds: false, kinds: None }
     }
 
     /// Whether rows of this source and type can be in it.
@@ -162,15 +170,57 @@ pub(crate) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
     Ok(statement.exists([day.to_string()])?)
 }
 
-/// All days of which a file is there, or was about to be when a job was interrupted.
-pub(crate) fn known_days(connection: &Connection) -> Result<HashSet<UtcDay>> {
-    let mut statement = connection.prepare_cached("SELECT day FROM archive_days")?;
-    let mut rows = statement.query([])?;
-    let mut days = HashSet::new();
-    while let Some(row) = rows.next()? {
-        days.insert(parsed(row, 0, |text| text.parse().ok())?);
+/// Whether the manifest says anything of the day.
+pub(crate) fn is_described(connection: &Connection, day: UtcDay) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1")?;
+    Ok(statement.exists([day.to_string()])?)
+}
+
+/// What is needed to tell whether a file is still what the manifest says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Described {
+    pub(crate) file: DayFile,
+    pub(crate) state: State,
+    pub(crate) size: u64,
+    /// See [`Listed::archived_at`].
+    archived_at: i64,
+}
+
+impl Described {
+    /// Whether a file in this state has the size that the manifest says, and was not changed since it was described.
+    pub(crate) fn is_untouched(&self, stamp: Stamp) -> bool {
+        let modified = stamp.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
+        stamp.size == self.size && modified <= self.archived_at
     }
-    Ok(days)
+
+    /// Whether rows with timestamps within these bounds can be in it.
+    pub(crate) fn is_within(&self, filter: &Filter) -> bool {
+        may_have_in_time(self.file.0, filter)
+    }
+}
+
+/// Whether rows of the day can be within the filter's bounds of time.
+pub(crate) fn may_have_in_time(day: UtcDay, filter: &Filter) -> bool {
+    filter.since.is_none_or(|since| since <= day.last_timestamp())
+        && filter.until.is_none_or(|until| until >= day.first_timestamp())
+}
+
+/// Every file that is there, or is about to be published, or was when a job was interrupted.
+pub(crate) fn described(connection: &Connection) -> Result<Vec<Described>> {
+    let mut statement = connection
+        .prepare_cached("SELECT day, format, state, size, archived_at FROM archive_days ORDER BY day, state")?;
+    let mut rows = statement.query([])?;
+    let mut described = Vec::new();
+    while let Some(row) = rows.next()? {
+        described.push(Described {
+            file: (parsed(row, 0, |text| text.parse().ok())?, parsed(row, 1, Format::from_name)?),
+            state: if row.get::<_, i64>(2)? == State::Current as i64 { State::Current } else { State::Pending },
+            size: row.get(3)?,
+            archived_at: row.get(4)?,
+        });
+    }
+    Ok(described)
 }
 
 /// Everything about the day's file.
@@ -261,13 +311,15 @@ const TABLES_BY_STATE: [&str; 2] = ["archive_days", "archive_contents"];
 pub(crate) fn forget_day(connection: &Connection, day: UtcDay) -> Result<()> {
     forget(connection, day, State::Current)?;
     forget(connection, day, State::Pending)?;
-    connection.prepare_cached("DELETE FROM archive_refs WHERE day = ?1")?.execute([day.to_string()])?;
+    for table in ["archive_refs", "archive_missing"] {
+        connection.prepare_cached(&format!("DELETE FROM {table} WHERE day = ?1"))?.execute([day.to_string()])?;
+    }
     Ok(())
 }
 
 /// Forgets every day.
 pub(crate) fn forget_all(connection: &Connection) -> Result<()> {
-    connection.execute_batch("DELETE FROM archive_days; DELETE FROM archive_contents; DELETE FROM archive_refs;")?;
+    connection.execute_batch("DELETE FROM archive_days; DELETE FROM archive_contents; DELETE FROM archive_refs; DELETE FROM archive_missing;")?;
     Ok(())
 }
 

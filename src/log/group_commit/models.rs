@@ -1,12 +1,12 @@
 //! Models of the queue for loom, which runs them in every interleaving of their threads (`make torture`).
 //!
-//! A flush is a closure here. What each model asserts beyond its own lines: nobody waits for ever (loom reports a
+//! A flush is a closure here. What each model asserts beyond its own lines: no caller waits for ever (loom reports a
 //! deadlock), one leads at a time, and every row is flushed once or its caller is told an error.
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use loom::thread;
 
-use crate::log::group_commit::queue::{Done, Flushed, Job, Queue};
+use crate::log::group_commit::queue::{Done, Flushed, Job, Patience, Queue, Submitted};
 use crate::log::group_commit::sync::{Arc, Mutex};
 
 type Outcome = Result<usize, &'static str>;
@@ -24,6 +24,23 @@ struct Model {
     most: AtomicUsize,
 }
 
+/// A caller that is interrupted from the time on when it has been asked so often; None: never.
+struct Asked(Option<AtomicUsize>);
+
+const PATIENT: Asked = Asked(None);
+
+impl Patience<Outcome> for Asked {
+    fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn ended(&self) -> Option<Outcome> {
+        let left = self.0.as_ref()?;
+        let _ = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        (left.load(SeqCst) == 0).then_some(Err("interrupted"))
+    }
+}
+
 impl Model {
     fn new(limit: usize, fails_from: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -36,8 +53,16 @@ impl Model {
         })
     }
 
-    fn flush(&self, own: Option<char>, jobs: Vec<Job<char, Outcome, (char, Told)>>) -> Flushed<Outcome> {
+    /// What a leader does. Before it takes anything, one that waits to begin is interrupted as other waits are.
+    fn flush(&self, own: Option<char>, patience: &Asked) -> Flushed<Outcome> {
         assert!(!self.is_flushing.swap(true, SeqCst), "two lead at once");
+        if own.is_some()
+            && let Some(interrupted) = patience.ended()
+        {
+            self.is_flushing.store(false, SeqCst);
+            return Flushed { own: interrupted, threads: Vec::new() };
+        }
+        let jobs: Vec<Job<char, Outcome, (char, Told)>> = self.queue.take(|_| true);
         self.most.fetch_max(jobs.len(), SeqCst);
         let flush = self.flushes.fetch_add(1, SeqCst) + 1;
         let mut write = |row| {
@@ -63,18 +88,23 @@ impl Model {
 
     /// What a blocking caller does; says what it was told.
     fn append(&self, row: char) -> Outcome {
-        self.queue.run(row, |row| (row, 1), &mut |own, jobs| self.flush(own, jobs))
+        self.append_with(row, &PATIENT)
+    }
+
+    /// What a blocking caller does that may be interrupted.
+    fn append_with(&self, row: char, patience: &Asked) -> Outcome {
+        self.queue.run(row, |row| (row, 1), &mut |own| self.flush(own, patience), patience)
     }
 
     /// What an event loop does; false: refused.
     fn submit(&self, row: char, told: &Told) -> bool {
-        self.queue.submit(row, 1, (row, Arc::clone(told)), || Ok::<(), ()>(())).unwrap()
+        self.queue.submit(row, 1, (row, Arc::clone(told)), || true) == Submitted::Queued
     }
 
     /// What the committer thread does.
     fn serve(&self) {
         while self.queue.wait_for_lead() {
-            let _ = self.queue.lead(None, &mut |own, jobs| self.flush(own, jobs));
+            let _ = self.queue.lead(None, &mut |own| self.flush(own, &PATIENT));
         }
     }
 
@@ -201,7 +231,7 @@ fn two_committers_serve_an_event_loop_and_end() {
 }
 
 #[test]
-fn an_end_refuses_or_serves_whoever_submits() {
+fn an_end_refuses_or_serves_a_caller_that_submits() {
     explore(|| {
         let model = Model::new(10, usize::MAX);
         let told = Told::default();
@@ -219,7 +249,7 @@ fn an_end_refuses_or_serves_whoever_submits() {
 }
 
 #[test]
-fn an_end_leaves_nobody_waiting_whom_no_thread_serves() {
+fn an_end_leaves_no_caller_waiting_that_no_thread_serves() {
     explore(|| {
         // A thread leads while an event loop submits and the log closes: the committer may have ended by then.
         let model = Model::new(10, usize::MAX);
@@ -237,6 +267,61 @@ fn an_end_leaves_nobody_waiting_whom_no_thread_serves() {
         let mut outcomes = told.lock().unwrap().clone();
         assert_eq!(outcomes.len(), usize::from(accepted));
         outcomes.push(('b', outcome));
+        model.check(&outcomes);
+    });
+}
+
+/// One caller is interrupted when it has been asked `after` times, beside `others` that are not.
+fn interrupt(after: usize, limit: usize, others: &'static [char]) {
+    explore(move || {
+        let model = Model::new(limit, usize::MAX);
+        let interrupted = Arc::clone(&model);
+        let interrupted = thread::spawn(move || {
+            let outcome = interrupted.append_with('i', &Asked(Some(AtomicUsize::new(after))));
+            // A handler may use the log.
+            (outcome, interrupted.append('h'))
+        });
+        let mut outcomes = append_at_once(&model, others);
+        let (outcome, from_handler) = interrupted.join().unwrap();
+        outcomes.extend([('i', outcome), ('h', from_handler)]);
+        assert!(outcomes.iter().all(|(row, outcome)| *row == 'i' || outcome.is_ok()));
+        model.check(&outcomes);
+    });
+}
+
+#[test]
+fn an_interrupted_caller_leaves_nothing_and_stops_no_other() {
+    interrupt(1, 10, &['a']);
+    interrupt(1, 10, &['a', 'b']);
+}
+
+#[test]
+fn a_caller_is_interrupted_while_it_waits_to_begin_what_it_leads() {
+    interrupt(2, 10, &['a']);
+}
+
+#[test]
+fn a_caller_is_interrupted_while_it_waits_for_room() {
+    interrupt(1, 1, &['a', 'b']);
+}
+
+#[test]
+fn an_interrupted_leader_leaves_the_rows_of_an_event_loop_to_the_committer() {
+    explore(|| {
+        let model = Model::new(10, usize::MAX);
+        let told = Told::default();
+        let committer = Arc::clone(&model);
+        let committer = thread::spawn(move || committer.serve());
+        let interrupted = Arc::clone(&model);
+        let interrupted = thread::spawn(move || interrupted.append_with('i', &Asked(Some(AtomicUsize::new(1)))));
+        assert!(model.submit('a', &told));
+        let outcome = interrupted.join().unwrap();
+        model.queue.end();
+        committer.join().unwrap();
+        let mut outcomes = told.lock().unwrap().clone();
+        assert_eq!(outcomes.len(), 1, "told once");
+        assert!(outcomes[0].1.is_ok());
+        outcomes.push(('i', outcome));
         model.check(&outcomes);
     });
 }

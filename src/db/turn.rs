@@ -1,0 +1,130 @@
+//! A value that one thread has at a time. Unlike those for a mutex, waits for it can be interrupted.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::base::error::Result;
+use crate::base::interrupt::{INTERVAL, check_wait, is_interruptible};
+
+pub(super) struct Turns<T> {
+    /// None while a thread has it.
+    free: Mutex<Option<Box<T>>>,
+    returned: Condvar,
+}
+
+/// The value, until this is dropped.
+pub(super) struct Turn<'a, T> {
+    turns: &'a Turns<T>,
+    /// None only while it is dropped.
+    value: Option<Box<T>>,
+}
+
+impl<T> Turns<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self { free: Mutex::new(Some(Box::new(value))), returned: Condvar::new() }
+    }
+
+    /// Waits for the value; an error if the call was interrupted meanwhile.
+    pub(super) fn take(&self) -> Result<Turn<'_, T>> {
+        let mut free = self.lock();
+        loop {
+            if let Some(value) = free.take() {
+                return Ok(Turn { turns: self, value: Some(value) });
+            }
+            if is_interruptible() {
+                let (guard, waited) =
+                    self.returned.wait_timeout(free, INTERVAL).unwrap_or_else(PoisonError::into_inner);
+                free = guard;
+                if waited.timed_out() && free.is_none() {
+                    drop(free);
+                    check_wait()?;
+                    free = self.lock();
+                }
+            } else {
+                free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<T>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Deref for Turn<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_deref().unwrap_or_else(|| unreachable!("it is there until the drop"))
+    }
+}
+
+impl<T> DerefMut for Turn<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_deref_mut().unwrap_or_else(|| unreachable!("it is there until the drop"))
+    }
+}
+
+impl<T> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        *self.turns.lock() = self.value.take();
+        self.turns.returned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::error::Error;
+    use crate::base::interrupt::{Scope, Stop};
+
+    #[test]
+    fn one_thread_has_it_at_a_time() {
+        let turns = Turns::new(0_u32);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        let mut turn = turns.take().unwrap();
+                        let seen = *turn;
+                        std::thread::yield_now();
+                        *turn = seen + 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*turns.take().unwrap(), 8_000);
+    }
+
+    #[test]
+    fn a_wait_is_stopped_and_takes_nothing_with_it() {
+        let turns = Turns::new(());
+        let stop = Arc::new(Stop::default());
+        let held = turns.take().unwrap();
+        let (sender, receiver) = channel();
+        std::thread::scope(|scope| {
+            let asked = Scope { stop: Some(Arc::clone(&stop)), ..Scope::default() };
+            scope.spawn(|| sender.send(asked.enter(|| turns.take().map(drop))).unwrap());
+            assert!(receiver.recv_timeout(2 * INTERVAL).is_err(), "it waits");
+            stop.ask();
+            assert!(matches!(receiver.recv_timeout(Duration::from_secs(10)), Ok(Err(Error::Cancelled))));
+        });
+        drop(held);
+        turns.take().unwrap();
+    }
+
+    #[test]
+    fn a_panic_gives_it_back() {
+        let turns = Turns::new(7);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _turn = turns.take().unwrap();
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(*turns.take().unwrap(), 7);
+    }
+}
