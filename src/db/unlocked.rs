@@ -92,6 +92,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test makes files as other programs do")]
 mod tests {
     use super::*;
 

@@ -85,7 +85,8 @@ impl Archive {
                 },
             }
         }
-        if !doubtful.is_empty() && !(candidates.is_empty() && begins_here(snapshot, filter)?) {
+        let is_whole_here = doubtful.is_empty() || candidates.is_empty() && begins_here(snapshot, filter)?;
+        if !is_whole_here {
             for (file, examined) in &doubtful {
                 if let Examined::Damaged(damaged) = &**examined {
                     candidates.push(DayCandidate::of_damaged(*file, damaged, None));

@@ -187,7 +187,7 @@ impl Archive {
             Err(_) => Remains::dark(),
         };
         let bound = self.log.database().read("read the manifest", log::last_given_id)?;
-        Ok(Some(Examined::Damaged(DamagedFile { error, remains, bound })))
+        Ok(Some(Examined::Damaged(Box::new(DamagedFile { error, remains, bound }))))
     }
 
     /// What is in a file that was there a moment ago, or in the one by which a job has replaced it since.

@@ -58,7 +58,7 @@ pub(crate) struct Mark {
 /// A file that was read from end to end.
 pub(crate) enum Examined {
     Whole(Arc<Unlisted>),
-    Damaged(DamagedFile),
+    Damaged(Box<DamagedFile>),
 }
 
 /// A file that the manifest does not list.
