@@ -14,6 +14,7 @@
 //!   remove files by their names.
 //!
 //! So a fork waits for no statement, and a child depends on nothing that its parent does afterwards.
+#![expect(unsafe_code, reason = "SQLite's table of system calls")]
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_char, c_int, c_void};
@@ -190,6 +191,7 @@ fn replace_system_calls() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the files are SQLite's own")]
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     // SAFETY: the arguments are SQLite's.
     let fd = unsafe { libc::open(path, flags, mode) };
