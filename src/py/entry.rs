@@ -1,4 +1,5 @@
 //! The records that travel by the million: `LogEntry` and `NewLogEntry`.
+#![expect(unsafe_code, reason = "the interpreter is told not to track an object that can be in no circle")]
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
