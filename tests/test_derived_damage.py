@@ -46,6 +46,7 @@ COLUMNS = {
 }
 """Every column of every derived table, but for `archived_at`, with which nothing can be compared."""
 
+
 def some_rows(first: int, count: int) -> list[tuple[str, str, str | None, str | None, int]]:
     rows: list[tuple[str, str, str | None, str | None, int]] = []
     for n in range(first, first + count):
@@ -109,7 +110,10 @@ def answers(store: ns.LogStore) -> dict[str, Any]:
         for archived in (False, True):
             chosen = {**options, "archived": archived}
             add(f"query {chosen}", lambda chosen=chosen: as_rows(store.query(**chosen)))
-            add(f"newest {chosen}", lambda chosen=chosen: as_rows(store.query(**{**chosen, "limit": 3}, descending=True)))
+            add(
+                f"newest {chosen}",
+                lambda chosen=chosen: as_rows(store.query(**{**chosen, "limit": 3}, descending=True)),
+            )
             if "limit" not in chosen:
                 add(f"count {chosen}", lambda chosen=chosen: store.count(**chosen))
     for run in RUNS:
@@ -203,8 +207,12 @@ def try_damage(
         assert store.verify().ok, (what, store.verify().problems)
 
 
-@pytest.mark.parametrize(("table", "column"), [(table, column) for table, columns in COLUMNS.items() for column in columns])
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 60), marks=pytest.mark.torture)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, column) for table, columns in COLUMNS.items() for column in columns]
+)
+@pytest.mark.parametrize(
+    "seeds", [range(6), pytest.param(range(6, 60), marks=pytest.mark.torture)], ids=["few", "many"]
+)
 def test_flipped_bit_of_a_derived_table_is_told_and_healed(
     template: Path,
     truth: tuple[dict[str, Any], dict[str, Any]],
