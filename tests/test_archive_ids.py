@@ -155,9 +155,7 @@ READS: dict[str, Callable[[ns.LogStore], Any]] = {
     "iter": lambda store: list(store.iter(archived=True)),
     "count": lambda store: store.count(archived=True),
     "count of a run": lambda store: store.count(ref_id="run-1", archived=True),
-    "follow": lambda store: [
-        next(follower) for follower in [store.follow(after_id=0, archived=True)] for _ in range(30)
-    ],
+    "follow": lambda store: [next(follower) for follower in [store.follow(after_id=0, archived=True)] for _ in range(30)],
     "messages": lambda store: store.get_thread_messages("run-1"),
     "rounds": lambda store: store.get_thread_rounds("run-1", limit=100),
     "round count": lambda store: store.get_thread_round_count("run-1"),

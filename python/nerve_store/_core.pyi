@@ -559,8 +559,8 @@ class LogStore:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
-        sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a run
-        with the newest row that logged it. `progress` is called with (rows done, rows to do).
+        sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
+        run with the newest row that logged it. `progress` is called with (rows done, rows to do).
         """
     def follow(
         self,

@@ -291,9 +291,7 @@ KINDS: dict[str, Callable[[Worker], None]] = {
 }
 
 
-def work(
-    *, path: str, acknowledgements: str, kind: str, writer: str, seconds: float, full: Durability = "full"
-) -> None:
+def work(*, path: str, acknowledgements: str, kind: str, writer: str, seconds: float, full: Durability = "full") -> None:
     """Do one kind of work again and again for so long."""
     file = os.open(acknowledgements, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.write(file, (json.dumps({"writer": writer, "begin": kind}) + "\n").encode())

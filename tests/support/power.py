@@ -86,13 +86,7 @@ def wait_for(path: Path, text: str, child: subprocess.Popen[str]) -> None:
 
 
 def cut(
-    disk: PowerCutDisk,
-    acknowledgements: Path,
-    kind: str,
-    writer: str,
-    delay: float,
-    before: list[str],
-    **arguments: Any,
+    disk: PowerCutDisk, acknowledgements: Path, kind: str, writer: str, delay: float, before: list[str], **arguments: Any
 ) -> None:
     """Let the work begin, cut the power after a while, and switch it on again."""
     path = str(disk.directory / "data")
@@ -145,15 +139,7 @@ def cut_power(
             acknowledged = 0
             for number in range(first, min(first + a_store, cuts)):
                 delay = random.uniform(0, MOST_SECONDS.get(kind, 0.7))
-                cut(
-                    disk,
-                    acknowledgements,
-                    kind,
-                    f"s{seed}-{number}",
-                    delay,
-                    before(acknowledgements.parent),
-                    **arguments,
-                )
+                cut(disk, acknowledgements, kind, f"s{seed}-{number}", delay, before(acknowledgements.parent), **arguments)
                 ledger = read_ledger(acknowledgements, power=True)
                 found = complaints(data, ledger, upstream)
                 acknowledged, tally.late = ledger.count, tally.late + ledger.late

@@ -32,9 +32,7 @@ MODES: tuple[Mode, ...] = ("strict", "all", "prefix", "any", "any", "any")
 class Event:
     """One thing that a program did to a file."""
 
-    kind: Literal[
-        "create", "unnamed", "directory", "write", "truncate", "rename", "link", "unlink", "say", "flush", "flushed"
-    ]
+    kind: Literal["create", "unnamed", "directory", "write", "truncate", "rename", "link", "unlink", "say", "flush", "flushed"]
     path: str
     offset: int = 0
     data: bytes = b""
@@ -84,9 +82,7 @@ class Recording:
         self.unnamed: dict[int, str] = {}
         """Files without a name, by descriptor."""
         with trace.open("rb") as lines:
-            self.events = [
-                event for line in lines for event in self.events_of(line.rstrip(b"\n")) if self.is_ours(event)
-            ]
+            self.events = [event for line in lines for event in self.events_of(line.rstrip(b"\n")) if self.is_ours(event)]
 
     def is_ours(self, event: Event) -> bool:
         return event.kind == "say" or event.path.startswith(self.root)
