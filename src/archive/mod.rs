@@ -6,7 +6,8 @@
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
 mod file;
-mod ids_verify;
+#[cfg(test)]
+mod fuzz;
 mod job;
 mod manifest;
 mod problem;

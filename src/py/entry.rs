@@ -74,7 +74,11 @@ impl LogEntry {
         self.0.timestamp
     }
 
-    /// The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`.
+    /// The payload parsed as JSON; None if there is none.
+    ///
+    /// Any depth and integers of up to 200,000 digits are read, exactly; a number beyond every float becomes infinite.
+    /// A payload that is not JSON is a `json.JSONDecodeError`, and a longer integer a `ValueError`. NaN and Infinity,
+    /// which `json.dumps` writes, are not JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.0.payload() {
             Some(payload) => to_python(py, payload),

@@ -158,7 +158,7 @@ impl DayCandidate {
 
     fn of_damaged(file: DayFile, damaged: &DamagedFile, known: Option<IdSpan>) -> Self {
         // What the manifest knows is all that a file of ours held.
-        let bound = known.map_or(damaged.bound, |known| known.last);
+        let bound = known.is_none().then_some(damaged.bound);
         let spans = [known, damaged.remains.id_span(bound)];
         Self::unreadable(file, spans.into_iter().flatten().reduce(IdSpan::union), damaged.error.clone())
     }
