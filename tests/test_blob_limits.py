@@ -19,9 +19,14 @@ name_of = errno.errorcode.__getitem__
 
 def with_failed_flush(directory: Path, number: int, flush: int) -> list[str]:
     """What the writes say if one of the flushes, counted from 0, fails with this error."""
-    calls = run_faulted(write_each, path=str(directory / "counted")).calls
-    flushes = [at for at, call in enumerate(calls, 1) if call == "fsync"]
-    return run_faulted(write_each, number, flushes[flush], path=str(directory / "blobs")).said
+    for attempt in range(20):
+        calls = run_faulted(write_each, path=str(directory / f"counted-{attempt}")).calls
+        at = [at for at, call in enumerate(calls, 1) if call == "fsync"][flush]
+        run = run_faulted(write_each, number, at, path=str(directory / f"blobs-{attempt}"))
+        # How often the clock of the file system is looked at first differs from run to run.
+        if run.call == "fsync" and run.calls[:at].count("fsync") == flush + 1:
+            return [str(line) for line in run.said]
+    raise AssertionError("the flush was never struck")
 
 
 @pytest.mark.parametrize("number", FULL, ids=name_of)
