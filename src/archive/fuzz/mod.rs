@@ -96,7 +96,9 @@ fn fuzz(name: &str, words: &[&[u8]], target: impl Fn(&[u8]) -> u64) -> (usize, u
         Ok(way) => ways.insert(way) && ways.len() <= MOST_INPUTS,
         Err(_) => panic!("{name} fails, input \"{}\"", input.escape_ascii()),
     };
-    inputs.iter().for_each(|seed| drop(take(seed)));
+    for seed in &inputs {
+        take(seed);
+    }
     let mut random = Random(xxh3_64(name.as_bytes()) ^ seconds().to_bits());
     let end = Instant::now() + Duration::from_secs_f64(seconds());
     let mut count = inputs.len();
@@ -134,7 +136,9 @@ fn a_decoder_that_fails_on_a_rare_input_is_caught() {
         std::panic::set_hook(Box::new(|_| {}));
         for _ in 0..50 {
             fuzz("control", &[], |input| {
-                let hits = [(0, b'n'), (1, b'e'), (2, b'r'), (3, b'v')].iter().take_while(|(at, byte)| input.get(*at) == Some(byte));
+                let hits = [(0, b'n'), (1, b'e'), (2, b'r'), (3, b'v')]
+                    .iter()
+                    .take_while(|(at, byte)| input.get(*at) == Some(byte));
                 let hits = hits.count();
                 assert!(hits < 4, "the rare input");
                 hits as u64
