@@ -73,23 +73,24 @@ impl HeldFiles {
 
     /// An error if what is at the path is not what is open, or if the locks are gone.
     pub(super) fn check(&self, context: Context<'_>) -> Result<()> {
-        self.check_database(context)?;
+        self.check_places(context)?;
+        self.check_locks(context)
+    }
+
+    /// An error if what is at the path is not what is open.
+    pub(super) fn check_places(&self, context: Context<'_>) -> Result<()> {
+        match self.database.look() {
+            Seen::Same => {}
+            Seen::Linked(names) => check_links(context, names)?,
+            seen => return Err(moved(context, context.path, &seen)),
+        }
         if let Some(wal) = &self.wal {
             match wal.look() {
                 Seen::Same | Seen::Linked(_) => {}
                 seen => return Err(moved(context, &suffixed(context.path, "-wal"), &seen)),
             }
         }
-        self.check_locks(context)
-    }
-
-    /// An error if the database at the path is not the one that is open.
-    pub(super) fn check_database(&self, context: Context<'_>) -> Result<()> {
-        match self.database.look() {
-            Seen::Same => Ok(()),
-            Seen::Linked(names) => check_links(context, names),
-            seen => Err(moved(context, context.path, &seen)),
-        }
+        Ok(())
     }
 
     /// Whether another file has taken the place of one of these. Its own users would lose it if this process, at its
