@@ -78,7 +78,7 @@ class Case:
     program: Callable[..., None] = archive
     arguments: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    """Of the archive run, both of the interrupted one and of the next."""
+    """Of the archive job, both of the interrupted one and of the next."""
     is_doubled: bool = False
     """Whether a day has two files until the next run, as verification says."""
 

@@ -98,7 +98,7 @@ class ArchiveError(NerveStoreError):
 
 
 class ArchiveBusyError(ArchiveError, StoreBusyError):
-    """Another archive run is under way on the same archive directory."""
+    """Another archive job is under way on the same archive directory."""
 
 
 class ArchiveCorruptError(ArchiveError, CorruptStoreError):

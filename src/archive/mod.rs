@@ -6,7 +6,6 @@
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
 mod file;
-mod ids_verify;
 mod job;
 mod manifest;
 mod problem;

@@ -248,6 +248,16 @@ impl Error {
         Self::Flush { path: path.to_owned(), operation, errno, reason: error.to_string() }
     }
 
+    /// The same error, but for a value in the database that is none of ours: that is damage to `what`.
+    pub(crate) fn or_damaged(self, what: &str, way_out: &'static str) -> Self {
+        match self {
+            Self::Sqlite(error) if error.sqlite_error().is_none() => {
+                Self::Damaged { what: what.to_owned(), reason: error.to_string(), way_out: Some(way_out) }
+            }
+            other => other,
+        }
+    }
+
     /// A file that is not what it should be.
     pub fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), reason: reason.into() }

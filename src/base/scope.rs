@@ -2,6 +2,7 @@
 //!
 //! The caller's function may fork. In the child there is one thread alone, and the standard library's scope would wait
 //! there for ever for the others.
+#![expect(unsafe_code, reason = "threads that borrow")]
 
 use std::any::Any;
 use std::marker::PhantomData;

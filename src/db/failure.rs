@@ -1,4 +1,5 @@
 //! From SQLite's result codes to the errors of this crate.
+#![expect(unsafe_code, reason = "SQLite's error number, which rusqlite does not tell")]
 
 use std::path::Path;
 use std::time::Duration;

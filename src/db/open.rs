@@ -81,6 +81,8 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
     if create {
         check_length(&expected(parent)?.join(name))?;
         durable::create_directories(parent, Durability::Full)?;
+        // A failure is of no consequence: the next open tries again.
+        let _ = durable::sweep_orphaned(parent);
     }
     let parent =
         fs::canonicalize(parent).map_err(|error| Error::io(parent, "open the database's directory", &error))?;

@@ -1,5 +1,6 @@
 //! SQLite's system calls, which go through here: which files and what memory SQLite has open is known, and a file is
 //! another one in each generation of processes (`fork`).
+#![expect(unsafe_code, reason = "SQLite's table of system calls")]
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -128,6 +129,7 @@ pub(super) fn replace_calls() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the files are SQLite's own")]
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     // SAFETY: the arguments are SQLite's.
     let fd = unsafe { libc::open(path, flags, mode) };

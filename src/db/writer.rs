@@ -65,7 +65,8 @@ impl Writer {
                 return Err(error);
             }
         };
-        if let Err(error) = self.wal.files.check(context) {
+        // So that it does not go astray; all else is looked at afterwards.
+        if let Err(error) = self.wal.files.check_database(context) {
             self.roll_back();
             return Err(error);
         }

@@ -50,9 +50,10 @@ impl LogStore {
     /// - `now`: milliseconds; None: the clock.
     /// - `retention`: how long rows stay, a timedelta or seconds; the default is `DEFAULT_RETENTION`, 30 days.
     /// - `max_days`: at most so many days gain rows, the oldest first.
-    /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
-    ///   space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
-    ///   created for it (`ValueError` otherwise).
+    /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
+    ///   space of what is left in it, in its directory; if an open read of any process keeps the file from becoming
+    ///   shorter, `vacuumed` is false. `"incremental"` shortens it in slices between which others write, and needs a
+    ///   database that was created for it (`ValueError` otherwise).
     /// - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
     ///   one that gains rows is compressed if asked.
     /// - `dry_run`: change nothing and say what would be done; `size` is what the files would have.

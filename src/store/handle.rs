@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Reindexed, Verified};
-use crate::base::error::Result;
+use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
 use crate::db::{Config, Derived};
@@ -13,6 +13,7 @@ use crate::log::{self, Log, LogConfig, LogStats, Pages};
 use crate::row::{Filter, LogEntry};
 use crate::store::follow::Follower;
 use crate::store::rows::Rows;
+use crate::store::tables;
 
 /// The derived tables of a log with its archive.
 static DERIVED: &[&Derived] = &[&index::schema::DERIVED, &archive::DERIVED];
@@ -119,9 +120,17 @@ impl LogStore {
         self.archive.restore(day, progress)
     }
 
-    /// Checks the database, the index and every file.
+    /// Checks the database, the index, the runs and every file.
     pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
-        self.archive.verify(progress)
+        let mut verified = self.archive.verify(progress)?;
+        match tables::check(self.log.core()) {
+            Ok(problems) => verified.problems.extend(problems),
+            Err(Error::Corrupt { path, reason }) => {
+                verified.problems.push(Problem { path, day: None, ids: None, reason });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(verified)
     }
 
     /// Builds the index and the manifest anew, from the rows and the files.

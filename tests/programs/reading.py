@@ -68,14 +68,14 @@ def read_beside_a_writer(*, path: str, user: int, how: str) -> None:
         say({"before": logs.count(archived=True)})
         os.write(to_writer[1], b".")
         deadline = time.monotonic() + 2
-        seen: list[int | str] = []
+        seen: list[str] = []
         while time.monotonic() < deadline:
             try:
-                seen.append(logs.sql(SLOW)[0][1])
+                seen.append(str(logs.sql(SLOW)[0][1]))
             except ns.StoreIOError as error:
                 seen.append(type(error).__name__)
         os.read(to_reader[0], 1)
-        say({"during": sorted(set(seen), key=str)})
+        say({"during": sorted(set(seen))})
         say({"after": logs.count(archived=True), "sql": logs.sql(SLOW)[0][1]})
     os.write(to_writer[1], b".")
     os.waitpid(child, 0)

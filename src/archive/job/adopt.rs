@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use rusqlite::Connection;
+
 use crate::archive::file::format;
 use crate::archive::file::summary::{Part, Summary};
 use crate::archive::job::publish::save_refs;
 use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::seen::{DayFile, Examined};
+use crate::archive::manifest::{days, refs};
 use crate::archive::problem::Problem;
 use crate::base::error::{Error, Result};
 use crate::base::time;
@@ -65,16 +67,34 @@ impl Archive {
 
     /// Lists a file in the manifest as it was found.
     pub(crate) fn record(&self, summary: &Summary, refs: &Part) -> Result<()> {
-        // Nothing is known of how it was written; from now on it is relied upon.
+        self.sync(summary)?;
+        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        self.list(summary, refs, |_| Ok(()))
+    }
+
+    /// Lists a file in place of all that was known of its day, at once, since readers rely on it meanwhile.
+    pub(crate) fn record_anew(&self, summary: &Summary, refs: &Part) -> Result<()> {
+        self.sync(summary)?;
+        self.list(summary, refs, |connection| {
+            refs::forget(connection, summary.day)?;
+            refs::save(connection, summary.day, refs.iter().map(|(ref_key, rows)| (&**ref_key, rows)))
+        })
+    }
+
+    /// Nothing is known of how a file was written that is relied upon from now on.
+    fn sync(&self, summary: &Summary) -> Result<()> {
         let path = format::path_of(self.directory(), summary.day, summary.format);
         if let Some(file) = durable::open_regular(&path)? {
             durable::sync_file(&file, &path)?;
         }
-        durable::sync_parent(&path, Durability::Full)?;
-        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        durable::sync_parent(&path, Durability::Full)
+    }
+
+    fn list(&self, summary: &Summary, refs: &Part, first: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
         let has_rounds = refs.values().any(|rows| !rows.rounds.is_empty());
         let now = time::now()?;
         self.log.database().write("write the manifest", None, |connection| {
+            first(connection)?;
             log::raise_last_given_id(connection, summary.id_span().map_or(0, |span| span.last))?;
             days::save(connection, summary, State::Current, now, has_rounds)
         })?;

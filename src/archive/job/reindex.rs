@@ -1,6 +1,6 @@
 //! Building the manifest and the index anew, from the files and the rows as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
@@ -13,6 +13,7 @@ use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
+use crate::index::build::sealer::Archived;
 
 /// What a rebuild found, and did.
 #[derive(Debug, Default)]
@@ -30,19 +31,23 @@ impl Archive {
     pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<Reindexed> {
         self.log.database().check_writable("rebuild the index")?;
         let mut done = Reindexed::default();
+        // What the files themselves say of rounds counts; what the old index says of their rows may be damaged.
+        let mut read = RoaringTreemap::new();
         let is_foreign = self.check_owner().is_err();
         if !is_foreign && (!self.log.database().read("read the manifest", days::is_empty)? || !self.files()?.is_empty())
         {
             let _lock = self.lock(Duration::ZERO)?;
-            done.missing = self.relist(progress)?;
+            done.missing = self.relist(&mut read, progress)?;
             done.renumbered = self.resolve_conflicts()?;
         }
-        self.log.reindex(&|connection, visit| refs::each_round(connection, visit), refs::forget_rounds, progress)?;
+        let archived = Archived { ids: &read, each_round: &|connection, visit| refs::each_round(connection, visit) };
+        self.log.reindex(&archived, refs::forget_rounds, progress)?;
         Ok(done)
     }
 
-    /// Lists the files as they are; returns what is missing in them.
-    fn relist(&self, progress: &mut Progress<'_>) -> Result<Vec<(UtcDay, u64, IdSpan)>> {
+    /// Lists the files as they are, and notes which rows were read; returns what is missing in them.
+    fn relist(&self, read: &mut RoaringTreemap, progress: &mut Progress<'_>) -> Result<Vec<(UtcDay, u64, IdSpan)>> {
+        self.log.database().write("write the manifest", None, days::forget_strays)?;
         let recovered = self.recover().and_then(|()| self.log.database().read("read the manifest", days::list));
         let known = match recovered {
             Ok(known) => known,
@@ -58,19 +63,23 @@ impl Archive {
         let mut held: BTreeMap<UtcDay, RoaringTreemap> = BTreeMap::new();
         for listed in &known {
             let day = listed.day;
-            let ids = self.listed_ids(listed)?
-                | self.log.database().read("read the manifest", |connection| missing::load(connection, day))?;
+            let missing = self.log.database().read("read the manifest", |connection| missing::load(connection, day))?;
+            let listed_as = self.listed_ids(listed)?;
             match self.examine((day, listed.format))?.as_deref() {
                 Some(Examined::Whole(file)) => {
-                    self.record(&file.summary, &file.refs)?;
-                    held.insert(day, ids);
+                    self.record_anew(&file.summary, &file.refs)?;
+                    *read |= &file.summary.ids;
+                    // Of the very same file the list is damaged if it knows other rows.
+                    let is_same = file.summary.sha256 == listed.sha256;
+                    let listed_as = if is_same { RoaringTreemap::new() } else { listed_as };
+                    held.insert(day, missing | listed_as);
                 }
                 Some(Examined::Damaged(_)) => {}
                 None => {
                     self.log
                         .database()
                         .write("write the manifest", None, |connection| days::forget_day(connection, day))?;
-                    held.insert(day, ids);
+                    held.insert(day, missing | listed_as);
                 }
             }
             done += listed.row_count;
@@ -78,8 +87,12 @@ impl Archive {
         }
         self.forget_seen();
         self.adopt()?;
+        let known: HashSet<UtcDay> = known.into_iter().map(|listed| listed.day).collect();
         let mut lost = Vec::new();
         for listed in self.log.database().read("read the manifest", days::list)? {
+            if !known.contains(&listed.day) {
+                *read |= self.listed_ids(&listed)?;
+            }
             if let Some(ids) = held.get_mut(&listed.day) {
                 *ids -= self.listed_ids(&listed)?;
                 self.log

@@ -77,6 +77,10 @@ impl Listed {
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
+        or_damaged(Self::read_columns(row))
+    }
+
+    fn read_columns(row: &Row<'_>) -> Result<Self> {
         let kinds: Option<String> = row.get(9)?;
         let row_count = row.get(2)?;
         Ok(Self {
@@ -164,6 +168,35 @@ pub(crate) fn pending(connection: &Connection) -> Result<Vec<UtcDay>> {
     Ok(days)
 }
 
+/// What is wrong with the list of days itself, in the caller's transaction.
+pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT day FROM archive_days WHERE state NOT IN (0, 1)
+         UNION SELECT day FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let day = row.get_ref(0)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+        faults.push(damaged(&format!("a row of the day {}", String::from_utf8_lossy(day))).to_string());
+    }
+    let mut is_live = connection.prepare_cached("SELECT 1 FROM logs WHERE id = ?1")?;
+    for day in pending(connection)? {
+        // Rows leave the log when their file is listed as the current one, and not before.
+        if is_listed(connection, day)? {
+            continue;
+        }
+        let ids = load(connection, day, State::Pending)?.map(|summary| summary.ids).unwrap_or_default();
+        for id in &ids {
+            if !is_live.exists([id.cast_signed()])? {
+                faults.push(damaged(&format!("the day {day} is listed as one to come, and holds rows")).to_string());
+                break;
+            }
+        }
+    }
+    Ok(faults)
+}
+
 /// Whether the day's file is there.
 pub(crate) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1 AND state = 0")?;
@@ -233,6 +266,11 @@ pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result
     let Some(row) = rows.next()? else { return Ok(None) };
     let listed = Listed::read(row)?;
     let ids = from_bytes(row, 11)?;
+    // What reads are led by.
+    let bounds = ids.min().zip(ids.max()).map(|(first, last)| (first.cast_signed(), last.cast_signed()));
+    if listed.row_count != ids.len() || listed.id_span.map(Into::into) != bounds {
+        return Err(damaged(&format!("the day {day} is listed with other rows than it has")));
+    }
     let blocks = block::decode(row.get_ref(12)?.as_blob().map_err(rusqlite::Error::from)?);
     Ok(Some(Summary {
         day,
@@ -307,6 +345,15 @@ pub(crate) fn forget(connection: &Connection, day: UtcDay, state: State) -> Resu
 
 const TABLES_BY_STATE: [&str; 2] = ["archive_days", "archive_contents"];
 
+/// Forgets what can belong to no day, in the caller's transaction.
+pub(crate) fn forget_strays(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "DELETE FROM archive_days WHERE state NOT IN (0, 1);
+         DELETE FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
+    )?;
+    Ok(())
+}
+
 /// Forgets a day whose file is gone.
 pub(crate) fn forget_day(connection: &Connection, day: UtcDay) -> Result<()> {
     forget(connection, day, State::Current)?;
@@ -341,16 +388,20 @@ pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap>
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-    let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
+    let text = or_damaged(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from).map_err(Into::into))?;
     parse(text).ok_or_else(|| damaged(text))
 }
 
+const DAMAGED: &str = "the manifest of the archive is damaged";
+const WAY_OUT: &str = "reindex() rebuilds it";
+
+/// What was read of the manifest; a value that is none of the manifest's is damage.
+pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
+    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
+}
+
 fn damaged(what: &str) -> Error {
-    Error::Damaged {
-        what: "the manifest of the archive is damaged".to_owned(),
-        reason: what.to_owned(),
-        way_out: Some("reindex() rebuilds it"),
-    }
+    Error::Damaged { what: DAMAGED.to_owned(), reason: what.to_owned(), way_out: Some(WAY_OUT) }
 }
 
 #[cfg(test)]
