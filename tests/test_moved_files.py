@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import child_environment
+from support.processes import child_environment
 
 DAY = 86_400_000
 SUFFIXES = ("", "-wal", "-shm")
@@ -157,7 +157,7 @@ def test_no_write_is_acknowledged(data: Path, happening: Callable[[Path], None])
     store.close()
 
 
-@pytest.mark.parametrize("happening", [*OF_DATABASE, *OF_LOG])
+@pytest.mark.parametrize("happening", OF_DATABASE)
 def test_no_read_tells_of_files_that_are_gone(data: Path, happening: Callable[[Path], None]) -> None:
     store = filled(data)
     happening(data)

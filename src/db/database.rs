@@ -140,8 +140,7 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context(operation);
-            connections.files.check_places(context)?;
-            connections.readers.with(context, open, body)
+            connections.readers.with(context, &connections.files, open, body)
         })
     }
 
@@ -223,8 +222,9 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
-            connections.files.check_places(context)?;
-            connections.sql_readers.with(context, open, |connection| sql::run(connection, query, params))
+            connections
+                .sql_readers
+                .with(context, &connections.files, open, |connection| sql::run(connection, query, params))
         })
     }
 
