@@ -89,7 +89,7 @@ impl Database {
         } else {
             let writer = open::writer(context, config.derived)?;
             let files = Arc::new(HeldFiles::of_writer(context)?);
-            (Some(Writing::new(writer, Arc::clone(&files), context)?), files)
+            (Some(Writing::new(writer, WalState::new(Arc::clone(&files)), context)?), files)
         };
         let connections = Connections { readers, sql_readers: Readers::default(), writing, files };
         Ok(Self {
@@ -140,8 +140,7 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context(operation);
-            connections.files.check_database(context)?;
-            connections.readers.with(context, open, body)
+            connections.readers.with(context, &connections.files, open, body)
         })
     }
 
@@ -226,8 +225,9 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
-            connections.files.check_database(context)?;
-            connections.sql_readers.with(context, open, |connection| sql::run(connection, query, params))
+            connections
+                .sql_readers
+                .with(context, &connections.files, open, |connection| sql::run(connection, query, params))
         })
     }
 
@@ -299,9 +299,9 @@ impl Database {
 }
 
 impl Writing {
-    fn new(writer: Link, files: Arc<HeldFiles>, context: Context<'_>) -> Result<Self> {
-        let wal = Arc::new(WalState::default());
-        let writer = Writer::new(writer, Arc::clone(&wal), files, context)?;
+    fn new(writer: Link, wal: WalState, context: Context<'_>) -> Result<Self> {
+        let wal = Arc::new(wal);
+        let writer = Writer::new(writer, Arc::clone(&wal), context)?;
         Ok(Self { checkpoints: Checkpoints::new(wal), writer: Turns::new(writer) })
     }
 }
