@@ -1,0 +1,71 @@
+"""Everything at once for long: memory, descriptors, threads and the write-ahead log do not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import child_command, child_environment
+
+LOG_CAP = 16 << 20
+"""What the write-ahead log may take beside several writers that append without a pause."""
+MOST_DRIFT = 1.05
+LONG = os.environ.get("NERVE_TORTURE") == "long"
+
+Samples = list[dict[str, int]]
+
+
+def soaked(scratch: Path, seconds: float, **arguments: Any) -> Samples:
+    """What a process took that did everything at once for so long."""
+    command = child_command("soak", path=str(scratch / "data"), seconds=seconds, **arguments)
+    environment = child_environment()
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=seconds * 2 + 120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def median(samples: Samples, name: str, begin: float, end: float) -> float:
+    part = samples[int(len(samples) * begin) : int(len(samples) * end)]
+    return statistics.median(sample[name] for sample in part)
+
+
+def complaints(samples: Samples) -> list[str]:
+    """What has grown between the middle and the end."""
+    found = []
+    for name in ("memory", "descriptors", "threads"):
+        middle, last = median(samples, name, 0.4, 0.6), median(samples, name, 0.8, 1)
+        drift = last / middle
+        print(f"{name}: {middle:,.0f} in the middle, {last:,.0f} at the end, {drift:.3f}", file=sys.stderr)
+        if drift > MOST_DRIFT:
+            found.append(f"{name} has grown from {middle:,.0f} to {last:,.0f}")
+    largest = max(sample["log"] for sample in samples)
+    print(f"write-ahead log: at most {largest:,} bytes", file=sys.stderr)
+    if largest > LOG_CAP:
+        found.append(f"the write-ahead log took {largest:,} bytes")
+    return found
+
+
+def test_everything_at_once_goes_well(tmp_path: Path) -> None:
+    """Too short for figures but that of the log."""
+    samples = soaked(tmp_path, 4)
+    assert len(samples) >= 2
+    assert max(sample["log"] for sample in samples) <= LOG_CAP
+
+
+@pytest.mark.torture
+def test_nothing_grows_in_a_long_time(tmp_path: Path) -> None:
+    assert complaints(soaked(tmp_path, 1800 if LONG else 60)) == []
+
+
+def test_soak_catches_what_leaks(tmp_path: Path) -> None:
+    found = complaints(soaked(tmp_path, 6, leak=True))
+    assert [each.split()[0] for each in found][:2] == ["memory", "descriptors"]
