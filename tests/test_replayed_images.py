@@ -53,7 +53,9 @@ def assert_recorded(recording: Recording, root: Path, scratch: Path) -> None:
     assert files(scratch / "whole") == files(root)
 
 
-def replayed(scratch: Path, images: int, seed: int, *, steps: int, directory_syncs: bool = True, flushes: bool = True) -> Tally:
+def replayed(
+    scratch: Path, images: int, seed: int, *, steps: int, directory_syncs: bool = True, flushes: bool = True
+) -> Tally:
     """Build and check so many images of a recording, at random moments of it."""
     tally = Tally()
     random = Random(seed)
@@ -77,7 +79,9 @@ def replayed(scratch: Path, images: int, seed: int, *, steps: int, directory_syn
                 if tally.found:
                     shutil.copytree(place, scratch / "replayed", dirs_exist_ok=True)
                     return tally
-    print(f"{tally.images.total()} images, {tally.acknowledged} acknowledgements, {dict(tally.events)}", file=sys.stderr)
+    print(
+        f"{tally.images.total()} images, {tally.acknowledged} acknowledgements, {dict(tally.events)}", file=sys.stderr
+    )
     return tally
 
 

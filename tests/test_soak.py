@@ -14,10 +14,11 @@ import pytest
 
 from support.processes import child_command, child_environment
 
-LOG_CAP = 16 << 20
-"""What the write-ahead log may take beside several writers that append without a pause."""
-MOST_DRIFT = 1.05
 LONG = os.environ.get("NERVE_TORTURE") == "long"
+LOG_CAP = 24 << 20
+"""Several writers leave 16 MiB in the write-ahead log, and what they commit while a checkpoint waits for a read."""
+MOST_DRIFT = {"memory": 1.05 if LONG else 1.15, "descriptors": 1.05, "threads": 1.05}
+"""After a minute, caches still fill."""
 
 Samples = list[dict[str, int]]
 
@@ -41,11 +42,11 @@ def median(samples: Samples, name: str, begin: float, end: float) -> float:
 def complaints(samples: Samples) -> list[str]:
     """What has grown between the middle and the end."""
     found = []
-    for name in ("memory", "descriptors", "threads"):
+    for name, most in MOST_DRIFT.items():
         middle, last = median(samples, name, 0.4, 0.6), median(samples, name, 0.8, 1)
         drift = last / middle
         print(f"{name}: {middle:,.0f} in the middle, {last:,.0f} at the end, {drift:.3f}", file=sys.stderr)
-        if drift > MOST_DRIFT:
+        if drift > most:
             found.append(f"{name} has grown from {middle:,.0f} to {last:,.0f}")
     largest = max(sample["log"] for sample in samples)
     print(f"write-ahead log: at most {largest:,} bytes", file=sys.stderr)

@@ -102,7 +102,7 @@ def swept(
 
 
 def swept_async(name: str, tmp_path: Path, fault: int, per_call: int | None, durability: Durability) -> Counter[str]:
-    options = {"durability": durability, "segment_rows": SEGMENT_ROWS}
+    options: dict[str, Any] = {"durability": durability, "segment_rows": SEGMENT_ROWS}
     return swept(name, tmp_path, fault, per_call, by=write_async, **options)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import nerve_store as ns
 from programs import say
@@ -56,8 +57,8 @@ class Soak:
 
     def archive(self, random: Random) -> None:
         self.day += 1
-        compression = random.choice([None, "zstd"])
-        vacuum = random.choice([False, "incremental"])
+        compression: Literal["zstd"] | None = random.choice([None, "zstd"])
+        vacuum: Literal["incremental"] | bool = random.choice([False, "incremental"])
         self.logs.archive_logs(now=self.day * DAY_MS, retention=0, compression=compression, vacuum=vacuum)
         self.stop.wait(1)
 

@@ -55,7 +55,7 @@ class Tally:
 
 
 def without_directory_syncs(scratch: Path) -> list[str]:
-    """What to put before a command so that a flush of one of the directories of blobs reports success and does nothing."""
+    """What to put before a command so that a flush of a directory of blobs reports success and does nothing."""
     blobs = scratch / "disk" / "data" / "blobs"
     directories = [blobs.parent, blobs, *(blobs / f"{number:02x}" for number in range(256))]
     paths = [option for directory in directories for option in ("-P", str(directory))]
@@ -86,7 +86,13 @@ def wait_for(path: Path, text: str, child: subprocess.Popen[str]) -> None:
 
 
 def cut(
-    disk: PowerCutDisk, acknowledgements: Path, kind: str, writer: str, delay: float, before: list[str], **arguments: Any
+    disk: PowerCutDisk,
+    acknowledgements: Path,
+    kind: str,
+    writer: str,
+    delay: float,
+    before: list[str],
+    **arguments: Any,
 ) -> None:
     """Let the work begin, cut the power after a while, and switch it on again."""
     path = str(disk.directory / "data")
@@ -139,7 +145,15 @@ def cut_power(
             acknowledged = 0
             for number in range(first, min(first + a_store, cuts)):
                 delay = random.uniform(0, MOST_SECONDS.get(kind, 0.7))
-                cut(disk, acknowledgements, kind, f"s{seed}-{number}", delay, before(acknowledgements.parent), **arguments)
+                cut(
+                    disk,
+                    acknowledgements,
+                    kind,
+                    f"s{seed}-{number}",
+                    delay,
+                    before(acknowledgements.parent),
+                    **arguments,
+                )
                 ledger = read_ledger(acknowledgements, power=True)
                 found = complaints(data, ledger, upstream)
                 acknowledged, tally.late = ledger.count, tally.late + ledger.late
