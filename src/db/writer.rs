@@ -14,6 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
+use crate::db::held::HeldFiles;
 use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
@@ -30,17 +31,23 @@ pub(super) struct Writer {
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
     wal: Arc<WalState>,
+    files: Arc<HeldFiles>,
 }
 
 impl Writer {
-    pub(super) fn new(mut connection: Link, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
+    pub(super) fn new(
+        mut connection: Link,
+        wal: Arc<WalState>,
+        files: Arc<HeldFiles>,
+        context: Context<'_>,
+    ) -> Result<Self> {
         let told = Arc::clone(&wal);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             told.set_pages(pages.cast_unsigned());
             Ok(())
         };
         connection.wal_hook(Some(hook)).located(context, None)?;
-        Ok(Self { connection, synchronous: None, wal })
+        Ok(Self { connection, synchronous: None, wal, files })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
@@ -65,12 +72,18 @@ impl Writer {
                 return Err(error);
             }
         };
+        if let Err(error) = self.files.check(context) {
+            self.roll_back();
+            return Err(error);
+        }
         // An interrupted commit would not say whether it was one.
         if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
         }
+        // What happened to the files meanwhile may have taken this commit with them.
+        self.files.check(context)?;
         Ok(value)
     }
 
@@ -191,8 +204,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.wal.poison.is_set() {
-            // The checkpoint of a last close would flush again.
+        if self.wal.poison.is_set() || self.files.are_replaced() {
+            // The checkpoint of a last close would flush again, or remove another database's log.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }

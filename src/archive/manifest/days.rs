@@ -14,8 +14,9 @@ use crate::archive::file::block;
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Kinds, Summary};
 use crate::archive::manifest::seen::{DayFile, Stamp};
+use crate::archive::manifest::values::{damaged, from_bytes, or_damaged, parsed, to_bytes};
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
 use crate::row::{Filter, index_key};
@@ -370,46 +371,13 @@ pub(crate) fn forget_all(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The set of ascending ids.
-pub(crate) fn set_of(ids: &[i64]) -> RoaringTreemap {
-    ids.iter().map(|id| id.cast_unsigned()).collect()
-}
-
-pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(set.serialized_size());
-    // Writing to a vector cannot fail.
-    let _ = set.serialize_into(&mut bytes);
-    bytes
-}
-
-pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
-    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
-}
-
-fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-    let text = or_damaged(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from).map_err(Into::into))?;
-    parse(text).ok_or_else(|| damaged(text))
-}
-
-const DAMAGED: &str = "the manifest of the archive is damaged";
-const WAY_OUT: &str = "reindex() rebuilds it";
-
-/// What was read of the manifest; a value that is none of the manifest's is damage.
-pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
-    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
-}
-
-fn damaged(what: &str) -> Error {
-    Error::Damaged { what: DAMAGED.to_owned(), reason: what.to_owned(), way_out: Some(WAY_OUT) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::file::block::Block;
     use crate::archive::manifest::refs;
     use crate::archive::manifest::schema::SCHEMA;
+    use crate::archive::manifest::values::set_of;
 
     #[test]
     fn what_is_saved_is_loaded() {

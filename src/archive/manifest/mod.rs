@@ -12,3 +12,4 @@ pub(crate) mod owner;
 pub(crate) mod refs;
 pub(crate) mod schema;
 pub(crate) mod seen;
+pub(crate) mod values;
