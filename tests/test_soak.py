@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.counts import LONG, note
 from support.processes import child_command, child_environment
 
-LONG = os.environ.get("NERVE_TORTURE") == "long"
 LOG_CAP = 24 << 20
 """Several writers leave 16 MiB in the write-ahead log, and what they commit while a checkpoint waits for a read."""
 MOST_DRIFT = {"memory": 1.05 if LONG else 1.15, "descriptors": 1.05, "threads": 1.05}
@@ -45,11 +43,11 @@ def complaints(samples: Samples) -> list[str]:
     for name, most in MOST_DRIFT.items():
         middle, last = median(samples, name, 0.4, 0.6), median(samples, name, 0.8, 1)
         drift = last / middle
-        print(f"{name}: {middle:,.0f} in the middle, {last:,.0f} at the end, {drift:.3f}", file=sys.stderr)
+        note("soak", name, **{f"{name} in the middle": round(middle), f"{name} at the end": round(last)})
         if drift > most:
             found.append(f"{name} has grown from {middle:,.0f} to {last:,.0f}")
     largest = max(sample["log"] for sample in samples)
-    print(f"write-ahead log: at most {largest:,} bytes", file=sys.stderr)
+    note("soak", "write-ahead log", bytes=largest)
     if largest > LOG_CAP:
         found.append(f"the write-ahead log took {largest:,} bytes")
     return found

@@ -14,7 +14,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from random import Random
 from typing import Any
 
 from programs.campaign import DAY_MS
+from support.counts import note
 from support.disks import PowerCutDisk, power_cut_disk
 from support.faults import in_memory
 from support.foreign import UPSTREAM_SCHEMA
@@ -46,12 +46,6 @@ class Tally:
     acknowledged: int = 0
     late: int = 0
     found: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.cuts} power cuts, {self.acknowledged} acknowledgements checked, {self.late} came too late, "
-            f"{len(self.found)} complaints"
-        )
 
 
 def without_directory_syncs(scratch: Path) -> list[str]:
@@ -164,5 +158,12 @@ def cut_power(
                     shutil.copy(acknowledgements, scratch / f"cut-{number}")
                     break
             tally.acknowledged += acknowledged
-    print(f"{kind}: {tally}", file=sys.stderr)
+    note(
+        "power cuts",
+        kind,
+        cuts=tally.cuts,
+        acknowledgements=tally.acknowledged,
+        late=tally.late,
+        complaints=len(tally.found),
+    )
     return tally
