@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, forks, logs, payloads
+from programs import blobs, campaign, forks, logs, payloads, reading, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -22,10 +22,20 @@ PROGRAMS = {
         logs.memory,
         logs.deep_payload,
         payloads.read_on_a_small_stack,
+        reading.read_only,
+        reading.leave_open,
+        reading.read_beside_a_writer,
+        vacuum.vacuum_memory,
+        vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
         blobs.write_each,
         blobs.write_in_other_ways,
+        campaign.work,
+        campaign.leave_commits_in_the_log,
+        campaign.work_among_others,
+        campaign.work_in_turn,
+        campaign.follow,
     )
 }
 

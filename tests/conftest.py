@@ -78,7 +78,7 @@ def upstream_data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upstream_archived(tmp_path: Path) -> Path:
-    """A writable copy of the predecessor's data directory after its own archive runs."""
+    """A writable copy of the predecessor's data directory after its own archive jobs."""
     return Path(shutil.copytree(UPSTREAM / "archived", tmp_path / "upstream-archived"))
 
 

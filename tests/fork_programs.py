@@ -162,7 +162,9 @@ def busy_work(store: ns.LogStore, path: str, acknowledged: Acknowledged) -> dict
         "query": lambda: store.query(limit=100),
         "iterate": lambda: [entry.id for entry in store.iter(source="fork")],
         "open": open_and_close,
-        "sql": lambda: store.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT max(i) FROM n"),
+        "sql": lambda: store.sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT max(i) FROM n"
+        ),
         "verify": store.verify,
     }
 
@@ -373,8 +375,7 @@ def killed_archiver(*, path: str) -> None:
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    program.__name__: program
-    for program in (family, inherited, open_files, fork_in_progress, killed_archiver)
+    program.__name__: program for program in (family, inherited, open_files, fork_in_progress, killed_archiver)
 }
 
 if __name__ == "__main__":

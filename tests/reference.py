@@ -269,7 +269,7 @@ def merged_exit_code(current: Run | None, status: str, exit_code: int | None, *,
 
 @dataclass
 class ArchivePlan:
-    """What an archive run must do."""
+    """What an archive job must do."""
 
     days: dict[date, list[Row]]
     """The rows that each day's file gains."""

@@ -105,7 +105,7 @@ with ns.LogStore(sys.argv[1]) as store:
 
 @pytest.fixture
 def other_archiver(filled: Cli) -> subprocess.Popen[str]:
-    """Another process in the middle of an archive run, which it ends when its standard input does."""
+    """Another process in the middle of an archive job, which it ends when its standard input does."""
     command = [sys.executable, "-c", HOLD, str(filled.data / "logs.db")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -216,7 +216,7 @@ def test_appends_and_archive_runs_at_once_lose_nothing(log_store: ns.LogStore) -
 
 
 def archive_in_a_thread(store: ns.LogStore, stack: ExitStack) -> tuple[threading.Event, threading.Thread]:
-    """An archive run that stands still in its progress callback until the event that is returned is set."""
+    """An archive job that stands still in its progress callback until the event that is returned is set."""
     holding, go_on = threading.Event(), threading.Event()
 
     def hold(_done: int, _total: int) -> None:

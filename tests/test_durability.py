@@ -295,7 +295,7 @@ def test_power_cut_drops_only_the_newest_rows_of_normal_durability(tmp_path: Pat
 
 
 def cut_power_while_archiving(tmp_path: Path, delay: float) -> bool:
-    """Whether the cut came while the archive run was under way; nothing may be lost in either case."""
+    """Whether the cut came while the archive job was under way; nothing may be lost in either case."""
     with power_cut_disk(tmp_path) as disk:
         path = disk.directory / "data" / "logs.db"
         with ns.LogStore(path) as store:

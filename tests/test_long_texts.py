@@ -1,4 +1,4 @@
-"""Long sources, types and references: refused beyond 64 KiB, and indexed and archived where another program put them."""
+"""Long sources, types and references: refused beyond 64 KiB; indexed and archived where another program put them."""
 
 from __future__ import annotations
 

@@ -343,7 +343,7 @@ def test_upstream_appends_to_the_database_after_we_opened_it(upstream_data: Path
 
 
 def test_upstream_reads_and_writes_what_we_leave_behind(upstream_data: Path) -> None:
-    """After an archive run of ours and a close, upstream's statements work and see the same rows."""
+    """After an archive job of ours and a close, upstream's statements work and see the same rows."""
     path = upstream_data / "logs.db"
     with ns.LogStore(path) as logs:
         logs.archive_logs(now=NOW)

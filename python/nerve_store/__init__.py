@@ -33,6 +33,7 @@ from nerve_store.exceptions import (
     StoreClosedError,
     StoreFullError,
     StoreIOError,
+    StoreMovedError,
 )
 from nerve_store.store import Store
 
@@ -91,6 +92,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",

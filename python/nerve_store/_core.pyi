@@ -66,7 +66,7 @@ BUILD_PROFILE: Final[str]
 DEFAULT_RETENTION: Final[timedelta]
 """How long rows stay in the database unless `archive_logs` is told otherwise: 30 days."""
 ARCHIVED_UP_TO: Final[str]
-"""The meta key of the archive's watermark: the newest day that an archive run has finished."""
+"""The meta key of the archive's watermark: the newest day that an archive job has finished."""
 
 def utc_day(timestamp: int) -> date:
     """The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on."""
@@ -115,7 +115,12 @@ class LogEntry:
     def timestamp(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
     def json(self) -> Any:
-        """The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`."""
+        """The payload parsed as JSON; None if there is none.
+
+        Any depth and integers of up to 200,000 digits are read, exactly; a number beyond every float becomes infinite.
+        A payload that is not JSON is a `json.JSONDecodeError`, and a longer integer a `ValueError`. NaN and Infinity,
+        which `json.dumps` writes, are not JSON.
+        """
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[_LogEntryClass, tuple[int, str, str, str | None, str | None, int]]: ...
@@ -486,12 +491,21 @@ class LogStore:
         """What started the run, from its first `started` row; None if that says nothing.
 
         The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
-        its `triggerPayload` object by the same rule; else that object as it is.
+        its `triggerPayload` object by the same rule; else that object as it is. A row whose payload cannot be read is
+        reported to the logger `nerve_store`, and gives None.
         """
     def get_thread_events(self, run_id: str) -> list[dict[str, Any]]:
-        """The run's command events: every `thread_command_event` whose payload is an object with a string `type`."""
+        """The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
+
+        A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
+        logger `nerve_store`.
+        """
     def get_thread_messages(self, run_id: str) -> list[ThreadMessage]:
-        """The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`."""
+        """The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
+
+        A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
+        logger `nerve_store`.
+        """
     def get_thread_round_count(self, run_id: str) -> int:
         """How many rounds the run's thread has."""
     def get_thread_rounds(self, run_id: str, *, before: int = 0, limit: int) -> list[ThreadRound]:
@@ -522,9 +536,10 @@ class LogStore:
         - `now`: milliseconds; None: the clock.
         - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
         - `max_days`: at most so many days gain rows, the oldest first.
-        - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
-          space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
-          created for it (`ValueError` otherwise).
+        - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
+          space of what is left in it, in its directory; if an open read of any process keeps the file from becoming
+          shorter, `vacuumed` is false. `"incremental"` shortens it in slices between which others write, and needs a
+          database that was created for it (`ValueError` otherwise).
         - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
           one that gains rows is compressed if asked.
         - `dry_run`: change nothing and say what would be done; `size` is what the files would have.

@@ -23,6 +23,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
 ]
 
 
@@ -61,6 +62,13 @@ class StoreFullError(StoreIOError):
     """The disk, the quota or the file size limit is exhausted; nothing was acknowledged, and reads go on."""
 
 
+class StoreMovedError(StoreIOError):
+    """The database or its write-ahead log was moved, removed or replaced while it was open; nothing is acknowledged.
+
+    Once the files are back in their place the store goes on; otherwise close it and open it again. `errno` is `ESTALE`.
+    """
+
+
 class CorruptStoreError(NerveStoreError):
     """A file is not what it should be: no database, a damaged page, a row that cannot be a row of ours."""
 
@@ -90,7 +98,7 @@ class ArchiveError(NerveStoreError):
 
 
 class ArchiveBusyError(ArchiveError, StoreBusyError):
-    """Another archive run is under way on the same archive directory."""
+    """Another archive job is under way on the same archive directory."""
 
 
 class ArchiveCorruptError(ArchiveError, CorruptStoreError):

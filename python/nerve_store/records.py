@@ -119,7 +119,7 @@ class ArchivedDay:
     sha256: str
     """Of the file, lowercase hex."""
     added_rows: int = 0
-    """Rows that the archive run which returned this record added to the file."""
+    """Rows that the archive job which returned this record added to the file."""
     format: str = "jsonl"
     """`jsonl`, or `jsonl.zst` when compressed."""
     first_id: int | None = None
@@ -131,16 +131,21 @@ class ArchivedDay:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveResult:
-    """What an archive run did; with `dry_run`, what it would have done."""
+    """What an archive job did; with `dry_run`, what it would have done."""
 
     days: tuple[ArchivedDay, ...]
     """The days that gained rows, oldest first."""
     vacuumed: bool
+    """Whether the database file has become shorter. False, too, if an open read of any process was in the way."""
     dry_run: bool = False
     pinned_rows: int = 0
     """Rows old enough to go that stay, because their run is still active."""
     unarchivable_rows: int = 0
-    """Rows whose timestamp is no integer of the years 1970 to 9999; they stay in the database."""
+    """Rows whose timestamp is no integer of the years 1970 to 9999, or whose line would be longer than 1 GiB; they stay in
+    the database."""
+    problems: tuple[VerifyProblem, ...] = ()
+    """Day files that could not be taken into the manifest, or are not what it says, although no row needed them. They are
+    also logged as warnings of the logger `nerve_store`."""
 
 
 @dataclass(frozen=True, slots=True)

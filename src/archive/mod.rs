@@ -6,17 +6,22 @@
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod job;
 mod manifest;
+mod problem;
 mod read;
 mod verify;
 
 pub use file::format::Format;
 pub use file::line::{RowRef, parse_line, write_line};
 pub use job::publish::ARCHIVED_UP_TO;
+pub use job::reindex::Reindexed;
 pub use job::steps::{JobOutcome, Options, Vacuum};
 pub use manifest::catalog::Archive;
 pub(crate) use manifest::schema::DERIVED;
+pub use problem::Problem;
 pub use read::day::{ArchivedDay, ArchivedRows};
-pub use read::merge::UnionPages;
-pub use verify::{Problem, Verified};
+pub use read::union::UnionPages;
+pub use verify::Verified;

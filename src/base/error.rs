@@ -55,6 +55,19 @@ pub enum Error {
         /// The system's error number: ENOSPC, EDQUOT or EFBIG.
         errno: i32,
     },
+    /// A file that is open was moved, removed or replaced: what would be written now, no later opening would find.
+    #[error(
+        "{} {what} ({operation}): nothing is acknowledged; put the file back, or close the store and open it again",
+        path.display()
+    )]
+    Moved {
+        /// The database, or its write-ahead log.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What was found at the path.
+        what: &'static str,
+    },
     /// The system refused or failed an operation.
     #[error("{operation}: {reason}")]
     Io {
@@ -144,6 +157,14 @@ pub enum Error {
         /// Why, and the way out.
         reason: String,
     },
+    /// Rows of the log and of a file have the same id.
+    #[error("{}: {reason}", path.display())]
+    IdConflict {
+        /// The file.
+        path: PathBuf,
+        /// Which ids, and the way out.
+        reason: String,
+    },
     /// Another archive job is under way.
     #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {
@@ -225,6 +246,16 @@ impl Error {
     pub fn flush(path: &Path, operation: &'static str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         Self::Flush { path: path.to_owned(), operation, errno, reason: error.to_string() }
+    }
+
+    /// The same error, but for a value in the database that is none of ours: that is damage to `what`.
+    pub(crate) fn or_damaged(self, what: &str, way_out: &'static str) -> Self {
+        match self {
+            Self::Sqlite(error) if error.sqlite_error().is_none() => {
+                Self::Damaged { what: what.to_owned(), reason: error.to_string(), way_out: Some(way_out) }
+            }
+            other => other,
+        }
     }
 
     /// A file that is not what it should be.

@@ -8,6 +8,8 @@
 //!
 //! A child that executes another program without running these handlers (`vfork`, `posix_spawn`) shares nothing either:
 //! every descriptor is closed on exec.
+#![expect(clippy::disallowed_methods, reason = "directories are opened for reading")]
+#![expect(unsafe_code, reason = "handlers of `fork`, and descriptors that are exchanged in a child")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;

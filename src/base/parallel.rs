@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
 use crate::base::interrupt;
+use crate::base::scope::{Handle, Scope, scope};
 
 /// How often the calling thread looks up from waiting for results.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -23,25 +23,34 @@ pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Starts `work` in a thread of `scope`; None if no thread is to be had, and the caller does it itself.
-pub(crate) fn start<'scope, T: Send + 'scope>(
+/// Starts `work` on `input` in a thread of `scope`. If the system refuses the thread, gives the input back: the caller does
+/// the work itself.
+pub(crate) fn start<'scope, I: Send + 'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> Result<T> + Send + 'scope,
-) -> Option<Started<'scope, T>> {
-    let thread = thread::Builder::new().name("nerve_store".into());
+    input: I,
+    work: impl FnOnce(I) -> Result<T> + Send + 'scope,
+) -> std::result::Result<Started<T>, I> {
+    let (hand_over, handed) = channel();
     // What stops the call of the calling thread stops the work in the other one.
     let interruptions = interrupt::Scope::shared();
-    thread.spawn_scoped(scope, move || interruptions.enter(|| caught(work))).ok().map(Started)
+    let work = move || caught(|| handed.recv().map_err(|_| Error::Internal).and_then(work));
+    match scope.spawn(move || interruptions.enter(work)) {
+        Ok(thread) => match hand_over.send(input) {
+            Ok(()) => Ok(Started(thread)),
+            Err(refused) => Err(refused.0),
+        },
+        Err(_) => Err(input),
+    }
 }
 
 /// A thread that was started.
-pub(crate) struct Started<'scope, T>(ScopedJoinHandle<'scope, Result<T>>);
+pub(crate) struct Started<T>(Handle<Result<T>>);
 
-impl<T> Started<'_, T> {
-    /// Waits for its end.
+impl<T> Started<T> {
+    /// Waits for its end; in a child that was forked meanwhile it is an error.
     pub(crate) fn join(self) -> Result<T> {
         // What it ran catches its own panics.
-        self.0.join().unwrap_or(Err(Error::Internal))
+        self.0.join()?
     }
 }
 
@@ -65,9 +74,10 @@ pub(crate) fn map<T: Sync, R: Send>(
             lock(&done).push((index, result));
         }
     };
-    thread::scope(|scope| {
+    scope(|scope| {
         // Each ends by itself once nothing is left to do.
-        let _started: Vec<_> = (1..threads.min(items.len())).map_while(|_| start(scope, labour)).collect();
+        let _started: Vec<_> =
+            (1..threads.min(items.len())).map_while(|_| start(scope, (), |()| labour()).ok()).collect();
         labour()
     })?;
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -96,13 +106,13 @@ pub(crate) fn watched<T, R: Send>(
     mut hear: impl FnMut(News<R>) -> Result<()>,
 ) -> Result<()> {
     let is_wanted = AtomicBool::new(true);
-    thread::scope(|scope| {
+    scope(|scope| {
         let (sender, results) = channel();
         let mut started = 0;
         for _ in 0..threads {
             let sender = sender.clone();
             let (next, work, is_wanted) = (&next, &work, &is_wanted);
-            let labour = move || {
+            let labour = move |()| {
                 let go_on = || is_wanted.load(Ordering::Relaxed);
                 while go_on() {
                     let result = caught(|| next().map(|item| work(item, &go_on)).transpose());
@@ -113,7 +123,7 @@ pub(crate) fn watched<T, R: Send>(
                 }
                 Ok(())
             };
-            if start(scope, labour).is_none() {
+            if start(scope, (), labour).is_err() {
                 break;
             }
             started += 1;

@@ -2,6 +2,7 @@
 //!
 //! The caller's function may fork. In the child there is one thread alone, and the standard library's scope would wait
 //! there for ever for the others.
+#![expect(unsafe_code, reason = "threads that borrow")]
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -27,11 +28,14 @@ struct Running {
     ended: Condvar,
 }
 
+/// What a thread returned, or its panic; None while it runs.
+type Outcome<T> = Mutex<Option<std::result::Result<T, Box<dyn Any + Send>>>>;
+
 /// A thread of a scope.
 pub(crate) struct Handle<T> {
     generation: Generation,
     running: Arc<Running>,
-    outcome: Arc<Mutex<Option<std::result::Result<T, Box<dyn Any + Send>>>>>,
+    outcome: Arc<Outcome<T>>,
 }
 
 /// Runs `body`, and returns once all threads that it spawned have ended; in a child that was forked in `body`, at once.
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn threads_borrow_and_their_results_and_panics_come_back() {
-        let texts = vec!["a".to_owned(), "bb".to_owned()];
+        let texts = ["a".to_owned(), "bb".to_owned()];
         let ended = AtomicUsize::new(0);
         let lengths = scope(|scope| {
             let handles: Vec<_> = texts.iter().map(|text| scope.spawn(|| text.as_str()).unwrap()).collect();

@@ -1,18 +1,21 @@
 //! A blob from a source that is read piece by piece, in constant memory: one thread reads and stages, another hashes.
 
 use std::sync::mpsc;
-use std::thread;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::Error;
 use crate::base::io::fill;
 use crate::base::parallel;
+use crate::base::scope::scope;
 use crate::blob::put::{BlobWriter, WRITE};
 use crate::blob::store::{BlobStore, CHUNK_BYTES};
 
 /// How much is read at a time, and how many pieces are on their way at once: 4 MiB together.
 const PIECE_BYTES: usize = 1024 * 1024;
 const PIECES: usize = 4;
+
+/// Bytes, of which so many count.
+type Piece = (Vec<u8>, usize);
 
 impl BlobStore {
     /// Stores what `read` fills buffers with: it returns how many bytes it put there, 0 at the end.
@@ -28,10 +31,10 @@ impl BlobStore {
             return Ok(self.write(&first[..count], verify)?);
         }
         let mut writer = self.writer()?;
-        let digest = thread::scope(|scope| {
-            let (pieces, to_hash) = mpsc::channel::<(Vec<u8>, usize)>();
+        let digest = scope(|scope| {
+            let (pieces, to_hash) = mpsc::channel::<Piece>();
             let (used, to_fill) = mpsc::channel::<Vec<u8>>();
-            let labour = move || {
+            let labour = move |(to_hash, used): (mpsc::Receiver<Piece>, mpsc::Sender<Vec<u8>>)| {
                 let mut hasher = Hasher::new();
                 for (piece, count) in to_hash {
                     hasher.update(&piece[..count]);
@@ -40,7 +43,7 @@ impl BlobStore {
                 }
                 Ok(hasher.finish())
             };
-            let Some(hashing) = parallel::start(scope, labour) else {
+            let Ok(hashing) = parallel::start(scope, (to_hash, used), labour) else {
                 return pump(&mut writer, first, count, &mut read).map(|()| None);
             };
             let (mut piece, mut count) = (first, count);

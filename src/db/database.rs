@@ -13,13 +13,15 @@ use crate::base::fork::Generation;
 use crate::base::interrupt::check_wait;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints};
 use crate::db::failure::{Context, Located, read_only};
+use crate::db::fork::Link;
+use crate::db::held::HeldFiles;
 use crate::db::readers::Readers;
 use crate::db::schema::Derived;
 use crate::db::sql::{self, SqlParams};
 use crate::db::turn::{Turn, Turns};
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
-use crate::db::{fork, open};
+use crate::db::{fork, open, vacuum};
 use crate::durable::Durability;
 
 /// Between two looks at the calls under way while the database closes.
@@ -63,6 +65,7 @@ struct Connections {
     sql_readers: Readers,
     /// None in a read-only store.
     writing: Option<Writing>,
+    files: Arc<HeldFiles>,
 }
 
 struct Writing {
@@ -80,13 +83,15 @@ impl Database {
         let path = open::resolve(path, !config.read_only)?;
         let context = Context { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
         let readers = Readers::default();
-        let writing = if config.read_only {
+        let (writing, files) = if config.read_only {
             readers.keep(open::unprepared_reader(context, config.derived)?);
-            None
+            (None, Arc::new(HeldFiles::of_reader(context)?))
         } else {
-            Some(Writing::open(context, config.derived)?)
+            let writer = open::writer(context, config.derived)?;
+            let files = Arc::new(HeldFiles::of_writer(context)?);
+            (Some(Writing::new(writer, Arc::clone(&files), context)?), files)
         };
-        let connections = Connections { readers, sql_readers: Readers::default(), writing };
+        let connections = Connections { readers, sql_readers: Readers::default(), writing, files };
         Ok(Self {
             path,
             config,
@@ -133,7 +138,11 @@ impl Database {
             true => open::unprepared_reader(context, self.config.derived),
             false => open::reader(context),
         };
-        self.connected(|connections| connections.readers.with(self.context(operation), open, body))
+        self.connected(|connections| {
+            let context = self.context(operation);
+            connections.files.check_database(context)?;
+            connections.readers.with(context, open, body)
+        })
     }
 
     /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
@@ -168,13 +177,10 @@ impl Database {
         });
     }
 
-    /// Returns all free space of the file to the file system.
-    pub fn vacuum(&self) -> Result<()> {
-        self.with_writing("vacuum", |writing, context| {
-            // The files do not become shorter beside a checkpoint.
-            let _held = writing.checkpoints.hold();
-            writing.writer.take()?.vacuum(context)
-        })
+    /// Returns all free space of the file to the file system; says whether the file has become shorter, which an open read
+    /// of any process prevents.
+    pub fn vacuum(&self) -> Result<bool> {
+        self.with_writing("vacuum", |writing, context| vacuum::vacuum(context, &writing.checkpoints, &writing.writer))
     }
 
     /// An error if the file cannot be shortened in slices.
@@ -208,12 +214,16 @@ impl Database {
     /// The rows of one read-only SQL statement of the user's.
     pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
         let open = |context: Context<'_>| {
-            let mut connection = open::reader(context)?;
-            sql::restrict(&mut connection).located(context, None)?;
-            Ok(connection)
+            let mut reader = match self.config.read_only {
+                true => open::reader_of_read_only(context)?,
+                false => open::reader(context)?,
+            };
+            sql::restrict(&mut reader.connection).located(context, None)?;
+            Ok(reader)
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
+            connections.files.check_database(context)?;
             connections.sql_readers.with(context, open, |connection| sql::run(connection, query, params))
         })
     }
@@ -286,9 +296,9 @@ impl Database {
 }
 
 impl Writing {
-    fn open(context: Context<'_>, derived: &[&Derived]) -> Result<Self> {
+    fn new(writer: Link, files: Arc<HeldFiles>, context: Context<'_>) -> Result<Self> {
         let wal = Arc::new(WalState::default());
-        let writer = Writer::new(open::writer(context, derived)?, Arc::clone(&wal), context)?;
+        let writer = Writer::new(writer, Arc::clone(&wal), files, context)?;
         Ok(Self { checkpoints: Checkpoints::new(wal), writer: Turns::new(writer) })
     }
 }

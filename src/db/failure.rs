@@ -1,4 +1,5 @@
 //! From SQLite's result codes to the errors of this crate.
+#![expect(unsafe_code, reason = "SQLite's error number, which rusqlite does not tell")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -82,6 +83,11 @@ pub(super) fn is_flush_failure(error: &Error) -> bool {
 /// Whether `error` is a lock that another connection holds.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Whether `error` says that a file could not be opened or made.
+pub(super) fn is_unopenable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }
 
 /// The error number of the system call that failed last on `connection`.

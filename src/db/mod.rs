@@ -8,13 +8,17 @@ mod checkpoints;
 mod database;
 mod failure;
 mod fork;
+mod held;
 mod open;
 mod readers;
 mod schema;
 mod sql;
+mod system;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod unlocked;
+mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;

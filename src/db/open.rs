@@ -1,6 +1,7 @@
 //! Opening connections: which file, with which flags, and each pragma beside its reason.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,9 +10,12 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, waits_since};
-use crate::db::failure::{Context, Located, is_busy};
+use crate::db::failure::{Context, Located, is_busy, is_unopenable};
 use crate::db::fork::Link;
+use crate::db::held;
+use crate::db::readers::Reader;
 use crate::db::schema::{self, Derived, Identity};
+use crate::db::unlocked::{self, Still};
 use crate::db::wait::{interrupt_statements, wait_for_locks};
 use crate::durable::{self, Durability};
 
@@ -20,6 +24,9 @@ const STATEMENT_CACHE: usize = 64;
 
 /// SQLite's smallest page, which is also the smallest database.
 const MIN_DATABASE_BYTES: u64 = 512;
+
+/// The longest absolute path of a database: of SQLite's 512 bytes, eight are for the suffix `-journal`.
+const MAX_PATH_BYTES: usize = 504;
 
 /// What `PRAGMA auto_vacuum` says of a file that can be shortened in slices.
 pub(super) const INCREMENTAL: i64 = 2;
@@ -72,17 +79,25 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         _ => Path::new("."),
     };
     if create {
+        check_length(&expected(parent)?.join(name))?;
         durable::create_directories(parent, Durability::Full)?;
+        // A failure is of no consequence: the next open tries again.
+        let _ = durable::sweep_orphaned(parent);
     }
     let parent =
         fs::canonicalize(parent).map_err(|error| Error::io(parent, "open the database's directory", &error))?;
     let path = parent.join(name);
+    check_length(&path)?;
     match fs::symlink_metadata(&path) {
         // SQLite takes a file of one byte for an empty one, and would overwrite it.
         Ok(metadata) if metadata.is_file() && (1..MIN_DATABASE_BYTES).contains(&metadata.len()) => {
             Err(Error::corrupt(&path, "too short for a database: choose another path"))
         }
-        Ok(metadata) if metadata.is_file() => Ok(path),
+        Ok(metadata) if metadata.is_file() => {
+            let context = Context { path: &path, operation: "open the database", busy_timeout: Duration::ZERO };
+            held::check_links(context, metadata.nlink())?;
+            Ok(path)
+        }
         Ok(metadata) => {
             let kind = metadata.file_type();
             let errno = if kind.is_dir() {
@@ -105,9 +120,34 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
     }
 }
 
+/// Where `directory` will be once it has been created.
+fn expected(directory: &Path) -> Result<PathBuf> {
+    let mut missing = Vec::new();
+    for ancestor in directory.ancestors() {
+        let named = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match fs::canonicalize(named) {
+            Ok(found) => return Ok(missing.iter().rev().fold(found, |path, name| path.join(name))),
+            // Components such as `..` have no name; what they lead to is known when the directories are there.
+            Err(_) => missing.extend(ancestor.file_name()),
+        }
+    }
+    Ok(directory.to_owned())
+}
+
+/// SQLite opens no longer path, and says only that it is unable to.
+fn check_length(path: &Path) -> Result<()> {
+    let length = path.as_os_str().len();
+    if length <= MAX_PATH_BYTES {
+        return Ok(());
+    }
+    let reason =
+        format!("its absolute path has {length} bytes, and SQLite takes {MAX_PATH_BYTES}: choose a shorter one");
+    Err(Error::errno(path, "open the database", libc::ENAMETOOLONG, reason))
+}
+
 /// Opens the writer, creating or migrating the schema where that is needed.
 pub(super) fn writer(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
-    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let prepared = prepare_writer(&connection, context, derived);
     prepared.located(context, Some(&connection))?;
     Ok(connection)
@@ -148,39 +188,62 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
 
 /// Opens the connection that checkpoints are run on.
 pub(super) fn checkpointer(context: Context<'_>) -> Result<Link> {
-    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch(CHECKPOINTER_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
-/// Opens a reader.
-pub(super) fn reader(context: Context<'_>) -> Result<Link> {
-    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+/// Opens a reader of a store that is written to.
+pub(super) fn reader(context: Context<'_>) -> Result<Reader> {
+    let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.execute_batch(READER_PRAGMAS).located(context, Some(&connection))?;
-    Ok(connection)
+    Ok(Reader::locking(connection))
+}
+
+/// Opens a reader of a read-only store; without locks where there can be none.
+pub(super) fn reader_of_read_only(context: Context<'_>) -> Result<Reader> {
+    let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // The first that looks at the write-ahead log.
+    let looked = connection.query_row("PRAGMA schema_version", [], |_| Ok(()));
+    let reader = match looked {
+        Err(error) if is_unopenable(&error) && unlocked::is_in_the_way(context.path) => {
+            drop(connection);
+            let still = Still::of(context.path).ok_or_else(|| unlocked::log_needs_locks(context))?;
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            Reader::unlocked(connect(context, &unlocked::uri(context.path), flags)?, still)
+        }
+        looked => {
+            looked.located(context, Some(&connection))?;
+            Reader::locking(connection)
+        }
+    };
+    reader.connection.execute_batch(READER_PRAGMAS).located(context, Some(&reader.connection))?;
+    Ok(reader)
 }
 
 /// Opens a reader of a read-only store, whose database has not been identified or brought up to date.
-pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> Result<Link> {
-    let connection = connect(context, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let prepared = schema::identify(&connection, context.path, derived).and_then(|_| {
+pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> Result<Reader> {
+    let reader = reader_of_read_only(context)?;
+    let connection = &reader.connection;
+    let prepare = || {
+        schema::identify(connection, context.path, derived)?;
         let has = |table: &str| connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([table]);
         if !has("logs")? {
             return Err(Error::corrupt(context.path, "an empty database; open it once without read_only"));
         }
-        // Then nothing is sealed, and no file is known, which is what empty tables of the connection's own say as well.
-        for statement in schema::missing_tables(&connection, derived)? {
-            connection.execute_batch(&statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))?;
+        connection.execute_batch("PRAGMA query_only = OFF")?;
+        for statement in schema::stand_ins(connection, derived)? {
+            connection.execute_batch(&statement)?;
         }
-        Ok(connection.execute_batch(READER_PRAGMAS)?)
-    });
-    prepared.located(context, Some(&connection))?;
-    Ok(connection)
+        Ok(connection.execute_batch("PRAGMA query_only = ON")?)
+    };
+    prepare().located(context, Some(connection))?;
+    Ok(reader)
 }
 
-fn connect(context: Context<'_>, access: OpenFlags) -> Result<Link> {
+fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> Result<Link> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let mut connection = Link::new(Connection::open_with_flags(context.path, flags).located(context, None)?);
+    let mut connection = Link::new(Connection::open_with_flags(name, flags).located(context, None)?);
     wait_for_locks(&connection, context.busy_timeout);
     interrupt_statements(&mut connection).located(context, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);

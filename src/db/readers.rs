@@ -7,13 +7,36 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::db::failure::{Context, Located};
 use crate::db::fork::Link;
+use crate::db::unlocked::{self, Still};
 
 /// Idle connections that are kept; more are opened while more threads read at once.
 const KEPT: usize = 4;
 
+/// A read-only connection.
+pub(super) struct Reader {
+    pub(super) connection: Link,
+    /// The file that it reads without locks; None if it takes locks.
+    still: Option<Still>,
+}
+
+impl Reader {
+    pub(super) fn locking(connection: Link) -> Self {
+        Self { connection, still: None }
+    }
+
+    pub(super) fn unlocked(connection: Link, still: Still) -> Self {
+        Self { connection, still: Some(still) }
+    }
+
+    /// Whether what it reads is the file as it is.
+    fn is_current(&self, context: Context<'_>) -> bool {
+        self.still.as_ref().is_none_or(|still| still.holds(context.path))
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Readers {
-    idle: Mutex<Vec<Link>>,
+    idle: Mutex<Vec<Reader>>,
 }
 
 impl Readers {
@@ -21,27 +44,31 @@ impl Readers {
     pub(super) fn with<T>(
         &self,
         context: Context<'_>,
-        open: impl FnOnce(Context<'_>) -> Result<Link>,
+        open: impl FnOnce(Context<'_>) -> Result<Reader>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
+        let reader = match idle.filter(|reader| reader.is_current(context)) {
+            Some(reader) => reader,
             None => open(context)?,
         };
-        let outcome = run(&connection, "BEGIN").and_then(|()| body(&connection));
-        let outcome = outcome.and_then(|value| run(&connection, "COMMIT").map(|()| value));
+        let connection = &reader.connection;
+        let outcome = run(connection, "BEGIN").and_then(|()| body(connection));
+        let outcome = outcome.and_then(|value| run(connection, "COMMIT").map(|()| value));
+        if !reader.is_current(context) {
+            return Err(unlocked::changed(context));
+        }
         // A connection that met an error is dropped, its transaction with it: it is cheap to open another.
-        let value = outcome.located(context, Some(&connection))?;
-        self.keep(connection);
+        let value = outcome.located(context, Some(connection))?;
+        self.keep(reader);
         Ok(value)
     }
 
     /// Gives a connection to the pool.
-    pub(super) fn keep(&self, connection: Link) {
+    pub(super) fn keep(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
-            idle.push(connection);
+            idle.push(reader);
         }
     }
 }

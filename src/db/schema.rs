@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
 
@@ -133,14 +133,42 @@ fn has_replaced_indexes(connection: &Connection, derived: &[&Derived]) -> Result
 
 /// The statements that create the derived tables that are not there.
 pub(super) fn missing_tables(connection: &Connection, derived: &[&Derived]) -> Result<Vec<&'static str>> {
+    missing(connection, derived.iter().flat_map(|derived| derived.tables.split_inclusive(';')))
+}
+
+fn missing(connection: &Connection, statements: impl Iterator<Item = &'static str>) -> Result<Vec<&'static str>> {
     let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
     let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';')).map(str::trim);
     let is_missing = |statement: &&str| {
         let name = statement.strip_prefix("CREATE TABLE IF NOT EXISTS ").and_then(|rest| rest.split(' ').next());
         name.is_some_and(|name| !names.iter().any(|known| known == name))
     };
-    Ok(statements.filter(is_missing).collect())
+    Ok(statements.map(str::trim).filter(is_missing).collect())
+}
+
+/// Statements for what a database lacks that was not brought up to date, because it may not be written: tables and a view
+/// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept.
+pub(super) fn stand_ins(connection: &Connection, derived: &[&Derived]) -> Result<Vec<String>> {
+    let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
+    let missing = missing(connection, statements.chain(TABLES.split_inclusive(';')))?;
+    let has_runs = !missing.iter().any(|statement| statement.contains(" workflow_runs "));
+    let mut stand_ins: Vec<String> =
+        missing.iter().map(|statement| statement.replace("CREATE TABLE", "CREATE TEMP TABLE")).collect();
+    if has_runs && !has_exit_code(connection)? {
+        stand_ins.push(
+            "CREATE TEMP VIEW workflow_runs AS
+             SELECT run_id, workflow, status, timestamp, NULL AS exit_code FROM main.workflow_runs"
+                .to_owned(),
+        );
+    }
+    Ok(stand_ins)
+}
+
+/// Whether the runs have exit codes, which an early predecessor did not keep.
+fn has_exit_code(connection: &Connection) -> Result<bool> {
+    let mut columns =
+        connection.prepare("SELECT 1 FROM pragma_table_info('workflow_runs') WHERE name = 'exit_code'")?;
+    Ok(columns.exists([])?)
 }
 
 /// Brings the database to the current schema; the caller holds the write transaction.
@@ -151,11 +179,7 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     }
     let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.execute_batch(TABLES)?;
-    let has_exit_code = connection
-        .query_row("SELECT 1 FROM pragma_table_info('workflow_runs') WHERE name = 'exit_code'", [], |_| Ok(()))
-        .optional()?
-        .is_some();
-    if !has_exit_code {
+    if !has_exit_code(connection)? {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }
     for derived in derived {

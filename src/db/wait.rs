@@ -1,4 +1,5 @@
 //! How a connection waits for locks, and lets its statements be interrupted.
+#![expect(unsafe_code, reason = "SQLite's busy handler with an argument, which rusqlite does not pass")]
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};

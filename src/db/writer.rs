@@ -14,6 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
+use crate::db::held::HeldFiles;
 use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
@@ -30,17 +31,23 @@ pub(super) struct Writer {
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
     wal: Arc<WalState>,
+    files: Arc<HeldFiles>,
 }
 
 impl Writer {
-    pub(super) fn new(mut connection: Link, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
+    pub(super) fn new(
+        mut connection: Link,
+        wal: Arc<WalState>,
+        files: Arc<HeldFiles>,
+        context: Context<'_>,
+    ) -> Result<Self> {
         let told = Arc::clone(&wal);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             told.set_pages(pages.cast_unsigned());
             Ok(())
         };
         connection.wal_hook(Some(hook)).located(context, None)?;
-        Ok(Self { connection, synchronous: None, wal })
+        Ok(Self { connection, synchronous: None, wal, files })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
@@ -65,25 +72,63 @@ impl Writer {
                 return Err(error);
             }
         };
+        if let Err(error) = self.files.check(context) {
+            self.roll_back();
+            return Err(error);
+        }
         // An interrupted commit would not say whether it was one.
         if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
         }
+        // What happened to the files meanwhile may have taken this commit with them.
+        self.files.check(context)?;
         Ok(value)
     }
 
-    /// Rewrites the database without its free pages, and shortens the file.
-    pub(super) fn vacuum(&mut self, context: Context<'_>) -> Result<()> {
+    /// Carries the whole write-ahead log over and empties it, which shortens the database file to its pages; false if a
+    /// read or another process's commit was in the way for the whole `busy_timeout`.
+    pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {
         self.ready(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
-        // Full vacuums are the only way to change the mode of an existing file.
-        for statement in ["PRAGMA auto_vacuum = INCREMENTAL", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            let executed = self.connection.execute_batch(statement);
-            executed.map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
+        let emptied = self.with_timeout(context, |connection| {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        match emptied {
+            Ok(is_busy) => Ok(is_busy == 0),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) => Err(self.wal.failed(error.into(), context, &self.connection)),
         }
-        Ok(())
+    }
+
+    /// Rewrites the database without its free pages, into the write-ahead log. In between, the pages are in a temporary
+    /// file in `directory`, in memory that does not grow with them.
+    pub(super) fn rebuild(&mut self, context: Context<'_>, directory: Option<&str>) -> Result<()> {
+        self.ready(context)?;
+        self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
+        let rebuilt = self.with_timeout(context, |connection| {
+            // It is the library's, for all connections; no others make temporary files. A vacuum of another store at the
+            // same moment may choose the place for both, which is as good: the file has no name once it is open.
+            if let Some(directory) = directory {
+                let quoted = directory.replace('\'', "''");
+                connection.execute_batch(&format!("PRAGMA temp_store_directory = '{quoted}'"))?;
+            }
+            // Full vacuums are the only way to change the mode of an existing file.
+            connection.execute_batch("PRAGMA temp_store = FILE; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+        });
+        let restored = self.connection.execute_batch("PRAGMA temp_store = MEMORY");
+        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))
+    }
+
+    /// Runs `body` with the context's timeout in place of the connection's own.
+    fn with_timeout<T>(
+        &self,
+        context: Context<'_>,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection.busy_timeout(context.busy_timeout)?;
+        body(&self.connection)
     }
 
     /// Shortens the file by a few pages; says whether there was anything to do.
@@ -159,8 +204,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.wal.poison.is_set() {
-            // The checkpoint of a last close would flush again.
+        if self.wal.poison.is_set() || self.files.are_replaced() {
+            // The checkpoint of a last close would flush again, or remove another database's log.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }

@@ -1,4 +1,5 @@
 //! Flushing to the disk. A flush that fails is an [`Error::Flush`].
+#![expect(unsafe_code, reason = "`sync_file_range`, which has no safe wrapper")]
 
 use std::fs::File;
 #[cfg(target_os = "linux")]

@@ -20,8 +20,14 @@ impl Log {
         self.commits().commit(entries, durability.unwrap_or(self.database().config().durability))
     }
 
-    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails.
-    pub fn submit(&self, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<()> {
+    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails. True: no thread
+    /// is to be had that commits them, and the caller is to call [`Log::commit_submitted`].
+    pub fn submit(&self, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<bool> {
         self.commits().submit(rows, durability, waiter)
+    }
+
+    /// Commits what was submitted, in the calling thread.
+    pub fn commit_submitted(&self) {
+        self.commits().lead();
     }
 }

@@ -12,8 +12,9 @@ use crate::base::progress::Progress;
 use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
 use crate::durable::Durability;
 use crate::index::bounds;
+use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
-use crate::index::build::sealer::{ArchivedRounds, Sealer};
+use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
@@ -117,6 +118,8 @@ impl Core {
         });
         match outcome {
             Ok(_) => self.changes.announce(),
+            // A forked child waits for no lock.
+            Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
             Err(_) if has_begun => self.sealer().forget(),
             Err(_) => {}
@@ -127,7 +130,7 @@ impl Core {
     /// Builds the index anew from the rows, in one transaction, at whose end `settle` takes part.
     pub(crate) fn reindex(
         &self,
-        archived: &ArchivedRounds<'_>,
+        archived: &Archived<'_>,
         settle: impl FnOnce(&Connection) -> Result<()>,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
@@ -137,6 +140,26 @@ impl Core {
         })?;
         self.unmerged.forget();
         Ok(())
+    }
+
+    /// Runs `body`, which may change rows, in one write transaction that ends with an empty index; it also returns the
+    /// greatest id that it gave out.
+    pub(crate) fn write_unindexed<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> Result<(T, i64)>,
+    ) -> Result<T> {
+        let value = self.write(operation, None, |transaction| {
+            transaction.sealer.forget();
+            let (value, last) = body(transaction.connection)?;
+            transaction.last_id = transaction.last_id.max(Some(last));
+            for table in schema::TABLES {
+                transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
+            }
+            Ok(value)
+        })?;
+        self.unmerged.forget();
+        Ok(value)
     }
 
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
@@ -239,7 +262,7 @@ impl Snapshot<'_> {
 
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
-        search::search(self.connection, self.unmerged, filter, visit)
+        or_damaged(search::search(self.connection, self.unmerged, filter, visit))
     }
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
@@ -249,22 +272,22 @@ impl Snapshot<'_> {
 
     /// How many rows match.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
-        search::count(self.connection, self.unmerged, filter)
+        or_damaged(search::count(self.connection, self.unmerged, filter))
     }
 
     /// How many rounds the run has.
     pub(crate) fn round_count(&self, run_id: &str) -> Result<u64> {
-        rounds::round_count(self.connection, self.unmerged, run_id)
+        or_damaged(rounds::round_count(self.connection, self.unmerged, run_id))
     }
 
     /// The run's rounds numbered below `before` (0: any), the `limit` highest, newest first.
     pub(crate) fn round_ids(&self, run_id: &str, before: u64, limit: u64) -> Result<Vec<NumberedRound>> {
-        rounds::round_ids(self.connection, self.unmerged, run_id, before, limit)
+        or_damaged(rounds::round_ids(self.connection, self.unmerged, run_id, before, limit))
     }
 
     /// The ids of all rounds of the run that the index knows, ascending.
     pub(crate) fn known_rounds(&self, run_id: &str) -> Result<Vec<i64>> {
-        rounds::known_rounds(self.connection, self.unmerged, run_id)
+        or_damaged(rounds::known_rounds(self.connection, self.unmerged, run_id))
     }
 
     /// Whether so many rows are not sealed yet; and about how many there are.

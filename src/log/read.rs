@@ -62,6 +62,25 @@ pub(crate) fn each_by_ids(
     Ok(())
 }
 
+/// Calls `visit` with those of the ids, which ascend, that there are, in the caller's transaction.
+pub(crate) fn each_id(connection: &Connection, ids: &[i64], mut visit: impl FnMut(i64)) -> Result<()> {
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
+    let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+    let spans = if is_dense(ids) { vec![(*first, *last)] } else { ids.iter().map(|id| (*id, *id)).collect() };
+    let mut wanted = ids.iter().peekable();
+    for (first, last) in spans {
+        let mut rows = statement.query([first, last])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            while wanted.next_if(|wanted| **wanted < id).is_some() {}
+            if wanted.next_if(|wanted| **wanted == id).is_some() {
+                visit(id);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The rows of a filter, page by page; no transaction is open between pages.
 ///
 /// Rows never change and new ones get greater ids, so continuing after the last id is exact. Rows appended after

@@ -16,6 +16,7 @@ use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Integer, Record, date, day, repr, seconds};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
+use crate::py::warning::warn_of_problems;
 use crate::store;
 
 static ARCHIVED_DAY: Record = Record::new("ArchivedDay");
@@ -49,9 +50,10 @@ impl LogStore {
     /// - `now`: milliseconds; None: the clock.
     /// - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
     /// - `max_days`: at most so many days gain rows, the oldest first.
-    /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs as much
-    ///   space again; `"incremental"` shortens it in slices between which others write, and needs a database that was
-    ///   created for it (`ValueError` otherwise).
+    /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
+    ///   space of what is left in it, in its directory; if an open read of any process keeps the file from becoming
+    ///   shorter, `vacuumed` is false. `"incremental"` shortens it in slices between which others write, and needs a
+    ///   database that was created for it (`ValueError` otherwise).
     /// - `compression`: `"zstd"` writes `.jsonl.zst`. A file that is compressed stays so when it gains rows; a plain
     ///   one that gains rows is compressed if asked.
     /// - `dry_run`: change nothing and say what would be done; `size` is what the files would have.
@@ -96,7 +98,12 @@ impl LogStore {
         let outcome = long.run(py, move |report| store.archive_logs(options, report))?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
         let days = PyTuple::new(py, days)?;
-        ARCHIVE_RESULT.create(py, (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows))
+        warn_of_problems(py, &outcome.problems);
+        let problems =
+            outcome.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
+        let problems = PyTuple::new(py, problems)?;
+        let fields = (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows, problems);
+        ARCHIVE_RESULT.create(py, fields)
     }
 
     /// The days in the archive, oldest first, as the manifest describes them.

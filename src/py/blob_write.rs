@@ -1,4 +1,5 @@
 //! What Python hands over to be stored: memory, many of them, files.
+#![expect(unsafe_code, reason = "`bytes` that are filled in place, and the memory of buffers")]
 
 use std::fs::File;
 use std::io::Read;

@@ -11,6 +11,7 @@
 //! - long work ([`Long`]) runs in a thread of its own from the beginning, and the calling thread reports progress.
 //!
 //! In other threads than the main one reads and writes are neither given up nor begun again.
+#![expect(unsafe_code, reason = "`Py_AddPendingCall`, which pyo3 does not wrap")]
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -129,14 +129,14 @@ impl AppendChannel {
     }
 
     /// Submit what has gathered; called by the loop at the end of a turn.
-    fn submit(&self) {
+    fn submit(&self, py: Python<'_>) {
         let batch = {
             let mut calls = self.calls();
             calls.is_scheduled = false;
             std::mem::take(&mut calls.gathered)
         };
         if !batch.calls.is_empty() {
-            self.submit_batch(batch);
+            self.submit_batch(py, batch);
         }
     }
 
@@ -200,12 +200,12 @@ impl AppendChannel {
         if batch.places >= BATCH_PLACES {
             let batch = std::mem::take(batch);
             drop(calls);
-            channel.submit_batch(batch);
+            channel.submit_batch(py, batch);
         }
         Ok(more)
     }
 
-    fn submit_batch(&self, batch: Batch) {
+    fn submit_batch(&self, py: Python<'_>, batch: Batch) {
         let number = {
             let mut calls = self.calls();
             calls.last_batch += 1;
@@ -216,8 +216,11 @@ impl AppendChannel {
         let mailbox = Arc::clone(&self.mailbox);
         let waiter = Box::new(move |outcome| mailbox.put(number, outcome));
         let durability = batch.durability.unwrap_or(self.default_durability());
-        if let Err(error) = self.store.get().log().submit(batch.rows, durability, waiter) {
-            self.mailbox.put(number, Err(error));
+        let log = self.store.get().log();
+        match log.submit(batch.rows, durability, waiter) {
+            Ok(false) => {}
+            Ok(true) => py.detach(|| log.commit_submitted()),
+            Err(error) => self.mailbox.put(number, Err(error)),
         }
     }
 

@@ -1,4 +1,5 @@
 //! The records that travel by the million: `LogEntry` and `NewLogEntry`.
+#![expect(unsafe_code, reason = "the interpreter is told not to track an object that can be in no circle")]
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -73,7 +74,11 @@ impl LogEntry {
         self.0.timestamp
     }
 
-    /// The payload parsed as JSON; None if there is none. A payload that is not JSON is a `ValueError`.
+    /// The payload parsed as JSON; None if there is none.
+    ///
+    /// Any depth and integers of up to 200,000 digits are read, exactly; a number beyond every float becomes infinite.
+    /// A payload that is not JSON is a `json.JSONDecodeError`, and a longer integer a `ValueError`. NaN and Infinity,
+    /// which `json.dumps` writes, are not JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.0.payload() {
             Some(payload) => to_python(py, payload),

@@ -23,9 +23,12 @@ impl From<Error> for PyErr {
                     simple(py, "ForkedStoreError", &message, path)
                 }
                 Error::Corrupt { path, .. } => simple(py, "CorruptStoreError", &message, path),
-                Error::Archive { path, .. } => simple(py, "ArchiveError", &message, path),
+                Error::Archive { path, .. } | Error::IdConflict { path, .. } => {
+                    simple(py, "ArchiveError", &message, path)
+                }
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
                 Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
+                Error::Moved { path, .. } => system(py, "StoreMovedError", libc::ESTALE, &message, path),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),

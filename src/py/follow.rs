@@ -1,5 +1,6 @@
 //! Following the log.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::MutexExt;
 
+use crate::base::fork::Generation;
 use crate::base::interrupt::INTERVAL;
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
@@ -22,6 +24,7 @@ pub(super) struct LogFollower {
     store: Arc<store::LogStore>,
     poll_interval: Duration,
     state: Arc<Mutex<State>>,
+    generation: Generation,
 }
 
 struct State {
@@ -33,6 +36,7 @@ impl LogFollower {
     /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
     /// taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
+        self.generation.check(Path::new(""))?;
         let state = Arc::clone(&self.state);
         let work = move |_: &store::LogStore| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,9 +48,10 @@ impl LogFollower {
         read_within(py, timeout + INTERVAL, None, &self.store, work)
     }
 
-    /// While attached; waits detached.
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, State> {
-        self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    /// While attached; waits detached. In a forked child an error: a thread of the parent may have held the lock.
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, State>> {
+        self.generation.check(Path::new(""))?;
+        Ok(self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -58,7 +63,7 @@ impl LogFollower {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Row> {
         loop {
-            let buffered = self.lock(py).page.next();
+            let buffered = self.lock(py)?.page.next();
             if let Some(entry) = buffered {
                 return Ok(Row(entry));
             }
@@ -70,7 +75,7 @@ impl LogFollower {
     /// The rows that there are now, perhaps none; waits for nothing.
     fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
         self.fill(py, Duration::ZERO)?;
-        let page: Vec<_> = std::mem::take(&mut self.lock(py).page).collect();
+        let page: Vec<_> = std::mem::take(&mut self.lock(py)?.page).collect();
         Ok(page.into_iter().map(Row).collect())
     }
 }
@@ -113,6 +118,6 @@ impl LogStore {
         };
         let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived))?;
         let state = Arc::new(Mutex::new(State { follower, page: Vec::new().into_iter() }));
-        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state })
+        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, generation: Generation::current() })
     }
 }

@@ -5,6 +5,7 @@
 //! code, the unwinding meets Rust's frames, which abort the process, or run destructors that need the interpreter.
 //! Therefore every call that may run Python code goes through this module, where the unwinding ends: the thread sleeps
 //! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
+#![expect(unsafe_code, reason = "calls that pyo3 declares in another way, or not at all")]
 
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;

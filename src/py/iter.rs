@@ -1,10 +1,12 @@
 //! Iterators over rows, from the database or from an archive file.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
+use crate::base::fork::Generation;
 use crate::py::call::read;
 use crate::py::entry::Row;
 use crate::store::{LogStore, Rows};
@@ -14,21 +16,24 @@ use crate::store::{LogStore, Rows};
 pub(super) struct LogIterator {
     store: Arc<LogStore>,
     rows: Arc<Mutex<Rows>>,
+    generation: Generation,
 }
 
 impl LogIterator {
     pub(super) fn over(store: &Arc<LogStore>, rows: Rows) -> Self {
-        Self { store: Arc::clone(store), rows: Arc::new(Mutex::new(rows)) }
+        Self { store: Arc::clone(store), rows: Arc::new(Mutex::new(rows)), generation: Generation::current() }
     }
 
-    /// While attached; waits detached.
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Rows> {
-        self.rows.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    /// While attached; waits detached. In a forked child an error: a thread of the parent may have held the lock.
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Rows>> {
+        self.generation.check(Path::new(""))?;
+        Ok(self.rows.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Reads the next page unless rows are buffered. They stay in the buffer until they are taken from it, so that an
     /// interrupted step loses none.
     fn fill(&self, py: Python<'_>) -> PyResult<()> {
+        self.generation.check(Path::new(""))?;
         // `list(rows)` takes step after step without a look at signals.
         py.check_signals()?;
         let rows = Arc::clone(&self.rows);
@@ -44,13 +49,13 @@ impl LogIterator {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Row>> {
         loop {
-            let buffered = self.lock(py).next_buffered();
+            let buffered = self.lock(py)?.next_buffered();
             if let Some(entry) = buffered {
                 return Ok(Some(Row(entry)));
             }
             self.fill(py)?;
             // Another thread may have taken the rows of the page.
-            let mut rows = self.lock(py);
+            let mut rows = self.lock(py)?;
             if let Some(entry) = rows.next_buffered() {
                 return Ok(Some(Row(entry)));
             }
@@ -64,7 +69,7 @@ impl LogIterator {
     fn _take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<Row>> {
         loop {
             self.fill(py)?;
-            let mut rows = self.lock(py);
+            let mut rows = self.lock(py)?;
             let page = rows.take_buffered(most);
             if !page.is_empty() || rows.is_ended() {
                 return Ok(page.into_iter().map(Row).collect());

@@ -2,6 +2,7 @@
 //!
 //! Nothing here recurses by the depth of a text. `json.loads` does, and on a thread with a small stack it ends the
 //! process; it also refuses integers of more digits than `sys.set_int_max_str_digits` allows, 4,300 unless set.
+#![expect(unsafe_code, reason = "objects that are made without a check of what they are")]
 
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::ffi;

@@ -17,6 +17,7 @@ use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
 use crate::py::interpreter;
+use crate::py::warning::warn_of_rebuild;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
 use crate::store::{self, StoreConfig};
 
@@ -191,7 +192,9 @@ impl LogStore {
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let store = Arc::clone(&self.store);
-        Long::reporting_to(progress)?.of(&self.store).awaited().run(py, move |report| store.reindex(report))
+        let long = Long::reporting_to(progress)?.of(&self.store).awaited();
+        warn_of_rebuild(py, &long.run(py, move |report| store.reindex(report))?);
+        Ok(())
     }
 
     /// Figures of the database; looks at every row.

@@ -1,5 +1,6 @@
 //! The memory of Python objects that export it. The C API itself, because pyo3's buffers refuse what has no shape
 //! (ctypes).
+#![expect(unsafe_code, reason = "the memory of Python's buffers")]
 
 use std::marker::PhantomData;
 use std::ptr;

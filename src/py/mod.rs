@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod sql;
 mod thread;
+mod warning;
 
 use pyo3::prelude::*;
 

@@ -27,7 +27,8 @@ impl LogStore {
     /// What started the run, from its first `started` row; None if that says nothing.
     ///
     /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
-    /// its `triggerPayload` object by the same rule; else that object as it is.
+    /// its `triggerPayload` object by the same rule; else that object as it is. A row whose payload cannot be read is
+    /// reported to the logger `nerve_store`, and gives None.
     fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
         let owned = run_id.to_string();
         let trigger = read(py, &self.store, move |store| run::trigger_payload(store, &owned))?;
@@ -35,6 +36,9 @@ impl LogStore {
     }
 
     /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
+    ///
+    /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
+    /// logger `nerve_store`.
     fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let owned = run_id.to_string();
         let events = read(py, &self.store, move |store| run::events(store, &owned))?;
@@ -42,6 +46,9 @@ impl LogStore {
     }
 
     /// The run's messages: every `thread_workflow_message` whose payload has a string `role` and `content`.
+    ///
+    /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
+    /// logger `nerve_store`.
     fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let owned = run_id.to_string();
         let messages = read(py, &self.store, move |store| run::messages(store, &owned))?;

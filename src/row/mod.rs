@@ -5,6 +5,7 @@ mod filter;
 mod indexed;
 pub(crate) mod json;
 mod key;
+mod kinds;
 pub(crate) mod payload;
 mod round;
 mod texts;
@@ -16,12 +17,6 @@ pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;
 pub use json::Malformed;
 pub(crate) use key::index_key;
+pub(crate) use kinds::{EVENT, MESSAGE, SOURCE};
 pub use round::NumberedRound;
 pub(crate) use round::{is_round, is_round_entry};
-
-/// The source of the rows that belong to a workflow run.
-pub(crate) const SOURCE: &str = "workflow";
-/// The type of a thread's messages.
-pub(crate) const MESSAGE: &str = "thread_workflow_message";
-/// The type of a thread's command events.
-pub(crate) const EVENT: &str = "thread_command_event";

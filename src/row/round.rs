@@ -5,8 +5,8 @@
 //! of its own (`workflow/payload`).
 
 use crate::row::entry::LogEntry;
+use crate::row::kinds::{EVENT, MESSAGE, SOURCE};
 use crate::row::payload::{is_text, members};
-use crate::row::{EVENT, MESSAGE, SOURCE};
 
 /// SQLite's limit of nesting; deeper text is not JSON to it.
 const MAX_DEPTH: usize = 1_000;

@@ -140,7 +140,10 @@ fn a_damaged_or_foreign_file_stops_the_run_before_anything_is_deleted() {
         std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
         file.publish(&path, Durability::Normal).unwrap();
         let refused = run(&store);
-        assert!(matches!(refused, Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. })), "{content}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. })),
+            "{content}: {refused:?}"
+        );
         assert_eq!(live(&store).len(), 1);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
         assert_eq!(std::fs::read_dir(store.archive().directory()).unwrap().count(), 1, "nothing staged is left");

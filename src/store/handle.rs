@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Verified};
-use crate::base::error::Result;
+use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
 use crate::db::{Config, Derived};
@@ -13,6 +13,7 @@ use crate::log::{self, Log, LogConfig, LogStats, Pages};
 use crate::row::{Filter, LogEntry};
 use crate::store::follow::Follower;
 use crate::store::rows::Rows;
+use crate::store::tables;
 
 /// The derived tables of a log with its archive.
 static DERIVED: &[&Derived] = &[&index::schema::DERIVED, &archive::DERIVED];
@@ -44,6 +45,7 @@ impl LogStore {
         let beside = || log.database().path().parent().unwrap_or(Path::new("/")).join("archive/logs");
         let directory = archive_directory.unwrap_or_else(beside);
         let archive = Arc::new(Archive::new(Arc::clone(log.core()), directory));
+        archive.prepare()?;
         Ok(Self { log, archive })
     }
 
@@ -59,16 +61,27 @@ impl LogStore {
 
     /// Every row that matches, in the filter's order; `archived`: those of the archive as well.
     pub fn query(&self, filter: &Filter, archived: bool) -> Result<Vec<LogEntry>> {
-        if archived { self.archive.query(filter) } else { log::query(&self.log, filter) }
+        if !archived {
+            return log::query(&self.log, filter);
+        }
+        self.archive.check_owner()?;
+        self.archive.query(filter)
     }
 
     /// How many rows [`LogStore::query`] would return.
     pub fn count(&self, filter: &Filter, archived: bool) -> Result<u64> {
-        if archived { self.archive.count(filter) } else { log::count(&self.log, filter) }
+        if !archived {
+            return log::count(&self.log, filter);
+        }
+        self.archive.check_owner()?;
+        self.archive.count(filter)
     }
 
     /// The rows of [`LogStore::query`], page by page; no transaction is open between pages.
     pub fn iter(&self, filter: Filter, archived: bool) -> Result<Rows> {
+        if archived {
+            self.archive.check_owner()?;
+        }
         Ok(match archived {
             true => Rows::of_both(archive::UnionPages::open(Arc::clone(&self.archive), filter)?),
             false => Rows::of_log(Pages::open(Arc::clone(self.log.core()), filter)?),
@@ -78,6 +91,9 @@ impl LogStore {
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before
     /// they are read.
     pub fn follow(&self, filter: Filter, archived: bool) -> Result<Follower> {
+        if archived {
+            self.archive.check_owner()?;
+        }
         let archive = archived.then(|| Arc::clone(&self.archive));
         Follower::open(Arc::clone(self.log.core()), archive, filter)
     }
@@ -104,13 +120,21 @@ impl LogStore {
         self.archive.restore(day, progress)
     }
 
-    /// Checks the database, the index and every file.
+    /// Checks the database, the index, the runs and every file.
     pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
-        self.archive.verify(progress)
+        let mut verified = self.archive.verify(progress)?;
+        match tables::check(self.log.core()) {
+            Ok(problems) => verified.problems.extend(problems),
+            Err(Error::Corrupt { path, reason }) => {
+                verified.problems.push(Problem { path, day: None, ids: None, reason });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(verified)
     }
 
     /// Builds the index and the manifest anew, from the rows and the files.
-    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
+    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<Reindexed> {
         self.archive.reindex(progress)
     }
 

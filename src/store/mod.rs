@@ -6,6 +6,7 @@
 mod follow;
 mod handle;
 mod rows;
+mod tables;
 
 pub use follow::Follower;
 pub use handle::{LogStore, StoreConfig};

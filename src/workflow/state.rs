@@ -1,5 +1,6 @@
 //! The materialized state of each run.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::base::error::{Error, Result};
@@ -156,7 +157,13 @@ fn read(row: &Row<'_>, database: &Database) -> Result<Result<Run>> {
         Err(error) => return Ok(Err(Error::corrupt(database.path(), format!("a workflow run's id: {error}")))),
     };
     let fields = || -> rusqlite::Result<(String, String, i64, Option<i64>)> {
-        Ok((row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        let timestamp = integer(row, 3, f64::trunc)?;
+        // Away from zero, so that a failure does not become a success.
+        let exit_code = match row.get_ref(4)? {
+            ValueRef::Null => None,
+            _ => Some(integer(row, 4, |code| code.abs().ceil().copysign(code))?),
+        };
+        Ok((row.get(1)?, row.get(2)?, timestamp, exit_code))
     };
     Ok(match fields() {
         Ok((workflow, status, timestamp, exit_code)) => match status.parse() {
@@ -170,6 +177,15 @@ fn read(row: &Row<'_>, database: &Database) -> Result<Result<Run>> {
         },
         Err(error) => Err(Error::corrupt(database.path(), format!("workflow run {run_id:?}: {error}"))),
     })
+}
+
+/// A column of integers in which JavaScript may have stored a fraction.
+fn integer(row: &Row<'_>, column: usize, round: impl Fn(f64) -> f64) -> rusqlite::Result<i64> {
+    match row.get_ref(column)? {
+        // Saturates beyond 64 bits.
+        ValueRef::Real(number) => Ok(round(number) as i64),
+        _ => row.get(column),
+    }
 }
 
 fn check(current: &Run, next: RunStatus, expect: &[RunStatus]) -> Result<()> {

@@ -113,9 +113,7 @@ pub fn rounds(store: &LogStore, run_id: &str, before: u64, limit: u64) -> Result
 pub fn trigger_payload(store: &LogStore, run_id: &str) -> Result<Thread<Trigger>> {
     let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
     let mut thread = Thread::default();
-    for row in store.query(&filter, true)? {
-        thread.add(&row, |_, object| trigger(object));
-    }
+    store.each(&filter, &mut |row| thread.add(&row, |_, object| trigger(object)))?;
     Ok(thread)
 }
 

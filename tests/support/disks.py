@@ -59,14 +59,14 @@ class PowerCutDisk:
 
 
 @contextlib.contextmanager
-def power_cut_disk(scratch: Path) -> Iterator[PowerCutDisk]:
+def power_cut_disk(scratch: Path, size_mib: int = 48) -> Iterator[PowerCutDisk]:
     """An ext4 in a file; skips where such a thing cannot be mounted."""
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("mkfs.ext4 is not installed")
     disk = PowerCutDisk(scratch / "disk.img", scratch / "disk")
     disk.directory.mkdir(exist_ok=True)
     with disk.image.open("wb") as image:
-        image.truncate(48 << 20)
+        image.truncate(size_mib << 20)
     subprocess.run(["mkfs.ext4", "-qF", str(disk.image)], check=True, capture_output=True)
     disk.power_up()
     try:

@@ -44,10 +44,16 @@ def strace(log: Path, calls: str, faults: Iterable[str] = (), *options: str) -> 
 
 
 def run_straced(
-    command: Sequence[str], log: Path, calls: str = WRITES, faults: Iterable[str] = (), *, file: Path | None = None
+    command: Sequence[str],
+    log: Path,
+    calls: str = WRITES,
+    faults: Iterable[str] = (),
+    *,
+    file: Path | None = None,
+    options: Sequence[str] = (),
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run a command to its end; also the lines that strace wrote, of the calls for `file` alone if it is given."""
-    options = [] if file is None else ["-P", str(file)]
+    options = [*options, *(() if file is None else ("-P", str(file)))]
     done = run_command([*strace(log, calls, faults, *options), *command])
     return done, log.read_text("utf-8", "replace").splitlines()
 

@@ -14,6 +14,7 @@ from nerve_store.aio.base import Durability, Progress, Row, documented
 from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
+from nerve_store.aio.threads import submit
 from nerve_store.aio.upkeep import Upkeep
 
 _SHARES = "In an event loop, the rows share their commit with all other appends that wait."
@@ -144,7 +145,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
             while channel is not None and (in_flight := channel.futures()):
                 await asyncio.wait(in_flight)
         finally:
-            closing = loop.run_in_executor(self._threads.close, self._store.close)
+            closing = submit(self._threads.close, self._store.close)
             self._threads.shutdown()
             try:
                 await asyncio.shield(closing)

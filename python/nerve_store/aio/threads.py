@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from nerve_store._core import Interruption
 
@@ -15,6 +16,34 @@ _Result = TypeVar("_Result")
 
 _THREADS = 4
 """Threads of each kind: SQLite has one writer, and reads are short."""
+
+
+class _Once(Generic[_Result]):
+    """A call that is made by the first thread that comes to it."""
+
+    def __init__(self, call: Callable[[], _Result]) -> None:
+        self.future: Future[_Result] = Future()
+        self._call = call
+        self._taken = threading.Lock()
+
+    def __call__(self) -> None:
+        if not self._taken.acquire(blocking=False) or not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self._call())
+        except BaseException as error:  # noqa: BLE001 - the waiting task gets it
+            self.future.set_exception(error)
+
+
+def submit(pool: ThreadPoolExecutor, call: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    """Make a call in a thread of `pool`, or here if the system refuses the thread."""
+    once = _Once(call)
+    try:
+        pool.submit(once)
+    except RuntimeError:
+        # The pool has queued the call nevertheless, for threads that it may have.
+        once()
+    return asyncio.wrap_future(once.future)
 
 
 class Threads:
@@ -46,11 +75,10 @@ async def run_in(
     **options: _Parameters.kwargs,
 ) -> _Result:
     """Call a function of the store in a thread of `pool`; a cancelled call is interrupted and gives its thread back."""
-    loop = asyncio.get_running_loop()
     interruption = Interruption()
     call = partial(interruption.run, partial(function, *arguments, **options))
     try:
-        return await loop.run_in_executor(pool, call)
+        return await submit(pool, call)
     except asyncio.CancelledError:
         interruption.interrupt()
         raise

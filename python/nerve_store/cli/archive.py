@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         metavar="SECONDS",
         type=integer(0, _LONGEST_WAIT),
         default=0,
-        help="wait so long for another archive run to end (default: %(default)s)",
+        help="wait so long for another archive job to end (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
     parser.set_defaults(run=_archive, archive_parser=parser)
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     add_command(subcommands, "list", common, "list the days in the archive").set_defaults(run=_list)
     for name, run, summary in (
         ("cat", _cat, "print the rows of an archived day"),
-        ("restore", _restore, "put the rows of an archived day back into the database, until the next archive run"),
+        ("restore", _restore, "put the rows of an archived day back into the database, until the next archive job"),
     ):
         command = add_command(subcommands, name, common, summary)
         command.set_defaults(run=run)
@@ -110,7 +110,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _listed(day: ArchivedDay) -> dict[str, object]:
-    """The day without `added_rows`, which only an archive run knows."""
+    """The day without `added_rows`, which only an archive job knows."""
     return {name: getattr(day, name) for name in _LISTED}
 
 
@@ -160,6 +160,6 @@ def _restore(arguments: argparse.Namespace) -> int:
         print_json({"day": arguments.day, "restored_rows": restored})
     else:
         print_line(
-            f"restored {format_count(restored, 'row')} of {arguments.day}; the next archive run takes them again"
+            f"restored {format_count(restored, 'row')} of {arguments.day}; the next archive job takes them again"
         )
     return 0

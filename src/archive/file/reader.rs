@@ -1,7 +1,7 @@
 //! Reading a day's file by blocks, each checked against the table that says what was written there.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,12 +19,17 @@ use crate::row::LogEntry;
 /// one would abort the process.
 const LONG_LINE_BYTES: usize = 1 << 20;
 
+/// What tells a file from another one in its place.
+type State = (u64, u64, Option<SystemTime>);
+
 /// An open file of a day. A job that adds rows publishes another file, so that this one stays what it is.
 pub(crate) struct DayReader {
     path: PathBuf,
     day: UtcDay,
     format: Format,
-    file: File,
+    /// None while it is closed; what it was is then in `state`.
+    file: Option<File>,
+    state: State,
     size: u64,
     blocks: Arc<[Block]>,
     stored: Vec<u8>,
@@ -36,9 +41,10 @@ impl DayReader {
     pub(crate) fn open(directory: &Path, day: UtcDay, format: Format) -> Result<Option<Self>> {
         let path = path_of(directory, day, format);
         let Some(file) = durable::open_regular(&path)? else { return Ok(None) };
-        let size = file.metadata().map_err(|error| Error::io(&path, "look at an archive file", &error))?.len();
-        let blocks = Arc::new([]);
-        Ok(Some(Self { path, day, format, file, size, blocks, stored: Vec::new(), raw: Vec::new() }))
+        let state = state_of(&file, &path)?;
+        let (size, blocks) = (state.1, Arc::new([]));
+        let file = Some(file);
+        Ok(Some(Self { path, day, format, file, state, size, blocks, stored: Vec::new(), raw: Vec::new() }))
     }
 
     /// The file in these blocks.
@@ -58,10 +64,25 @@ impl DayReader {
         self.format
     }
 
-    /// When it was changed last.
-    pub(crate) fn modified(&self) -> Result<SystemTime> {
-        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
-        modified.map_err(|error| Error::io(&self.path, "look at an archive file", &error))
+    /// Closes the file until [`DayReader::reopen`].
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Opens the file again; false if another one is in its place.
+    pub(crate) fn reopen(&mut self) -> Result<bool> {
+        let Some(file) = durable::open_regular(&self.path)? else { return Ok(false) };
+        let is_same = state_of(&file, &self.path)? == self.state;
+        self.file = is_same.then_some(file);
+        Ok(is_same)
+    }
+
+    fn file(&self) -> Result<&File> {
+        self.file.as_ref().ok_or_else(|| self.damaged("it was closed while it was read"))
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -92,7 +113,7 @@ impl DayReader {
 
     /// The bytes of the file at `offset`, all of `buffer`.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        self.file()?.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => self.damaged("it is cut off"),
             _ => Error::io(&self.path, "read an archive file", &error),
         })
@@ -114,7 +135,7 @@ impl DayReader {
     pub(crate) fn read_up_to(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self.file()?.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -192,6 +213,11 @@ impl DayReader {
     pub(crate) fn damaged(&self, reason: &str) -> Error {
         damaged(&self.path, reason)
     }
+}
+
+fn state_of(file: &File, path: &Path) -> Result<State> {
+    let metadata = file.metadata().map_err(|error| Error::io(path, "look at an archive file", &error))?;
+    Ok((metadata.ino(), metadata.len(), metadata.modified().ok()))
 }
 
 /// The error that a day's file is not what it should be.

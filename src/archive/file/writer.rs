@@ -13,7 +13,8 @@ use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Lines, Stored};
 use crate::archive::job::throttle::Throttle;
 use crate::base::error::{Error, Result};
-use crate::base::scope;
+use crate::base::parallel;
+use crate::base::scope::scope;
 
 /// zstd's own default: on these rows, level 1 is hardly faster and level 6 hardly smaller.
 const LEVEL: i32 = 3;
@@ -32,13 +33,22 @@ pub(crate) struct DayWriter<'a> {
     throttle: &'a Throttle,
     block: RawBlock,
     block_bytes: usize,
-    full: SyncSender<RawBlock>,
-    /// Blocks that were stored, for their memory.
-    spare: Receiver<RawBlock>,
+    storing: Storing<'a>,
+}
+
+/// Who stores the blocks.
+enum Storing<'a> {
+    Thread {
+        full: SyncSender<RawBlock>,
+        /// Blocks that were stored, for their memory.
+        spare: Receiver<RawBlock>,
+    },
+    /// The calling thread, where no other is to be had; and how that went.
+    Here(Box<Storage<'a>>, Result<()>),
 }
 
 impl DayWriter<'_> {
-    /// Appends a row, whose line `write` appends to a buffer. False if the thread has stopped, and will say why.
+    /// Appends a row, whose line `write` appends to a buffer. False if storing has failed, which [`write_file`] reports.
     pub(crate) fn row(&mut self, id: i64, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let before = self.block.bytes.len();
         write(&mut self.block.bytes);
@@ -47,12 +57,25 @@ impl DayWriter<'_> {
     }
 
     fn hand_on(&mut self) -> bool {
-        if self.full.send(std::mem::take(&mut self.block)).is_err() {
-            return false;
+        match &mut self.storing {
+            Storing::Here(storage, outcome) => {
+                if outcome.is_ok() {
+                    *outcome = storage.push(&mut self.block);
+                }
+                if outcome.is_err() {
+                    return false;
+                }
+            }
+            Storing::Thread { full, spare } => {
+                if full.send(std::mem::take(&mut self.block)).is_err() {
+                    return false;
+                }
+                // Two threads at work would keep others from both processors, so that a throttled job waits until it is
+                // stored.
+                let spare = if self.throttle.is_throttled() { spare.recv().ok() } else { spare.try_recv().ok() };
+                self.block = spare.unwrap_or_default();
+            }
         }
-        // Two threads at work would keep others from both processors, so that a throttled job waits until it is stored.
-        let spare = if self.throttle.is_throttled() { self.spare.recv().ok() } else { self.spare.try_recv().ok() };
-        self.block = spare.unwrap_or_default();
         self.block.lines = Lines::default();
         self.block.bytes.clear();
         true
@@ -68,66 +91,95 @@ pub(crate) fn write_file<T>(
     throttle: &Throttle,
     produce: impl FnOnce(&mut DayWriter<'_>) -> Result<T>,
 ) -> Result<(T, Stored)> {
-    scope::scope(|scope| {
+    let block_bytes = match format {
+        Format::Plain => PLAIN_BLOCK_BYTES,
+        Format::Zstd => ZSTD_BLOCK_BYTES,
+    };
+    let storage = Storage::new(sink, path, format)?;
+    scope(|scope| {
         let (full, blocks) = sync_channel(WAITING_BLOCKS);
         let (done, spare) = channel();
-        let thread = scope
-            .spawn(move || store(&blocks, &done, sink, path, format))
-            .map_err(|error| Error::io(path, "start a thread", &error))?;
-        let block_bytes = match format {
-            Format::Plain => PLAIN_BLOCK_BYTES,
-            Format::Zstd => ZSTD_BLOCK_BYTES,
+        let store = move |storage: Storage<'_>| storage.store_all(&blocks, &done);
+        let (thread, storing) = match parallel::start(scope, storage, store) {
+            Ok(thread) => (Some(thread), Storing::Thread { full, spare }),
+            Err(storage) => (None, Storing::Here(Box::new(storage), Ok(()))),
         };
-        let mut writer = DayWriter { throttle, block: RawBlock::default(), block_bytes, full, spare };
+        let mut writer = DayWriter { throttle, block: RawBlock::default(), block_bytes, storing };
         let produced = produce(&mut writer);
         // In a child that was forked meanwhile, where `produce` fails, there is no thread to take it.
         if produced.is_ok() && writer.block.lines.row_count > 0 {
             writer.hand_on();
         }
-        drop(writer);
-        let stored = thread.join()?;
-        // If the thread stopped, `produce` only knows that it did.
+        let stored = match (writer.storing, thread) {
+            (Storing::Here(storage, outcome), _) => outcome.and_then(|()| storage.finish()),
+            (Storing::Thread { full, .. }, Some(thread)) => {
+                drop(full);
+                thread.join()
+            }
+            (Storing::Thread { .. }, None) => Err(Error::Internal),
+        };
+        // If storing failed, `produce` only knows that it did.
         stored.and_then(|stored| Ok((produced?, stored)))
     })
 }
 
-fn store(
-    blocks: &Receiver<RawBlock>,
-    done: &Sender<RawBlock>,
-    sink: &mut dyn Write,
-    path: &Path,
-    format: Format,
-) -> Result<Stored> {
-    let failed = |error: std::io::Error| Error::io(path, "write an archive file", &error);
-    let mut compressor = match format {
-        Format::Plain => None,
-        Format::Zstd => Some(compressor().map_err(failed)?),
-    };
-    let mut stored = Stored::default();
-    let mut frame = Vec::new();
-    for block in blocks {
-        let bytes = match &mut compressor {
+/// Compresses, hashes and writes blocks.
+struct Storage<'a> {
+    sink: &'a mut (dyn Write + Send),
+    path: &'a Path,
+    compressor: Option<Compressor<'static>>,
+    frame: Vec<u8>,
+    stored: Stored,
+}
+
+impl<'a> Storage<'a> {
+    fn new(sink: &'a mut (dyn Write + Send), path: &'a Path, format: Format) -> Result<Self> {
+        let compressor = match format {
+            Format::Plain => None,
+            Format::Zstd => Some(compressor().map_err(|error| failed(path, &error))?),
+        };
+        Ok(Self { sink, path, compressor, frame: Vec::new(), stored: Stored::default() })
+    }
+
+    /// Stores a block, whose memory may be used again.
+    fn push(&mut self, block: &mut RawBlock) -> Result<()> {
+        let bytes = match &mut self.compressor {
             None => &block.bytes,
             Some(compressor) => {
-                frame.clear();
-                frame.reserve(zstd::zstd_safe::compress_bound(block.bytes.len()));
-                compressor.compress_to_buffer(&block.bytes, &mut frame).map_err(failed)?;
-                &frame
+                self.frame.clear();
+                self.frame.reserve(zstd::zstd_safe::compress_bound(block.bytes.len()));
+                let compressed = compressor.compress_to_buffer(&block.bytes, &mut self.frame);
+                compressed.map_err(|error| failed(self.path, &error))?;
+                &self.frame
             }
         };
-        if !stored.push(block.lines, bytes) {
-            return Err(Error::Archive { path: path.to_owned(), reason: "a row is too large for it".into() });
+        if !self.stored.push(std::mem::take(&mut block.lines), bytes) {
+            return Err(Error::Archive { path: self.path.to_owned(), reason: "a row is too large for it".into() });
         }
-        sink.write_all(bytes).map_err(failed)?;
-        // Nobody may be there to take it any more.
-        let _ = done.send(block);
+        self.sink.write_all(bytes).map_err(|error| failed(self.path, &error))
     }
-    if format == Format::Zstd {
-        let trailer = trailer::frame(stored.blocks());
-        stored.push_trailer(&trailer);
-        sink.write_all(&trailer).map_err(failed)?;
+
+    fn store_all(mut self, blocks: &Receiver<RawBlock>, done: &Sender<RawBlock>) -> Result<Stored> {
+        for mut block in blocks {
+            self.push(&mut block)?;
+            // Its taker may have ended.
+            let _ = done.send(block);
+        }
+        self.finish()
     }
-    Ok(stored)
+
+    fn finish(mut self) -> Result<Stored> {
+        if self.compressor.is_some() {
+            let trailer = trailer::frame(self.stored.blocks());
+            self.stored.push_trailer(&trailer);
+            self.sink.write_all(&trailer).map_err(|error| failed(self.path, &error))?;
+        }
+        Ok(self.stored)
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Error {
+    Error::io(path, "write an archive file", error)
 }
 
 /// Frames carry their size, which readers allocate by, and a checksum, which `zstd -t` checks.

@@ -1,7 +1,9 @@
-//! Bringing the manifest up to date with the directory: adopting files that it does not list, such as the predecessor's.
+//! Bringing the manifest up to date with the directory: adopting files that it does not list, such as the predecessor's,
+//! and naming those that cannot be.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashSet};
+
+use rusqlite::Connection;
 
 use crate::archive::file::format;
 use crate::archive::file::summary::{Part, Summary};
@@ -9,77 +11,52 @@ use crate::archive::job::publish::save_refs;
 use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::State;
+use crate::archive::manifest::seen::{DayFile, Examined};
 use crate::archive::manifest::{days, refs};
+use crate::archive::problem::Problem;
 use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
 use crate::base::time;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::Durability;
+use crate::log;
 
 impl Archive {
-    /// Resolves interrupted publications and adopts unlisted files. The caller holds the archive's lock.
-    pub(crate) fn adopt(&self) -> Result<()> {
+    /// Resolves interrupted publications and adopts the files of days that the manifest does not list; returns the files
+    /// that cannot be adopted, or are not what the manifest says. The caller holds the archive's lock.
+    pub(crate) fn adopt(&self) -> Result<Vec<Problem>> {
         self.recover()?;
-        let files = self.files()?;
-        let unlisted =
-            self.log.database().read("read the manifest", |connection| self.unlisted_files(connection, &files))?;
-        for (index, (day, format)) in unlisted.iter().enumerate() {
-            // Of two files of one day the first is adopted, and the job merges the other into it.
-            let is_second = index.checked_sub(1).is_some_and(|before| unlisted[before].0 == *day);
-            if is_second {
+        let (files, described) = (self.files()?, self.described()?);
+        let days: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
+        let mut adopted = HashSet::new();
+        let mut problems = Vec::new();
+        for file in self.unlisted_files(&described, &files)? {
+            // Of two files of one day one is adopted, and the job merges the other into it.
+            if days.contains(&file.0) || adopted.contains(&file.0) {
                 continue;
             }
-            match self.unlisted((*day, *format)) {
-                Ok(Some(file)) => self.record(&file.summary, &file.refs)?,
-                Ok(None) => {}
-                // It stays unlisted: a read or a job that needs its rows gets the error, and `verify` names it.
-                Err(Error::ArchiveCorrupt { .. }) => {}
-                Err(error) => return Err(error),
+            match self.examine(file)?.as_deref() {
+                Some(Examined::Whole(unlisted)) => {
+                    self.record(&unlisted.summary, &unlisted.refs)?;
+                    adopted.insert(file.0);
+                }
+                // It stays unlisted: a read or a job that needs its rows gets the error.
+                Some(Examined::Damaged(damaged)) => problems.push(self.problem(file, damaged.error.clone())),
+                None => {}
             }
         }
-        if !unlisted.is_empty() {
-            self.forget_unlisted();
+        if !adopted.is_empty() {
+            self.forget_seen();
         }
-        Ok(())
+        for file in self.changed_files(described.iter())? {
+            problems.push(self.problem(file, self.why_changed(file)?));
+        }
+        Ok(problems)
     }
 
-    /// Builds the manifest anew from the files, and the log's index from the rows. A file that is damaged, or that lacks
-    /// rows, is left to what the manifest says of it; what it says of a missing one is forgotten.
-    pub fn reindex(&self, progress: &mut Progress<'_>) -> Result<()> {
-        self.log.database().check_writable("rebuild the index")?;
-        if !self.log.database().read("read the manifest", days::is_empty)? || !self.files()?.is_empty() {
-            let _lock = self.lock(Duration::ZERO)?;
-            let recovered = self.recover().and_then(|()| self.log.database().read("read the manifest", days::list));
-            let known = match recovered {
-                Ok(known) => known,
-                // It is damaged, and the files say everything anew.
-                Err(Error::Corrupt { .. }) => {
-                    self.log.database().write("write the manifest", None, days::forget_all)?;
-                    Vec::new()
-                }
-                Err(error) => return Err(error),
-            };
-            let total = known.iter().map(|listed| listed.row_count).sum();
-            let mut done = 0;
-            for listed in &known {
-                match self.unlisted((listed.day, listed.format)) {
-                    Ok(Some(file)) if self.lacks_rows(&file.summary)? => {}
-                    Ok(Some(file)) => self.record(&file.summary, &file.refs)?,
-                    Ok(None) => self
-                        .log
-                        .database()
-                        .write("write the manifest", None, |connection| days::forget_day(connection, listed.day))?,
-                    Err(Error::ArchiveCorrupt { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-                done += listed.row_count;
-                progress(done, total)?;
-            }
-            self.forget_unlisted();
-            self.adopt()?;
-        }
-        self.log.reindex(&|connection, visit| refs::each_round(connection, visit), refs::forget_rounds, progress)
+    /// The files that the manifest describes.
+    pub(crate) fn described(&self) -> Result<Vec<days::Described>> {
+        self.log.database().read("read the manifest", days::described)
     }
 
     /// The days that have a file of each format.
@@ -88,29 +65,63 @@ impl Archive {
         Ok(files.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].0).collect())
     }
 
-    /// Whether rows are missing in the day's file: an empty file looks whole, and is not.
-    fn lacks_rows(&self, found: &Summary) -> Result<bool> {
-        self.log.database().read("read the manifest", |connection| {
-            // What the manifest says may be damaged as well; then the file counts.
-            let known = days::load(connection, found.day, State::Current).ok().flatten();
-            Ok(known.is_some_and(|known| !known.ids.is_subset(&found.ids)))
+    /// Lists a file in the manifest as it was found.
+    pub(crate) fn record(&self, summary: &Summary, refs: &Part) -> Result<()> {
+        self.sync(summary)?;
+        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        self.list(summary, refs, |_| Ok(()))
+    }
+
+    /// Lists a file in place of all that was known of its day, at once, since readers rely on it meanwhile.
+    pub(crate) fn record_anew(&self, summary: &Summary, refs: &Part) -> Result<()> {
+        self.sync(summary)?;
+        self.list(summary, refs, |connection| {
+            refs::forget(connection, summary.day)?;
+            refs::save(connection, summary.day, refs.iter().map(|(ref_key, rows)| (&**ref_key, rows)))
         })
     }
 
-    fn record(&self, summary: &Summary, refs: &Part) -> Result<()> {
-        // Nothing is known of how it was written; from now on it is relied upon.
+    /// Nothing is known of how a file was written that is relied upon from now on.
+    fn sync(&self, summary: &Summary) -> Result<()> {
         let path = format::path_of(self.directory(), summary.day, summary.format);
         if let Some(file) = durable::open_regular(&path)? {
             durable::sync_file(&file, &path)?;
         }
-        durable::sync_parent(&path, Durability::Full)?;
-        save_refs(&self.log, &Throttle::default(), summary.day, refs)?;
+        durable::sync_parent(&path, Durability::Full)
+    }
+
+    fn list(&self, summary: &Summary, refs: &Part, first: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
         let has_rounds = refs.values().any(|rows| !rows.rounds.is_empty());
         let now = time::now()?;
         self.log.database().write("write the manifest", None, |connection| {
+            first(connection)?;
+            log::raise_last_given_id(connection, summary.id_span().map_or(0, |span| span.last))?;
             days::save(connection, summary, State::Current, now, has_rounds)
         })?;
         self.forget_file((summary.day, summary.format));
         Ok(())
+    }
+
+    /// What is wrong with a file that is not what the manifest says.
+    pub(crate) fn why_changed(&self, file: DayFile) -> Result<Error> {
+        let states = self.log.database().read("read the manifest", |connection| {
+            Ok([State::Pending, State::Current].map(|state| days::load(connection, file.0, state)))
+        })?;
+        let listed: Vec<Summary> = states.into_iter().filter_map(|state| state.ok().flatten()).collect();
+        Ok(match self.examine(file)?.as_deref() {
+            Some(Examined::Whole(unlisted)) => self.replaced(&unlisted.summary, listed.last()),
+            Some(Examined::Damaged(damaged)) => damaged.error.clone(),
+            None => self.not_as_listed(file.0, &listed),
+        })
+    }
+
+    pub(crate) fn problem(&self, (day, format): DayFile, error: Error) -> Problem {
+        let (path, reason) = match error {
+            Error::ArchiveCorrupt { path, reason }
+            | Error::Archive { path, reason }
+            | Error::Io { path, reason, .. } => (path, reason),
+            error => (format::path_of(self.directory(), day, format), error.to_string()),
+        };
+        Problem { path, day: Some(day), ids: None, reason }
     }
 }

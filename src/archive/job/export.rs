@@ -16,6 +16,8 @@ use crate::archive::file::writer::{DayWriter, write_file};
 use crate::archive::job::plan::Picker;
 use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::OpenDay;
+use crate::archive::manifest::days::set_of;
+use crate::archive::manifest::overlap::described;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::db::Database;
@@ -42,10 +44,12 @@ pub(crate) struct Order<'a> {
 /// What was written.
 pub(crate) struct Written {
     pub(crate) summary: Summary,
-    /// Rows that were not in a file before.
+    /// Rows that were not in the day's file before; those of a second one count.
     pub(crate) added_rows: u64,
     /// The ids that were taken and are now in the file: exactly these may be deleted.
     pub(crate) exported: RoaringTreemap,
+    /// Whether rounds were noted.
+    pub(crate) noted_rounds: bool,
 }
 
 /// Writes the rows that are ordered and those of the existing files to `sink`, in the order of ids, each once.
@@ -55,15 +59,17 @@ pub(crate) struct Written {
 pub(crate) fn write_day(
     database: &Database,
     order: Order<'_>,
-    picker: &mut Picker,
+    picker: &mut Picker<'_>,
     sink: &mut (dyn Write + Send),
     take_part: &mut TakePart<'_>,
     throttle: &Throttle,
     advance: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Written> {
     let Order { day, format, path, ids, existing, has_rounds } = order;
-    let ((exported, known_rows, gathered), stored) = write_file(sink, &path, format, throttle, |writer| {
-        let mut output = Output { writer, gatherer: Gatherer::new(take_part), path: &path, known_rows: 0, has_rounds };
+    let known_rows = existing.first().map_or(0, |day| day.summary.row_count());
+    let ((exported, noted_rounds, gathered), stored) = write_file(sink, &path, format, throttle, |writer| {
+        let gatherer = Gatherer::new(take_part);
+        let mut output = Output { writer, gatherer, path: &path, has_rounds, noted_rounds: false };
         let mut existing = existing.into_iter().map(ExistingRows::open).collect::<Result<Vec<_>>>()?;
         let mut exported = RoaringTreemap::new();
         let mut ids = ids.iter();
@@ -94,15 +100,15 @@ pub(crate) fn write_day(
             throttle.pause(began);
         }
         output.existing_before(&mut existing, None)?;
-        Ok((exported, output.known_rows, output.gatherer.finish()?))
+        Ok((exported, output.noted_rounds, output.gatherer.finish()?))
     })?;
     let (ids, kinds) = gathered;
     let summary = Summary::new(day, format, stored, ids, kinds);
-    Ok(Written { added_rows: summary.row_count() - known_rows, summary, exported })
+    Ok(Written { added_rows: summary.row_count() - known_rows, summary, exported, noted_rounds })
 }
 
 /// Whether there is a row to take at all.
-pub(crate) fn has_rows(database: &Database, ids: &RoaringTreemap, picker: &mut Picker) -> Result<bool> {
+pub(crate) fn has_rows(database: &Database, ids: &RoaringTreemap, picker: &mut Picker<'_>) -> Result<bool> {
     let mut ids = ids.iter();
     loop {
         let chunk: Vec<i64> = ids.by_ref().take(CHUNK_ROWS).map(u64::cast_signed).collect();
@@ -160,9 +166,8 @@ struct Output<'a, 'b, 'c> {
     writer: &'a mut DayWriter<'c>,
     gatherer: Gatherer<'b>,
     path: &'a Path,
-    /// Rows that came from a file.
-    known_rows: u64,
     has_rounds: bool,
+    noted_rounds: bool,
 }
 
 impl Output<'_, '_, '_> {
@@ -194,15 +199,18 @@ impl Output<'_, '_, '_> {
                 && copied.as_ref().is_none_or(|copied| *copied == found);
             if !is_same {
                 let path = file.reader.path().to_owned();
-                let reason = format!(
-                    "row {id} is another row than the one in the database or in the day's other file: was the database replaced? Move one of them away"
-                );
-                return Err(Error::Archive { path, reason });
+                let reason = if row.is_some() {
+                    described(&set_of(&[id]))
+                } else {
+                    format!("row {id} is another row than in the day's other file; move one of them away")
+                };
+                return Err(Error::IdConflict { path, reason });
             }
             if copied.is_none() {
-                self.gatherer.add(&RowRef::from(&found), self.has_rounds && is_round_entry(&found))?;
+                let is_noted = self.has_rounds && is_round_entry(&found);
+                self.noted_rounds |= is_noted;
+                self.gatherer.add(&RowRef::from(&found), is_noted)?;
                 self.line(id, |buffer| buffer.extend_from_slice(&line))?;
-                self.known_rows += 1;
             }
             copied = Some(found);
             file.advance()?;

@@ -5,5 +5,6 @@ pub(crate) mod export;
 pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod recover;
+pub(crate) mod reindex;
 pub(crate) mod steps;
 pub(crate) mod throttle;

@@ -114,8 +114,12 @@ fn read_page(
 }
 
 /// Decides row by row what an archive job takes.
-pub(crate) struct Picker {
+pub(crate) struct Picker<'a> {
     day: UtcDay,
+    /// Ids that files of other days hold: no row has two days.
+    foreign: &'a RoaringTreemap,
+    /// Of these, the ids of rows that were met.
+    pub(crate) conflicts: RoaringTreemap,
     /// Rows passed over because their run is still active.
     pub(crate) pinned: u64,
     /// Rows passed over because their timestamp is no integer.
@@ -124,10 +128,10 @@ pub(crate) struct Picker {
     is_pinned: HashMap<Box<str>, bool>,
 }
 
-impl Picker {
+impl<'a> Picker<'a> {
     /// Of rows of this day.
-    pub(crate) fn new(day: UtcDay) -> Self {
-        Self { day, pinned: 0, unarchivable: 0, is_pinned: HashMap::new() }
+    pub(crate) fn new(day: UtcDay, foreign: &'a RoaringTreemap) -> Self {
+        Self { day, foreign, conflicts: RoaringTreemap::new(), pinned: 0, unarchivable: 0, is_pinned: HashMap::new() }
     }
 
     /// Another transaction begins.
@@ -144,6 +148,11 @@ impl Picker {
                 self.unarchivable += 1;
                 return Ok(false);
             }
+        }
+        let id = row.get::<_, i64>(0)?.cast_unsigned();
+        if self.foreign.contains(id) {
+            self.conflicts.insert(id);
+            return Ok(false);
         }
         let ValueRef::Text(ref_id) = row.get_ref(3)? else { return Ok(true) };
         let Ok(ref_id) = std::str::from_utf8(ref_id) else { return Ok(true) };

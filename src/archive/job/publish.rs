@@ -33,12 +33,13 @@ impl Archive {
     /// Publishes the staged file, and deletes its rows: commit what it will be, sync, publish, sync the directory, read
     /// back and compare, commit that it is, and only then delete exactly the rows that are in it.
     pub(crate) fn publish(&self, throttle: &Throttle, staged: Staged, written: &Written) -> Result<()> {
+        self.mark_as_own()?;
         let summary = &written.summary;
         let day = summary.day;
         let path = path_of(self.directory(), day, summary.format);
         let now = time::now()?;
         self.log.database().write("write the manifest", Some(Durability::Full), |connection| {
-            let has_rounds = days::has_rounds(connection, day)?;
+            let has_rounds = written.noted_rounds || days::has_rounds(connection, day)?;
             days::save(connection, summary, State::Pending, now, has_rounds)
         })?;
         // Also when nothing was added: an earlier job may have been killed between publishing the file and syncing the
@@ -50,7 +51,7 @@ impl Archive {
         self.log
             .database()
             .write("write the manifest", Some(Durability::Normal), |connection| days::promote(connection, day))?;
-        self.forget_unlisted();
+        self.forget_seen();
         delete_rows(&self.log, throttle, &written.exported)?;
         set_watermark(&self.log, day, Durability::Normal)
     }

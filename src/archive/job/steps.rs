@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
@@ -15,11 +14,16 @@ use crate::archive::job::publish::{save_refs, set_watermark};
 use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
+use crate::archive::manifest::days::State;
+use crate::archive::manifest::overlap::described;
+use crate::archive::problem::Problem;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_wait;
+use crate::base::parallel;
+use crate::base::parallel::Started;
 use crate::base::progress::Progress;
-use crate::base::scope::{self, Handle};
+use crate::base::scope::scope;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
@@ -63,12 +67,14 @@ pub struct Options {
 pub struct JobOutcome {
     /// The days that gained rows, oldest first.
     pub days: Vec<ArchivedDay>,
-    /// Whether the database file was rewritten or shortened.
+    /// Whether the database file has become shorter.
     pub vacuumed: bool,
     /// Rows that stay because their run is active.
     pub pinned_rows: u64,
     /// Rows that stay because they have no day.
     pub unarchivable_rows: u64,
+    /// Files that could not be adopted, or are not what the manifest says, and that no row needed.
+    pub problems: Vec<Problem>,
 }
 
 impl Archive {
@@ -84,15 +90,18 @@ impl Archive {
             // It writes nothing, not even the lock.
             let mut job = Job::plan(self, options, last_day, throttle, progress)?;
             job.each_day(|job, day, ids| job.write(day, ids, &mut std::io::sink(), &mut |_| Ok(())).map(drop))?;
+            job.check_conflicts()?;
             return Ok(job.outcome);
         }
         self.log.database().check_writable("archive")?;
         if options.vacuum == Vacuum::Incremental {
             self.log.database().check_incremental_vacuum()?;
         }
+        self.check_owner()?;
         let _lock = self.lock(options.wait)?;
-        self.adopt()?;
+        let problems = self.adopt()?;
         let mut job = Job::plan(self, options, last_day, throttle, progress)?;
+        job.outcome.problems = problems;
         if job.total > 0 {
             // Rounds are numbered when their rows are sealed, which they can only be while they are here.
             self.log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
@@ -101,16 +110,14 @@ impl Archive {
         self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
         let known = self.log.database().read("read the manifest", days::list)?;
         self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
+        job.check_conflicts()?;
         if is_complete && job.has_moved {
             set_watermark(&self.log, last_day, Durability::Full)?;
         }
         let mut outcome = job.outcome;
         match options.vacuum {
             Vacuum::No => {}
-            Vacuum::Full => {
-                self.log.database().vacuum()?;
-                outcome.vacuumed = true;
-            }
+            Vacuum::Full => outcome.vacuumed = self.log.database().vacuum()?,
             Vacuum::Incremental => outcome.vacuumed = self.log.database().vacuum_incrementally()?,
         }
         Ok(outcome)
@@ -153,6 +160,12 @@ struct Job<'a> {
     outcome: JobOutcome,
     /// Whether a row was moved, now or by an interrupted job before.
     has_moved: bool,
+    /// The ids in all files.
+    archived: RoaringTreemap,
+    /// Rows of the log with ids of rows in files of other days.
+    conflicts: RoaringTreemap,
+    /// The first day that was left out because its file has other rows under ids of the log.
+    conflict: Option<Error>,
 }
 
 impl<'a> Job<'a> {
@@ -169,6 +182,12 @@ impl<'a> Job<'a> {
             days.entry(*day).or_default();
         }
         let total = days.values().map(RoaringTreemap::len).sum();
+        let archived = if total > 0 {
+            let listed = archive.log.database().read("read the manifest", days::list)?;
+            archive.archived_ids(&listed, &[])?
+        } else {
+            RoaringTreemap::new()
+        };
         progress(0, total)?;
         let outcome = JobOutcome { unarchivable_rows: unarchivable, ..JobOutcome::default() };
         Ok(Self {
@@ -183,15 +202,18 @@ impl<'a> Job<'a> {
             total,
             outcome,
             has_moved: false,
+            archived,
+            conflicts: RoaringTreemap::new(),
+            conflict: None,
         })
     }
 
     /// Writes, publishes and deletes day after day; false if some are left because of `max_days`.
     fn move_all(&mut self) -> Result<bool> {
         let (archive, throttle) = (self.archive, self.throttle);
-        scope::scope(|scope| {
+        scope(|scope| {
             // While a day is published and deleted, the next one is written; unless others need the processors.
-            let mut publishing: Option<Handle<Result<()>>> = None;
+            let mut publishing: Option<Started<()>> = None;
             let is_complete = self.each_day(|job, day, ids| {
                 let mut staged = Staged::create(archive.directory())?;
                 // The references go to the manifest at once: too many do no harm.
@@ -203,15 +225,10 @@ impl<'a> Job<'a> {
                 }
                 job.has_moved |= !written.exported.is_empty();
                 join(publishing.take())?;
-                let finished = Arc::new(Mutex::new(Some((staged, written))));
-                let publish = move || match take(&finished) {
-                    Some((staged, written)) => archive.publish(throttle, staged, &written),
-                    None => Ok(()),
-                };
-                match scope.spawn(publish.clone()) {
+                let publish = move |(staged, written): (Staged, Written)| archive.publish(throttle, staged, &written);
+                match parallel::start(scope, (staged, written), publish) {
                     Ok(thread) => publishing = Some(thread),
-                    // No thread can be had.
-                    Err(_) => publish()?,
+                    Err(finished) => publish(finished)?,
                 }
                 if throttle.is_throttled() { join(publishing.take()) } else { Ok(()) }
             })?;
@@ -224,17 +241,22 @@ impl<'a> Job<'a> {
     /// if some are left because of `max_days`.
     fn each_day(&mut self, mut each: impl FnMut(&mut Self, UtcDay, &RoaringTreemap) -> Result<()>) -> Result<bool> {
         for (day, ids) in std::mem::take(&mut self.days) {
-            let mut picker = Picker::new(day);
+            let foreign = self.foreign(day, &ids)?;
+            let mut picker = Picker::new(day, &foreign);
             let has_work =
                 has_rows(self.archive.log.database(), &ids, &mut picker)? || self.with_two_files.contains(&day);
             if !has_work {
-                self.count_staying(&picker);
+                self.count_staying(picker);
                 self.advance(ids.len())?;
             } else if self.options.max_days.is_some_and(|most| self.outcome.days.len() >= most) {
                 self.outcome.pinned_rows += self.pinned_from(day)?;
                 return Ok(false);
             } else {
-                each(self, day, &ids)?;
+                match each(self, day, &ids) {
+                    // The other days are moved nevertheless.
+                    Err(error @ Error::IdConflict { .. }) => self.conflict = self.conflict.take().or(Some(error)),
+                    outcome => outcome?,
+                }
             }
         }
         Ok(true)
@@ -250,10 +272,11 @@ impl<'a> Job<'a> {
     ) -> Result<Written> {
         let order = self.order(day, ids)?;
         let (database, throttle) = (self.archive.log.database(), self.throttle);
-        let mut picker = Picker::new(day);
+        let foreign = self.foreign(day, ids)?;
+        let mut picker = Picker::new(day, &foreign);
         let written =
             write_day(database, order, &mut picker, sink, take_part, throttle, &mut |rows| self.advance(rows))?;
-        self.count_staying(&picker);
+        self.count_staying(picker);
         if written.added_rows > 0 {
             let day = self.archive.archived_day(&written.summary);
             self.outcome.days.push(ArchivedDay { added_rows: written.added_rows, ..day });
@@ -276,7 +299,7 @@ impl<'a> Job<'a> {
         // What the manifest does not know: the other file of the day, which an interrupted job left, or, in a dry run,
         // files that a job would adopt first.
         for format in Format::ALL.into_iter().filter(|format| Some(*format) != known_format) {
-            existing.extend(archive.open_unlisted(day, format)?);
+            existing.extend(archive.open_unlisted((day, format))?);
         }
         let is_compressed = existing.iter().any(|file| file.summary.format == Format::Zstd);
         let format = if is_compressed { Format::Zstd } else { self.options.format };
@@ -289,7 +312,34 @@ impl<'a> Job<'a> {
         (self.progress)(self.done, self.total)
     }
 
-    fn count_staying(&mut self, picker: &Picker) {
+    /// Those of the ids that files of other days hold.
+    fn foreign(&self, day: UtcDay, ids: &RoaringTreemap) -> Result<RoaringTreemap> {
+        let shared = ids & &self.archived;
+        if shared.is_empty() {
+            return Ok(shared);
+        }
+        let archive = self.archive;
+        let listed = archive
+            .log
+            .database()
+            .read("read the manifest", |connection| days::load(connection, day, State::Current))?;
+        Ok(shared - listed.map(|listed| listed.ids).unwrap_or_default())
+    }
+
+    /// An error if rows were left out because their ids are those of archived rows.
+    fn check_conflicts(&mut self) -> Result<()> {
+        if let Some(error) = self.conflict.take() {
+            return Err(error);
+        }
+        if self.conflicts.is_empty() {
+            return Ok(());
+        }
+        let path = self.archive.directory().to_owned();
+        Err(Error::IdConflict { path, reason: described(&self.conflicts) })
+    }
+
+    fn count_staying(&mut self, picker: Picker<'_>) {
+        self.conflicts |= picker.conflicts;
         self.outcome.pinned_rows += picker.pinned;
         self.outcome.unarchivable_rows += picker.unarchivable;
     }
@@ -309,13 +359,6 @@ impl<'a> Job<'a> {
     }
 }
 
-fn take<T>(shared: &Mutex<Option<T>>) -> Option<T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn join(publishing: Option<Handle<Result<()>>>) -> Result<()> {
-    match publishing {
-        Some(thread) => thread.join()?,
-        None => Ok(()),
-    }
+fn join(publishing: Option<Started<()>>) -> Result<()> {
+    publishing.map_or(Ok(()), Started::join)
 }

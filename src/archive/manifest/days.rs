@@ -5,7 +5,7 @@
 //! is current.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::time::UNIX_EPOCH;
 
 use roaring::RoaringTreemap;
 use rusqlite::{Connection, Row};
@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use crate::archive::file::block;
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Kinds, Summary};
+use crate::archive::manifest::seen::{DayFile, Stamp};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -61,6 +62,13 @@ impl Listed {
         }
     }
 
+    /// A file that cannot be read, whose rows may have these ids.
+    pub(crate) fn unreadable(day: UtcDay, format: Format, id_span: IdSpan) -> Self {
+        let (size, sha256) = (0, Digest::of(b""));
+        let id_span = Some(id_span);
+        Self { day, format, row_count: 0, id_span, size, sha256, archived_at: 0, has_rounds: false, kinds: None }
+    }
+
     /// Whether rows of this source and type can be in it.
     pub(crate) fn may_have(&self, source: Option<&str>, kind: Option<&str>) -> bool {
         let [source, kind] = [source, kind].map(|wanted| wanted.map(index_key));
@@ -69,6 +77,10 @@ impl Listed {
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
+        or_damaged(Self::read_columns(row))
+    }
+
+    fn read_columns(row: &Row<'_>) -> Result<Self> {
         let kinds: Option<String> = row.get(9)?;
         let row_count = row.get(2)?;
         Ok(Self {
@@ -156,21 +168,92 @@ pub(crate) fn pending(connection: &Connection) -> Result<Vec<UtcDay>> {
     Ok(days)
 }
 
+/// What is wrong with the list of days itself, in the caller's transaction.
+pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT day FROM archive_days WHERE state NOT IN (0, 1)
+         UNION SELECT day FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let day = row.get_ref(0)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+        faults.push(damaged(&format!("a row of the day {}", String::from_utf8_lossy(day))).to_string());
+    }
+    let mut is_live = connection.prepare_cached("SELECT 1 FROM logs WHERE id = ?1")?;
+    for day in pending(connection)? {
+        // Rows leave the log when their file is listed as the current one, and not before.
+        if is_listed(connection, day)? {
+            continue;
+        }
+        let ids = load(connection, day, State::Pending)?.map(|summary| summary.ids).unwrap_or_default();
+        for id in &ids {
+            if !is_live.exists([id.cast_signed()])? {
+                faults.push(damaged(&format!("the day {day} is listed as one to come, and holds rows")).to_string());
+                break;
+            }
+        }
+    }
+    Ok(faults)
+}
+
 /// Whether the day's file is there.
 pub(crate) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1 AND state = 0")?;
     Ok(statement.exists([day.to_string()])?)
 }
 
-/// All days of which a file is there, or was about to be when a job was interrupted.
-pub(crate) fn known_days(connection: &Connection) -> Result<HashSet<UtcDay>> {
-    let mut statement = connection.prepare_cached("SELECT day FROM archive_days")?;
-    let mut rows = statement.query([])?;
-    let mut days = HashSet::new();
-    while let Some(row) = rows.next()? {
-        days.insert(parsed(row, 0, |text| text.parse().ok())?);
+/// Whether the manifest says anything of the day.
+pub(crate) fn is_described(connection: &Connection, day: UtcDay) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1")?;
+    Ok(statement.exists([day.to_string()])?)
+}
+
+/// What is needed to tell whether a file is still what the manifest says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Described {
+    pub(crate) file: DayFile,
+    pub(crate) state: State,
+    pub(crate) size: u64,
+    /// See [`Listed::archived_at`].
+    archived_at: i64,
+}
+
+impl Described {
+    /// Whether a file in this state has the size that the manifest says, and was not changed since it was described.
+    pub(crate) fn is_untouched(&self, stamp: Stamp) -> bool {
+        let modified = stamp.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
+        stamp.size == self.size && modified <= self.archived_at
     }
-    Ok(days)
+
+    /// Whether rows with timestamps within these bounds can be in it.
+    pub(crate) fn is_within(&self, filter: &Filter) -> bool {
+        may_have_in_time(self.file.0, filter)
+    }
+}
+
+/// Whether rows of the day can be within the filter's bounds of time.
+pub(crate) fn may_have_in_time(day: UtcDay, filter: &Filter) -> bool {
+    filter.since.is_none_or(|since| since <= day.last_timestamp())
+        && filter.until.is_none_or(|until| until >= day.first_timestamp())
+}
+
+/// Every file that is there, or is about to be published, or was when a job was interrupted.
+pub(crate) fn described(connection: &Connection) -> Result<Vec<Described>> {
+    let mut statement = connection
+        .prepare_cached("SELECT day, format, state, size, archived_at FROM archive_days ORDER BY day, state")?;
+    let mut rows = statement.query([])?;
+    let mut described = Vec::new();
+    while let Some(row) = rows.next()? {
+        described.push(Described {
+            file: (parsed(row, 0, |text| text.parse().ok())?, parsed(row, 1, Format::from_name)?),
+            state: if row.get::<_, i64>(2)? == State::Current as i64 { State::Current } else { State::Pending },
+            size: row.get(3)?,
+            archived_at: row.get(4)?,
+        });
+    }
+    Ok(described)
 }
 
 /// Everything about the day's file.
@@ -183,6 +266,11 @@ pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result
     let Some(row) = rows.next()? else { return Ok(None) };
     let listed = Listed::read(row)?;
     let ids = from_bytes(row, 11)?;
+    // What reads are led by.
+    let bounds = ids.min().zip(ids.max()).map(|(first, last)| (first.cast_signed(), last.cast_signed()));
+    if listed.row_count != ids.len() || listed.id_span.map(Into::into) != bounds {
+        return Err(damaged(&format!("the day {day} is listed with other rows than it has")));
+    }
     let blocks = block::decode(row.get_ref(12)?.as_blob().map_err(rusqlite::Error::from)?);
     Ok(Some(Summary {
         day,
@@ -257,17 +345,28 @@ pub(crate) fn forget(connection: &Connection, day: UtcDay, state: State) -> Resu
 
 const TABLES_BY_STATE: [&str; 2] = ["archive_days", "archive_contents"];
 
+/// Forgets what can belong to no day, in the caller's transaction.
+pub(crate) fn forget_strays(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "DELETE FROM archive_days WHERE state NOT IN (0, 1);
+         DELETE FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
+    )?;
+    Ok(())
+}
+
 /// Forgets a day whose file is gone.
 pub(crate) fn forget_day(connection: &Connection, day: UtcDay) -> Result<()> {
     forget(connection, day, State::Current)?;
     forget(connection, day, State::Pending)?;
-    connection.prepare_cached("DELETE FROM archive_refs WHERE day = ?1")?.execute([day.to_string()])?;
+    for table in ["archive_refs", "archive_missing"] {
+        connection.prepare_cached(&format!("DELETE FROM {table} WHERE day = ?1"))?.execute([day.to_string()])?;
+    }
     Ok(())
 }
 
 /// Forgets every day.
 pub(crate) fn forget_all(connection: &Connection) -> Result<()> {
-    connection.execute_batch("DELETE FROM archive_days; DELETE FROM archive_contents; DELETE FROM archive_refs;")?;
+    connection.execute_batch("DELETE FROM archive_days; DELETE FROM archive_contents; DELETE FROM archive_refs; DELETE FROM archive_missing;")?;
     Ok(())
 }
 
@@ -289,16 +388,20 @@ pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap>
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-    let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
+    let text = or_damaged(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from).map_err(Into::into))?;
     parse(text).ok_or_else(|| damaged(text))
 }
 
+const DAMAGED: &str = "the manifest of the archive is damaged";
+const WAY_OUT: &str = "reindex() rebuilds it";
+
+/// What was read of the manifest; a value that is none of the manifest's is damage.
+pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
+    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
+}
+
 fn damaged(what: &str) -> Error {
-    Error::Damaged {
-        what: "the manifest of the archive is damaged".to_owned(),
-        reason: what.to_owned(),
-        way_out: Some("reindex() rebuilds it"),
-    }
+    Error::Damaged { what: DAMAGED.to_owned(), reason: what.to_owned(), way_out: Some(WAY_OUT) }
 }
 
 #[cfg(test)]

@@ -1,42 +1,48 @@
-//! Which ids are in files: what `verify` and the end of a job compare the index with.
+//! Which ids are in files: what `verify` and a job compare the log and its index with.
 
 use roaring::RoaringTreemap;
 
-use crate::archive::file::format::Format;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days;
 use crate::archive::manifest::days::{Listed, State};
+use crate::archive::manifest::examine::is_of_the_file;
+use crate::archive::manifest::seen::{DayFile, Examined};
 use crate::base::error::{Error, Result};
-use crate::base::time::UtcDay;
 
 impl Archive {
     /// The ids in the files, as far as they can be read.
-    pub(in crate::archive) fn archived_ids(
-        &self,
-        days: &[Listed],
-        unlisted: &[(UtcDay, Format)],
-    ) -> Result<RoaringTreemap> {
+    pub(in crate::archive) fn archived_ids(&self, days: &[Listed], unlisted: &[DayFile]) -> Result<RoaringTreemap> {
         let mut archived = RoaringTreemap::new();
         for listed in days {
-            let summary = self
-                .log
-                .database()
-                .read("read the manifest", |connection| days::load(connection, listed.day, State::Current));
-            match summary {
-                Ok(summary) => archived |= summary.map(|summary| summary.ids).unwrap_or_default(),
-                // Reported where the day is checked.
-                Err(Error::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            archived |= self.listed_ids(listed)?;
         }
         for file in unlisted {
-            match self.unlisted(*file) {
-                Ok(found) => archived |= found.map(|found| found.summary.ids.clone()).unwrap_or_default(),
-                // Reported where the file is checked.
-                Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::Io { .. }) => {}
+            match self.examine(*file) {
+                // What is damaged is reported where the file is checked.
+                Ok(Some(examined)) => {
+                    if let Examined::Whole(unlisted) = &*examined {
+                        archived |= &unlisted.summary.ids;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if is_of_the_file(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(archived)
+    }
+
+    /// The ids in the file of a day, as the manifest says; none if it cannot be read there.
+    pub(in crate::archive) fn listed_ids(&self, listed: &Listed) -> Result<RoaringTreemap> {
+        let summary = self
+            .log
+            .database()
+            .read("read the manifest", |connection| days::load(connection, listed.day, State::Current));
+        match summary {
+            Ok(summary) => Ok(summary.map(|summary| summary.ids).unwrap_or_default()),
+            // Reported where the day is checked.
+            Err(Error::Corrupt { .. }) => Ok(RoaringTreemap::new()),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::archive::file::summary::RefRows;
-use crate::archive::manifest::days::{from_bytes, set_of, to_bytes};
+use crate::archive::manifest::days::{from_bytes, or_damaged, set_of, to_bytes};
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
 
@@ -38,6 +38,12 @@ pub(in crate::archive) fn save<'a>(
     Ok(())
 }
 
+/// Forgets the references of a day, in the caller's transaction.
+pub(in crate::archive) fn forget(connection: &Connection, day: UtcDay) -> Result<()> {
+    connection.prepare_cached("DELETE FROM archive_refs WHERE day = ?1")?.execute([day.to_string()])?;
+    Ok(())
+}
+
 /// The ids of the reference's rows in the day's file.
 pub(in crate::archive) fn ids(connection: &Connection, day: UtcDay, ref_key: &str) -> Result<RoaringTreemap> {
     set(connection, "ids", day, ref_key)
@@ -61,12 +67,21 @@ fn set(connection: &Connection, column: &str, day: UtcDay, ref_key: &str) -> Res
 }
 
 /// Every round that the log's index has never seen, with its run.
-pub(in crate::archive) fn each_round(connection: &Connection, mut visit: impl FnMut(&str, i64)) -> Result<()> {
-    let mut statement =
-        connection.prepare_cached("SELECT ref_id, rounds FROM archive_refs WHERE rounds IS NOT NULL")?;
+pub(in crate::archive) fn each_round(connection: &Connection, visit: impl FnMut(&str, i64)) -> Result<()> {
+    each(connection, "true", visit)
+}
+
+/// The same of the days of which the manifest says that they hold any: those that readers count.
+pub(in crate::archive) fn each_counted_round(connection: &Connection, visit: impl FnMut(&str, i64)) -> Result<()> {
+    each(connection, "day IN (SELECT day FROM archive_days WHERE state = 0 AND has_rounds)", visit)
+}
+
+fn each(connection: &Connection, condition: &str, mut visit: impl FnMut(&str, i64)) -> Result<()> {
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT ref_id, rounds FROM archive_refs WHERE rounds IS NOT NULL AND {condition}"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let run_id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let run_id = or_damaged(row.get_ref(0)?.as_str().map_err(|error| rusqlite::Error::from(error).into()))?;
         from_bytes(row, 1)?.iter().for_each(|id| visit(run_id, id.cast_signed()));
     }
     Ok(())

@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS archive_refs (
   rounds   BLOB,
   PRIMARY KEY (day, ref_id, first_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS archive_missing (
+  day TEXT PRIMARY KEY,
+  ids BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS archive_owner (
+  id TEXT PRIMARY KEY
+);
 ";
 
 /// Gives long texts their keys; a day whose kinds were named by long texts is one of too many kinds.

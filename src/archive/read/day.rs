@@ -1,6 +1,6 @@
 //! The days of the archive: which there are, and the rows of one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
 use crate::archive::file::format::{Format, path_of};
@@ -8,6 +8,7 @@ use crate::archive::file::reader::DayReader;
 use crate::archive::file::summary::Summary;
 use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
+use crate::archive::manifest::seen::Examined;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -41,9 +42,11 @@ impl Archive {
     /// The days that have a file, or should have one, oldest first.
     pub fn days(&self) -> Result<Vec<ArchivedDay>> {
         let files = self.files()?;
-        let (listed, unlisted) = self.log.database().read("read the manifest", |connection| {
-            Ok((days::list(connection)?, self.unlisted_files(connection, &files)?))
-        })?;
+        let (listed, described) = self
+            .log
+            .database()
+            .read("read the manifest", |connection| Ok((days::list(connection)?, days::described(connection)?)))?;
+        let known: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
         let mut days: Vec<ArchivedDay> = listed
             .into_iter()
             .map(|listed| ArchivedDay {
@@ -58,8 +61,12 @@ impl Archive {
                 archived_at: Some(listed.archived_at),
             })
             .collect();
-        for file in unlisted {
-            if let Some(unlisted) = self.unlisted(file)? {
+        for file in self.unlisted_files(&described, &files)? {
+            // The second file of a day is none of its own; one that is damaged says nothing of its day, and `verify` and
+            // the next job name it.
+            if !known.contains(&file.0)
+                && let Some(Examined::Whole(unlisted)) = self.examine(file)?.as_deref()
+            {
                 days.push(self.archived_day(&unlisted.summary));
             }
         }
@@ -83,17 +90,15 @@ impl Archive {
 
     /// The rows of `day`, one at a time; an `Archive` error if there is no such day.
     pub fn read(&self, day: UtcDay) -> Result<ArchivedRows> {
+        self.check_owner()?;
         let files = self.files()?;
-        let is_unknown = self.log.database().read("read the manifest", |connection| {
-            Ok(self.unlisted_files(connection, &files)?.iter().any(|file| file.0 == day))
-        })?;
+        let described = self.log.database().read("read the manifest", days::described)?;
         let mut open = Vec::new();
-        if is_unknown {
-            for format in Format::ALL {
-                open.extend(self.open_unlisted(day, format)?);
-            }
-        } else {
+        if described.iter().any(|described| described.file.0 == day) {
             open.push(self.open_known(day)?);
+        }
+        for file in self.unlisted_files(&described, &files)?.into_iter().filter(|file| file.0 == day) {
+            open.extend(self.open_unlisted(file)?);
         }
         match <[OpenDay; 1]>::try_from(open) {
             Ok([open]) => Ok(ArchivedRows { reader: open.reader, next_block: 0, rows: VecDeque::new() }),

@@ -5,3 +5,4 @@ pub(crate) mod day;
 pub(crate) mod merge;
 pub(crate) mod restore;
 pub(crate) mod rounds;
+pub(crate) mod union;

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::base::error::Error;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints, RESTART_PAGES};
 use crate::db::failure::Context;
+use crate::db::held::HeldFiles;
 use crate::db::turn::Turns;
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
@@ -88,7 +89,7 @@ fn a_vacuum_shortens_the_files_beside_checkpoints() {
                 database.checkpoint_if_due(0);
             }
         });
-        let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|()| wal_bytes(database))).collect();
+        let left: Vec<_> = (0..5).map(|_| database.vacuum().map(|_| wal_bytes(database))).collect();
         is_done.store(true, Ordering::Relaxed);
         for left in left {
             assert_eq!(left.unwrap(), 0);
@@ -117,7 +118,9 @@ fn a_failed_flush_poisons_the_writer_and_ends_the_checkpoints() {
     let context = Context { path: &path, operation: "test", busy_timeout: Duration::ZERO };
     opened(&directory).close().unwrap();
     let wal = Arc::new(WalState::default());
-    let writer = Writer::new(open::writer(context, &[]).unwrap(), Arc::clone(&wal), context).unwrap();
+    let connection = open::writer(context, &[]).unwrap();
+    let files = Arc::new(HeldFiles::of_writer(context).unwrap());
+    let writer = Writer::new(connection, Arc::clone(&wal), files, context).unwrap();
     let (writer, checkpoints) = (Turns::new(writer), Checkpoints::new(Arc::clone(&wal)));
     let put = |key: &str| {
         writer.take().unwrap().transact(context, Durability::Normal, |connection| {

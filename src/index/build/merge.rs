@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::base::error::Result;
-use crate::index::build::postings::{Posting, decode, each_posting, encode, ids};
+use crate::base::error::{Error, Result};
+use crate::index::build::postings::{Posting, damaged, decode, each_posting, encode, ids};
 
 /// Segments of a group.
 const GROUP: usize = 16;
@@ -23,12 +23,25 @@ pub(crate) fn merge_if_due(connection: &Connection) -> Result<()> {
     if count < GROUP && u32::try_from(last.saturating_sub(first)).is_ok() {
         return Ok(());
     }
-    let group = read_group(connection, first)?;
-    write_group(connection, first, &group)
+    match read_group(connection, first) {
+        Ok((group, segments)) => {
+            let mut delete = connection.prepare_cached("DELETE FROM log_fresh WHERE segment = ?1")?;
+            for segment in segments {
+                delete.execute([segment])?;
+            }
+            write_group(connection, first, &group)
+        }
+        // Appending goes on; readers are told, and `reindex` reads the rows.
+        Err(Error::Damaged { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
-/// The postings of the fresh segments as far as their offsets from `first` fit; takes them out of the table.
-fn read_group(connection: &Connection, first: i64) -> Result<HashMap<Box<str>, Posting>> {
+/// Postings by the keys of their references, and the segments that they are of.
+type Group = (HashMap<Box<str>, Posting>, Vec<i64>);
+
+/// The postings of the fresh segments as far as their offsets from `first` fit.
+fn read_group(connection: &Connection, first: i64) -> Result<Group> {
     let mut group: HashMap<Box<str>, Posting> = HashMap::new();
     let mut taken = Vec::new();
     let mut statement = connection.prepare_cached(
@@ -40,23 +53,26 @@ fn read_group(connection: &Connection, first: i64) -> Result<HashMap<Box<str>, P
         if !taken.is_empty() && u32::try_from(row.get::<_, i64>(2)?.saturating_sub(first)).is_err() {
             break;
         }
-        let base = u32::try_from(segment.saturating_sub(first)).unwrap_or(0);
+        let beyond = || damaged("a segment is too far from its group");
+        let base = u32::try_from(segment.saturating_sub(first)).map_err(|_| beyond())?;
+        let mut is_beyond = false;
         let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
         each_posting(bytes, |ref_key, ids, rounds| {
             let posting = match group.get_mut(ref_key) {
                 Some(posting) => posting,
                 None => group.entry(ref_key.into()).or_default(),
             };
-            posting.rounds.extend(rounds.as_ref().unwrap_or(&ids).iter().map(|offset| base + offset));
-            posting.ids.extend(ids.iter().map(|offset| base + offset));
+            let rounds = rounds.as_ref().unwrap_or(&ids);
+            is_beyond |= ids.max().max(rounds.max()).is_some_and(|last| base.checked_add(last).is_none());
+            posting.rounds.extend(rounds.iter().map(|offset| base.wrapping_add(offset)));
+            posting.ids.extend(ids.iter().map(|offset| base.wrapping_add(offset)));
         })?;
+        if is_beyond {
+            return Err(beyond());
+        }
         taken.push(segment);
     }
-    let mut delete = connection.prepare_cached("DELETE FROM log_fresh WHERE segment = ?1")?;
-    for segment in taken {
-        delete.execute([segment])?;
-    }
-    Ok(group)
+    Ok((group, taken))
 }
 
 fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Posting>) -> Result<()> {
@@ -64,7 +80,8 @@ fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Po
         "SELECT rounds_before + round_count FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
-    let mut insert = connection.prepare_cached("INSERT INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert =
+        connection.prepare_cached("INSERT OR REPLACE INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     // In the order of the table, so that neighbours share pages.
     let mut postings: Vec<_> = group.iter().collect();
     postings.sort_unstable_by_key(|(ref_id, _)| *ref_id);

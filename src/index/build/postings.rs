@@ -29,7 +29,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
 
 /// The ids of a set, ascending.
 pub(crate) fn ids(first_id: i64, set: &RoaringBitmap) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
-    set.iter().map(move |offset| first_id + i64::from(offset))
+    set.iter().map(move |offset| first_id.saturating_add(i64::from(offset)))
 }
 
 /// Where a reference occurs in a segment: offsets from the segment's first id, ascending.
@@ -114,13 +114,17 @@ fn take<'a>(bytes: &mut &'a [u8], length: u32) -> Result<&'a [u8]> {
     Ok(part)
 }
 
+const DAMAGED: &str = "the index of the log is damaged";
+const WAY_OUT: &str = "reindex() rebuilds it";
+
 /// The error that a reader of damaged bytes gets.
 pub(crate) fn damaged(reason: &str) -> Error {
-    Error::Damaged {
-        what: "the index of the log is damaged".to_owned(),
-        reason: reason.to_owned(),
-        way_out: Some("reindex() rebuilds it"),
-    }
+    Error::Damaged { what: DAMAGED.to_owned(), reason: reason.to_owned(), way_out: Some(WAY_OUT) }
+}
+
+/// What was read of the index; a value that is none of the index's is damage.
+pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
+    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
 }
 
 #[cfg(test)]

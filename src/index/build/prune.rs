@@ -12,7 +12,7 @@ use rusqlite::types::Value;
 
 use crate::base::error::Result;
 use crate::index::bounds::merged_end;
-use crate::index::verify::segments;
+use crate::index::verify::list;
 
 /// Postings that one step looks at, so that it holds the lock for moments.
 const STEP_POSTINGS: u64 = 500;
@@ -36,10 +36,10 @@ pub(crate) fn prune_segments(connection: &Connection, archived: Option<&RoaringT
     }
     let lost: HashSet<i64> = match archived {
         None => HashSet::new(),
-        Some(archived) => segments(connection)?
+        Some(archived) => list(connection)?
             .into_iter()
             .filter(|segment| !segment.is_within(archived))
-            .map(|segment| segment.first_id)
+            .map(|segment| segment.ids.first)
             .collect(),
     };
     let gone: Vec<Value> = gone.into_iter().filter(|first| !lost.contains(first)).map(Value::Integer).collect();

@@ -87,9 +87,11 @@ impl Sealer {
     /// Seals up to `most` segments of a tail that is longer than a segment, as other programs leave it; says whether
     /// there may be more.
     pub(crate) fn catch_up(&mut self, connection: &Connection, most: u64) -> Result<bool> {
+        let end = sealed_end(connection)?;
         let (tail, is_whole) = self.read_tail(connection, most)?;
         self.tail = if is_whole { Tail::Read(Box::new(tail)) } else { Tail::Unknown };
-        Ok(!is_whole)
+        // A damaged index may not let the end move on; `verify` names the damage.
+        Ok(!is_whole && sealed_end(connection)? > end)
     }
 
     /// Seals the whole tail, however short.
@@ -128,7 +130,7 @@ impl Sealer {
     pub(crate) fn rebuild(
         &mut self,
         connection: &Connection,
-        archived: &ArchivedRounds<'_>,
+        archived: &Archived<'_>,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         self.forget();
@@ -183,6 +185,13 @@ impl Sealer {
 /// Tells of the rounds that are in the archive and that the index may never have seen: the run and the id of each.
 pub(crate) type ArchivedRounds<'a> = dyn Fn(&Connection, &mut dyn FnMut(&str, i64)) -> Result<()> + 'a;
 
+/// What the archive tells a rebuild.
+pub(crate) struct Archived<'a> {
+    /// The rows of the files that have been read for it. Which of them are rounds, the archive alone says.
+    pub(crate) ids: &'a RoaringTreemap,
+    pub(crate) each_round: &'a ArchivedRounds<'a>,
+}
+
 /// Rounds whose rows have left the log, by id.
 struct Departed {
     runs: Vec<Box<str>>,
@@ -190,8 +199,8 @@ struct Departed {
 }
 
 impl Departed {
-    /// Those that the index knows, and those that the archive knows.
-    fn read(connection: &Connection, archived: &ArchivedRounds<'_>) -> Result<Self> {
+    /// Those that the archive knows, and those that the index knows of other rows.
+    fn read(connection: &Connection, archived: &Archived<'_>) -> Result<Self> {
         let mut live = RoaringTreemap::new();
         let mut statement = connection.prepare_cached("SELECT id FROM logs WHERE id >= 0 ORDER BY id")?;
         let mut rows = statement.query([])?;
@@ -208,8 +217,14 @@ impl Departed {
                 rounds.push((id, runs.len() - 1));
             }
         };
-        each_known_round(connection, &mut take)?;
-        archived(connection, &mut take)?;
+        (archived.each_round)(connection, &mut take)?;
+        let last_given: Option<i64> =
+            connection.query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'", [], |row| row.get(0))?;
+        each_known_round(connection, |run_id, id| {
+            if !archived.ids.contains(id.cast_unsigned()) && Some(id) <= last_given {
+                take(run_id, id);
+            }
+        })?;
         rounds.sort_unstable();
         rounds.dedup_by_key(|(id, _)| *id);
         Ok(Self { runs, rounds: rounds.into_iter().peekable() })

@@ -99,7 +99,8 @@ impl Gathered {
         u32::try_from(id - self.first_id).unwrap_or(u32::MAX)
     }
 
-    /// Writes the segment in the caller's transaction, and begins the next.
+    /// Writes the segment in the caller's transaction, and begins the next. A damaged index may already tell of one that
+    /// begins with the same row: appending goes on, and `verify` names the damage.
     pub(crate) fn seal(&mut self, connection: &Connection) -> Result<()> {
         let gathered = std::mem::replace(self, Self::new(self.segment_rows));
         if gathered.taken == 0 {
@@ -113,7 +114,8 @@ impl Gathered {
     }
 
     fn write_segment(&self, connection: &Connection) -> Result<()> {
-        let mut statement = connection.prepare_cached("INSERT INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let mut statement =
+            connection.prepare_cached("INSERT OR REPLACE INTO log_segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         let checksum = self.checksum.finish();
         let TimeSpan { first: earliest, last: latest } = self.timestamps;
         statement.execute((self.first_id, self.last_id, self.rows.len(), earliest, latest, checksum))?;
@@ -125,17 +127,16 @@ impl Gathered {
         if i64::try_from(self.rows.len()).is_ok_and(|count| count == self.last_id - self.first_id + 1) {
             return Ok(());
         }
-        let mut statement = connection.prepare_cached("INSERT INTO log_gaps VALUES (?1, ?2)")?;
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_gaps VALUES (?1, ?2)")?;
         statement.execute((self.first_id, encode(&self.rows)))?;
         Ok(())
     }
 
     fn write_kinds(&self, connection: &Connection) -> Result<()> {
-        let mut statement = connection.prepare_cached("INSERT INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
-                let is_common = offsets.len() * COMMON >= self.rows.len();
-                let ids = if is_common { None } else { Some(encode(offsets)) };
+                let ids = (!is_common(offsets.len(), self.rows.len())).then(|| encode(offsets));
                 statement.execute((source, kind, self.first_id, ids))?;
             }
         }
@@ -147,15 +148,20 @@ impl Gathered {
         for (ref_id, posting) in &self.refs {
             append_posting(&mut bytes, ref_id, posting);
         }
-        let mut statement = connection.prepare_cached("INSERT INTO log_fresh VALUES (?1, ?2)")?;
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_fresh VALUES (?1, ?2)")?;
         statement.execute((self.first_id, bytes))?;
         Ok(())
     }
 }
 
+/// Whether a pair that is in `count` of `rows` rows is not located within the segment.
+pub(crate) fn is_common(count: usize, rows: usize) -> bool {
+    count * COMMON >= rows
+}
+
 /// Of rows in the order of their ids. It covers ids, timestamps and texts, each text with its length, so that no two
 /// contents agree.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Checksum(Xxh3);
 
 impl Checksum {

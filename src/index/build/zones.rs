@@ -51,7 +51,7 @@ impl Zones {
             bytes.extend_from_slice(&zone.timestamps.first.to_le_bytes());
             bytes.extend_from_slice(&zone.timestamps.last.to_le_bytes());
         }
-        connection.prepare_cached("INSERT INTO log_zones VALUES (?1, ?2)")?.execute((first_id, bytes))?;
+        connection.prepare_cached("INSERT OR REPLACE INTO log_zones VALUES (?1, ?2)")?.execute((first_id, bytes))?;
         Ok(())
     }
 }
@@ -77,6 +77,23 @@ pub(crate) fn spans(connection: &Connection, within: IdSpan, times: TimeSpan) ->
         first = last.saturating_add(1);
     }
     Ok(spans)
+}
+
+/// Whether the zones in `bytes` say of these rows of the segment that begins with `first_id` when they were.
+pub(crate) fn are(bytes: &[u8], first_id: i64, rows: &[(i64, TimeSpan)]) -> bool {
+    let (zones, []) = bytes.as_chunks::<ZONE_BYTES>() else { return false };
+    let mut left = rows;
+    for zone in zones {
+        let (offset, times) = fields(zone);
+        let count = left.partition_point(|(id, _)| *id <= first_id.saturating_add(offset));
+        let (rows, rest) = left.split_at(count);
+        let found = rows.iter().map(|(_, times)| *times).reduce(TimeSpan::union);
+        if found != Some(times) || rows.last().is_none_or(|(id, _)| *id != first_id.saturating_add(offset)) {
+            return false;
+        }
+        left = rest;
+    }
+    left.is_empty()
 }
 
 /// The offset of the last row of a zone, and its times.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::index::lookup::candidates::candidates;
 use crate::index::lookup::check::Check;
 use crate::index::lookup::unmerged::UnmergedIndex;
@@ -16,7 +16,17 @@ pub(crate) fn search(
     visit: impl FnMut(LogEntry),
 ) -> Result<()> {
     let mut entries = Entries::new(visit);
-    each_match(connection, unmerged, filter, COLUMNS, &mut |row| entries.push(row))?;
+    let mut last = None;
+    let ids = filter.ids();
+    each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
+        let id: i64 = row.get(0)?;
+        let is_next = last.is_none_or(|last| if filter.descending { id < last } else { id > last });
+        if !is_next || ids.is_none_or(|ids| !ids.contains(id)) {
+            return Err(out_of_order(id));
+        }
+        last = Some(id);
+        entries.push(row)
+    })?;
     entries.finish()
 }
 
@@ -52,6 +62,15 @@ fn each_match(
         }
     }
     Ok(())
+}
+
+/// The error of a row that is not where its id belongs: pages of the database have changed places.
+fn out_of_order(id: i64) -> Error {
+    Error::Damaged {
+        what: "the rows of the log are damaged".to_owned(),
+        reason: format!("row {id} is out of order"),
+        way_out: Some("restore a backup"),
+    }
 }
 
 fn is_everything(filter: &Filter) -> bool {

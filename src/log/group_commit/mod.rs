@@ -14,7 +14,6 @@ mod sync;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
@@ -22,7 +21,7 @@ use crate::base::interrupt::{check_wait, is_interruptible, shielded};
 use crate::db::CHECKPOINT_PAGES;
 use crate::durable::Durability;
 use crate::log::core::Core;
-use crate::log::group_commit::queue::{Done, Flushed, Patience, Queue, Told};
+use crate::log::group_commit::queue::{Done, Flushed, Patience, Queue, Submitted, Told};
 use crate::log::insert::first_of;
 use crate::row::{NewLogEntry, OwnedEntry};
 
@@ -89,44 +88,48 @@ impl GroupCommit {
         first_id
     }
 
-    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails.
+    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails. True: no thread is
+    /// to be had that commits them, and the caller is to call [`Self::lead`].
     pub(super) fn submit(
         self: &Arc<Self>,
         rows: Vec<OwnedEntry>,
         durability: Durability,
         waiter: Waiter,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.core.database().check_writable("append")?;
         let bytes = bytes_of(&rows);
-        match self.queue.submit(Rows { rows, durability }, bytes, waiter, || self.start_committers())? {
-            true => Ok(()),
-            false => Err(Error::Closed { path: self.core.database().path().to_owned() }),
+        match self.queue.submit(Rows { rows, durability }, bytes, waiter, || self.start_committers()) {
+            Submitted::Queued => Ok(false),
+            Submitted::Leads => Ok(true),
+            Submitted::Refused => Err(Error::Closed { path: self.core.database().path().to_owned() }),
         }
     }
 
-    /// Threads that lead when only callers wait that have no thread of their own: one, while the other runs a
-    /// checkpoint. They end with the log.
-    fn start_committers(self: &Arc<Self>) -> Result<()> {
-        self.start_committer()?;
-        // Without the second one the callers wait for checkpoints.
-        let _ = self.start_committer();
-        Ok(())
+    /// Commits what is queued. A panic is told to those who wait, as an error.
+    pub(super) fn lead(&self) {
+        drop(self.queue.lead(None, &mut |own| self.flush(own, &mut None)));
+        self.core.database().checkpoint_if_due(CHECKPOINT_PAGES);
     }
 
-    fn start_committer(self: &Arc<Self>) -> Result<()> {
+    /// Threads that lead when only callers wait that have no thread of their own: one, while the other runs a
+    /// checkpoint. They end with the log. False if there is none.
+    fn start_committers(self: &Arc<Self>) -> bool {
+        let is_started = self.start_committer();
+        if is_started {
+            // Without the second one the callers wait for checkpoints.
+            self.start_committer();
+        }
+        is_started
+    }
+
+    fn start_committer(self: &Arc<Self>) -> bool {
         let commits = Arc::clone(self);
         let run = move || {
             while commits.queue.wait_for_lead() {
-                // A panic has been told to the callers as an error, and must not end this thread.
-                drop(commits.queue.lead(None, &mut |own| commits.flush(own, &mut None)));
-                commits.core.database().checkpoint_if_due(CHECKPOINT_PAGES);
+                commits.lead();
             }
         };
-        let started = std::thread::Builder::new().name("nerve_store-commit".into()).spawn(run);
-        started.map(drop).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
-            Error::errno(Path::new(""), "start a thread", errno, error.to_string())
-        })
+        std::thread::Builder::new().name("nerve_store-commit".into()).spawn(run).is_ok()
     }
 
     /// Commits the leader's own rows and what is queued in one transaction, and tells the callers that wait without a

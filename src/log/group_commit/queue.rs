@@ -47,6 +47,17 @@ pub(crate) enum Done<O, W> {
     Waiter(W),
 }
 
+/// What became of work that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Submitted {
+    /// The leader takes it, or a committer thread.
+    Queued,
+    /// There is no committer thread: the caller is to [`Queue::lead`].
+    Leads,
+    /// The queue has ended.
+    Refused,
+}
+
 /// What a leader did.
 pub(crate) struct Flushed<O> {
     /// The outcome of its own rows.
@@ -190,31 +201,28 @@ impl<R, O, W> Queue<R, O, W> {
         }
     }
 
-    /// Queues work and returns at once; false if the queue has ended. `start` starts the committer threads, which
-    /// lead whenever [`Self::wait_for_lead`] says so.
-    pub(crate) fn submit<E>(
-        &self,
-        rows: R,
-        bytes: usize,
-        waiter: W,
-        start: impl FnOnce() -> Result<(), E>,
-    ) -> Result<bool, E> {
+    /// Queues work and returns at once. `start` starts the committer threads, which lead whenever
+    /// [`Self::wait_for_lead`] says so; false if no thread is to be had.
+    pub(crate) fn submit(&self, rows: R, bytes: usize, waiter: W, start: impl FnOnce() -> bool) -> Submitted {
         let mut state = lock(&self.state);
         if state.is_ended {
-            return Ok(false);
+            return Submitted::Refused;
         }
         if !state.is_committer_started {
-            start()?;
-            state.is_committer_started = true;
+            state.is_committer_started = start();
         }
         state.push(rows, Done::Waiter(waiter), bytes);
-        if !state.is_led {
-            state.is_led = true;
-            state.committer_leads = true;
-            drop(state);
-            self.committer.notify_one();
+        if state.is_led {
+            return Submitted::Queued;
         }
-        Ok(true)
+        state.is_led = true;
+        if !state.is_committer_started {
+            return Submitted::Leads;
+        }
+        state.committer_leads = true;
+        drop(state);
+        self.committer.notify_one();
+        Submitted::Queued
     }
 
     /// Has `flush` do the leader's own work, if there is any, and what it takes from the queue; hands over; tells the
@@ -310,7 +318,7 @@ impl<R, O, W> Queue<R, O, W> {
             ticket.tell(News::Lead);
         } else if state.jobs.is_empty() {
             state.is_led = false;
-        } else if state.is_ended {
+        } else if state.is_ended || !state.is_committer_started {
             return true;
         } else {
             state.committer_leads = true;

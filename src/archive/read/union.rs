@@ -1,0 +1,246 @@
+//! The rows of the log and of the archive as one: in the order of ids, each once.
+//!
+//! Why nothing is missed while a job moves rows: one transaction tells the rows of the log and the files there are, and
+//! files are opened after it. A row that the transaction saw in the log is taken from there; one that it did not see had
+//! been deleted before, after its file was published; and a file only ever gains rows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roaring::RoaringTreemap;
+
+use crate::archive::manifest::candidates::DayCandidate;
+use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::overlap::live_among;
+use crate::archive::read::merge::Merge;
+use crate::base::error::{Error, Result};
+use crate::log::Snapshot;
+use crate::row::{Filter, LogEntry};
+
+/// Rows of the log that one transaction reads.
+const LIVE_PAGE: u64 = 1_024;
+/// Rows that one step returns.
+const PAGE_ROWS: u64 = 1_024;
+
+/// How long a follower puts up with a file that cannot be read, after it was changed: it may be in the middle of being
+/// written.
+const REWRITTEN: Duration = Duration::from_secs(5);
+
+impl Archive {
+    /// Every row of the log and the archive that matches, in the filter's order.
+    pub fn query(&self, filter: &Filter) -> Result<Vec<LogEntry>> {
+        let mut rows = Vec::new();
+        self.each(filter, &mut |row| rows.push(row))?;
+        Ok(rows)
+    }
+
+    /// Calls `visit` with every row that matches, in the filter's order.
+    pub fn each(&self, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+        let found = self.log.read("query", |snapshot| {
+            let candidates = self.candidates(snapshot, filter)?;
+            if candidates.is_empty() {
+                snapshot.search(filter, &mut *visit)?;
+                return Ok(None);
+            }
+            let mut live = VecDeque::new();
+            snapshot.search(filter, |row| live.push_back(row))?;
+            Ok(Some((candidates, live)))
+        })?;
+        let Some((candidates, live)) = found else { return Ok(()) };
+        Merge::of(filter.clone(), candidates, live).each(self, filter.limit, visit)
+    }
+
+    /// Calls `visit` with the rows in the candidates' files whose ids are among `ids`, in order.
+    pub(in crate::archive) fn each_of(
+        &self,
+        mut candidates: Vec<DayCandidate>,
+        ids: &RoaringTreemap,
+        visit: &mut dyn FnMut(LogEntry),
+    ) -> Result<()> {
+        for candidate in &mut candidates {
+            candidate.wanted = Some(match candidate.wanted.take() {
+                Some(wanted) => wanted & ids,
+                None => ids.clone(),
+            });
+        }
+        candidates.retain(|candidate| candidate.wanted.as_ref().is_some_and(|wanted| !wanted.is_empty()));
+        Merge::of(Filter::default(), candidates, VecDeque::new()).each(self, None, visit)
+    }
+
+    /// How many rows [`Archive::query`] would return.
+    pub fn count(self: &Arc<Self>, filter: &Filter) -> Result<u64> {
+        let counted = self.log.read("count", |snapshot| {
+            let candidates = self.candidates(snapshot, filter)?;
+            let Some(archived) = counted_by_id(snapshot, filter, &candidates)? else { return Ok(None) };
+            Ok(Some(snapshot.count(filter)? + archived))
+        })?;
+        if let Some(count) = counted {
+            return Ok(count);
+        }
+        let mut rows = UnionPages::open(Arc::clone(self), filter.clone())?;
+        let mut count = 0;
+        while rows.next_row()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The rows of the log and the archive, as [`crate::log::ReadPage`].
+    pub fn read_page(&self, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+        match self.read_page_now(filter) {
+            // The next page is read from the same place.
+            Err(Error::ArchiveCorrupt { path, .. }) if is_being_written(&path) => {
+                Ok((Vec::new(), filter.after_id.unwrap_or(i64::MIN)))
+            }
+            page => page,
+        }
+    }
+
+    fn read_page_now(&self, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+        let (candidates, end, live) = self.log.read("follow", |snapshot| {
+            let candidates = self.candidates(snapshot, filter)?;
+            let end = end(snapshot, &candidates)?;
+            let mut live = VecDeque::new();
+            snapshot.search(filter, |row| live.push_back(row))?;
+            Ok((candidates, end, live))
+        })?;
+        if candidates.is_empty() {
+            return Ok((live.into(), end));
+        }
+        let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
+        let mut rows = Vec::new();
+        let merged = Merge::of(upto_end, candidates, live).each(self, filter.limit, &mut |row| rows.push(row));
+        match (merged, rows.last().map(|row| row.id)) {
+            (Ok(()), _) => Ok((rows, end)),
+            // The rows before it are returned first.
+            (Err(Error::ArchiveCorrupt { .. } | Error::IdConflict { .. }), Some(last)) => Ok((rows, last)),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+fn is_being_written(path: &std::path::Path) -> bool {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed < REWRITTEN))
+}
+
+/// How many rows of the candidates match and are not in the log, if their ids alone tell.
+fn counted_by_id(snapshot: &Snapshot<'_>, filter: &Filter, candidates: &[DayCandidate]) -> Result<Option<u64>> {
+    if candidates.is_empty() {
+        return Ok(Some(0));
+    }
+    let is_by_id = filter.source.is_none()
+        && filter.kind.is_none()
+        && filter.limit.is_none()
+        && candidates.iter().all(|candidate| candidate.is_within(filter.since, filter.until));
+    if !is_by_id {
+        return Ok(None);
+    }
+    let (mut archived, mut total) = (RoaringTreemap::new(), 0);
+    for candidate in candidates {
+        let ids = candidate.ids(snapshot.connection())?;
+        let ids = match &candidate.wanted {
+            Some(wanted) => wanted & &ids,
+            None => ids,
+        };
+        total += ids.len();
+        archived |= ids;
+    }
+    if archived.len() != total {
+        // Some ids are in two files.
+        return Ok(None);
+    }
+    let bound = |id: i64| u64::try_from(id).unwrap_or(0);
+    archived.remove_range(..bound(filter.first_id()));
+    if filter.last_id() < i64::MAX {
+        archived.remove_range(bound(filter.last_id().saturating_add(1))..);
+    }
+    // What the log has as well is compared where the rows are read.
+    Ok(live_among(snapshot.connection(), &archived)?.is_empty().then(|| archived.len()))
+}
+
+/// The greatest id given out so far, here or in the files.
+fn end(snapshot: &Snapshot<'_>, candidates: &[DayCandidate]) -> Result<i64> {
+    let archived = candidates.iter().filter_map(|candidate| Some(candidate.listed.id_span?.last)).max();
+    Ok(snapshot.last_given_id()?.max(archived.unwrap_or(i64::MIN)))
+}
+
+/// The rows of a filter, page by page, in memory that does not grow; no transaction is open between pages.
+///
+/// Rows appended after [`UnionPages::open`] are not included.
+pub struct UnionPages {
+    archive: Arc<Archive>,
+    merge: Merge,
+    /// Rows that may still be returned.
+    left: u64,
+    /// Where to go on reading the log; None: it has been read to its end.
+    live: Option<Filter>,
+}
+
+impl UnionPages {
+    /// The rows that match now; none is read yet.
+    pub fn open(archive: Arc<Archive>, mut filter: Filter) -> Result<Self> {
+        let end = archive.log.read("query", |snapshot| {
+            let candidates = archive.candidates(snapshot, &filter)?;
+            end(snapshot, &candidates)
+        })?;
+        // After the greatest id that there can be nothing new comes.
+        if let Some(end) = end.checked_add(1) {
+            filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
+        }
+        let left = filter.limit.take().unwrap_or(u64::MAX);
+        Ok(Self { archive, live: Some(filter.clone()), merge: Merge::new(filter), left })
+    }
+
+    /// The next rows; none at the end.
+    pub fn next_page(&mut self) -> Result<Vec<LogEntry>> {
+        let mut page = Vec::new();
+        while (page.len() as u64) < PAGE_ROWS {
+            match self.next_row() {
+                Ok(Some(row)) => page.push(row),
+                Ok(None) => break,
+                // An interrupted read goes on after these rows.
+                Err(Error::Paused | Error::Cancelled | Error::TimedOut) if !page.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+
+    fn next_row(&mut self) -> Result<Option<LogEntry>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        if self.merge.live.is_empty()
+            && let Some(filter) = self.live.clone()
+        {
+            self.read_live(filter)?;
+        }
+        let row = self.merge.next_row(&self.archive)?;
+        self.left = if row.is_some() { self.left - 1 } else { 0 };
+        Ok(row)
+    }
+
+    /// Reads on in the log; the same transaction tells which files there are by now.
+    fn read_live(&mut self, mut filter: Filter) -> Result<()> {
+        filter.limit = Some(LIVE_PAGE.min(self.left));
+        let archive = &self.archive;
+        let (live, candidates) = archive.log.read("query", |snapshot| {
+            let mut live = VecDeque::new();
+            snapshot.search(&filter, |row| live.push_back(row))?;
+            Ok((live, archive.candidates(snapshot, &self.merge.filter)?))
+        })?;
+        self.live = match live.back() {
+            Some(last) if Some(live.len() as u64) == filter.limit => {
+                let bound = if filter.descending { &mut filter.before_id } else { &mut filter.after_id };
+                *bound = Some(last.id);
+                Some(filter)
+            }
+            _ => None,
+        };
+        self.merge.live = live;
+        self.merge.take_candidates(candidates);
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! What is checked of a segment, of a day's file, and of the postings of all rows.
+
+use std::borrow::Cow;
+
+use crate::archive::file::scan::{Watch, scan};
+use crate::archive::file::summary::Part;
+use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::days::set_of;
+use crate::archive::manifest::refs;
+use crate::archive::problem::Problem;
+use crate::archive::verify::found::{Found, Plan};
+use crate::archive::verify::report::Verified;
+use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
+use crate::base::time::UtcDay;
+use crate::index::verify::{Elements, Observed, Segment, check_postings};
+use crate::row::{Filter, is_round_entry};
+
+impl Archive {
+    /// Compares a segment with its rows.
+    pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
+        let read = self.log.database().read("verify", |connection| segment.live(connection))?;
+        // Another process has rebuilt the index, or forgotten the segment.
+        let Some((live, zones)) = read else { return Ok(()) };
+        found.verified.segment_count += 1;
+        found.verified.row_count += live.row_count();
+        let Some(sealed) = self.sealed_rows(segment, &live, plan, &mut found.verified)? else { return Ok(()) };
+        let again = |segment: &Segment| self.log.database().read("verify", |connection| segment.kinds(connection));
+        for table in segment.faults(&sealed, zones.as_deref(), &plan.kinds, again)? {
+            let reason = format!(
+                "the index of the log is damaged ({table} says another thing of ids {} to {} than their rows); \
+                 reindex() rebuilds it",
+                segment.ids.first, segment.ids.last
+            );
+            found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
+        }
+        let is_restored = |id: i64| plan.restored.iter().any(|span| span.contains(id));
+        found.live.merge(&live.elements(|id| segment.had(id) && !is_restored(id)));
+        Ok(())
+    }
+
+    /// The rows that were sealed, wherever they are by now; None if they are not what they were, which is reported.
+    fn sealed_rows<'a>(
+        &self,
+        segment: &Segment,
+        live: &'a Observed,
+        plan: &Plan,
+        verified: &mut Verified,
+    ) -> Result<Option<Cow<'a, Observed>>> {
+        if segment.is(live) {
+            return Ok(Some(Cow::Borrowed(live)));
+        }
+        // Some of its rows have left, or are just leaving.
+        let IdSpan { first, last } = segment.ids;
+        let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
+        let mut rows = match self.query(&filter) {
+            Ok(rows) => rows,
+            // Reported where the file is checked, or by what follows.
+            Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. }) => return Ok(None),
+            Err(Error::Corrupt { path, reason }) => {
+                verified.problems.push(Problem { path, day: None, ids: Some(segment.ids), reason });
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        // What was archived before the segment was sealed, between its rows.
+        rows.retain(|row| segment.had(row.id) || !plan.archived.contains(row.id.cast_unsigned()));
+        let found = Observed::of(first, &rows);
+        if segment.is(&found) {
+            return Ok(Some(Cow::Owned(found)));
+        }
+        // The files answer for a segment that is wholly in them, and an index may never have seen what was put back.
+        let is_archived = live.row_count() == 0 && segment.is_within(&plan.archived);
+        if is_archived || plan.restored.iter().any(|span| span.intersect(segment.ids).is_some()) {
+            return Ok(None);
+        }
+        let (had, has) = (segment.row_count, found.row_count());
+        let what = match has.cmp(&had) {
+            std::cmp::Ordering::Less => {
+                format!("{} of {had} rows are neither in the log nor in the archive", had - has)
+            }
+            std::cmp::Ordering::Equal => "a row is not what was appended".to_owned(),
+            std::cmp::Ordering::Greater => format!("there are {} rows more than were appended", has - had),
+        };
+        let reason = format!(
+            "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
+        );
+        verified.problems.push(self.problem_inside(Some(segment.ids), reason));
+        Ok(None)
+    }
+
+    /// Reads a day's file from end to end, and compares it with the manifest.
+    pub(super) fn check_day(&self, day: UtcDay, found: &mut Found) -> Result<()> {
+        let Found { verified, archived, .. } = found;
+        let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
+        let path = open.reader.path().to_owned();
+        verified.problems.extend(self.missing_ids(&path, &open.summary)?);
+        let mut hidden = None;
+        let mut rounds = Elements::default();
+        let mut take_part = |part: Part| {
+            self.log.database().read("verify", |connection| {
+                for (ref_key, rows) in &part {
+                    rounds.add_rounds(ref_key, &rows.rounds);
+                    let known = refs::ids(connection, day, ref_key)?;
+                    if !set_of(&rows.ids).is_subset(&known) {
+                        hidden = Some(ref_key.clone());
+                    }
+                }
+                Ok(())
+            })
+        };
+        let watch = Watch { take_part: &mut take_part, is_round: &is_round_entry };
+        let Some(file) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
+        verified.day_count += 1;
+        verified.archived_row_count += file.row_count();
+        if let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? {
+            let shared = verified.unless_damaged(Some(day), self.shared_ids(open))?.flatten();
+            verified.problems.extend(shared);
+        }
+        let mut problem = |reason: String| {
+            verified.problems.push(Problem { path: path.clone(), day: Some(day), ids: file.id_span(), reason });
+        };
+        let listed = &open.summary;
+        let hides_kinds = listed.kinds.as_ref().is_some_and(|listed| {
+            file.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|pair| !listed.contains(pair)))
+        });
+        if file.sha256 != listed.sha256 {
+            problem(format!("its sha256 is {} and should be {}", file.sha256, listed.sha256));
+            return Ok(());
+        }
+        if file.ids != listed.ids || file.blocks != listed.blocks || file.raw_size != listed.raw_size {
+            problem("the manifest says another thing of its rows; reindex() rebuilds the manifest".to_owned());
+        } else if hides_kinds {
+            problem("the manifest does not know all of its sources and types; reindex() rebuilds it".to_owned());
+        } else if let Some(ref_key) = hidden {
+            problem(format!("the manifest does not know all rows of {ref_key:?}; reindex() rebuilds the manifest"));
+        }
+        rounds.add_rows(&file.ids);
+        archived.merge(&rounds);
+        Ok(())
+    }
+
+    /// Compares the postings with all that was found.
+    pub(super) fn check_postings(&self, found: &mut Found) -> Result<()> {
+        let checked = self.log.database().read("verify", |connection| {
+            check_postings(connection, &found.live, &found.archived, &|connection, visit| {
+                refs::each_counted_round(connection, visit)
+            })
+        });
+        match checked {
+            Ok(faults) => {
+                let problems = faults.into_iter().map(|fault| self.problem_inside(fault.ids, fault.reason));
+                found.verified.problems.extend(problems);
+                Ok(())
+            }
+            Err(Error::Corrupt { path, reason }) => {
+                found.verified.problems.push(Problem { path, day: None, ids: None, reason });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

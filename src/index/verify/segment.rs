@@ -1,0 +1,234 @@
+//! The sealed segments, and what the index says of each.
+
+use std::collections::HashMap;
+
+use roaring::{RoaringBitmap, RoaringTreemap};
+use rusqlite::{Connection, OptionalExtension};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::base::error::Result;
+use crate::base::ids::IdSpan;
+use crate::base::time::TimeSpan;
+use crate::index::build::postings::{decode, or_damaged};
+use crate::index::build::zones;
+use crate::index::lookup::restored;
+use crate::index::verify::observed::{Observed, hash_of_kind};
+use crate::row::{COLUMNS, IndexedRow};
+
+/// A sealed segment, as it was sealed.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) ids: IdSpan,
+    pub(crate) row_count: u64,
+    times: TimeSpan,
+    checksum: i64,
+    /// The distances of its ids from the first; None: all ids up to the last.
+    offsets: Option<RoaringBitmap>,
+}
+
+/// The segments, and what of the index can be seen without the rows.
+pub(crate) struct Segments {
+    pub(crate) list: Vec<Segment>,
+    /// Where rows lie that were put back from the archive, which the index may never have seen.
+    pub(crate) restored: Vec<IdSpan>,
+    /// What `log_kinds` says, by segment.
+    pub(crate) kinds: Kinds,
+    /// What does not fit together.
+    pub(crate) faults: Vec<String>,
+}
+
+/// What `log_kinds` says of segments, by their first ids, as sums.
+pub(crate) type Kinds = HashMap<i64, u64>;
+
+const WHAT_TO_DO: &str = "reindex() rebuilds it";
+
+/// The segments, in the caller's transaction.
+pub(crate) fn segments(connection: &Connection) -> Result<Segments> {
+    let list = or_damaged(list(connection))?;
+    let restored = or_damaged(restored::spans(connection, IdSpan::ALL))?;
+    let kinds = or_damaged(kinds(connection, None))?;
+    let faults = or_damaged(faults(connection, &list, &restored))?;
+    Ok(Segments { list, restored, kinds, faults })
+}
+
+/// The segments alone.
+pub(crate) fn list(connection: &Connection) -> Result<Vec<Segment>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT first_id, last_id, row_count, min_timestamp, max_timestamp, checksum, ids
+         FROM log_segments LEFT JOIN log_gaps ON segment = first_id ORDER BY first_id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut segments = Vec::new();
+    while let Some(row) = rows.next()? {
+        let offsets = row.get_ref(6)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        segments.push(Segment {
+            ids: IdSpan { first: row.get(0)?, last: row.get(1)? },
+            row_count: row.get(2)?,
+            times: TimeSpan { first: row.get(3)?, last: row.get(4)? },
+            checksum: row.get(5)?,
+            offsets: offsets.map(decode).transpose()?,
+        });
+    }
+    Ok(segments)
+}
+
+/// What `log_kinds` says, of one segment or of all.
+fn kinds(connection: &Connection, segment: Option<i64>) -> Result<Kinds> {
+    let mut statement = connection
+        .prepare_cached("SELECT segment, source, type, ids FROM log_kinds WHERE ?1 IS NULL OR segment = ?1")?;
+    let mut rows = statement.query([segment])?;
+    let mut kinds = Kinds::new();
+    while let Some(row) = rows.next()? {
+        let texts = [1, 2].map(|column| row.get_ref(column).map(|value| value.as_bytes().map(xxh3_64)));
+        let [source, kind] = texts;
+        let (source, kind) = (source?.unwrap_or_default(), kind?.unwrap_or_default());
+        let set = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
+        let sum = kinds.entry(row.get(0)?).or_default();
+        *sum = sum.wrapping_add(hash_of_kind(source, kind, set.map(RoaringBitmap::into_iter)));
+    }
+    Ok(kinds)
+}
+
+/// Rows that no segment holds, segments that overlap, and what belongs to no segment.
+fn faults(connection: &Connection, list: &[Segment], restored: &[IdSpan]) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut next = Some(i64::MIN);
+    for segment in list {
+        let IdSpan { first, last } = segment.ids;
+        if first > last || next.is_none_or(|next| first < next) {
+            faults.push(format!("the index of the log is damaged (segment {first} overlaps another); {WHAT_TO_DO}"));
+            continue;
+        }
+        let between = next.zip(first.checked_sub(1)).and_then(|(next, before)| IdSpan::new(next, before));
+        if let Some(between) = between
+            && let Some(id) = first_outside(connection, between, restored)?
+        {
+            faults.push(format!("the index of the log is damaged (row {id} is in no segment); {WHAT_TO_DO}"));
+        }
+        next = last.checked_add(1);
+    }
+    for table in ["log_gaps", "log_zones", "log_kinds", "log_fresh"] {
+        let sql =
+            format!("SELECT segment FROM {table} WHERE segment NOT IN (SELECT first_id FROM log_segments) LIMIT 1");
+        if let Some(segment) = connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()? {
+            faults.push(format!(
+                "the index of the log is damaged ({table} tells of a segment {segment} that is none); {WHAT_TO_DO}"
+            ));
+        }
+    }
+    let lacking = connection
+        .query_row(
+            "SELECT first_id FROM log_segments WHERE first_id NOT IN (SELECT segment FROM log_fresh)
+             AND first_id > (SELECT min(segment) FROM log_fresh) LIMIT 1",
+            [],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?;
+    if let Some(segment) = lacking {
+        faults.push(format!("the index of the log is damaged (segment {segment} lacks its postings); {WHAT_TO_DO}"));
+    }
+    Ok(faults)
+}
+
+/// The first row of a span that is in none of `spans`, which ascend.
+fn first_outside(connection: &Connection, within: IdSpan, spans: &[IdSpan]) -> Result<Option<i64>> {
+    let mut first = connection.prepare_cached("SELECT min(id) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
+    for stretch in restored::stretches(within, spans) {
+        if let restored::Stretch::Indexed(span) = stretch
+            && let Some(id) = first.query_row(<(i64, i64)>::from(span), |row| row.get::<_, Option<i64>>(0))?
+        {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+impl Segment {
+    /// What the log holds of the segment, and what the index says of when its rows were, in the caller's transaction;
+    /// None if the segment is gone.
+    pub(crate) fn live(&self, connection: &Connection) -> Result<Option<(Observed, Option<Vec<u8>>)>> {
+        let mut is_there =
+            connection.prepare_cached("SELECT 1 FROM log_segments WHERE first_id = ?1 AND checksum = ?2")?;
+        if !is_there.exists([self.ids.first, self.checksum])? {
+            return Ok(None);
+        }
+        let mut statement =
+            connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
+        let mut rows = statement.query(<(i64, i64)>::from(self.ids))?;
+        let mut observed = Observed::default();
+        while let Some(row) = rows.next()? {
+            observed.add(self.ids.first, &IndexedRow::read(row)?);
+        }
+        let zones = connection
+            .prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?
+            .query_row([self.ids.first], |row| row.get(0))
+            .optional()?;
+        Ok(Some((observed, zones)))
+    }
+
+    /// Whether the row with this id was among those that were sealed.
+    pub(crate) fn had(&self, id: i64) -> bool {
+        let offset = id.checked_sub(self.ids.first).and_then(|offset| u32::try_from(offset).ok());
+        match &self.offsets {
+            Some(offsets) => offset.is_some_and(|offset| offsets.contains(offset)),
+            None => self.ids.contains(id),
+        }
+    }
+
+    /// Whether all of its rows are among these.
+    pub(crate) fn is_within(&self, ids: &RoaringTreemap) -> bool {
+        let IdSpan { first, last } = self.ids;
+        match &self.offsets {
+            _ if first < 0 => false,
+            Some(offsets) => offsets.iter().all(|offset| ids.contains((first + i64::from(offset)).cast_unsigned())),
+            None => ids.range_cardinality(first.cast_unsigned()..=last.cast_unsigned()) == self.row_count,
+        }
+    }
+
+    /// Whether these rows are what was sealed.
+    pub(crate) fn is(&self, rows: &Observed) -> bool {
+        (self.row_count, self.checksum) == (rows.row_count(), rows.checksum())
+    }
+
+    /// What the index says wrongly of these rows, which are those of the segment: the tables. `kinds` is what
+    /// [`segments`] saw; since then the segment may have been forgotten.
+    pub(crate) fn faults(
+        &self,
+        rows: &Observed,
+        zones: Option<&[u8]>,
+        kinds: &Kinds,
+        again: impl FnOnce(&Self) -> Result<Option<u64>>,
+    ) -> Result<Vec<&'static str>> {
+        let mut faults = Vec::new();
+        if rows.times().is_some_and(|times| times != self.times) {
+            faults.push("log_segments");
+        }
+        let offsets = rows.rows.iter().map(|(id, _)| u32::try_from(id - self.ids.first).unwrap_or(u32::MAX));
+        let is_known = match &self.offsets {
+            Some(known) => known.iter().eq(offsets),
+            None => self.row_count == self.ids.len(),
+        };
+        if !is_known {
+            faults.push("log_gaps");
+        }
+        if rows.row_count() > 0 && !zones.is_some_and(|zones| zones::are(zones, self.ids.first, &rows.rows)) {
+            faults.push("log_zones");
+        }
+        let sum = rows.kinds_sum();
+        if kinds.get(&self.ids.first).copied().unwrap_or_default() != sum && again(self)?.is_some_and(|now| now != sum)
+        {
+            faults.push("log_kinds");
+        }
+        Ok(faults)
+    }
+
+    /// What `log_kinds` says of the segment, in the caller's transaction; None if the segment is gone.
+    pub(crate) fn kinds(&self, connection: &Connection) -> Result<Option<u64>> {
+        let mut is_there =
+            connection.prepare_cached("SELECT 1 FROM log_segments WHERE first_id = ?1 AND checksum = ?2")?;
+        if !is_there.exists([self.ids.first, self.checksum])? {
+            return Ok(None);
+        }
+        Ok(Some(kinds(connection, Some(self.ids.first))?.into_values().next().unwrap_or_default()))
+    }
+}

@@ -1,0 +1,220 @@
+"""One bit of a derived table is flipped: no read is wrong without verify() saying so, and reindex() heals it."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from support import INSERT_RUN, as_rows, foreign_sql
+
+DAY_MS = 86_400_000
+MESSAGE = "thread_workflow_message"
+RUNS = ("run-0", "run-1", "run-2")
+SEGMENT_ROWS = 18
+
+COLUMNS = {
+    "log_segments": ("first_id", "last_id", "row_count", "min_timestamp", "max_timestamp", "checksum"),
+    "log_gaps": ("segment", "ids"),
+    "log_zones": ("segment", "zones"),
+    "log_kinds": ("source", "type", "segment", "ids"),
+    "log_restored": ("first_id", "last_id"),
+    "log_fresh": ("segment", "postings"),
+    "log_postings": ("ref_id", "first_id", "ids", "round_count", "rounds_before", "rounds"),
+    "archive_days": (
+        "day",
+        "state",
+        "format",
+        "row_count",
+        "first_id",
+        "last_id",
+        "size",
+        "raw_size",
+        "sha256",
+        "has_rounds",
+        "kinds",
+    ),
+    "archive_contents": ("day", "state", "ids", "blocks"),
+    "archive_refs": ("day", "ref_id", "first_id", "ids", "rounds"),
+}
+"""Every column of every derived table, but for `archived_at`, with which nothing can be compared."""
+
+def some_rows(first: int, count: int) -> list[tuple[str, str, str | None, str | None, int]]:
+    rows: list[tuple[str, str, str | None, str | None, int]] = []
+    for n in range(first, first + count):
+        payload = json.dumps({"role": "assistant", "content": f"message {n}"})
+        match n % 5:
+            case 0 | 1:
+                rows.append(("workflow", MESSAGE, RUNS[n % 3], payload, n // 160 * DAY_MS + n))
+            case 2:
+                rows.append(("workflow", "note", RUNS[n % 3], None, n // 160 * DAY_MS + n))
+            case 3:
+                rows.append((f"source-{n % 4}", "tick", f"ref-{n % 7}", "x", n // 160 * DAY_MS + n))
+            case _:
+                rows.append(("rare" if n % 60 == 4 else "common", "tock", None, "y", n // 160 * DAY_MS + n))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Merged, fresh and unsealed rows, days of ours and of the predecessor, and a day that was put back."""
+    data = tmp_path_factory.mktemp("derived") / "data"
+    path = data / "logs.db"
+    # What the predecessor archived: its rounds are known to the manifest alone.
+    with ns.LogStore(path, segment_rows=10**6) as store:
+        store.append_many(some_rows(0, 120))
+        (archived,) = store.archive_logs(now=40 * DAY_MS, retention=timedelta(days=30)).days
+    for table in COLUMNS:
+        foreign_sql(path, f"DELETE FROM {table}")
+    aside = Path(archived.path).rename(data / "aside")
+    foreign_sql(path, INSERT_RUN, ["run-1", "deploy", "started", 1, None])
+    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+        store.append_many(some_rows(160, 1_040))
+        store.archive_logs(now=33 * DAY_MS, retention=timedelta(days=30))
+        # The rows of the active run stay, in segments with gaps.
+        store.reindex()
+        aside.rename(archived.path)
+        store.append_many(some_rows(1_200, 240))
+        store.archive_logs(now=35 * DAY_MS, retention=timedelta(days=30), compression="zstd")
+        store.restore_archive(store.archived_days()[-1].day)
+        store.append_many(some_rows(1_440, 120))
+        assert store.verify().ok, store.verify().problems
+    for table in COLUMNS:
+        assert foreign_sql(path, f"SELECT count(*) FROM {table}")[0][0] > 0, table
+    return data
+
+
+def answers(store: ns.LogStore) -> dict[str, Any]:
+    """Every way of reading, and what it returns or raises."""
+    calls: dict[str, Callable[[], Any]] = {}
+
+    def add(name: str, call: Callable[[], Any]) -> None:
+        calls[name] = call
+
+    filters: list[dict[str, Any]] = [{}]
+    filters += [{"ref_id": ref} for ref in (*RUNS, *(f"ref-{n}" for n in range(7)), "nothing")]
+    filters += [{"source": source} for source in ("workflow", "source-3", "rare", "common")]
+    filters += [{"type": kind} for kind in (MESSAGE, "tick", "tock")]
+    filters += [{"source": "workflow", "type": "note"}, {"source": "rare", "type": "tock"}]
+    filters += [{"since": day * DAY_MS, "until": day * DAY_MS + 20} for day in range(9)]
+    filters += [{"source": "common", "type": "tock", "since": 100, "until": 5 * DAY_MS}, {"after_id": 150, "limit": 9}]
+    for options in filters:
+        for archived in (False, True):
+            chosen = {**options, "archived": archived}
+            add(f"query {chosen}", lambda chosen=chosen: as_rows(store.query(**chosen)))
+            add(f"newest {chosen}", lambda chosen=chosen: as_rows(store.query(**{**chosen, "limit": 3}, descending=True)))
+            if "limit" not in chosen:
+                add(f"count {chosen}", lambda chosen=chosen: store.count(**chosen))
+    for run in RUNS:
+        add(f"rounds {run}", lambda run=run: store.get_thread_rounds(run, limit=1_000))
+        add(f"round count {run}", lambda run=run: store.get_thread_round_count(run))
+        add(f"messages {run}", lambda run=run: store.get_thread_messages(run))
+    add("days", lambda: [(day.day, day.row_count, day.size) for day in store.archived_days()])
+    found: dict[str, Any] = {}
+    for name, call in calls.items():
+        try:
+            found[name] = call()
+        except (ns.CorruptStoreError, ns.ArchiveError) as error:
+            found[name] = error
+    return found
+
+
+def flipped(value: Any, chance: random.Random) -> Any:
+    """The value with one bit of what is stored of it flipped."""
+    if isinstance(value, int):
+        size = max(1, (abs(value).bit_length() + 8) // 8)
+        raw = bytearray(value.to_bytes(size, "big", signed=True))
+        raw[chance.randrange(size)] ^= 1 << chance.randrange(8)
+        return int.from_bytes(raw, "big", signed=True)
+    raw = bytearray(value.encode() if isinstance(value, str) else value)
+    raw[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
+    return bytes(raw)
+
+
+def keys_of(table: str) -> str:
+    return {
+        "log_kinds": "source, type, segment",
+        "log_postings": "ref_id, first_id",
+        "archive_days": "day, state",
+        "archive_contents": "day, state",
+        "archive_refs": "day, ref_id, first_id",
+    }.get(table, COLUMNS[table][0])
+
+
+def damage(path: Path, table: str, column: str, chance: random.Random) -> str | None:
+    """Flips a bit; says what was done, or None where SQLite would not have it."""
+    keys = keys_of(table).split(", ")
+    rows = foreign_sql(path, f"SELECT {', '.join(keys)}, {column} FROM {table} WHERE length({column}) > 0")
+    row = chance.choice(rows)
+    new = flipped(row[-1], chance)
+    value = "CAST(? AS TEXT)" if isinstance(row[-1], str) else "?"
+    where = " AND ".join(f"{key} = ?" for key in keys)
+    try:
+        foreign_sql(path, f"UPDATE {table} SET {column} = {value} WHERE {where}", [new, *row[:-1]])
+    except Exception as error:
+        assert "UNIQUE" in str(error) or "mismatch" in str(error), error
+        return None
+    return f"{table}.{column} of {row[:-1]}: {row[-1]!r} -> {new!r}"
+
+
+LATE = [("late", "tick", "run-0", None, 400 * DAY_MS)] * SEGMENT_ROWS * 2
+
+
+@pytest.fixture(scope="module")
+def truth(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the undamaged store answers, and what it answers after `LATE` was appended."""
+    data = tmp_path_factory.mktemp("truth") / "data"
+    shutil.copytree(template, data)
+    with ns.LogStore(data / "logs.db", segment_rows=SEGMENT_ROWS) as store:
+        before = answers(store)
+        store.append_many(LATE)
+        after = answers(store)
+    assert not any(isinstance(answer, Exception) for answer in (*before.values(), *after.values()))
+    return before, after
+
+
+def try_damage(
+    template: Path, truth: tuple[dict[str, Any], dict[str, Any]], scratch: Path, table: str, column: str, seed: int
+) -> None:
+    data = scratch / "data"
+    shutil.copytree(template, data)
+    path = data / "logs.db"
+    what = damage(path, table, column, random.Random(f"{table} {column} {seed}"))
+    if what is None:
+        return
+    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+        found = answers(store)
+        wrong = [name for name, answer in found.items() if answer != truth[0][name]]
+        problems = store.verify().problems
+        if wrong:
+            assert problems, f"{what}: {wrong} and verify() says ok"
+            assert any("reindex()" in problem.reason or problem.day for problem in problems), problems
+        store.append_many(LATE)
+        store.reindex()
+        wrong = [name for name, answer in answers(store).items() if answer != truth[1][name]]
+        assert not wrong, f"{what}: {wrong} are still wrong after reindex()"
+        assert store.verify().ok, (what, store.verify().problems)
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table, columns in COLUMNS.items() for column in columns])
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 60), marks=pytest.mark.torture)], ids=["few", "many"])
+def test_flipped_bit_of_a_derived_table_is_told_and_healed(
+    template: Path,
+    truth: tuple[dict[str, Any], dict[str, Any]],
+    tmp_path: Path,
+    table: str,
+    column: str,
+    seeds: range,
+) -> None:
+    for seed in seeds:
+        scratch = tmp_path / str(seed)
+        scratch.mkdir()
+        try_damage(template, truth, scratch, table, column, seed)
+        shutil.rmtree(scratch)

@@ -1,0 +1,35 @@
+"""No acknowledged row, state or blob is lost when the power goes in the middle of the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from programs.campaign import KINDS
+from support.power import cut_power, without_directory_syncs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_acknowledged_is_lost_when_the_power_goes(tmp_path: Path, kind: str) -> None:
+    assert cut_power(tmp_path, kind, 1).found == []
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_acknowledged_is_lost_whenever_the_power_goes(tmp_path: Path, kind: str, seed: int) -> None:
+    tally = cut_power(tmp_path, kind, 9, seed=seed)
+    assert tally.found == []
+    assert tally.cuts == 9
+
+
+@pytest.mark.parametrize("kind", ["append", "runs and meta", "blobs"])
+def test_cuts_catch_a_flush_that_is_claimed_and_not_done(tmp_path: Path, kind: str) -> None:
+    found = cut_power(tmp_path, kind, 4, seed=3, full="normal").found
+    assert any("lost" in each for each in found), found
+
+
+def test_cuts_catch_that_directories_are_not_synced(tmp_path: Path) -> None:
+    found = cut_power(tmp_path, "blob and rest", 4, seed=4, before=without_directory_syncs).found
+    assert any("lost blob" in each for each in found), found
