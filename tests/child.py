@@ -38,6 +38,7 @@ PROGRAMS = {
         blobs.write_each,
         blobs.write_in_other_ways,
         campaign.work,
+        campaign.leave_commits_in_the_log,
         campaign.work_among_others,
         campaign.work_in_turn,
         campaign.follow,

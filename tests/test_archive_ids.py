@@ -14,7 +14,7 @@ import pytest
 import nerve_store as ns
 from reference import Row
 from support import INSERT_ROW, INSERT_ROW_WITH_ID, as_row, as_rows, database_rows, day_files, foreign_many, foreign_sql
-from support.archive import NOW, append, at, day, gained, message
+from support.archive import MARK, NOW, append, at, day, gained, message
 
 Compression = Literal["zstd"] | None
 COMPRESSIONS: list[Compression] = [None, "zstd"]
@@ -114,7 +114,7 @@ def test_files_that_come_later_raise_the_ids_when_they_are_adopted(data_dir: Pat
     with ns.LogStore(data_dir / "logs.db") as store:
         append(store, at(30))
         shutil.copytree(tmp_path / "other" / "archive" / "logs", store.archive_dir, dirs_exist_ok=True)
-        (Path(store.archive_dir) / ".nerve-store").unlink()
+        (Path(store.archive_dir) / MARK).unlink()
         store.archive_logs(now=at(12), retention=0)
         assert append(store, at(31)).id > rows[-1].id
 

@@ -26,7 +26,7 @@ from support import (
     run_child,
     start_child,
 )
-from support.archive import NOW, append, archived_elsewhere, at, day, fill, gained, message, put_run
+from support.archive import MARK, NOW, append, archived_elsewhere, at, day, fill, gained, message, put_run
 
 
 def test_progress_counts_up_to_the_total(log_store: ns.LogStore) -> None:
@@ -55,7 +55,8 @@ def test_exception_of_progress_stops_the_run_and_the_next_one_completes(log_stor
     assert len(union.files) == 5
     # Nothing staged is left behind.
     assert {path.name for path in Path(log_store.archive_dir).iterdir() if not path.name.endswith(".jsonl")} <= {
-        ".lock"
+        ".lock",
+        MARK,
     }
 
 
@@ -248,7 +249,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_staged(
             log_store.archive_logs(now=NOW, compression=compression, progress=progress)
         except KeyboardInterrupt:
             interrupted += 1
-        names = {path.name for path in Path(log_store.archive_dir).iterdir()}
+        names = {path.name for path in Path(log_store.archive_dir).iterdir()} - {MARK}
         assert all(name.endswith((".jsonl", ".jsonl.zst")) for name in names), names
         assert as_rows(log_store.query(archived=True)) == rows
         assert log_store.verify().ok

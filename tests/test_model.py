@@ -42,11 +42,11 @@ from support.model import (
     SEGMENT_ROWS,
     TIMESTAMPS,
     WORKFLOWS,
-    ModelledStore,
 )
+from support.model_losses import StoreWithLosses
 
 
-class StoreMachine(ModelledStore):
+class StoreMachine(StoreWithLosses):
     """Each rule does something to the store and to the model, and compares what they say."""
 
     hashes: Bundle[str] = Bundle("hashes")

@@ -194,8 +194,8 @@ impl Database {
         Err(Error::Value(format!("{}: {reason}", self.path.display())))
     }
 
-    /// Returns all free space of the file to the file system, in slices between which others can write; says whether
-    /// there was any.
+    /// Returns all free space of the file to the file system, in slices between which others can write; says whether the
+    /// file has become shorter.
     pub fn vacuum_incrementally(&self) -> Result<bool> {
         let mut any = false;
         while self.with_writer("vacuum", |mut writer, context| writer.vacuum_slice(context))? {
@@ -203,11 +203,14 @@ impl Database {
             // A thread that waits for the writer gets it.
             std::thread::sleep(Duration::from_micros(200));
         }
-        if any {
-            // Only then does the file become shorter.
-            self.with_writing("vacuum", |writing, context| writing.checkpoints.run_whole(context, &writing.writer))?;
+        if !any {
+            return Ok(false);
         }
-        Ok(any)
+        // Only then does the file become shorter.
+        self.with_writing("vacuum", |writing, context| {
+            writing.checkpoints.run_whole(context, &writing.writer)?;
+            vacuum::shorten(context, &writing.checkpoints, &writing.writer)
+        })
     }
 
     /// The rows of one read-only SQL statement of the user's.

@@ -355,3 +355,15 @@ def follow(*, path: str, acknowledgements: str, writer: str, after_id: int) -> N
         if len(seen) == 50:
             worker.say(done="followed", after=after_id, ids=seen)
             after_id, seen = seen[-1], []
+
+
+COMMITS = 30
+ROWS_A_COMMIT = 20
+
+
+def leave_commits_in_the_log(*, path: str, segment_rows: int) -> None:
+    """End, without closing the store, with the newest commits in the write-ahead log."""
+    logs = ns.LogStore(path, segment_rows=segment_rows)
+    for first in range(0, COMMITS * ROWS_A_COMMIT, ROWS_A_COMMIT):
+        logs.append_many([row_of("late", number) for number in range(first, first + ROWS_A_COMMIT)])
+    os._exit(0)

@@ -16,6 +16,9 @@ from support import as_row, database_rows, read_day_file
 
 MANIFEST_TABLES = ("archive_days", "archive_contents", "archive_refs")
 
+MARK = ".nerve-store"
+"""The file that says whose archive a directory is."""
+
 DAY_ONE = date(2026, 1, 1)
 NOW = reference.day_start(date(2026, 4, 1)) + 12 * 3_600_000
 """Late enough that all of January and February is to be archived."""

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::archive::file::block::PLAIN_BLOCK_BYTES;
 use crate::archive::file::format::Format;
 use crate::archive::file::frame;
 use crate::archive::file::line::{LineHead, RowRef, line_id};
@@ -67,7 +68,9 @@ impl Remains {
                             break;
                         }
                     }
-                    lines.end_block();
+                    if lines.block().len() >= PLAIN_BLOCK_BYTES {
+                        lines.end_block();
+                    }
                 }
             }
             Format::Zstd => match reader.trailing_blocks() {
@@ -120,10 +123,12 @@ impl Remains {
         if let Some(head) = LineHead::of(text) {
             return self.add(head.id, &head.source, &head.kind, head.ref_id.as_deref());
         }
-        if self.torn_bytes + text.len() > MOST_TORN_BYTES {
+        // An empty line costs memory, too.
+        let bytes = text.len().max(size_of::<Torn>());
+        if self.torn_bytes + bytes > MOST_TORN_BYTES {
             self.is_dark = true;
         } else {
-            self.torn_bytes += text.len();
+            self.torn_bytes += bytes;
             self.torn.push(Torn { id: line_id(text), bytes: text.into() });
         }
     }
@@ -160,11 +165,11 @@ impl Remains {
         self.torn.iter().map(torn).fold(of_rows.max(of_dark), Need::max)
     }
 
-    /// The least span of ids in which its rows are; `bound` is above those that a line that cannot be read may have.
-    pub(crate) fn id_span(&self, bound: i64) -> Option<IdSpan> {
+    /// The least span of ids in which its rows are; lines that cannot be read may have any up to `bound`, if it is given.
+    pub(crate) fn id_span(&self, bound: Option<i64>) -> Option<IdSpan> {
         let ids = self.refs.values().flatten().copied().chain(self.torn.iter().filter_map(|torn| torn.id));
         let unknown = self.is_dark || self.torn.iter().any(|torn| torn.id.is_none());
-        let unknown = unknown.then(|| IdSpan::new(1.min(bound), bound)).flatten();
+        let unknown = bound.filter(|_| unknown).and_then(|bound| IdSpan::new(1.min(bound), bound));
         ids.map(IdSpan::of).chain(unknown).reduce(IdSpan::union)
     }
 

@@ -16,6 +16,7 @@ use crate::archive::manifest::days;
 use crate::archive::manifest::days::{Described, State};
 use crate::archive::manifest::seen::{DamagedFile, DayFile, Examined, Files, Stamp, Unlisted};
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_wait;
 use crate::log;
 use crate::row::is_round_entry;
 
@@ -63,16 +64,26 @@ impl Archive {
         Ok(without(&unlisted, &described))
     }
 
-    /// Those of the described files that are there, and are not what the manifest says.
+    /// Those of the described files that are there, and are not what the manifest says. One that was changed a moment ago is
+    /// looked at again for a while.
     pub(in crate::archive) fn changed_files<'a>(
         &self,
         described: impl Iterator<Item = &'a Described>,
     ) -> Result<Vec<DayFile>> {
         let mut changed = Vec::new();
         for file in described.filter(|described| described.state == State::Current) {
-            let Some(stamp) = self.stamp(file.file)? else { continue };
-            if !file.is_untouched(stamp) && !self.is_as_listed(file.file)? {
-                changed.push(file.file);
+            let mut began = None;
+            while let Some(stamp) = self.stamp(file.file)?
+                && !file.is_untouched(stamp)
+                && !self.is_as_listed(file.file)?
+            {
+                let began = *began.get_or_insert_with(Instant::now);
+                if !is_recent(stamp.modified) || began.elapsed() > LONGEST_WAIT {
+                    changed.push(file.file);
+                    break;
+                }
+                check_wait()?;
+                std::thread::sleep(LOOK_AGAIN);
             }
         }
         Ok(changed)
@@ -152,6 +163,7 @@ impl Archive {
             };
             let is_damaged = matches!(*examined, Examined::Damaged(_));
             if is_damaged && is_recent(stamp.modified) && began.elapsed() < LONGEST_WAIT {
+                check_wait()?;
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
@@ -221,8 +233,26 @@ pub(in crate::archive) fn is_of_the_file(error: &Error) -> bool {
 }
 
 /// Whether a file that was changed then may be in the middle of being written.
-pub(in crate::archive) fn is_recent(modified: SystemTime) -> bool {
+fn is_recent(modified: SystemTime) -> bool {
     modified.elapsed().is_ok_and(|elapsed| elapsed < REWRITTEN)
+}
+
+/// Repeats what fails because a file is damaged, for as long as the file may be in the middle of being written.
+pub(in crate::archive) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::ArchiveCorrupt { path, reason }) => {
+                let modified = std::fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
+                if !modified.is_ok_and(is_recent) || began.elapsed() > LONGEST_WAIT {
+                    return Err(Error::ArchiveCorrupt { path, reason });
+                }
+                check_wait()?;
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn without(files: &[DayFile], described: &[Described]) -> Vec<DayFile> {

@@ -8,6 +8,7 @@ use crate::archive::manifest::candidates::{Content, DayCandidate};
 use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
+use crate::archive::manifest::examine::patiently;
 use crate::archive::manifest::seen::DayFile;
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
@@ -17,7 +18,7 @@ impl Archive {
     /// Opens the file of a candidate; None if it is gone although nothing promises that it is there.
     pub(in crate::archive) fn open_candidate(&self, candidate: &DayCandidate) -> Result<Option<OpenDay>> {
         match &candidate.content {
-            Content::Listed => self.open_known(candidate.listed.day).map(Some),
+            Content::Listed => patiently(|| self.open_known(candidate.listed.day)).map(Some),
             Content::Unlisted(_) => self.open_unlisted_or_adopted((candidate.listed.day, candidate.listed.format)),
             Content::Unreadable(error) => Err(error.clone()),
         }
@@ -51,10 +52,15 @@ impl Archive {
 
     /// Opens a file that the manifest does not list; None if there is none.
     pub(in crate::archive) fn open_unlisted(&self, file: DayFile) -> Result<Option<OpenDay>> {
-        let Some(unlisted) = self.unlisted(file)? else { return Ok(None) };
-        let summary = unlisted.summary.clone();
-        let reader = DayReader::open(self.directory(), file.0, file.1)?;
-        Ok(reader.map(|reader| OpenDay { reader: reader.with_blocks(summary.blocks.clone()), summary }))
+        patiently(|| {
+            let Some(unlisted) = self.unlisted(file)? else { return Ok(None) };
+            let summary = unlisted.summary.clone();
+            let Some(reader) = DayReader::open(self.directory(), file.0, file.1)? else { return Ok(None) };
+            if reader.size() != summary.size {
+                return Err(reader.damaged("it was changed while it was read"));
+            }
+            Ok(Some(OpenDay { reader: reader.with_blocks(summary.blocks.clone()), summary }))
+        })
     }
 
     /// The same of a file that was there a moment ago: meanwhile a job may have adopted it, or merged it into the day's

@@ -7,6 +7,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -105,7 +106,7 @@ impl Archive {
         }
         let reason = format!(
             "it is the archive of another database, {}: give this one an archive_dir of its own. If it is the same database, remove {MARK} from the directory",
-            mark.database
+            self.directory().join(&mark.database).display()
         );
         Err(Error::Archive { path: self.directory().to_owned(), reason })
     }
@@ -114,7 +115,7 @@ impl Archive {
     pub(in crate::archive) fn mark_as_own(&self) -> Result<()> {
         self.check_owner()?;
         let (Some(id), None) = (self.identity.get(), self.mark()?) else { return Ok(()) };
-        let database = self.log.database().path().to_string_lossy().into_owned();
+        let database = relative(self.log.database().path(), self.directory()).to_string_lossy().into_owned();
         let mark = serde_json::to_vec(&Mark { id: id.clone(), database }).unwrap_or_default();
         let path = self.directory().join(MARK);
         let mut staged = Staged::create(self.directory())?;
@@ -162,6 +163,20 @@ fn save_identity(connection: &Connection, identity: &str) -> Result<()> {
     connection.execute("DELETE FROM archive_owner", [])?;
     connection.execute("INSERT INTO archive_owner VALUES (?1)", [identity])?;
     Ok(())
+}
+
+/// The path as it is seen from the directory, so that both can be moved together.
+fn relative(path: &Path, directory: &Path) -> PathBuf {
+    let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    for (up, ancestor) in directory.ancestors().enumerate() {
+        // A path that has only the root in common is clearer as it is.
+        if ancestor.parent().is_some()
+            && let Ok(below) = path.strip_prefix(ancestor)
+        {
+            return PathBuf::from("../".repeat(up)).join(below);
+        }
+    }
+    path.to_owned()
 }
 
 /// 128 bits that no other database has. The standard library seeds its hashers from the system.

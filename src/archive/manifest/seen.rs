@@ -51,7 +51,7 @@ pub(crate) struct Seen {
 pub(crate) struct Mark {
     /// The identity of the database.
     pub(crate) id: String,
-    /// Where the database was when the mark was made.
+    /// Where the database was when the mark was made, as seen from the directory.
     pub(crate) database: String,
 }
 

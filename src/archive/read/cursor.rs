@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::archive::file::reader::DayReader;
 use crate::archive::manifest::candidates::DayCandidate;
 use crate::archive::manifest::catalog::{Archive, OpenDay};
+use crate::archive::manifest::examine::patiently;
 use crate::base::digest::Digest;
 use crate::base::error::Result;
 use crate::base::interrupt::check;
@@ -104,7 +105,7 @@ impl DayCursor {
             }
             let next = if self.filter.descending { self.blocks.next_back() } else { self.blocks.next() };
             if let Some(index) = next.filter(|index| self.has_wanted(*index)) {
-                self.read(index)?;
+                patiently(|| self.read(index))?;
             }
         }
         if self.blocks.is_empty() {

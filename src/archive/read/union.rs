@@ -110,8 +110,13 @@ impl Archive {
         }
         let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
         let mut rows = Vec::new();
-        Merge::of(upto_end, candidates, live).each(self, filter.limit, &mut |row| rows.push(row))?;
-        Ok((rows, end))
+        let merged = Merge::of(upto_end, candidates, live).each(self, filter.limit, &mut |row| rows.push(row));
+        match (merged, rows.last().map(|row| row.id)) {
+            (Ok(()), _) => Ok((rows, end)),
+            // The rows before it are returned first.
+            (Err(Error::ArchiveCorrupt { .. } | Error::IdConflict { .. }), Some(last)) => Ok((rows, last)),
+            (Err(error), _) => Err(error),
+        }
     }
 }
 
