@@ -55,6 +55,7 @@ try:
                 print("id", store.append("system", "tick").id)
             except ns.NerveStoreError as error:
                 print("error", type(error).__name__)
+                break
         store.count()
 except ns.NerveStoreError as error:
     print("error", type(error).__name__)
@@ -62,7 +63,7 @@ except ns.NerveStoreError as error:
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOLCK", "EACCES"])
-@pytest.mark.parametrize("when", [6, 9, 12, 15, 18, 22, 27])
+@pytest.mark.parametrize("when", [6, 9, 12, 15])
 def test_a_lock_call_that_fails_is_busy_or_io(data_dir: Path, tmp_path: Path, error: str, when: int) -> None:
     path = data_dir / "logs.db"
     with ns.LogStore(path) as store:

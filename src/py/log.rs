@@ -187,7 +187,9 @@ impl LogStore {
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
     ///
-    /// Needed only if an error or `verify` says so. Missing files are forgotten, damaged ones left as they are.
+    /// Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
+    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
+    /// the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
     ///
     /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
     #[pyo3(signature = (*, progress = None))]

@@ -129,22 +129,15 @@ fn size(count: usize) -> u64 {
     u64::from(usize::BITS - count.leading_zeros())
 }
 
+/// The control: three bytes in their places, which no seed has, and which chance alone does not find in a second.
 #[test]
+#[should_panic(expected = "control fails, input \"ner")]
 fn a_decoder_that_fails_on_a_rare_input_is_caught() {
-    // The control: four bytes of eight, which no seed has.
-    let caught = catch_unwind(|| {
-        std::panic::set_hook(Box::new(|_| {}));
-        for _ in 0..50 {
-            fuzz("control", &[], |input| {
-                let hits = [(0, b'n'), (1, b'e'), (2, b'r'), (3, b'v')]
-                    .iter()
-                    .take_while(|(at, byte)| input.get(*at) == Some(byte));
-                let hits = hits.count();
-                assert!(hits < 4, "the rare input");
-                hits as u64
-            });
-        }
-    });
-    let _ = std::panic::take_hook();
-    assert!(caught.is_err());
+    for _ in 0..20 {
+        fuzz("control", &[], |input| {
+            let hits = input.iter().zip(b"ner").take_while(|(found, wanted)| found == wanted).count();
+            assert!(hits < 3, "the rare input");
+            hits as u64
+        });
+    }
 }
