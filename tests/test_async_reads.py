@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.append_many(
                 [("system", "tick", f"run-{n % 9}", "x" * 40, (20_000 + day) * DAY_MS + n) for n in range(60_000)]
             )
-        store.archive_logs(now=20_002 * DAY_MS, retention=0, compression="zstd")
+        store.archive_logs(now=20_002 * DAY_MS, retention=timedelta(0), compression="zstd")
     return path
 
 

@@ -139,7 +139,7 @@ def filled(path: Path) -> ns.LogStore:
 
 
 WORK: dict[str, Callable[[ns.LogStore, Callable[[int, int], object]], object]] = {
-    "archive_logs": lambda store, progress: store.archive_logs(now=NOW, retention=0, progress=progress),
+    "archive_logs": lambda store, progress: store.archive_logs(now=NOW, retention=timedelta(0), progress=progress),
     "reindex": lambda store, progress: store.reindex(progress=progress),
     "restore_archive": lambda store, progress: store.restore_archive(ns.utc_day(20_000 * DAY_MS), progress=progress),
     "verify": lambda store, progress: store.verify(progress=progress),

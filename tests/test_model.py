@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, invariant, precondition, rule
 
@@ -31,6 +32,7 @@ from support import (
     foreign_sql,
     read_union,
 )
+from support.counts import amount
 from support.model import (
     EXIT_CODES,
     FILTERS,
@@ -42,11 +44,11 @@ from support.model import (
     SEGMENT_ROWS,
     TIMESTAMPS,
     WORKFLOWS,
-    ModelledStore,
 )
+from support.model_losses import StoreWithLosses
 
 
-class StoreMachine(ModelledStore):
+class StoreMachine(StoreWithLosses):
     """Each rule does something to the store and to the model, and compares what they say."""
 
     hashes: Bundle[str] = Bundle("hashes")
@@ -386,3 +388,9 @@ class StoreMachine(ModelledStore):
 
 
 TestStore = StoreMachine.TestCase
+
+
+# The same, for longer and in more ways.
+TestStoreAtLength = pytest.mark.torture(
+    type("TestStoreAtLength", (TestStore,), {"settings": settings(max_examples=amount(150), stateful_step_count=50)})
+)

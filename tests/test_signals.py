@@ -185,7 +185,7 @@ def test_closing_that_waits_for_a_call_is_interrupted_and_goes_on_later(data_dir
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ns.LogStore]:
     """A store in which a read of everything takes a second or so, half of it archived."""
     with filled(tmp_path_factory.mktemp("large") / "logs.db", 600_000) as store:
-        store.archive_logs(now=20_003 * DAY_MS, retention=0, compression="zstd")
+        store.archive_logs(now=20_003 * DAY_MS, retention=timedelta(0), compression="zstd")
         yield store
 
 
@@ -303,7 +303,7 @@ def test_long_work_is_interrupted_and_loses_nothing(data_dir: Path, work: str) -
         if work == "restore_archive":
             store.archive_logs(now=20_006 * DAY_MS, retention=timedelta(0))
         calls: dict[str, Callable[[], object]] = {
-            "archive_logs": lambda: store.archive_logs(now=20_006 * DAY_MS, retention=0),
+            "archive_logs": lambda: store.archive_logs(now=20_006 * DAY_MS, retention=timedelta(0)),
             "reindex": lambda: repeat(store.reindex),
             "verify": lambda: [store.verify() for _ in range(1_000)],
             "restore_archive": lambda: [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import pytest
 
 import nerve_store as ns
 from programs import say
+from programs.faulted import ASYNC_WRITES, Durability, write_async
 from support import LOG_STORE_WRITES, as_row, foreign_sql
 from support.archive import NOW, at, fill
+from support.counts import note
 from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
 
 SEGMENT_ROWS = 8
 FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
+MODES: tuple[Durability, ...] = ("full", "normal")
 
 
-def write(*, path: str, name: str) -> None:
+def write(*, path: str, name: str, durability: Durability = "full") -> None:
     """One of the writes, in its own opening of the store."""
-    with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
+    with ns.LogStore(path, durability=durability, segment_rows=SEGMENT_ROWS, busy_timeout=1) as store:
         LOG_STORE_WRITES[name](store)
         say(name)
 
@@ -79,11 +83,28 @@ def check(directory: Path, states: States, run: Run) -> None:
     assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def swept(name: str, tmp_path: Path, fault: int, per_call: int | None) -> Counter[str]:
-    scenario = Scenario(write, check, prepare=prepare, arguments={"name": name})
+def swept(
+    name: str,
+    tmp_path: Path,
+    fault: int,
+    per_call: int | None,
+    *,
+    by: Callable[..., None] = write,
+    reads: bool = False,
+    **arguments: Any,
+) -> Counter[str]:
+    scenario = Scenario(by, check, prepare=prepare, arguments={"name": name, **arguments}, reads=reads)
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
-    return Counter(run.call for run in runs)
+    calls = Counter(run.call for run in runs)
+    kind = {KILL: "kills"}.get(fault) or errno.errorcode[fault] + (" of reads" if reads else "")
+    note(f"faults of {by.__name__}", f"{name} {arguments}", points=calls.total(), **{kind: calls.total()})
+    return calls
+
+
+def swept_async(name: str, tmp_path: Path, fault: int, per_call: int | None, durability: Durability) -> Counter[str]:
+    options: dict[str, Any] = {"durability": durability, "segment_rows": SEGMENT_ROWS}
+    return swept(name, tmp_path, fault, per_call, by=write_async, **options)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -92,13 +113,50 @@ def test_write_that_is_cut_short_happened_or_did_not(tmp_path: Path, name: str, 
     assert swept(name, tmp_path, fault, 1).total() >= 3
 
 
+@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+def test_normal_write_that_is_killed_happened_or_did_not(tmp_path: Path, name: str) -> None:
+    assert swept(name, tmp_path, KILL, 1, durability="normal").total() >= 3
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", ["append", "transition", "archive_logs"])
+def test_asynchronous_write_that_is_cut_short_happened_or_did_not(tmp_path: Path, name: str, fault: int) -> None:
+    assert swept_async(name, tmp_path, fault, 1, "full").total() >= 3
+
+
+def test_every_asynchronous_write_is_swept() -> None:
+    assert ASYNC_WRITES.keys() == LOG_STORE_WRITES.keys()
+
+
+@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+def test_write_that_cannot_read_happened_or_did_not(tmp_path: Path, name: str) -> None:
+    assert swept(name, tmp_path, errno.EIO, 1, reads=True).total() >= 3
+
+
 @pytest.mark.torture
+@pytest.mark.parametrize("durability", MODES)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("name", LOG_STORE_WRITES)
-def test_write_that_is_cut_short_at_any_call_happened_or_did_not(tmp_path: Path, name: str, fault: int) -> None:
-    calls = swept(name, tmp_path, fault, None)
-    print(name, fault, calls.total(), dict(calls))
-    assert calls.total() >= 6
+def test_write_that_is_cut_short_at_any_call_happened_or_did_not(
+    tmp_path: Path, name: str, fault: int, durability: Durability
+) -> None:
+    assert swept(name, tmp_path, fault, None, durability=durability).total() >= 6
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("durability", MODES)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", ASYNC_WRITES)
+def test_asynchronous_write_that_is_cut_short_at_any_call_happened_or_did_not(
+    tmp_path: Path, name: str, fault: int, durability: Durability
+) -> None:
+    assert swept_async(name, tmp_path, fault, None, durability).total() >= 6
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+def test_write_that_cannot_read_at_any_call_happened_or_did_not(tmp_path: Path, name: str) -> None:
+    assert swept(name, tmp_path, errno.EIO, None, reads=True).total() >= 20
 
 
 def test_sweep_catches_a_write_in_two_transactions(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
+import nerve_store._defaults  # noqa: F401, it completes the classes of the core
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -32,6 +33,7 @@ from nerve_store.exceptions import (
     StoreClosedError,
     StoreFullError,
     StoreIOError,
+    StoreMovedError,
 )
 from nerve_store.store import Store
 
@@ -90,6 +92,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",

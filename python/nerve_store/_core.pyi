@@ -313,7 +313,8 @@ class LogStore:
     - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
     - `archive_dir`: where day files go; default `archive/logs` beside the database.
     - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
-    - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+    - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8. Source, type and ref_id take 65,536
+      at most.
     - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
       exception that it raises stops that, and the next opening goes on with it.
 
@@ -519,7 +520,7 @@ class LogStore:
         self,
         *,
         now: int | None = None,
-        retention: timedelta | float = 2592000.0,
+        retention: timedelta = timedelta(days=30),
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,
@@ -534,7 +535,7 @@ class LogStore:
         append, in whatever process, it goes at a third of its speed, so that they hardly notice.
 
         - `now`: milliseconds; None: the clock.
-        - `retention`: how long rows stay, a timedelta or seconds; the default is `DEFAULT_RETENTION`, 30 days.
+        - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
         - `max_days`: at most so many days gain rows, the oldest first.
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
           space of what is left in it, in its directory; if an open read of any process keeps the file from becoming
@@ -550,6 +551,18 @@ class LogStore:
         Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
         damaged, `ArchiveError` if it holds other rows under the same ids.
         """
+    def _archive_logs(
+        self,
+        *,
+        now: int | None,
+        retention: timedelta,
+        max_days: int | None,
+        vacuum: bool | Literal["incremental"],
+        compression: Literal["zstd"] | None,
+        dry_run: bool,
+        wait: float,
+        progress: Callable[[int, int], object] | None,
+    ) -> ArchiveResult: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
@@ -573,7 +586,8 @@ class LogStore:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
-        sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
+        sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
+        run with the newest row that logged it. `progress` is called with (rows done, rows to do).
         """
     def follow(
         self,
@@ -684,17 +698,25 @@ class BlobStore:
         self,
         keep: Iterable[str],
         *,
-        grace: timedelta | float = 3600.0,
+        grace: timedelta = timedelta(hours=1),
         dry_run: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> CollectReport:
-        """Delete the blobs that are not in `keep` and were not written for `grace`, a timedelta or seconds.
+        """Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
 
         Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
         a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
         there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
         with (done, total) shards.
         """
+    def _collect(
+        self,
+        keep: Iterable[str],
+        *,
+        grace: timedelta,
+        dry_run: bool,
+        progress: Callable[[int, int], object] | None,
+    ) -> CollectReport: ...
     def delete(self, hash: str) -> bool:
         """Remove the blob; False if there was none."""
     def size(self, hash: str) -> int:

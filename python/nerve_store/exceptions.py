@@ -23,6 +23,7 @@ __all__ = [
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
+    "StoreMovedError",
 ]
 
 
@@ -59,6 +60,13 @@ class StoreIOError(NerveStoreError, OSError):
 
 class StoreFullError(StoreIOError):
     """The disk, the quota or the file size limit is exhausted; nothing was acknowledged, and reads go on."""
+
+
+class StoreMovedError(StoreIOError):
+    """The database or its write-ahead log was moved, removed or replaced while it was open; nothing is acknowledged.
+
+    Once the files are back in their place the store goes on; otherwise close it and open it again. `errno` is `ESTALE`.
+    """
 
 
 class CorruptStoreError(NerveStoreError):

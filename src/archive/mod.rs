@@ -6,6 +6,8 @@
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod job;
 mod manifest;
 mod problem;

@@ -55,6 +55,19 @@ pub enum Error {
         /// The system's error number: ENOSPC, EDQUOT or EFBIG.
         errno: i32,
     },
+    /// A file that is open was moved, removed or replaced: what would be written now, no later opening would find.
+    #[error(
+        "{} {what} ({operation}): nothing is acknowledged; put the file back, or close the store and open it again",
+        path.display()
+    )]
+    Moved {
+        /// The database, or its write-ahead log.
+        path: PathBuf,
+        /// What was being done.
+        operation: &'static str,
+        /// What was found at the path.
+        what: &'static str,
+    },
     /// The system refused or failed an operation.
     #[error("{operation}: {reason}")]
     Io {

@@ -13,6 +13,8 @@ use crate::base::fork::Generation;
 use crate::base::interrupt::check_wait;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints};
 use crate::db::failure::{Context, Located, read_only};
+use crate::db::fork::Link;
+use crate::db::held::HeldFiles;
 use crate::db::readers::Readers;
 use crate::db::schema::Derived;
 use crate::db::sql::{self, SqlParams};
@@ -63,6 +65,7 @@ struct Connections {
     sql_readers: Readers,
     /// None in a read-only store.
     writing: Option<Writing>,
+    files: Arc<HeldFiles>,
 }
 
 struct Writing {
@@ -80,13 +83,15 @@ impl Database {
         let path = open::resolve(path, !config.read_only)?;
         let context = Context { path: &path, operation: "open the database", busy_timeout: config.busy_timeout };
         let readers = Readers::default();
-        let writing = if config.read_only {
+        let (writing, files) = if config.read_only {
             readers.keep(open::unprepared_reader(context, config.derived)?);
-            None
+            (None, Arc::new(HeldFiles::of_reader(context)?))
         } else {
-            Some(Writing::open(context, config.derived)?)
+            let writer = open::writer(context, config.derived)?;
+            let files = Arc::new(HeldFiles::of_writer(context)?);
+            (Some(Writing::new(writer, WalState::new(Arc::clone(&files)), context)?), files)
         };
-        let connections = Connections { readers, sql_readers: Readers::default(), writing };
+        let connections = Connections { readers, sql_readers: Readers::default(), writing, files };
         Ok(Self {
             path,
             config,
@@ -133,7 +138,10 @@ impl Database {
             true => open::unprepared_reader(context, self.config.derived),
             false => open::reader(context),
         };
-        self.connected(|connections| connections.readers.with(self.context(operation), open, body))
+        self.connected(|connections| {
+            let context = self.context(operation);
+            connections.readers.with(context, &connections.files, open, body)
+        })
     }
 
     /// Runs `body` in one write transaction, as durable as asked when this returns; an error changes nothing.
@@ -186,8 +194,8 @@ impl Database {
         Err(Error::Value(format!("{}: {reason}", self.path.display())))
     }
 
-    /// Returns all free space of the file to the file system, in slices between which others can write; says whether
-    /// there was any.
+    /// Returns all free space of the file to the file system, in slices between which others can write; says whether the
+    /// file has become shorter.
     pub fn vacuum_incrementally(&self) -> Result<bool> {
         let mut any = false;
         while self.with_writer("vacuum", |mut writer, context| writer.vacuum_slice(context))? {
@@ -195,11 +203,14 @@ impl Database {
             // A thread that waits for the writer gets it.
             std::thread::sleep(Duration::from_micros(200));
         }
-        if any {
-            // Only then does the file become shorter.
-            self.with_writing("vacuum", |writing, context| writing.checkpoints.run_whole(context, &writing.writer))?;
+        if !any {
+            return Ok(false);
         }
-        Ok(any)
+        // Only then does the file become shorter.
+        self.with_writing("vacuum", |writing, context| {
+            writing.checkpoints.run_whole(context, &writing.writer)?;
+            vacuum::shorten(context, &writing.checkpoints, &writing.writer)
+        })
     }
 
     /// The rows of one read-only SQL statement of the user's.
@@ -214,7 +225,9 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
-            connections.sql_readers.with(context, open, |connection| sql::run(connection, query, params))
+            connections
+                .sql_readers
+                .with(context, &connections.files, open, |connection| sql::run(connection, query, params))
         })
     }
 
@@ -286,9 +299,9 @@ impl Database {
 }
 
 impl Writing {
-    fn open(context: Context<'_>, derived: &[&Derived]) -> Result<Self> {
-        let wal = Arc::new(WalState::default());
-        let writer = Writer::new(open::writer(context, derived)?, Arc::clone(&wal), context)?;
+    fn new(writer: Link, wal: WalState, context: Context<'_>) -> Result<Self> {
+        let wal = Arc::new(wal);
+        let writer = Writer::new(writer, Arc::clone(&wal), context)?;
         Ok(Self { checkpoints: Checkpoints::new(wal), writer: Turns::new(writer) })
     }
 }

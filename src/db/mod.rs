@@ -8,10 +8,12 @@ mod checkpoints;
 mod database;
 mod failure;
 mod fork;
+mod held;
 mod open;
 mod readers;
 mod schema;
 mod sql;
+mod system;
 #[cfg(test)]
 mod tests;
 mod turn;

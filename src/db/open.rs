@@ -1,6 +1,7 @@
 //! Opening connections: which file, with which flags, and each pragma beside its reason.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_unopenable};
 use crate::db::fork::Link;
+use crate::db::held;
 use crate::db::readers::Reader;
 use crate::db::schema::{self, Derived, Identity};
 use crate::db::unlocked::{self, Still};
@@ -91,7 +93,11 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         Ok(metadata) if metadata.is_file() && (1..MIN_DATABASE_BYTES).contains(&metadata.len()) => {
             Err(Error::corrupt(&path, "too short for a database: choose another path"))
         }
-        Ok(metadata) if metadata.is_file() => Ok(path),
+        Ok(metadata) if metadata.is_file() => {
+            let context = Context { path: &path, operation: "open the database", busy_timeout: Duration::ZERO };
+            held::check_links(context, metadata.nlink())?;
+            Ok(path)
+        }
         Ok(metadata) => {
             let kind = metadata.file_type();
             let errno = if kind.is_dir() {

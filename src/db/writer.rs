@@ -65,12 +65,19 @@ impl Writer {
                 return Err(error);
             }
         };
+        // So that it does not go astray; all else is looked at afterwards.
+        if let Err(error) = self.wal.files.check_database(context) {
+            self.roll_back();
+            return Err(error);
+        }
         // An interrupted commit would not say whether it was one.
         if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
         }
+        // What happened to the files meanwhile may have taken this commit with them.
+        self.wal.files.check(context)?;
         Ok(value)
     }
 
@@ -78,6 +85,7 @@ impl Writer {
     /// read or another process's commit was in the way for the whole `busy_timeout`.
     pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {
         self.ready(context)?;
+        self.wal.files.check(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
         let emptied = self.with_timeout(context, |connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
@@ -93,6 +101,7 @@ impl Writer {
     /// file in `directory`, in memory that does not grow with them.
     pub(super) fn rebuild(&mut self, context: Context<'_>, directory: Option<&str>) -> Result<()> {
         self.ready(context)?;
+        self.wal.files.check(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
         let rebuilt = self.with_timeout(context, |connection| {
             // It is the library's, for all connections; no others make temporary files. A vacuum of another store at the
@@ -105,7 +114,8 @@ impl Writer {
             connection.execute_batch("PRAGMA temp_store = FILE; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
         });
         let restored = self.connection.execute_batch("PRAGMA temp_store = MEMORY");
-        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))
+        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
+        self.wal.files.check(context)
     }
 
     /// Runs `body` with the context's timeout in place of the connection's own.
@@ -191,8 +201,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.wal.poison.is_set() {
-            // The checkpoint of a last close would flush again.
+        if self.wal.poison.is_set() || self.wal.files.are_replaced() {
+            // The checkpoint of a last close would flush again, or remove another database's log.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }

@@ -13,7 +13,7 @@ use crate::archive::{Format, Options, Vacuum};
 use crate::base::time;
 use crate::base::time::UtcDay;
 use crate::py::call::{Long, read};
-use crate::py::convert::{Count, Integer, Record, Span, date, day, repr, seconds};
+use crate::py::convert::{Count, Integer, Record, date, day, repr, seconds};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::warning::warn_of_problems;
@@ -48,7 +48,7 @@ impl LogStore {
     /// append, in whatever process, it goes at a third of its speed, so that they hardly notice.
     ///
     /// - `now`: milliseconds; None: the clock.
-    /// - `retention`: how long rows stay, a timedelta or seconds; the default is `DEFAULT_RETENTION`, 30 days.
+    /// - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
     /// - `max_days`: at most so many days gain rows, the oldest first.
     /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
     ///   space of what is left in it, in its directory; if an open read of any process keeps the file from becoming
@@ -64,17 +64,15 @@ impl LogStore {
     /// Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
     /// damaged, `ArchiveError` if it holds other rows under the same ids.
     #[pyo3(
-        signature = (*, now = None, retention = Span(DEFAULT_RETENTION), max_days = None, vacuum = Vacuum::No,
-            compression = None, dry_run = false, wait = 0.0, progress = None),
-        text_signature = "($self, *, now=None, retention=2592000.0, max_days=None, vacuum=False, compression=None, \
-            dry_run=False, wait=0.0, progress=None)"
+        name = "_archive_logs",
+        signature = (*, now, retention, max_days, vacuum, compression, dry_run, wait, progress)
     )]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     fn archive_logs<'py>(
         &self,
         py: Python<'py>,
         now: Option<Integer>,
-        retention: Span,
+        retention: Duration,
         max_days: Option<Count>,
         vacuum: Vacuum,
         compression: Option<Compression>,
@@ -86,7 +84,7 @@ impl LogStore {
             Some(now) => time::check_timestamp(now.0)?,
             None => time::now()?,
         };
-        let retention = i64::try_from(retention.0.as_millis()).unwrap_or(i64::MAX);
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let options = Options {
             boundary: now.saturating_sub(retention),
             max_days: max_days.map(|days| usize::try_from(days.0).unwrap_or(usize::MAX)),
@@ -137,7 +135,8 @@ impl LogStore {
     /// Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
     ///
     /// SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
-    /// sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
+    /// sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
+    /// run with the newest row that logged it. `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let store = Arc::clone(&self.store);

@@ -18,14 +18,11 @@ use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
 use crate::py::call::{Long, caught, detach};
-use crate::py::convert::{FilePath, Record, Span, import_records};
+use crate::py::convert::{FilePath, Record, import_records};
 use crate::py::interpreter;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// How long `collect` spares what was written or renewed lately, by default: an hour.
-const DEFAULT_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// Hashing so little takes less time than letting another thread run meanwhile.
 const FEW_BYTES: usize = 2048;
@@ -164,21 +161,18 @@ impl BlobStore {
         REPORT.create(py, (verified.blob_count, verified.size, PyTuple::new(py, problems)?))
     }
 
-    /// Delete the blobs that are not in `keep` and were not written for `grace`, a timedelta or seconds.
+    /// Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
     ///
     /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
     /// a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
     /// there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
     /// with (done, total) shards.
-    #[pyo3(
-        signature = (keep, *, grace = Span(DEFAULT_GRACE), dry_run = false, progress = None),
-        text_signature = "($self, keep, *, grace=3600.0, dry_run=False, progress=None)"
-    )]
+    #[pyo3(name = "_collect", signature = (keep, *, grace, dry_run, progress))]
     fn collect<'py>(
         &self,
         py: Python<'py>,
         keep: &Bound<'py, PyAny>,
-        grace: Span,
+        grace: Duration,
         dry_run: bool,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -194,7 +188,7 @@ impl BlobStore {
             let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
             kept.insert(parse(hash).ok_or_else(wrong)?);
         }
-        let grace_ns = i128::try_from(grace.0.as_nanos()).unwrap_or(i128::MAX / 2);
+        let grace_ns = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX / 2);
         let store = Arc::clone(&self.0);
         let collect = move |report: &mut Progress<'_>| store.collect(kept, grace_ns, dry_run, report);
         let collected = Long::reporting_to(progress)?.run(py, collect)?;

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDelta, PyString, PyType};
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
@@ -80,7 +80,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let path: PathBuf = object.extract()?;
+        let path: PathBuf = interpreter::file_path(&object)?.extract()?;
         let bytes = path.as_os_str().as_encoded_bytes();
         if bytes.is_empty() {
             Err(PyValueError::new_err("the path is empty"))
@@ -117,28 +117,6 @@ pub(super) fn path_text(path: &std::path::Path) -> OsString {
 pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
         .map_err(|_| PyValueError::new_err(format!("{name} is a number of seconds from 0, not {value}")))
-}
-
-/// A span of time: a `timedelta`, or a number of seconds, from 0 on.
-pub(super) struct Span(pub(super) Duration);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Span {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if object.is_instance_of::<PyDelta>() {
-            return object.extract().map(Self);
-        }
-        match object.extract::<f64>() {
-            Ok(value) if !object.is_instance_of::<PyBool>() => seconds("a span of time", value).map(Self),
-            _ => {
-                let found = object.get_type().name()?.to_string();
-                Err(PyTypeError::new_err(format!(
-                    "a span of time is a timedelta or a number of seconds, not {found:?}"
-                )))
-            }
-        }
-    }
 }
 
 /// Text in the words of `repr`, or `None`.

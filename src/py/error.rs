@@ -28,6 +28,7 @@ impl From<Error> for PyErr {
                 }
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
                 Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
+                Error::Moved { path, .. } => system(py, "StoreMovedError", libc::ESTALE, &message, path),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),
                 Error::ArchiveBusy { path } => system(py, "ArchiveBusyError", libc::EBUSY, &message, path),
                 Error::Full { path, errno, .. } => system(py, "StoreFullError", *errno, &message, path),

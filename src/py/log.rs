@@ -41,7 +41,8 @@ static LOG_STATS: Record = Record::new("LogStats");
 /// - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
 /// - `archive_dir`: where day files go; default `archive/logs` beside the database.
 /// - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
-/// - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+/// - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8. Source, type and ref_id take 65,536
+///   at most.
 /// - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
 ///   exception that it raises stops that, and the next opening goes on with it.
 ///

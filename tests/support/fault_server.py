@@ -34,7 +34,7 @@ def work_in_child(tracer: ctypes.CDLL, request: dict[str, Any], descriptors: tup
             os.dup2(descriptor, number)
         signal.alarm(SECONDS)
         work = getattr(importlib.import_module(request["module"]), request["function"])
-        if (refusal := tracer.fault_attach(request["threads"])) != 0:
+        if (refusal := tracer.fault_attach(request["threads"], request["reads"])) != 0:
             sys.exit(f"this process may not be traced: {os.strerror(refusal)}")
         try:
             work(**request["arguments"])
@@ -61,7 +61,7 @@ def answer(tracer: ctypes.CDLL, request: dict[str, Any]) -> dict[str, Any]:
     gc.freeze()
     if (child := os.fork()) == 0:
         work_in_child(tracer, request, (output, errors))
-    code = tracer.fault_trace(child, calls, request["fault"], request["when"], request["lasting"])
+    code = tracer.fault_trace(child, calls, request["fault"], request["when"], request["lasting"], request["reads"])
     return {
         "returncode": code,
         "stdout": content(output),
@@ -72,7 +72,7 @@ def answer(tracer: ctypes.CDLL, request: dict[str, Any]) -> dict[str, Any]:
 
 def serve(library: str) -> None:
     tracer = ctypes.CDLL(library)
-    tracer.fault_trace.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_int]
+    tracer.fault_trace.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
     for line in sys.stdin:
         print(json.dumps(answer(tracer, json.loads(line))), flush=True)
 

@@ -3,13 +3,15 @@
  * Counted over every thread and every name together, so that the calls of short-lived threads are reached, too. Linux on
  * x86-64 alone. `faults.py` builds it as a shared library; `child.py` calls it from a process that forks one child a run.
  *
- *   fault_attach(threads)                     in the child, before its work; 0, or the number of an error
- *   fault_trace(child, log, fault, when, lasting)   in its parent, until the child has ended; its exit code, 128 and the
+ *   fault_attach(threads, reads)              in the child, before its work; 0, or the number of an error
+ *   fault_trace(child, log, fault, when, lasting, reads)   in its parent, until the child has ended; its exit code, 128 and the
  *                                             signal that ended it, or minus the number of an error
  *
  * `fault` is 0 (none), -1 (SIGKILL), or the number of the error that the call returns without having happened; `when`
  * counts from 1. A lasting fault is that of every later call, too. `log` is a descriptor that gets a line for each call:
  * its name. A write to standard output is the call "acknowledge", which a fault of the system does not reach.
+ *
+ * With `reads` the calls are the others: those that open, read, look at, list, map and lock files.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,8 +23,10 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -30,7 +34,20 @@
 
 enum { KILL = -1 };
 
-static const struct { long number; const char *name; } CALLS[] = {
+struct call { long number; const char *name; };
+
+static const struct call READS[] = {
+    {SYS_write, "write"}, {SYS_writev, "writev"}, /* Acknowledgements alone. */
+    {SYS_open, "open"}, {SYS_openat, "openat"}, {SYS_openat2, "openat2"},
+    {SYS_read, "read"}, {SYS_pread64, "pread64"}, {SYS_readv, "readv"}, {SYS_preadv, "preadv"},
+    {SYS_stat, "stat"}, {SYS_lstat, "lstat"}, {SYS_fstat, "fstat"}, {SYS_newfstatat, "newfstatat"}, {SYS_statx, "statx"},
+    {SYS_access, "access"}, {SYS_faccessat, "faccessat"}, {SYS_faccessat2, "faccessat2"},
+    {SYS_readlink, "readlink"}, {SYS_readlinkat, "readlinkat"}, {SYS_statfs, "statfs"}, {SYS_fstatfs, "fstatfs"},
+    {SYS_getdents64, "getdents64"}, {SYS_mmap, "mmap"}, {SYS_fcntl, "fcntl"}, {SYS_flock, "flock"},
+    {SYS_lseek, "lseek"}, {SYS_getcwd, "getcwd"},
+};
+
+static const struct call CALLS[] = {
     {SYS_write, "write"}, {SYS_pwrite64, "pwrite64"}, {SYS_writev, "writev"}, {SYS_pwritev, "pwritev"},
     {SYS_pwritev2, "pwritev2"}, {SYS_copy_file_range, "copy_file_range"}, {SYS_sendfile, "sendfile"},
     {SYS_truncate, "truncate"}, {SYS_ftruncate, "ftruncate"}, {SYS_fallocate, "fallocate"},
@@ -42,15 +59,22 @@ static const struct { long number; const char *name; } CALLS[] = {
     {SYS_chmod, "chmod"}, {SYS_fchmod, "fchmod"}, {SYS_fchmodat, "fchmodat"},
     {SYS_open, "open"}, {SYS_openat, "openat"}, {SYS_openat2, "openat2"}, {SYS_creat, "creat"},
 };
-enum { COUNT = sizeof CALLS / sizeof *CALLS };
+enum { COUNT = sizeof CALLS / sizeof *CALLS, READ_COUNT = sizeof READS / sizeof *READS };
+
+static const struct call *calls_of(int reads, int *count) {
+    *count = reads ? READ_COUNT : COUNT;
+    return reads ? READS : CALLS;
+}
 
 /* Stops at the calls above, and lets all others pass at full speed; without threads, starting one fails with EAGAIN. */
-int fault_attach(int threads) {
-    struct sock_filter filter[2 * COUNT + 8];
+int fault_attach(int threads, int reads) {
+    int count;
+    const struct call *calls = calls_of(reads, &count);
+    struct sock_filter filter[2 * (COUNT > READ_COUNT ? COUNT : READ_COUNT) + 8];
     unsigned short length = 0;
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-    for (int i = 0; i < COUNT; i++) {
-        filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CALLS[i].number, 0, 1);
+    for (int i = 0; i < count; i++) {
+        filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i].number, 0, 1);
         filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
     }
     if (!threads) {
@@ -74,11 +98,52 @@ static int opens_to_change(unsigned long long flags) {
     return flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
+/* Whether a descriptor is that of a file: a pipe, or the counter that wakes an event loop, fails of other causes. */
+static int is_of_file(pid_t task, unsigned long long descriptor) {
+    char path[64];
+    struct stat status;
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", task, (int)descriptor);
+    return stat(path, &status) == 0 && (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode));
+}
+
+static int locks(unsigned long long command) {
+    return (command >= F_GETLK && command <= F_SETLKW) || (command >= F_OFD_GETLK && command <= F_OFD_SETLKW);
+}
+
+static const char *name_of(long number, int reads) {
+    int count;
+    const struct call *calls = calls_of(reads, &count);
+    for (int i = 0; i < count; i++)
+        if (calls[i].number == number)
+            return calls[i].name;
+    return NULL;
+}
+
+/* The name of the call that reads, or NULL: of memory without a file, of the standard streams, of no lock. */
+static const char *counted_read(pid_t task, const struct user_regs_struct *registers) {
+    long number = (long)registers->orig_rax;
+    if (number == SYS_write || number == SYS_writev)
+        return NULL;
+    if (number == SYS_mmap && (registers->r10 & MAP_ANONYMOUS))
+        return NULL;
+    if (number == SYS_fcntl && !locks(registers->rsi))
+        return NULL;
+    if ((number == SYS_read || number == SYS_readv) && !is_of_file(task, registers->rdi))
+        return NULL;
+    if ((number == SYS_fstat || number == SYS_lseek) && registers->rdi <= 2)
+        return NULL;
+    return name_of(number, 1);
+}
+
 /* The name of the call, or NULL if it does not count: a file that is only opened, a line on standard error. */
-static const char *counted(pid_t task, const struct user_regs_struct *registers) {
+static const char *counted(pid_t task, const struct user_regs_struct *registers, int reads) {
     long number = (long)registers->orig_rax;
     if ((number == SYS_write || number == SYS_writev) && registers->rdi <= 2)
         return registers->rdi == 1 ? "acknowledge" : NULL;
+    if (reads)
+        return counted_read(task, registers);
+    if ((number == SYS_write || number == SYS_writev) && !is_of_file(task, registers->rdi))
+        return NULL;
     if (number == SYS_open && !opens_to_change(registers->rsi))
         return NULL;
     if (number == SYS_openat && !opens_to_change(registers->rdx))
@@ -90,13 +155,10 @@ static const char *counted(pid_t task, const struct user_regs_struct *registers)
         if (errno || !opens_to_change((unsigned long long)flags))
             return NULL;
     }
-    for (int i = 0; i < COUNT; i++)
-        if (CALLS[i].number == number)
-            return CALLS[i].name;
-    return NULL;
+    return name_of(number, 0);
 }
 
-int fault_trace(pid_t child, int log, int fault, long when, int lasting) {
+int fault_trace(pid_t child, int log, int fault, long when, int lasting, int reads) {
     int status;
     long seen = 0;
     if (waitpid(child, &status, 0) < 0)
@@ -121,7 +183,7 @@ int fault_trace(pid_t child, int log, int fault, long when, int lasting) {
         if (event == PTRACE_EVENT_SECCOMP) {
             struct user_regs_struct registers;
             ptrace(PTRACE_GETREGS, task, 0, &registers);
-            const char *name = counted(task, &registers);
+            const char *name = counted(task, &registers, reads);
             if (name) {
                 seen++;
                 dprintf(log, "%s\n", name);

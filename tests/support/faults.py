@@ -25,6 +25,7 @@ A scenario is what is done, and what must be true afterwards wherever it was cut
   system that it lets out is said as the last line, in the form of `programs.failure`.
 - Calls are counted over all threads and all names together. The line that says a result is a call, too, "acknowledge":
   a kill there is one after the work and before its acknowledgement; an error never strikes it.
+- `reads=True` strikes the other calls: those that open, read, look at, list, map and lock files.
 - `threads=False` refuses the work its threads: the store does without, and makes the same calls in every run.
 - A failing `check` becomes a `SweepError` that names the call; its cause is what `check` raised.
 
@@ -129,6 +130,7 @@ class Scenario(Generic[Prepared]):
     name: str = "logs.db"
     """Of the store in the directory: what the work gets as `path`."""
     threads: bool = True
+    reads: bool = False
 
 
 class SweepError(AssertionError):
@@ -163,7 +165,7 @@ def _server() -> subprocess.Popen[str] | str:
         scratch.cleanup()
 
     atexit.register(stop)
-    probe = _ask(server, nothing, {}, NONE, 0, lasting=False, threads=True)
+    probe = _ask(server, nothing, {}, NONE, 0, lasting=False, threads=True, reads=False)
     return server if probe.returncode == 0 else f"tracing is not permitted: {probe.stderr.strip() or probe.returncode}"
 
 
@@ -180,6 +182,7 @@ def _ask(
     *,
     lasting: bool,
     threads: bool,
+    reads: bool,
 ) -> Run:
     request = {
         "module": work.__module__,
@@ -189,6 +192,7 @@ def _ask(
         "when": when,
         "lasting": lasting,
         "threads": threads,
+        "reads": reads,
     }
     assert server.stdin is not None
     assert server.stdout is not None
@@ -208,13 +212,14 @@ def run_faulted(
     *,
     lasting: bool = False,
     threads: bool = True,
+    reads: bool = False,
     **arguments: Any,
 ) -> Run:
     """Run `work` with `NONE`, `KILL` or the number of an error at its `when`th call; lasting: from there on."""
     server = _server()
     if isinstance(server, str):
         pytest.skip(server)
-    return _ask(server, work, arguments, fault, when, lasting=lasting, threads=threads)
+    return _ask(server, work, arguments, fault, when, lasting=lasting, threads=threads, reads=reads)
 
 
 # --- all runs ----------------------------------------------------------------------------------------------------
@@ -263,7 +268,14 @@ def sweep(
             directory = Path(shutil.copytree(template, place / "struck"))
             path = str(directory / scenario.name)
             run = run_faulted(
-                scenario.work, fault, when, lasting=lasting, threads=scenario.threads, path=path, **scenario.arguments
+                scenario.work,
+                fault,
+                when,
+                lasting=lasting,
+                threads=scenario.threads,
+                reads=scenario.reads,
+                path=path,
+                **scenario.arguments,
             )
             run = replace(run, undisturbed=tuple(undisturbed))
             ended_well = run.killed if fault == KILL and run.reached else run.returncode == 0

@@ -40,7 +40,7 @@ def members(source: str) -> Iterator[Member]:
         yield Member(node.name, node, runtime)
         if isinstance(node, ast.ClassDef):
             for member in node.body:
-                if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
+                if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
                     yield Member(f"{node.name}.{member.name}", member, inspect.getattr_static(runtime, member.name))
 
 

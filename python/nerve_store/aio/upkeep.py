@@ -9,8 +9,6 @@ from nerve_store._core import DEFAULT_RETENTION, LogStore
 from nerve_store.aio.base import OpenStore, Progress, documented
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
 
-_RETENTION_SECONDS = DEFAULT_RETENTION.total_seconds()
-
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
 
@@ -26,7 +24,7 @@ class Upkeep(OpenStore):
         self,
         *,
         now: int | None = None,
-        retention: timedelta | float = _RETENTION_SECONDS,
+        retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::base::error::Error;
 use crate::db::checkpoints::{CHECKPOINT_PAGES, Checkpoints, RESTART_PAGES};
 use crate::db::failure::Context;
+use crate::db::held::HeldFiles;
 use crate::db::turn::Turns;
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
@@ -116,8 +117,9 @@ fn a_failed_flush_poisons_the_writer_and_ends_the_checkpoints() {
     let path = directory.path().join("logs.db");
     let context = Context { path: &path, operation: "test", busy_timeout: Duration::ZERO };
     opened(&directory).close().unwrap();
-    let wal = Arc::new(WalState::default());
-    let writer = Writer::new(open::writer(context, &[]).unwrap(), Arc::clone(&wal), context).unwrap();
+    let connection = open::writer(context, &[]).unwrap();
+    let wal = Arc::new(WalState::new(Arc::new(HeldFiles::of_writer(context).unwrap())));
+    let writer = Writer::new(connection, Arc::clone(&wal), context).unwrap();
     let (writer, checkpoints) = (Turns::new(writer), Checkpoints::new(Arc::clone(&wal)));
     let put = |key: &str| {
         writer.take().unwrap().transact(context, Durability::Normal, |connection| {
