@@ -134,7 +134,9 @@ fn a_decoder_that_fails_on_a_rare_input_is_caught() {
         std::panic::set_hook(Box::new(|_| {}));
         for _ in 0..50 {
             fuzz("control", &[], |input| {
-                let hits = [(0, b'n'), (1, b'e'), (2, b'r'), (3, b'v')].iter().take_while(|(at, byte)| input.get(*at) == Some(byte));
+                let hits = [(0, b'n'), (1, b'e'), (2, b'r'), (3, b'v')]
+                    .iter()
+                    .take_while(|(at, byte)| input.get(*at) == Some(byte));
                 let hits = hits.count();
                 assert!(hits < 4, "the rare input");
                 hits as u64

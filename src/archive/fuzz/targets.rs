@@ -37,7 +37,10 @@ fn segments() {
             assert_eq!(&decode(&bytes).unwrap(), set);
         }
         let large = RoaringTreemap::deserialize_from(input);
-        way(&[set.as_ref().map_or(0, |set| 1 + size(set.len() as usize)), large.map_or(0, |set| 1 + size(set.len() as usize))])
+        way(&[
+            set.as_ref().map_or(0, |set| 1 + size(set.len() as usize)),
+            large.map_or(0, |set| 1 + size(set.len() as usize)),
+        ])
     }));
 }
 
@@ -79,7 +82,11 @@ fn blocks() {
             assert_eq!(frame[8..end], input[8..end], "the table and its checksum");
         }
         let length = input.last_chunk().and_then(trailer::frame_bytes);
-        way(&[blocks.map_or(0, |blocks| 1 + size(blocks.len())), framed.map_or(0, |blocks| 1 + blocks.len() as u64), length.is_some().into()])
+        way(&[
+            blocks.map_or(0, |blocks| 1 + size(blocks.len())),
+            framed.map_or(0, |blocks| 1 + blocks.len() as u64),
+            length.is_some().into(),
+        ])
     }));
 }
 
@@ -98,7 +105,8 @@ fn frames() {
 
 #[test]
 fn lines() {
-    let words: &[&[u8]] = &[b"\"refId\":null", b"\\u0000", b"\\ud800", b"\\\"", b",\"payload\":", b"9223372036854775808", b"1e3", b"-1"];
+    let words: &[&[u8]] =
+        &[b"\"refId\":null", b"\\u0000", b"\\ud800", b"\\\"", b",\"payload\":", b"9223372036854775808", b"1e3", b"-1"];
     assert_ran(fuzz("lines", words, |input| {
         let parsed = parse_line(input);
         if let Ok(entry) = &parsed {
@@ -109,7 +117,10 @@ fn lines() {
             assert_eq!(&parse_line(&line).unwrap(), entry, "written and read again");
             assert_eq!(line_id(&line), Some(entry.id));
             let head = LineHead::of(&line).unwrap();
-            assert_eq!((head.id, &*head.source, &*head.kind, head.ref_id.as_deref()), (entry.id, entry.source(), entry.kind(), entry.ref_id()));
+            assert_eq!(
+                (head.id, &*head.source, &*head.kind, head.ref_id.as_deref()),
+                (entry.id, entry.source(), entry.kind(), entry.ref_id())
+            );
             if let Some(id) = line_id(input) {
                 assert_eq!(id, entry.id, "its first member is its id");
             }
@@ -122,8 +133,18 @@ fn lines() {
 #[test]
 fn payloads() {
     let words: &[&[u8]] = &[
-        b"{\"role\":\"a\",\"content\":\"b\"}", b"\"triggerPayload\":", b"[[[[[[[[", b"]]]]]]]]", b"\\u0000", b"\\ud83e\\udde0",
-        b"\"type\":\"thread_start\"", b"1e400", b"-0.0", b"\xe2\x80\xa8", b"null", b"{}",
+        b"{\"role\":\"a\",\"content\":\"b\"}",
+        b"\"triggerPayload\":",
+        b"[[[[[[[[",
+        b"]]]]]]]]",
+        b"\\u0000",
+        b"\\ud83e\\udde0",
+        b"\"type\":\"thread_start\"",
+        b"1e400",
+        b"-0.0",
+        b"\xe2\x80\xa8",
+        b"null",
+        b"{}",
     ];
     assert_ran(fuzz("payloads", words, |input| {
         let Ok(text) = std::str::from_utf8(input) else { return 0 };
@@ -141,7 +162,9 @@ fn payloads() {
         let mut kinds = 0;
         for token in Tokens::new(text).map_while(Result::ok) {
             match token {
-                Token::Key(quoted) | Token::String(quoted) => kinds |= 1 + u64::from(unescape(quoted).len() + 2 < quoted.len()),
+                Token::Key(quoted) | Token::String(quoted) => {
+                    kinds |= 1 + u64::from(unescape(quoted).len() + 2 < quoted.len())
+                }
                 Token::Number(_) => kinds |= 4,
                 Token::Bool(_) | Token::Null => kinds |= 8,
                 Token::ObjectStart | Token::ObjectEnd | Token::ArrayStart | Token::ArrayEnd => {}
@@ -158,31 +181,38 @@ fn day_files(name: &str, format: Format) -> (usize, usize) {
     let directory = tempfile::tempdir().unwrap();
     let day: UtcDay = "1970-01-02".parse().unwrap();
     let path = path_of(directory.path(), day, format);
-    fuzz(name, &[b"\n", b"{\"id\":2,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":null,\"timestamp\":86400001}\n"], |input| {
-        put(&path, input);
-        let reader = DayReader::open(directory.path(), day, format).unwrap().unwrap();
-        let mut references = 0;
-        let watch = Watch {
-            take_part: &mut |part| {
-                references += part.len() as u64;
-                Ok(())
-            },
-            is_round: &|_| true,
-        };
-        match scan(reader, watch) {
-            Ok(summary) => {
-                let rows = summary.row_count();
-                if format == Format::Plain {
-                    assert_eq!(rows, input.split_inclusive(|byte| *byte == b'\n').count() as u64);
+    fuzz(
+        name,
+        &[
+            b"\n",
+            b"{\"id\":2,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":null,\"timestamp\":86400001}\n",
+        ],
+        |input| {
+            put(&path, input);
+            let reader = DayReader::open(directory.path(), day, format).unwrap().unwrap();
+            let mut references = 0;
+            let watch = Watch {
+                take_part: &mut |part| {
+                    references += part.len() as u64;
+                    Ok(())
+                },
+                is_round: &|_| true,
+            };
+            match scan(reader, watch) {
+                Ok(summary) => {
+                    let rows = summary.row_count();
+                    if format == Format::Plain {
+                        assert_eq!(rows, input.split_inclusive(|byte| *byte == b'\n').count() as u64);
+                    }
+                    way(&[1, size(rows as usize), size(references as usize)])
                 }
-                way(&[1, size(rows as usize), size(references as usize)])
+                Err(error) => {
+                    // The path is the same each time; the reason is not.
+                    way(&[0, error.to_string().bytes().filter(|byte| !byte.is_ascii_digit()).count() as u64])
+                }
             }
-            Err(error) => {
-                // The path is the same each time; the reason is not.
-                way(&[0, error.to_string().bytes().filter(|byte| !byte.is_ascii_digit()).count() as u64])
-            }
-        }
-    })
+        },
+    )
 }
 
 #[test]
