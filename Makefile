@@ -82,13 +82,21 @@ bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON 
 		--figures=docs/benchmarks/latest.json
 	$(if $(NERVE_BENCH_ROWS),,$(BIN)/python benches/plot.py)
 
-torture: $(BUILT) ## long fault and crash sweeps, the models of the commit queue, the tests in threads
+# Sweeps over processes of their own, which have nothing to do with threads of the test.
+NOT_IN_THREADS := model scale power kills replayed_images damage soak read_faults write_faults blob_write_faults
+
+torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE=long takes hours
 	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom \
 		cargo test --locked --no-default-features --lib --quiet log::group_commit::models
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m torture -n 2 -o faulthandler_timeout=0
-	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 \
-		--ignore=tests/test_model.py --ignore=tests/test_scale.py
+	NERVE_FUZZ_SECONDS=$(if $(filter long,$(NERVE_TORTURE)),1800,60) CARGO_TARGET_DIR=target/fuzz \
+		CARGO_PROFILE_TEST_OPT_LEVEL=2 \
+		cargo test --locked --no-default-features --lib archive::fuzz -- --nocapture --test-threads=4
+	rm -f target/torture-counts
+	HYPOTHESIS_PROFILE=long NERVE_TORTURE_COUNTS=$(abspath target/torture-counts) \
+		$(BIN)/python -m pytest -m torture -n 2 --dist=worksteal -o faulthandler_timeout=0
+	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 $(patsubst %,--ignore=tests/test_%.py,$(NOT_IN_THREADS))
+	PYTHONPATH=tests $(BIN)/python -m support.counts target/torture-counts
 
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, campaign, forks, logs, payloads, reading, vacuum
+from programs import blobs, campaign, families, forked_work, forks, logs, payloads, reading, soak, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -29,9 +29,16 @@ PROGRAMS = {
         vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
+        families.family,
+        families.inherited,
+        families.open_files,
+        forked_work.fork_in_progress,
+        forked_work.fork_in_loop,
+        forked_work.killed_archiver,
         blobs.write_each,
         blobs.write_in_other_ways,
         campaign.work,
+        soak.soak,
         campaign.leave_commits_in_the_log,
         campaign.work_among_others,
         campaign.work_in_turn,

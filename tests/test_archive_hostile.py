@@ -31,7 +31,10 @@ def xxh3(content: bytes) -> bytes:
 def table(entries: list[tuple[int, int, int, int]]) -> bytes:
     """The frame at the end of a compressed file: (bytes, rows, first id, checksum) of each block."""
     content = b"".join(
-        size.to_bytes(4, "little") + rows.to_bytes(4, "little") + first.to_bytes(8, "little") + check.to_bytes(8, "little")
+        size.to_bytes(4, "little")
+        + rows.to_bytes(4, "little")
+        + first.to_bytes(8, "little")
+        + check.to_bytes(8, "little")
         for size, rows, first, check in entries
     )
     length = len(content) + 20
@@ -47,7 +50,9 @@ def table(entries: list[tuple[int, int, int, int]]) -> bytes:
 
 def compressed(*frames: bytes) -> bytes:
     """A whole file of these frames."""
-    return b"".join(frames) + table([(len(f), 1, 7 + n, int.from_bytes(xxh3(f), "little")) for n, f in enumerate(frames)])
+    return b"".join(frames) + table(
+        [(len(f), 1, 7 + n, int.from_bytes(xxh3(f), "little")) for n, f in enumerate(frames)]
+    )
 
 
 def frame(content: bytes) -> bytes:
@@ -73,16 +78,16 @@ def honest() -> bytes:
 EIGHT_GIBIBYTES = b"\x28\xb5\x2f\xfd\xe0" + (8 << 30).to_bytes(8, "little") + b"\x01\x00\x00"
 
 HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "a bomb of a row": ("jsonl.zst", lambda: compressed(frame(START + b"a" * (600 * MEBIBYTE)))),
-    "a bomb of zeros": ("jsonl.zst", lambda: compressed(frame(bytes(600 * MEBIBYTE)))),
+    "a bomb of a row": ("jsonl.zst", lambda: compressed(frame(START + b"a" * (300 * MEBIBYTE)))),
+    "a bomb of zeros": ("jsonl.zst", lambda: compressed(frame(bytes(300 * MEBIBYTE)))),
     "a frame that claims 8 GiB": ("jsonl.zst", lambda: compressed(EIGHT_GIBIBYTES)),
     "a frame that claims more": ("jsonl.zst", lambda: compressed(with_claim(honest(), HONEST_BYTES, 1 << 30))),
     "a frame that claims less": ("jsonl.zst", lambda: compressed(with_claim(honest(), HONEST_BYTES, HONEST_BYTES - 1))),
     "a table of a block of 4 GiB": ("jsonl.zst", lambda: table([((1 << 32) - 1, 1, 7, 0)])),
     "a table that claims 4 GiB": ("jsonl.zst", lambda: table([])[:-12] + ((1 << 32) - 1).to_bytes(4, "little") + MAGIC),
     "a table of empty blocks": ("jsonl.zst", lambda: frame(b"") + table([(0, 1, 7, 0)] * 100_000)),
-    "a long line": ("jsonl", lambda: START + b"a" * (300 * MEBIBYTE)),
-    "a long line of zeros": ("jsonl", lambda: bytes(300 * MEBIBYTE)),
+    "a long line": ("jsonl", lambda: START + b"a" * (150 * MEBIBYTE)),
+    "a long line of zeros": ("jsonl", lambda: bytes(150 * MEBIBYTE)),
     "deep nesting": ("jsonl", lambda: b'{"id":' + b"[" * MEBIBYTE + b"\n"),
     "deep nesting under another key": ("jsonl", lambda: b'{"x":' * MEBIBYTE + b"\n"),
     "many empty lines": ("jsonl", lambda: b"\n" * MEBIBYTE),
@@ -127,13 +132,14 @@ def test_hostile_file_is_refused_by_name(data_dir: Path, name: str, limited: boo
     directory = data_dir / "archive" / "logs"
     directory.mkdir(parents=True)
     (directory / f"{day(0)}.{suffix}").write_bytes(make())
-    limit = 256 << 20 if limited else 0
+    limit = 100 << 20 if limited else 0
     began = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", READ, str(data_dir / "logs.db"), str(limit), str(day(0))],
         capture_output=True,
         text=True,
         timeout=200,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-2_000:]
     assert run.stdout.split() == ["ArchiveCorruptError"] * 3

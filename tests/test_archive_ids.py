@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ def test_files_that_come_later_raise_the_ids_when_they_are_adopted(data_dir: Pat
         append(store, at(30))
         shutil.copytree(tmp_path / "other" / "archive" / "logs", store.archive_dir, dirs_exist_ok=True)
         (Path(store.archive_dir) / MARK).unlink()
-        store.archive_logs(now=at(12), retention=0)
+        store.archive_logs(now=at(12), retention=timedelta(0))
         assert append(store, at(31)).id > rows[-1].id
 
 
@@ -124,10 +125,11 @@ def test_files_that_come_later_raise_the_ids_when_they_are_adopted(data_dir: Pat
 
 @pytest.fixture
 def conflicted(data_dir: Path) -> Iterator[tuple[ns.LogStore, list[Row], list[Row]]]:
-    """A store in which ten rows of the database have the ids of archived ones, and ten after them have not; the archived
-    rows, of which the database has the first ten as well, and the other rows of the database.
+    """A store in which ten rows of the database have the ids of archived ones, and ten after them have not; the
+    archived rows, of which the database has the first ten as well, and the other rows of the database.
     """
     path = data_dir / "logs.db"
+    backup, archived = b"", list[Row]()
     for begin in (0, 10):
         with ns.LogStore(path, segment_rows=8) as store:
             for number in range(begin, begin + 10):
@@ -155,7 +157,9 @@ READS: dict[str, Callable[[ns.LogStore], Any]] = {
     "iter": lambda store: list(store.iter(archived=True)),
     "count": lambda store: store.count(archived=True),
     "count of a run": lambda store: store.count(ref_id="run-1", archived=True),
-    "follow": lambda store: [next(follower) for follower in [store.follow(after_id=0, archived=True)] for _ in range(30)],
+    "follow": lambda store: [
+        next(follower) for follower in [store.follow(after_id=0, archived=True)] for _ in range(30)
+    ],
     "messages": lambda store: store.get_thread_messages("run-1"),
     "rounds": lambda store: store.get_thread_rounds("run-1", limit=100),
     "round count": lambda store: store.get_thread_round_count("run-1"),

@@ -57,7 +57,10 @@ def live_run(store: ns.LogStore, run_id: str = "run-1") -> list[Row]:
     """A run that is wholly in the database: later than the bad file."""
     run = ns.WorkflowRun(run_id, "deploy", ns.WorkflowRunStatus.STARTED, at(5))
     entry = ("workflow", "started", run_id, '{"prompt": "p", "maxRounds": 3}', at(5))
-    return [as_row(store.upsert_workflow_run(entry, run)), *(append(store, at(5, n), run_id, message(n)) for n in range(3))]
+    return [
+        as_row(store.upsert_workflow_run(entry, run)),
+        *(append(store, at(5, n), run_id, message(n)) for n in range(3)),
+    ]
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["unlisted", "listed"])
@@ -163,7 +166,7 @@ def rewrite_slowly(path: Path, content: bytes, stop: threading.Event) -> None:
 
 @pytest.mark.parametrize("known", [False, True], ids=["unlisted", "listed"])
 def test_readers_wait_for_a_file_that_is_being_rewritten(log_store: ns.LogStore, known: bool) -> None:
-    """The predecessor deletes a day's rows after it has written its file, so that they are in the database meanwhile."""
+    """The predecessor deletes a day's rows after it has written its file: they are in the database meanwhile."""
     rows = [append(log_store, at(2, n), "run", "x" * 50) for n in range(20)]
     content = b"".join(line(row) for row in rows)
     path = put(log_store, content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from programs.faulted import (
     stored_at,
     write_blobs,
 )
+from support.counts import note
 from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
 
 FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
@@ -100,7 +100,8 @@ def swept(
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
     calls = Counter(run.call for run in runs)
-    print(f"blobs {name} {durability}: {calls.total()} points, {dict(calls)}", file=sys.stderr)
+    kind = {KILL: "kills"}.get(fault) or errno.errorcode[fault] + (" of reads" if reads else "")
+    note("faults of writes of blobs", f"{name} {durability}", points=calls.total(), **{kind: calls.total()})
     return calls
 
 

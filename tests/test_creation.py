@@ -48,7 +48,7 @@ def check(directory: Path, _prepared: None, run: Run) -> None:
         assert store.blobs.read(ns.blob_hash("x")) == b"x" or "blobs" not in run.said
 
 
-SCENARIO = Scenario(create, check)
+SCENARIO = Scenario(create, check, name="data")
 
 
 def test_kill_while_a_store_is_created_leaves_nothing_for_good(tmp_path: Path) -> None:

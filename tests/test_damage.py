@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.counts import amount, note
 from support.damage import FILES, KINDS, Template, make_template, tally
 from support.faults import in_memory
 
@@ -19,7 +19,7 @@ def assert_noticed(tmp_path: Path, file: str, kind: str, count: int) -> None:
     with in_memory(tmp_path) as scratch:
         template = make_template(scratch / "data", file)
         outcomes, undetected = tally(template, scratch, kind, count)
-    print(f"{kind} of a {file}: {dict(outcomes.most_common())}", file=sys.stderr)
+    note(f"damage of a {file}", kind, **outcomes)
     assert outcomes.total() == count
     assert not undetected, undetected[:5]
     if file in CHECKED_BY_READS:
@@ -36,7 +36,7 @@ def test_damage_is_noticed(tmp_path: Path, file: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("file", FILES)
 def test_much_damage_is_noticed(tmp_path: Path, file: str, kind: str) -> None:
-    assert_noticed(tmp_path, file, kind, 1000)
+    assert_noticed(tmp_path, file, kind, amount(1000))
 
 
 def test_tally_catches_a_store_that_is_another(tmp_path: Path) -> None:

@@ -126,3 +126,71 @@ def test_daemon_thread_in_a_call_does_not_disturb_the_exit(tmp_path: Path, name:
 @pytest.mark.parametrize("name", CALLS)
 def test_daemon_thread_in_a_call_disturbs_none_of_many_exits(tmp_path: Path, name: str) -> None:
     assert exits(tmp_path, name, MOST_EXITS) == []
+
+
+DYING = """
+import ctypes, sys, threading, time
+import nerve_store as ns
+
+path = sys.argv[1]
+DAY = 86_400_000
+store = ns.Store(path, durability="normal")
+logs, blobs = store.logs, store.blobs
+logs.append_many([("s", "t", "r", "x" * 100, DAY + i) for i in range(9000)])
+hashes = blobs.write_many(str(i) * 1000 for i in range(50))
+
+def die(*_):
+    # What CPython does to a thread that asks for the interpreter after its end; the call lets other threads run.
+    ctypes.CDLL(None).pthread_exit(None)
+
+class Dying:
+    __iter__ = read = __fspath__ = die
+
+def items():
+    yield from ()
+    die()
+    yield
+
+
+{prepare}
+
+def work():
+    {call}
+    print("alive")
+
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+thread.join(1.0)
+logs.append("s", "t")
+print("done", flush=True)
+"""
+
+DYING_CALLS = {
+    "progress of verify": ("", "logs.verify(progress=die)"),
+    "progress of archive_logs": ("", "logs.archive_logs(progress=die)"),
+    "progress of reindex": ("", "logs.reindex(progress=die)"),
+    "progress of blobs.verify": ("", "blobs.verify(progress=die)"),
+    "progress of collect": ("", "blobs.collect(hashes, progress=die)"),
+    "source of write_file": ("", "blobs.write_file(Dying())"),
+    "path": ("", "ns.BlobStore(Dying())"),
+    "items of write_many": ("", "blobs.write_many(items())"),
+    "iterable of write_many": ("", "blobs.write_many(Dying())"),
+    "items of collect": ("", "blobs.collect(items())"),
+    "items of append_many": ("", "logs.append_many(items())"),
+    "report": ("ns.VerifyReport.__init__ = die", "logs.verify()"),
+    "record": ("ns.LogStats.__init__ = die", "logs.stats()"),
+    "result of archive_logs": ("ns.ArchiveResult.__init__ = die", "logs.archive_logs()"),
+    "error": ("ns.BlobNotFoundError.__init__ = die", "blobs.size('0' * 64)"),
+    "parameters of sql": ("", "logs.sql('SELECT ?', items())"),
+}
+
+
+@pytest.mark.parametrize("name", DYING_CALLS)
+def test_thread_that_is_ended_inside_of_python_code_that_a_call_runs_sleeps(tmp_path: Path, name: str) -> None:
+    """The same end, made to come where a call of ours has Python code beneath it."""
+    prepare, call = DYING_CALLS[name]
+    program = DYING.format(prepare=prepare, call=call)
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "data"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

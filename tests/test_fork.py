@@ -15,22 +15,14 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from support import child_environment
+from support.processes import child_environment, run_child
 
-PROGRAMS = Path(__file__).parent / "fork_programs.py"
 WAYS = ["fork", "fork_from_thread", "grandchild", "daemon", "multiprocessing", "spawn", "forkserver"]
 
 
 def run_program(name: str, **arguments: Any) -> list[Any]:
     """What the program said."""
-    done = subprocess.run(
-        [sys.executable, str(PROGRAMS), name, json.dumps(arguments)],
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = run_child(name, **arguments)
     assert done.returncode in (0, -signal.SIGKILL), (done.returncode, done.stderr)
     assert "child:" not in done.stderr, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -156,6 +148,16 @@ def test_a_fork_in_a_progress_report_leaves_the_work_to_the_parent(
     assert done["outcome"] == expected.get(operation, 20)
     assert done["child"] == {"exit": 0, "raise": 4, "return": 3}[child_end]
     assert after == {"verify": True, "rows": 6000}
+
+
+@pytest.mark.parametrize("child_end", ["exit", "raise", "work"])
+def test_a_child_of_a_running_event_loop_leaves_the_loop_alone(tmp_path: Path, child_end: str) -> None:
+    path = tmp_path / "logs.db"
+    for _ in range(3):
+        assert run_program("fork_in_loop", path=str(path), child_end=child_end) == [5 if child_end == "work" else 0]
+    with ns.LogStore(path) as store:
+        assert store.count(source="parent") == 3 * 204
+        assert store.count(source="child") == (30 if child_end == "work" else 0)
 
 
 def test_the_archive_is_free_once_its_owner_is_killed(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
+from support.counts import amount, note
 from support.faults import in_memory
 from support.ledger import Ledger, complaints, complaints_about_follower, read_ledger
 from support.processes import child_command, child_environment
@@ -75,7 +75,7 @@ def killed(scratch: Path, kills: int, seed: int, **arguments: Any) -> tuple[list
 def assert_nothing_lost(tmp_path: Path, kills: int, seed: int) -> None:
     with in_memory(tmp_path) as scratch:
         found, ledger = killed(scratch, kills, seed)
-    print(f"{kills} kills, {ledger.count} acknowledgements, {len(ledger.followed)} rows followed", file=sys.stderr)
+    note("kills", str(seed), kills=kills, acknowledgements=ledger.count, followed=len(ledger.followed))
     assert found == []
     assert ledger.rows
     assert ledger.runs
@@ -88,7 +88,7 @@ def test_kills_among_processes_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("seed", range(1, amount(10) + 1))
 def test_many_kills_among_processes_lose_nothing(tmp_path: Path, seed: int) -> None:
     assert_nothing_lost(tmp_path, KILLS_A_STORE, seed)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, invariant, precondition, rule
 
@@ -31,6 +32,7 @@ from support import (
     foreign_sql,
     read_union,
 )
+from support.counts import amount
 from support.model import (
     EXIT_CODES,
     FILTERS,
@@ -386,3 +388,9 @@ class StoreMachine(StoreWithLosses):
 
 
 TestStore = StoreMachine.TestCase
+
+
+# The same, for longer and in more ways.
+TestStoreAtLength = pytest.mark.torture(
+    type("TestStoreAtLength", (TestStore,), {"settings": settings(max_examples=amount(150), stateful_step_count=50)})
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from programs.campaign import KINDS
+from support.counts import amount
 from support.power import cut_power, without_directory_syncs
 
 
@@ -19,9 +20,9 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(tmp_path: Path, kind: 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_acknowledged_is_lost_whenever_the_power_goes(tmp_path: Path, kind: str, seed: int) -> None:
-    tally = cut_power(tmp_path, kind, 9, seed=seed)
+    tally = cut_power(tmp_path, kind, amount(9), seed=seed)
     assert tally.found == []
-    assert tally.cuts == 9
+    assert tally.cuts == amount(9)
 
 
 @pytest.mark.parametrize("kind", ["append", "runs and meta", "blobs"])

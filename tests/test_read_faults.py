@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import nerve_store as ns
 from programs.faulted import BLOB_READS, DAY, LOG_READS, NEW, read_carelessly, read_twice
 from support.archive import NOW, at, fill, message
+from support.counts import note
 from support.faults import NONE, Run, Scenario, SweepError, sweep
 
 
@@ -76,7 +76,7 @@ def swept(tmp_path: Path, of: str, name: str, fault: int, per_call: int | None) 
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     calls = Counter(run.call for run in runs)
     refused = sum(bool(run.failures) for run in runs)
-    print(f"read {of} {name}: {calls.total()} points, {refused} refused, {dict(calls)}", file=sys.stderr)
+    note("faults of reads", f"{of} {name}", points=calls.total(), refused=refused, **calls)
     return calls
 
 

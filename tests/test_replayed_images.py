@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from random import Random
 import pytest
 
 import nerve_store as ns
+from support.counts import amount, note
 from support.faults import in_memory
 from support.ledger import complaints, read_ledger
 from support.processes import child_command
@@ -53,7 +53,9 @@ def assert_recorded(recording: Recording, root: Path, scratch: Path) -> None:
     assert files(scratch / "whole") == files(root)
 
 
-def replayed(scratch: Path, images: int, seed: int, *, steps: int, directory_syncs: bool = True, flushes: bool = True) -> Tally:
+def replayed(
+    scratch: Path, images: int, seed: int, *, steps: int, directory_syncs: bool = True, flushes: bool = True
+) -> Tally:
     """Build and check so many images of a recording, at random moments of it."""
     tally = Tally()
     random = Random(seed)
@@ -77,7 +79,8 @@ def replayed(scratch: Path, images: int, seed: int, *, steps: int, directory_syn
                 if tally.found:
                     shutil.copytree(place, scratch / "replayed", dirs_exist_ok=True)
                     return tally
-    print(f"{tally.images.total()} images, {tally.acknowledged} acknowledgements, {dict(tally.events)}", file=sys.stderr)
+    acknowledged, events = tally.acknowledged, tally.events.total()
+    note("images", f"seed {seed}", images=tally.images.total(), acknowledgements=acknowledged, events=events)
     return tally
 
 
@@ -102,7 +105,7 @@ def test_an_image_of_any_moment_has_what_was_acknowledged(tmp_path: Path) -> Non
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", range(10, 20))
+@pytest.mark.parametrize("seed", range(10, 10 + amount(10)))
 def test_many_images_have_what_was_acknowledged(tmp_path: Path, seed: int) -> None:
     tally = replayed(tmp_path, 504, seed, steps=5)
     assert tally.found == []

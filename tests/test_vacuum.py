@@ -148,6 +148,20 @@ def test_appends_go_on_while_an_open_read_is_in_the_way(tmp_path: Path, begun: s
     assert path.stat().st_size < 1_500 * 2 * PAGE
 
 
+def test_a_vacuum_in_slices_says_whether_the_file_became_shorter(tmp_path: Path) -> None:
+    path = tmp_path / "logs.db"
+    with ns.LogStore(path) as store:
+        fill(store, 1_000, 5)
+        store.archive_logs()
+        before = path.stat().st_size
+        with open_read(path):
+            assert not store.archive_logs(vacuum="incremental").vacuumed
+        fill(store, 500, 5)
+        assert store.archive_logs(vacuum="incremental").vacuumed
+        assert path.stat().st_size < before / 2
+        assert store.verify().ok
+
+
 def test_a_read_that_soon_ends_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "logs.db"
     with ns.LogStore(path) as store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from programs import say
 from programs.faulted import ASYNC_WRITES, Durability, write_async
 from support import LOG_STORE_WRITES, as_row, foreign_sql
 from support.archive import NOW, at, fill
+from support.counts import note
 from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
 
 SEGMENT_ROWS = 8
@@ -97,12 +97,13 @@ def swept(
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
     calls = Counter(run.call for run in runs)
-    print(f"{by.__name__} {name} {arguments}: {calls.total()} points, {dict(calls)}", file=sys.stderr)
+    kind = {KILL: "kills"}.get(fault) or errno.errorcode[fault] + (" of reads" if reads else "")
+    note(f"faults of {by.__name__}", f"{name} {arguments}", points=calls.total(), **{kind: calls.total()})
     return calls
 
 
 def swept_async(name: str, tmp_path: Path, fault: int, per_call: int | None, durability: Durability) -> Counter[str]:
-    options = {"durability": durability, "segment_rows": SEGMENT_ROWS}
+    options: dict[str, Any] = {"durability": durability, "segment_rows": SEGMENT_ROWS}
     return swept(name, tmp_path, fault, per_call, by=write_async, **options)
 
 

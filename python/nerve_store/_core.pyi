@@ -313,7 +313,8 @@ class LogStore:
     - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
     - `archive_dir`: where day files go; default `archive/logs` beside the database.
     - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
-    - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+    - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8. Source, type and ref_id take 65,536
+      at most.
     - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
       exception that it raises stops that, and the next opening goes on with it.
 
@@ -585,7 +586,8 @@ class LogStore:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
-        sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
+        sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
+        run with the newest row that logged it. `progress` is called with (rows done, rows to do).
         """
     def follow(
         self,
@@ -608,7 +610,9 @@ class LogStore:
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
 
-        Needed only if an error or `verify` says so. Missing files are forgotten, damaged ones left as they are.
+        Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
+        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
+        the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
 
         `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
         """

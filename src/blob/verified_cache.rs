@@ -1,7 +1,6 @@
 //! The blobs whose bytes this handle wrote or verified itself. They need not be read again as long as the file system
 //! says that nothing has touched them since. `docs/durability.md`, "Presence without reading".
 
-use std::array;
 use std::collections::HashMap;
 use std::sync::{Mutex, TryLockError};
 
@@ -34,12 +33,13 @@ struct Verification {
 
 /// The verified blobs of a handle.
 pub(super) struct VerifiedCache {
-    shards: [Mutex<HashMap<Digest, Verification>>; path::SHARDS],
+    /// As many as there are shards. On the heap: as an array, it would pass through the stacks of small threads.
+    shards: Box<[Mutex<HashMap<Digest, Verification>>]>,
 }
 
 impl VerifiedCache {
     pub(super) fn new() -> Self {
-        Self { shards: array::from_fn(|_| Mutex::default()) }
+        Self { shards: (0..path::SHARDS).map(|_| Mutex::default()).collect() }
     }
 
     /// Remembers that the file with this stamp held the blob's bytes at the time that `trust` tells of, and afterwards;

@@ -108,7 +108,8 @@ impl Checkpoints {
     }
 
     fn run(&self, context: Context<'_>, connection: &mut Option<Link>, mode: Mode) -> Outcome {
-        if self.wal.poison.is_set() {
+        // A connection that is opened now would be one of the files that are at the path now.
+        if self.wal.poison.is_set() || self.wal.files.check(context).is_err() {
             return Outcome::Left(0);
         }
         if connection.is_none() {

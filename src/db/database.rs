@@ -89,7 +89,7 @@ impl Database {
         } else {
             let writer = open::writer(context, config.derived)?;
             let files = Arc::new(HeldFiles::of_writer(context)?);
-            (Some(Writing::new(writer, Arc::clone(&files), context)?), files)
+            (Some(Writing::new(writer, WalState::new(Arc::clone(&files)), context)?), files)
         };
         let connections = Connections { readers, sql_readers: Readers::default(), writing, files };
         Ok(Self {
@@ -140,8 +140,7 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context(operation);
-            connections.files.check_database(context)?;
-            connections.readers.with(context, open, body)
+            connections.readers.with(context, &connections.files, open, body)
         })
     }
 
@@ -195,8 +194,8 @@ impl Database {
         Err(Error::Value(format!("{}: {reason}", self.path.display())))
     }
 
-    /// Returns all free space of the file to the file system, in slices between which others can write; says whether
-    /// there was any.
+    /// Returns all free space of the file to the file system, in slices between which others can write; says whether the
+    /// file has become shorter.
     pub fn vacuum_incrementally(&self) -> Result<bool> {
         let mut any = false;
         while self.with_writer("vacuum", |mut writer, context| writer.vacuum_slice(context))? {
@@ -204,11 +203,14 @@ impl Database {
             // A thread that waits for the writer gets it.
             std::thread::sleep(Duration::from_micros(200));
         }
-        if any {
-            // Only then does the file become shorter.
-            self.with_writing("vacuum", |writing, context| writing.checkpoints.run_whole(context, &writing.writer))?;
+        if !any {
+            return Ok(false);
         }
-        Ok(any)
+        // Only then does the file become shorter.
+        self.with_writing("vacuum", |writing, context| {
+            writing.checkpoints.run_whole(context, &writing.writer)?;
+            vacuum::shorten(context, &writing.checkpoints, &writing.writer)
+        })
     }
 
     /// The rows of one read-only SQL statement of the user's.
@@ -223,8 +225,9 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
-            connections.files.check_database(context)?;
-            connections.sql_readers.with(context, open, |connection| sql::run(connection, query, params))
+            connections
+                .sql_readers
+                .with(context, &connections.files, open, |connection| sql::run(connection, query, params))
         })
     }
 
@@ -296,9 +299,9 @@ impl Database {
 }
 
 impl Writing {
-    fn new(writer: Link, files: Arc<HeldFiles>, context: Context<'_>) -> Result<Self> {
-        let wal = Arc::new(WalState::default());
-        let writer = Writer::new(writer, Arc::clone(&wal), files, context)?;
+    fn new(writer: Link, wal: WalState, context: Context<'_>) -> Result<Self> {
+        let wal = Arc::new(wal);
+        let writer = Writer::new(writer, Arc::clone(&wal), context)?;
         Ok(Self { checkpoints: Checkpoints::new(wal), writer: Turns::new(writer) })
     }
 }

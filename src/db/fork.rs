@@ -14,7 +14,7 @@
 //!   remove files by their names.
 //!
 //! So a fork waits for no statement, and a child depends on nothing that its parent does afterwards.
-#![expect(unsafe_code, reason = "SQLite's mutexes, and handlers of `fork`")]
+#![expect(unsafe_code, reason = "SQLite's mutexes, and what runs at a fork")]
 
 use std::cell::Cell;
 use std::ffi::c_int;

@@ -7,7 +7,7 @@
 //! removes the write-ahead log under this one.
 //!
 //! Both are looked for before a commit, so that it does not go astray, and after it, before it is acknowledged.
-#![expect(unsafe_code, reason = "locks that are asked about, which no wrapper passes on")]
+#![expect(unsafe_code, reason = "locks of a process are asked for by `fcntl` alone")]
 
 use std::ffi::CString;
 use std::os::fd::RawFd;
@@ -68,19 +68,13 @@ impl HeldFiles {
     pub(super) fn of_reader(context: Context<'_>) -> Result<Self> {
         let path = c_path(context.path)?;
         let stat = stat(&path).ok_or_else(|| moved(context, context.path, &Seen::Missing))?;
-        check_links(context, stat.st_nlink)?;
+        check_links(context, names(&stat))?;
         Ok(Self { database: Held { path, id: FileId::of(&stat) }, wal: None, marks: Vec::new() })
     }
 
     /// An error if what is at the path is not what is open, or if the locks are gone.
     pub(super) fn check(&self, context: Context<'_>) -> Result<()> {
-        self.check_database(context)?;
-        if let Some(wal) = &self.wal {
-            match wal.look() {
-                Seen::Same | Seen::Linked(_) => {}
-                seen => return Err(moved(context, &suffixed(context.path, "-wal"), &seen)),
-            }
-        }
+        self.check_places(context)?;
         self.check_locks(context)
     }
 
@@ -91,6 +85,18 @@ impl HeldFiles {
             Seen::Linked(names) => check_links(context, names),
             seen => Err(moved(context, context.path, &seen)),
         }
+    }
+
+    /// The same, and for its write-ahead log.
+    pub(super) fn check_places(&self, context: Context<'_>) -> Result<()> {
+        self.check_database(context)?;
+        if let Some(wal) = &self.wal {
+            match wal.look() {
+                Seen::Same | Seen::Linked(_) => {}
+                seen => return Err(moved(context, &suffixed(context.path, "-wal"), &seen)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether another file has taken the place of one of these. Its own users would lose it if this process, at its
@@ -120,7 +126,7 @@ impl Held {
         match stat(&self.path) {
             None => Seen::Missing,
             Some(stat) if FileId::of(&stat) != self.id => Seen::Other,
-            Some(stat) if stat.st_nlink != 1 => Seen::Linked(stat.st_nlink),
+            Some(stat) if names(&stat) != 1 => Seen::Linked(names(&stat)),
             Some(_) => Seen::Same,
         }
     }
@@ -178,6 +184,11 @@ fn stat(path: &CString) -> Option<libc::stat> {
     let mut stat = std::mem::MaybeUninit::uninit();
     // SAFETY: the path is a string, the buffer as large as what is written, and it is read only if it was.
     unsafe { (libc::stat(path.as_ptr(), stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
+}
+
+#[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "elsewhere it is narrower"))]
+fn names(stat: &libc::stat) -> u64 {
+    stat.st_nlink.into()
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

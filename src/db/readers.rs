@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::db::failure::{Context, Located};
 use crate::db::fork::Link;
+use crate::db::held::HeldFiles;
 use crate::db::unlocked::{self, Still};
 
 /// Idle connections that are kept; more are opened while more threads read at once.
@@ -44,13 +45,18 @@ impl Readers {
     pub(super) fn with<T>(
         &self,
         context: Context<'_>,
+        files: &HeldFiles,
         open: impl FnOnce(Context<'_>) -> Result<Reader>,
         body: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
+        files.check_database(context)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = match idle.filter(|reader| reader.is_current(context)) {
             Some(reader) => reader,
-            None => open(context)?,
+            None => {
+                files.check_places(context)?;
+                open(context)?
+            }
         };
         let connection = &reader.connection;
         let outcome = run(connection, "BEGIN").and_then(|()| body(connection));

@@ -27,20 +27,17 @@ const MAX_DIRECTORY_BYTES: usize = 480;
 /// Rewrites the database without its free pages; says whether the file has become shorter. It has not if an open read
 /// is in the way: before anything is done, or after the rewriting, in which case a later checkpoint shortens it.
 pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &Turns<Writer>) -> Result<bool> {
-    let brief = Context { busy_timeout: ATTEMPT, ..context };
-    let with_writer = |attempt: &dyn Fn(&mut Writer) -> Result<bool>| {
-        // The files do not become shorter beside a checkpoint.
-        let _held = checkpoints.hold();
-        attempt(&mut *writer.take()?)
-    };
-    let is_log_empty = || persist(context.busy_timeout, || with_writer(&|writer| writer.empty_the_log(brief)));
-    if !is_log_empty()? {
+    if !shorten(context, checkpoints, writer)? {
         return Ok(false);
     }
     let directory = context.path.parent().and_then(Path::to_str).filter(|path| path.len() <= MAX_DIRECTORY_BYTES);
     let deadline = Instant::now() + context.busy_timeout;
     loop {
-        match with_writer(&|writer| writer.rebuild(brief, directory).map(|()| true)) {
+        let rebuilt = {
+            let _held = checkpoints.hold();
+            writer.take()?.rebuild(brief(context), directory)
+        };
+        match rebuilt {
             // It begins with the write lock, which another process has.
             Err(Error::Busy { .. }) if Instant::now() < deadline => {
                 std::thread::sleep(PAUSE);
@@ -50,23 +47,29 @@ pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &T
                 return Err(Error::Busy { path, operation, timeout: context.busy_timeout });
             }
             Err(error) => return Err(error),
-            Ok(_) => break,
+            Ok(()) => return shorten(context, checkpoints, writer),
         }
     }
-    is_log_empty()
 }
 
-/// Repeats `attempt`, with pauses, until it succeeds or the patience is at its end.
-fn persist(busy_timeout: Duration, mut attempt: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let deadline = Instant::now() + busy_timeout.min(PATIENCE);
+/// Carries the whole write-ahead log over, which shortens the file to its pages; false if an open read is in the way.
+pub(super) fn shorten(context: Context<'_>, checkpoints: &Checkpoints, writer: &Turns<Writer>) -> Result<bool> {
+    let deadline = Instant::now() + context.busy_timeout.min(PATIENCE);
     loop {
-        if attempt()? {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
+        let is_emptied = {
+            // The files do not become shorter beside a checkpoint.
+            let _held = checkpoints.hold();
+            writer.take()?.empty_the_log(brief(context))?
+        };
+        if is_emptied || Instant::now() >= deadline {
+            return Ok(is_emptied);
         }
         std::thread::sleep(PAUSE);
         check_wait()?;
     }
+}
+
+/// The same, for an attempt that waits for a moment only.
+fn brief(context: Context<'_>) -> Context<'_> {
+    Context { busy_timeout: context.busy_timeout.min(ATTEMPT), ..context }
 }

@@ -1,21 +1,27 @@
 //! What the writer and the checkpoints share: how long the write-ahead log is, and whether a flush has failed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::Connection;
 
 use crate::base::error::Error;
 use crate::db::failure::{Context, is_flush_failure, is_io_failure, system_errno};
+use crate::db::held::HeldFiles;
 use crate::durable::Poison;
 
-#[derive(Default)]
 pub(super) struct WalState {
+    pub(super) files: Arc<HeldFiles>,
     /// As SQLite reports it.
     pages: AtomicU32,
     pub(super) poison: Poison,
 }
 
 impl WalState {
+    pub(super) fn new(files: Arc<HeldFiles>) -> Self {
+        Self { files, pages: AtomicU32::new(0), poison: Poison::new() }
+    }
+
     /// Pages in the write-ahead log after the last commit.
     pub(super) fn pages(&self) -> u32 {
         self.pages.load(Ordering::Relaxed)

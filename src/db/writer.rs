@@ -14,7 +14,6 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
-use crate::db::held::HeldFiles;
 use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
@@ -31,23 +30,17 @@ pub(super) struct Writer {
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
     wal: Arc<WalState>,
-    files: Arc<HeldFiles>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        mut connection: Link,
-        wal: Arc<WalState>,
-        files: Arc<HeldFiles>,
-        context: Context<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(mut connection: Link, wal: Arc<WalState>, context: Context<'_>) -> Result<Self> {
         let told = Arc::clone(&wal);
         let hook = move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             told.set_pages(pages.cast_unsigned());
             Ok(())
         };
         connection.wal_hook(Some(hook)).located(context, None)?;
-        Ok(Self { connection, synchronous: None, wal, files })
+        Ok(Self { connection, synchronous: None, wal })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
@@ -72,7 +65,8 @@ impl Writer {
                 return Err(error);
             }
         };
-        if let Err(error) = self.files.check(context) {
+        // So that it does not go astray; all else is looked at afterwards.
+        if let Err(error) = self.wal.files.check_database(context) {
             self.roll_back();
             return Err(error);
         }
@@ -83,7 +77,7 @@ impl Writer {
             return Err(error);
         }
         // What happened to the files meanwhile may have taken this commit with them.
-        self.files.check(context)?;
+        self.wal.files.check(context)?;
         Ok(value)
     }
 
@@ -91,6 +85,7 @@ impl Writer {
     /// read or another process's commit was in the way for the whole `busy_timeout`.
     pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {
         self.ready(context)?;
+        self.wal.files.check(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
         let emptied = self.with_timeout(context, |connection| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
@@ -106,6 +101,7 @@ impl Writer {
     /// file in `directory`, in memory that does not grow with them.
     pub(super) fn rebuild(&mut self, context: Context<'_>, directory: Option<&str>) -> Result<()> {
         self.ready(context)?;
+        self.wal.files.check(context)?;
         self.set_synchronous(Durability::Full).located(context, Some(&self.connection))?;
         let rebuilt = self.with_timeout(context, |connection| {
             // It is the library's, for all connections; no others make temporary files. A vacuum of another store at the
@@ -118,7 +114,8 @@ impl Writer {
             connection.execute_batch("PRAGMA temp_store = FILE; PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
         });
         let restored = self.connection.execute_batch("PRAGMA temp_store = MEMORY");
-        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))
+        rebuilt.and(restored).map_err(|error| self.wal.failed(error.into(), context, &self.connection))?;
+        self.wal.files.check(context)
     }
 
     /// Runs `body` with the context's timeout in place of the connection's own.
@@ -204,7 +201,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.wal.poison.is_set() || self.files.are_replaced() {
+        if self.wal.poison.is_set() || self.wal.files.are_replaced() {
             // The checkpoint of a last close would flush again, or remove another database's log.
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }

@@ -135,7 +135,8 @@ impl LogStore {
     /// Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
     ///
     /// SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
-    /// sha256, every line, and what the manifest says of it. `progress` is called with (rows done, rows to do).
+    /// sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
+    /// run with the newest row that logged it. `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (*, progress = None))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let store = Arc::clone(&self.store);

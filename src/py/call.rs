@@ -174,7 +174,7 @@ impl Long {
         work: impl FnOnce(&mut Progress<'_>) -> Result<T> + Send + 'static,
     ) -> PyResult<T> {
         let stop = Arc::new(Stop::default());
-        let scope = Scope { stop: Some(Arc::clone(&stop)), deadline: self.deadline, pause: None };
+        let scope = Scope { stop: Some(Arc::clone(&stop)), deadline: self.deadline, ..Scope::default() };
         let (sender, mut news) = channel();
         let (answer, answers) = channel();
         let work = Arc::new(std::sync::Mutex::new(Some(work)));

@@ -80,7 +80,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let path: PathBuf = object.extract()?;
+        let path: PathBuf = interpreter::file_path(&object)?.extract()?;
         let bytes = path.as_os_str().as_encoded_bytes();
         if bytes.is_empty() {
             Err(PyValueError::new_err("the path is empty"))

@@ -5,9 +5,10 @@
 //! code, the unwinding meets Rust's frames, which abort the process, or run destructors that need the interpreter.
 //! Therefore every call that may run Python code goes through this module, where the unwinding ends: the thread sleeps
 //! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
-#![expect(unsafe_code, reason = "calls that pyo3 declares in another way, or not at all")]
+#![expect(unsafe_code, reason = "functions of Python that pyo3 declares in another way, or not at all")]
 
 use std::ffi::{CStr, c_int};
+use std::hint::black_box;
 use std::sync::OnceLock;
 use std::{mem, ptr, thread};
 
@@ -15,17 +16,25 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
 
-// pyo3 declares these as functions that never unwind.
-unsafe extern "C-unwind" {
-    fn PyObject_Call(
-        callable: *mut ffi::PyObject,
-        arguments: *mut ffi::PyObject,
-        keywords: *mut ffi::PyObject,
-    ) -> *mut ffi::PyObject;
-    fn PyObject_GetAttr(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject;
-    fn PyObject_GetIter(object: *mut ffi::PyObject) -> *mut ffi::PyObject;
-    fn PyIter_Next(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject;
-    fn PyImport_Import(name: *mut ffi::PyObject) -> *mut ffi::PyObject;
+type Object = *mut ffi::PyObject;
+
+/// Functions of Python that return a new reference, or null with an exception set, and that may unwind.
+type Unary = unsafe extern "C-unwind" fn(Object) -> Object;
+type Binary = unsafe extern "C-unwind" fn(Object, Object) -> Object;
+type Ternary = unsafe extern "C-unwind" fn(Object, Object, Object) -> Object;
+
+/// A function by its address, as one that may unwind.
+///
+/// pyo3 declares it as one that never does, and the compiler, which keeps one declaration a symbol, would take away what
+/// is to be done when it unwinds. It therefore must not see which function it is.
+///
+/// # Safety
+///
+/// `F` is the function's type but for the unwinding.
+unsafe fn unwinding<F: Copy>(address: *const ()) -> F {
+    let address = black_box(address);
+    // SAFETY: a function pointer has the size of an address; the caller answers for the type.
+    unsafe { mem::transmute_copy::<*const (), F>(&address) }
 }
 
 /// Dropped only by unwinding, in the frame that called Python.
@@ -40,7 +49,8 @@ impl Drop for Sleep {
 }
 
 /// Runs `enter`, which calls into Python.
-fn entered(enter: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
+#[inline(never)]
+fn entered(enter: impl FnOnce() -> Object) -> Object {
     let sleep = Sleep;
     let object = enter();
     mem::forget(sleep);
@@ -48,8 +58,8 @@ fn entered(enter: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 /// Takes what a call into Python returned: a new reference, or null with an exception set.
-fn taken(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: the thread is attached, and every function declared above returns one of the two.
+fn taken(py: Python<'_>, object: Object) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached, and every function that is entered returns one of the two.
     unsafe { Bound::from_owned_ptr_or_err(py, object) }
 }
 
@@ -82,8 +92,10 @@ pub(super) fn call_with<'py>(
     let py = callable.py();
     let arguments = arguments.into_tuple(py)?;
     let keywords = keywords.map_or(ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: it takes three objects.
+    let function: Ternary = unsafe { unwinding(ffi::PyObject_Call as *const ()) };
     // SAFETY: the thread is attached, and all pointers are borrowed for the call; no keywords are null.
-    let result = entered(|| unsafe { PyObject_Call(callable.as_ptr(), arguments.as_ptr(), keywords) });
+    let result = entered(|| unsafe { function(callable.as_ptr(), arguments.as_ptr(), keywords) });
     taken(py, result)
 }
 
@@ -98,23 +110,38 @@ pub(super) fn call_method<'py>(
 
 /// The attribute `name` of `object`, which may be computed by Python code.
 pub(super) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: it takes two objects.
+    let function: Binary = unsafe { unwinding(ffi::PyObject_GetAttr as *const ()) };
     // SAFETY: the thread is attached, and both pointers are borrowed for the call.
-    let value = entered(|| unsafe { PyObject_GetAttr(object.as_ptr(), name.as_ptr()) });
+    let value = entered(|| unsafe { function(object.as_ptr(), name.as_ptr()) });
     taken(object.py(), value)
 }
 
 /// The attribute `name` of the module `module`.
 pub(super) fn imported<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let module = PyString::new(py, module);
+    // SAFETY: it takes one object.
+    let function: Unary = unsafe { unwinding(ffi::PyImport_Import as *const ()) };
     // SAFETY: the thread is attached, and the pointer is borrowed for the call.
-    let module = entered(|| unsafe { PyImport_Import(module.as_ptr()) });
+    let module = entered(|| unsafe { function(module.as_ptr()) });
     attribute(&taken(py, module)?, &PyString::new(py, name))
+}
+
+/// The path that `object` is or, as `os.PathLike`, tells.
+pub(super) fn file_path<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: it takes one object.
+    let function: Unary = unsafe { unwinding(ffi::PyOS_FSPath as *const ()) };
+    // SAFETY: the thread is attached, and the pointer is borrowed for the call.
+    let path = entered(|| unsafe { function(object.as_ptr()) });
+    taken(object.py(), path)
 }
 
 /// The items of `iterable`.
 pub(super) fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Items<'py>> {
+    // SAFETY: it takes one object.
+    let function: Unary = unsafe { unwinding(ffi::PyObject_GetIter as *const ()) };
     // SAFETY: the thread is attached, and the pointer is borrowed for the call.
-    let iterator = entered(|| unsafe { PyObject_GetIter(iterable.as_ptr()) });
+    let iterator = entered(|| unsafe { function(iterable.as_ptr()) });
     Ok(Items(taken(iterable.py(), iterator)?.cast_into::<PyIterator>()?))
 }
 
@@ -126,8 +153,10 @@ impl<'py> Iterator for Items<'py> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let py = self.0.py();
+        // SAFETY: it takes one object.
+        let function: Unary = unsafe { unwinding(ffi::PyIter_Next as *const ()) };
         // SAFETY: the thread is attached, and the pointer is that of an iterator, borrowed for the call.
-        let item = entered(|| unsafe { PyIter_Next(self.0.as_ptr()) });
+        let item = entered(|| unsafe { function(self.0.as_ptr()) });
         if item.is_null() {
             // Null without an exception is the end.
             return PyErr::take(py).map(Err);

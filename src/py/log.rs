@@ -41,7 +41,8 @@ static LOG_STATS: Record = Record::new("LogStats");
 /// - `busy_timeout`: seconds to wait for another process's lock before `StoreBusyError`.
 /// - `archive_dir`: where day files go; default `archive/logs` beside the database.
 /// - `segment_rows`: rows of a segment of the index, from 2; for tests and experiments.
-/// - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8.
+/// - `max_payload_bytes`: the longest text accepted in a row, in bytes of UTF-8. Source, type and ref_id take 65,536
+///   at most.
 /// - `progress`: called with (rows indexed, rows to index) while a database without a segment index gets one; an
 ///   exception that it raises stops that, and the next opening goes on with it.
 ///
@@ -187,7 +188,9 @@ impl LogStore {
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
     ///
-    /// Needed only if an error or `verify` says so. Missing files are forgotten, damaged ones left as they are.
+    /// Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
+    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
+    /// the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
     ///
     /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
     #[pyo3(signature = (*, progress = None))]

@@ -1,8 +1,8 @@
 """Work that goes on until it is cut short: by a kill, by a power cut, or by the end of its time.
 
 What a call has acknowledged goes to a file at once, one JSON record a line. A row and a blob follow from their tag (a
-writer and a number) alone, so that a record names thousands of them in a few bytes. `support.ledger` reads the file, and
-compares a store with it.
+writer and a number) alone, so that a record names thousands of them in a few bytes. `support.ledger` reads the file,
+and compares a store with it.
 """
 
 from __future__ import annotations
@@ -214,6 +214,14 @@ class Worker:
         self.append_many(3000)
         self.archive(vacuum=how)
 
+    def run_and_meta(self) -> None:
+        self.run()
+        self.meta()
+
+    def write_and_collect(self) -> None:
+        self.write_blob()
+        self.collect()
+
     def checkpoint(self) -> None:
         for _ in range(3):
             self.append(self.random.choice(["full", "normal"]), big_row_of)
@@ -234,7 +242,12 @@ class Worker:
     def in_threads(self) -> None:
         def often(count: int, work: Callable[[Worker], None]) -> threading.Thread:
             worker = self.in_thread()
-            return threading.Thread(target=lambda: [work(worker) for _ in range(count)])
+
+            def repeat() -> None:
+                for _ in range(count):
+                    work(worker)
+
+            return threading.Thread(target=repeat)
 
         threads = [
             often(30, lambda worker: worker.append(worker.random.choice(["full", "normal"]))),
@@ -272,7 +285,7 @@ KINDS: dict[str, Callable[[Worker], None]] = {
         worker.random.choice([1, 2, 17, 300, 5000]), worker.random.choice(["full", "full", "normal"])
     ),
     "threads": lambda worker: worker.in_threads(),
-    "runs and meta": lambda worker: (worker.run(), worker.meta(), None)[-1],
+    "runs and meta": lambda worker: worker.run_and_meta(),
     "archive": lambda worker: worker.late_rows(None),
     "archive zstd": lambda worker: worker.late_rows("zstd", "zstd", None),
     "archive and rest": lambda worker: worker.archive_and_rest(),
@@ -287,11 +300,13 @@ KINDS: dict[str, Callable[[Worker], None]] = {
     "blob and rest": lambda worker: worker.write_blob_and_rest(),
     "blobs": lambda worker: worker.write_blobs(worker.random.choice([1, 5, 60])),
     "blob of a file": lambda worker: worker.write_blob_of_file(),
-    "collect": lambda worker: (worker.write_blob(), worker.collect(), None)[-1],
+    "collect": lambda worker: worker.write_and_collect(),
 }
 
 
-def work(*, path: str, acknowledgements: str, kind: str, writer: str, seconds: float, full: Durability = "full") -> None:
+def work(
+    *, path: str, acknowledgements: str, kind: str, writer: str, seconds: float, full: Durability = "full"
+) -> None:
     """Do one kind of work again and again for so long."""
     file = os.open(acknowledgements, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.write(file, (json.dumps({"writer": writer, "begin": kind}) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Calls for the fault sweeps: every read, every write of blobs, and asynchronous writes, each in a process of its own."""
+"""Calls for the fault sweeps: every read, every write of blobs, asynchronous writes, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ LOG_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "follow": lambda logs: list(itertools.islice(logs.follow(after_id=0), 12)),
     "sql": lambda logs: logs.sql("SELECT id, payload FROM logs ORDER BY id"),
     "meta": lambda logs: logs.get_meta("key"),
-    "runs": lambda logs: [logs.get_workflow_run("run-1"), logs.get_active_workflow_runs(), logs.get_all_workflow_runs()],
+    "runs": lambda logs: [
+        logs.get_workflow_run("run-1"),
+        logs.get_active_workflow_runs(),
+        logs.get_all_workflow_runs(),
+    ],
     "threads": lambda logs: [
         logs.get_trigger_payload("run-1"),
         logs.get_thread_events("run-1"),
@@ -69,7 +73,7 @@ BLOB_READS: dict[str, Callable[[ns.BlobStore], object]] = {
     "open": lambda blobs: [stream(blobs, blob_hash) for blob_hash in blobs],
     "exists": lambda blobs: [blobs.exists(blob_hash) for blob_hash in [*blobs, "0" * 64]],
     "contains": lambda blobs: [blob_hash in blobs for blob_hash in [*blobs, "0" * 64]],
-    "list": lambda blobs: list(blobs),
+    "list": list,
     "size": lambda blobs: [blobs.size(blob_hash) for blob_hash in blobs],
     "stats": lambda blobs: blobs.stats(),
     "dry run": lambda blobs: blobs.collect([], grace=timedelta(0), dry_run=True),

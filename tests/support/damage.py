@@ -37,9 +37,9 @@ def flip_bits(content: bytes, random: Random) -> bytes:
 
 
 def cut_off(content: bytes, random: Random) -> bytes:
-    """Anywhere, or at the end of a page."""
-    length = random.randrange(len(content))
-    return content[: length - length % random.choice([1, 512, PAGE])]
+    """Anywhere, or at the end of a page; but not to nothing: a database without a byte is a new one."""
+    length = random.randrange(1, len(content))
+    return content[: length - length % random.choice([1, 512, PAGE]) or 1]
 
 
 def swap_pages(content: bytes, random: Random) -> bytes:
@@ -110,7 +110,9 @@ def make_template(directory: Path, file: str) -> Template:
     with ns.LogStore(directory / "logs.db") as logs:
         checkpointed = logs.count(archived=True)
     if file == "write-ahead log":
-        done = run_command(child_command("leave_commits_in_the_log", path=str(directory / "logs.db"), segment_rows=SEGMENT_ROWS))
+        done = run_command(
+            child_command("leave_commits_in_the_log", path=str(directory / "logs.db"), segment_rows=SEGMENT_ROWS)
+        )
         assert done.returncode == 0, done.stderr
         (directory / "logs.db-shm").unlink()
     template = Template(directory, file, checkpointed=checkpointed)

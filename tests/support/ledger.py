@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -51,48 +53,47 @@ def records_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
     offset = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         if line.endswith(b"\n") and line != b"\n":
-            try:
+            # A torn one, behind which another process wrote, is no record.
+            with contextlib.suppress(json.JSONDecodeError):
                 records.append((offset, json.loads(line)))
-            except json.JSONDecodeError:
-                pass  # Torn, and another process wrote behind it.
         offset += len(line)
     return records
 
 
 def read_ledger(path: Path, *, power: bool) -> Ledger:
-    """What must have survived kills or, with `power`, power cuts.
-
-    A `normal` commit survives a power cut if a `full` one began after its acknowledgement and was acknowledged, too.
-    """
-    ledger = Ledger()
-    normal: list[tuple[int, int, str, int]] = []
-    """Acknowledged `normal` appends: first id, count, writer, first number."""
-    covered: dict[tuple[str, int], int] = {}
-    """By a `full` append that began: how many of them it makes durable."""
+    """What must have survived kills or, with `power`, power cuts."""
+    reader = _Reader(power=power)
     records = records_of(path)
     cuts = [(record["cut"], offset) for offset, record in records if "cut" in record]
     for offset, record in records:
-        if "cut" in record or "open" in record:
-            continue
-        writer = record["writer"]
-        if "begin" in record:
-            normal, covered = [], {}
-            continue
         if "done" in record and any(begin <= offset < end for begin, end in cuts):
-            ledger.late += 1
-            continue
+            reader.ledger.late += 1
+        elif "cut" not in record:
+            reader.take(record)
+    return reader.ledger
+
+
+class _Reader:
+    """Takes the records in their order.
+
+    A `normal` commit survives a power cut if a `full` one began after its acknowledgement and was acknowledged, too.
+    """
+
+    def __init__(self, *, power: bool) -> None:
+        self.power = power
+        self.ledger = Ledger()
+        self.normal: list[tuple[int, int, str, int]] = []
+        """Acknowledged `normal` appends: first id, count, writer, first number."""
+        self.covered: dict[tuple[str, int], int] = {}
+        """By a `full` append that began: how many of them it makes durable."""
+
+    def take(self, record: dict[str, Any]) -> None:
+        ledger = self.ledger
         match record:
-            case {"trying": "rows", "number": first, "count": count, "durability": durability}:
-                ledger.tried[writer].append((first, count))
-                if durability == "full":
-                    covered[writer, first] = len(normal)
-            case {"done": "rows", "number": first, "count": count, "durability": durability, "id": first_id}:
-                acknowledged = (first_id, count, writer, first)
-                if durability == "normal" and power:
-                    normal.append(acknowledged)
-                    continue
-                for each in [*normal[: covered.get((writer, first), 0)], acknowledged]:
-                    remember(ledger, *each)
+            case {"begin": _}:
+                self.normal, self.covered = [], {}
+            case {"trying": "rows"} | {"done": "rows"}:
+                self.take_rows(record)
             case {"trying": "run", "run": run_id, "status": status}:
                 ledger.tried_runs[run_id].add(status)
             case {"done": "run", "run": run_id, "status": status}:
@@ -101,19 +102,32 @@ def read_ledger(path: Path, *, power: bool) -> Ledger:
                 ledger.tried_meta[key] = value
             case {"done": "meta", "key": key, "value": value}:
                 ledger.meta[key] = value
-            case {"done": "blobs", "number": first, "hashes": hashes}:
+            case {"done": "blobs", "writer": writer, "number": first, "hashes": hashes}:
                 ledger.blobs.update((found, (writer, first + at)) for at, found in enumerate(hashes))
             case {"done": "followed", "ids": ids}:
                 ledger.followed += ids
-    return ledger
+            case _:
+                pass
 
+    def take_rows(self, record: dict[str, Any]) -> None:
+        writer, first, count, durability = (record[key] for key in ("writer", "number", "count", "durability"))
+        if "trying" in record:
+            self.ledger.tried[writer].append((first, count))
+            self.covered[writer, first] = len(self.normal)
+            return
+        acknowledged = (record["id"], count, writer, first)
+        if self.power and durability == "normal":
+            self.normal.append(acknowledged)
+            return
+        for each in [*self.normal[: self.covered.get((writer, first), 0)], acknowledged]:
+            self.remember(*each)
 
-def remember(ledger: Ledger, first_id: int, count: int, writer: str, first: int) -> None:
-    if first_id < 0:
-        ledger.early.append((writer, first))
-        return
-    for at in range(count):
-        ledger.rows[first_id + at] = (writer, first + at)
+    def remember(self, first_id: int, count: int, writer: str, first: int) -> None:
+        if first_id < 0:
+            self.ledger.early.append((writer, first))
+            return
+        for at in range(count):
+            self.ledger.rows[first_id + at] = (writer, first + at)
 
 
 def written(writer: str, number: int, payload: str | None) -> tuple[Any, ...]:
@@ -127,7 +141,7 @@ def fields(entry: ns.LogEntry) -> tuple[Any, ...]:
 
 def complaints_about_rows(ledger: Ledger, rows: list[ns.LogEntry]) -> Iterable[str]:
     ids = [entry.id for entry in rows]
-    if any(first >= second for first, second in zip(ids, ids[1:], strict=False)):
+    if any(first >= second for first, second in itertools.pairwise(ids)):
         yield "ids do not ascend, or repeat"
     by_id = {entry.id: entry for entry in rows}
     for row_id, tag in ledger.rows.items():
@@ -136,6 +150,10 @@ def complaints_about_rows(ledger: Ledger, rows: list[ns.LogEntry]) -> Iterable[s
             yield f"lost row {row_id}, {tag}"
         elif fields(found) != written(*tag, found.payload):
             yield f"changed row {row_id}: {found!r:.200}"
+
+
+def complaints_about_tags(ledger: Ledger, rows: list[ns.LogEntry]) -> Iterable[str]:
+    """Of rows that are there: each must be one that a writer began to write, as it is, once."""
     tags = set()
     for entry in rows:
         if not entry.source.startswith("source-"):
@@ -190,6 +208,7 @@ def complaints(directory: Path, ledger: Ledger, upstream: list[Any] | None = Non
     with ns.LogStore(directory / "logs.db") as logs, ns.BlobStore(directory / "blobs") as blobs:
         rows = logs.query(archived=True)
         found += complaints_about_rows(ledger, rows)
+        found += complaints_about_tags(ledger, rows)
         found += complaints_about_runs(ledger, logs)
         found += complaints_about_blobs(ledger, blobs)
         if upstream is not None and [[e.id, *fields(e)] for e in rows[: len(upstream)]] != upstream:

@@ -132,7 +132,7 @@ class StoreWithLosses(ModelledStore):
         path = Path(self.logs.path)
         away = path.with_name("away.db")
         path.rename(away)
-        with pytest.raises(ns.StoreMovedError):  # type: ignore[attr-defined]
+        with pytest.raises(vars(ns)["StoreMovedError"]):
             self.logs.append(*row)
         away.rename(path)
         self.logs.close()

@@ -14,7 +14,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from random import Random
 from typing import Any
 
 from programs.campaign import DAY_MS
+from support.counts import note
 from support.disks import PowerCutDisk, power_cut_disk
 from support.faults import in_memory
 from support.foreign import UPSTREAM_SCHEMA
@@ -47,15 +47,9 @@ class Tally:
     late: int = 0
     found: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return (
-            f"{self.cuts} power cuts, {self.acknowledged} acknowledgements checked, {self.late} came too late, "
-            f"{len(self.found)} complaints"
-        )
-
 
 def without_directory_syncs(scratch: Path) -> list[str]:
-    """What to put before a command so that a flush of one of the directories of blobs reports success and does nothing."""
+    """What to put before a command so that a flush of a directory of blobs reports success and does nothing."""
     blobs = scratch / "disk" / "data" / "blobs"
     directories = [blobs.parent, blobs, *(blobs / f"{number:02x}" for number in range(256))]
     paths = [option for directory in directories for option in ("-P", str(directory))]
@@ -86,7 +80,13 @@ def wait_for(path: Path, text: str, child: subprocess.Popen[str]) -> None:
 
 
 def cut(
-    disk: PowerCutDisk, acknowledgements: Path, kind: str, writer: str, delay: float, before: list[str], **arguments: Any
+    disk: PowerCutDisk,
+    acknowledgements: Path,
+    kind: str,
+    writer: str,
+    delay: float,
+    before: list[str],
+    **arguments: Any,
 ) -> None:
     """Let the work begin, cut the power after a while, and switch it on again."""
     path = str(disk.directory / "data")
@@ -139,7 +139,15 @@ def cut_power(
             acknowledged = 0
             for number in range(first, min(first + a_store, cuts)):
                 delay = random.uniform(0, MOST_SECONDS.get(kind, 0.7))
-                cut(disk, acknowledgements, kind, f"s{seed}-{number}", delay, before(acknowledgements.parent), **arguments)
+                cut(
+                    disk,
+                    acknowledgements,
+                    kind,
+                    f"s{seed}-{number}",
+                    delay,
+                    before(acknowledgements.parent),
+                    **arguments,
+                )
                 ledger = read_ledger(acknowledgements, power=True)
                 found = complaints(data, ledger, upstream)
                 acknowledged, tally.late = ledger.count, tally.late + ledger.late
@@ -150,5 +158,12 @@ def cut_power(
                     shutil.copy(acknowledgements, scratch / f"cut-{number}")
                     break
             tally.acknowledged += acknowledged
-    print(f"{kind}: {tally}", file=sys.stderr)
+    note(
+        "power cuts",
+        kind,
+        cuts=tally.cuts,
+        acknowledgements=tally.acknowledged,
+        late=tally.late,
+        complaints=len(tally.found),
+    )
     return tally

@@ -1,9 +1,9 @@
 """Images that a loss of power could leave, built from what a program asked of the kernel.
 
-`strace` records every write, truncation, name and flush of a program, and its acknowledgements among them. Up to a moment
-of the recording, a file has what was flushed, and any of the rest: none of it, all of it, the first of it, or a subset
-with torn sectors. Names likewise: a flush of a directory makes its names certain; whether the others are there is chance.
-An image is what one such choice leaves on the disk.
+`strace` records every write, truncation, name and flush of a program, and its acknowledgements among them. Up to a
+moment of the recording, a file has what was flushed, and any of the rest: none of it, all of it, the first of it, or a
+subset with torn sectors. Names likewise: a flush of a directory makes its names certain; whether the others are there
+is chance. An image is what one such choice leaves on the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ MODES: tuple[Mode, ...] = ("strict", "all", "prefix", "any", "any", "any")
 class Event:
     """One thing that a program did to a file."""
 
-    kind: Literal["create", "unnamed", "directory", "write", "truncate", "rename", "link", "unlink", "say", "flush", "flushed"]
+    kind: Literal[
+        "create", "unnamed", "directory", "write", "truncate", "rename", "link", "unlink", "say", "flush", "flushed"
+    ]
     path: str
     offset: int = 0
     data: bytes = b""
@@ -82,7 +84,9 @@ class Recording:
         self.unnamed: dict[int, str] = {}
         """Files without a name, by descriptor."""
         with trace.open("rb") as lines:
-            self.events = [event for line in lines for event in self.events_of(line.rstrip(b"\n")) if self.is_ours(event)]
+            self.events = [
+                event for line in lines for event in self.events_of(line.rstrip(b"\n")) if self.is_ours(event)
+            ]
 
     def is_ours(self, event: Event) -> bool:
         return event.kind == "say" or event.path.startswith(self.root)
@@ -111,26 +115,28 @@ class Recording:
         match name:
             case "openat" | "openat2":
                 yield from self.opened(arguments, result, plain(call[4] or b""))
-            case "write" | "pwrite64" if descriptor is not None:
+            case "write" | "pwrite64" | "ftruncate" if descriptor is not None:
                 yield from self.written(name, descriptor, result)
-            case "ftruncate" if descriptor is not None:
-                yield Event("truncate", path, int(descriptor[3].rpartition(b", ")[2]))
             case "fsync" | "fdatasync":
                 if not was_begun:
                     yield Event("flush", path, task=task)
                 yield Event("flushed", path, task=task)
+            case _:
+                yield from self.named(name, names(arguments))
+
+    def named(self, name: str, paths: list[str]) -> Iterator[Event]:
+        match name:
             case "rename" | "renameat" | "renameat2":
-                first, second = names(arguments)
-                yield Event("rename", first, to=second)
+                yield Event("rename", paths[0], to=paths[1])
             case "link" | "linkat":
-                first, second = names(arguments)
+                first, second = paths
                 if by_number := re.fullmatch(r"/proc/self/fd/(\d+)", first):
                     first = self.unnamed[int(by_number[1])]
                 yield Event("link", first, to=second)
             case "unlink" | "unlinkat" | "rmdir":
-                yield Event("unlink", names(arguments)[0])
+                yield Event("unlink", paths[0])
             case "mkdir" | "mkdirat":
-                yield Event("directory", names(arguments)[0])
+                yield Event("directory", paths[0])
             case _:
                 pass
 
@@ -146,6 +152,9 @@ class Recording:
 
     def written(self, name: str, descriptor: re.Match[bytes], count: int) -> Iterator[Event]:
         number, path = int(descriptor[1]), plain(descriptor[2])
+        if name == "ftruncate":
+            yield Event("truncate", path, int(descriptor[3].rpartition(b", ")[2]))
+            return
         quoted = QUOTED.search(descriptor[3])
         data = unquoted(quoted[1])[:count] if quoted else b""
         assert len(data) == count, "the trace has not all of a write"

@@ -10,8 +10,9 @@ from typing import Literal, ParamSpec, TypeAlias, TypeVar
 
 from nerve_store._core import LogEntry, LogStore, NewLogEntry
 from nerve_store.aio.channel import Channels
+from nerve_store.aio.forks import watch_store
 from nerve_store.aio.threads import Threads, run_in
-from nerve_store.exceptions import StoreClosedError
+from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 
 Durability: TypeAlias = Literal["full", "normal"]
 Progress: TypeAlias = Callable[[int, int], object]
@@ -61,8 +62,21 @@ class OpenStore:
         self._threads = Threads()
         self._channels = Channels(self._store)
         self._closing = False
+        self._is_inherited = False
+        watch_store(self)
+
+    def _become_inherited(self) -> None:
+        """Called in a forked child: its threads and event loops are the parent's."""
+        self._closing = self._is_inherited = True
+        self._channels._become_inherited()
 
     def _check_open(self) -> None:
+        if self._is_inherited:
+            forked = ForkedStoreError(
+                "this process was forked from the one that opened the store; open the store again in the child"
+            )
+            forked.path = self._store.path
+            raise forked
         if self._closing:
             error = StoreClosedError("the store is closed; open it again")
             error.path = self._store.path

@@ -9,6 +9,7 @@ from threading import Lock
 from weakref import WeakKeyDictionary, ref
 
 from nerve_store._core import AppendChannel, LogStore
+from nerve_store.aio.forks import watch_loop
 
 IN_FLIGHT = 8192
 """Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
@@ -28,6 +29,7 @@ class Channel:
         self.append_many = self._native.append_many
         self.futures = self._native.futures
         self._is_ending = False
+        watch_loop(loop)
         loop.add_reader(self._native.fileno(), self._resolve)
 
     async def wait_for_place(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,6 +89,11 @@ class Channels:
                 if self._is_ended:
                     channel.end()
             return channel
+
+    def _become_inherited(self) -> None:
+        """In a forked child, where the loops are the parent's: forget them."""
+        self._lock = Lock()
+        self._by_loop.clear()
 
     def end(self) -> None:
         """End each channel, in its own loop."""

@@ -72,7 +72,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
     @property
     @documented(LogStore.closed)
     def closed(self) -> bool:
-        return self._closing
+        return self._closing and not self._is_inherited
 
     @documented(LogStore.append, _SHARES)
     async def append(

@@ -8,7 +8,7 @@ use roaring::RoaringTreemap;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::manifest::seen::Examined;
-use crate::archive::manifest::{days, missing, refs};
+use crate::archive::manifest::{days, missing, refs, strays};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
@@ -47,7 +47,7 @@ impl Archive {
 
     /// Lists the files as they are, and notes which rows were read; returns what is missing in them.
     fn relist(&self, read: &mut RoaringTreemap, progress: &mut Progress<'_>) -> Result<Vec<(UtcDay, u64, IdSpan)>> {
-        self.log.database().write("write the manifest", None, days::forget_strays)?;
+        self.log.database().write("write the manifest", None, strays::forget)?;
         let recovered = self.recover().and_then(|()| self.log.database().read("read the manifest", days::list));
         let known = match recovered {
             Ok(known) => known,

@@ -13,6 +13,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::{self, Listed, State, may_have_in_time};
 use crate::archive::manifest::refs;
 use crate::archive::manifest::seen::{DamagedFile, DayFile, Examined, Unlisted};
+use crate::archive::manifest::values::set_of;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::status::RunStatus;
@@ -148,7 +149,7 @@ impl DayCandidate {
         let (mut wanted, mut has_rounds) = (None, false);
         if let Some(ref_id) = &filter.ref_id {
             let rows = unlisted.refs.get(&*index_key(ref_id))?;
-            wanted = Some(days::set_of(&rows.ids));
+            wanted = Some(set_of(&rows.ids));
             has_rounds = !rows.rounds.is_empty();
         }
         let listed = Listed::unlisted(&unlisted.summary, has_rounds);
@@ -194,7 +195,7 @@ impl DayCandidate {
             _ if !self.listed.has_rounds => Ok(RoaringTreemap::new()),
             Content::Listed => refs::rounds(connection, self.listed.day, key),
             Content::Unlisted(unlisted) => {
-                Ok(unlisted.refs.get(key).map(|rows| days::set_of(&rows.rounds)).unwrap_or_default())
+                Ok(unlisted.refs.get(key).map(|rows| set_of(&rows.rounds)).unwrap_or_default())
             }
         }
     }

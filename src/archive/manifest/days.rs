@@ -13,9 +13,11 @@ use rusqlite::{Connection, Row};
 use crate::archive::file::block;
 use crate::archive::file::format::Format;
 use crate::archive::file::summary::{Kinds, Summary};
+use crate::archive::manifest::damage::{damaged, or_damaged};
 use crate::archive::manifest::seen::{DayFile, Stamp};
+use crate::archive::manifest::values::{from_bytes, parsed, to_bytes};
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
 use crate::row::{Filter, index_key};
@@ -168,35 +170,6 @@ pub(crate) fn pending(connection: &Connection) -> Result<Vec<UtcDay>> {
     Ok(days)
 }
 
-/// What is wrong with the list of days itself, in the caller's transaction.
-pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>> {
-    let mut faults = Vec::new();
-    let mut statement = connection.prepare_cached(
-        "SELECT day FROM archive_days WHERE state NOT IN (0, 1)
-         UNION SELECT day FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let day = row.get_ref(0)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
-        faults.push(damaged(&format!("a row of the day {}", String::from_utf8_lossy(day))).to_string());
-    }
-    let mut is_live = connection.prepare_cached("SELECT 1 FROM logs WHERE id = ?1")?;
-    for day in pending(connection)? {
-        // Rows leave the log when their file is listed as the current one, and not before.
-        if is_listed(connection, day)? {
-            continue;
-        }
-        let ids = load(connection, day, State::Pending)?.map(|summary| summary.ids).unwrap_or_default();
-        for id in &ids {
-            if !is_live.exists([id.cast_signed()])? {
-                faults.push(damaged(&format!("the day {day} is listed as one to come, and holds rows")).to_string());
-                break;
-            }
-        }
-    }
-    Ok(faults)
-}
-
 /// Whether the day's file is there.
 pub(crate) fn is_listed(connection: &Connection, day: UtcDay) -> Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM archive_days WHERE day = ?1 AND state = 0")?;
@@ -345,15 +318,6 @@ pub(crate) fn forget(connection: &Connection, day: UtcDay, state: State) -> Resu
 
 const TABLES_BY_STATE: [&str; 2] = ["archive_days", "archive_contents"];
 
-/// Forgets what can belong to no day, in the caller's transaction.
-pub(crate) fn forget_strays(connection: &Connection) -> Result<()> {
-    connection.execute_batch(
-        "DELETE FROM archive_days WHERE state NOT IN (0, 1);
-         DELETE FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
-    )?;
-    Ok(())
-}
-
 /// Forgets a day whose file is gone.
 pub(crate) fn forget_day(connection: &Connection, day: UtcDay) -> Result<()> {
     forget(connection, day, State::Current)?;
@@ -370,46 +334,13 @@ pub(crate) fn forget_all(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The set of ascending ids.
-pub(crate) fn set_of(ids: &[i64]) -> RoaringTreemap {
-    ids.iter().map(|id| id.cast_unsigned()).collect()
-}
-
-pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(set.serialized_size());
-    // Writing to a vector cannot fail.
-    let _ = set.serialize_into(&mut bytes);
-    bytes
-}
-
-pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
-    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
-    RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
-}
-
-fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-    let text = or_damaged(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from).map_err(Into::into))?;
-    parse(text).ok_or_else(|| damaged(text))
-}
-
-const DAMAGED: &str = "the manifest of the archive is damaged";
-const WAY_OUT: &str = "reindex() rebuilds it";
-
-/// What was read of the manifest; a value that is none of the manifest's is damage.
-pub(crate) fn or_damaged<T>(read: Result<T>) -> Result<T> {
-    read.map_err(|error| error.or_damaged(DAMAGED, WAY_OUT))
-}
-
-fn damaged(what: &str) -> Error {
-    Error::Damaged { what: DAMAGED.to_owned(), reason: what.to_owned(), way_out: Some(WAY_OUT) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::file::block::Block;
     use crate::archive::manifest::refs;
     use crate::archive::manifest::schema::SCHEMA;
+    use crate::archive::manifest::values::set_of;
 
     #[test]
     fn what_is_saved_is_loaded() {

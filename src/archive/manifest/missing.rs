@@ -4,7 +4,7 @@
 use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
-use crate::archive::manifest::days::{from_bytes, to_bytes};
+use crate::archive::manifest::values::{from_bytes, to_bytes};
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod candidates;
 pub(crate) mod catalog;
+pub(crate) mod damage;
 pub(crate) mod days;
 pub(crate) mod examine;
 pub(crate) mod ids;
@@ -12,3 +13,5 @@ pub(crate) mod owner;
 pub(crate) mod refs;
 pub(crate) mod schema;
 pub(crate) mod seen;
+pub(crate) mod strays;
+pub(crate) mod values;

@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use crate::archive::manifest::catalog::{Archive, OpenDay};
-use crate::archive::manifest::days::set_of;
+use crate::archive::manifest::values::set_of;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::log::{by_ids, each_id};

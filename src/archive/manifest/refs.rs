@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::archive::file::summary::RefRows;
-use crate::archive::manifest::days::{from_bytes, or_damaged, set_of, to_bytes};
+use crate::archive::manifest::damage::or_damaged;
+use crate::archive::manifest::values::{from_bytes, set_of, to_bytes};
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
 

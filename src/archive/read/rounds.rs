@@ -10,8 +10,8 @@ use roaring::RoaringTreemap;
 
 use crate::archive::manifest::candidates::DayCandidate;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days::set_of;
 use crate::archive::manifest::overlap::live_among;
+use crate::archive::manifest::values::set_of;
 use crate::base::error::Result;
 use crate::log::{Snapshot, by_ids};
 use crate::row::{Filter, LogEntry, NumberedRound};

@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::archive::file::format::{Format, path_of};
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::Listed;
+use crate::archive::manifest::{days, strays};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -54,7 +54,7 @@ impl Archive {
                 days::described(connection)?,
                 segments(connection)?,
                 days::pending(connection)?,
-                days::faults(connection)?,
+                strays::faults(connection)?,
             ))
         });
         let (days, described, segments, pending, faults) = match read {

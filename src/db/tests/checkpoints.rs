@@ -117,10 +117,9 @@ fn a_failed_flush_poisons_the_writer_and_ends_the_checkpoints() {
     let path = directory.path().join("logs.db");
     let context = Context { path: &path, operation: "test", busy_timeout: Duration::ZERO };
     opened(&directory).close().unwrap();
-    let wal = Arc::new(WalState::default());
     let connection = open::writer(context, &[]).unwrap();
-    let files = Arc::new(HeldFiles::of_writer(context).unwrap());
-    let writer = Writer::new(connection, Arc::clone(&wal), files, context).unwrap();
+    let wal = Arc::new(WalState::new(Arc::new(HeldFiles::of_writer(context).unwrap())));
+    let writer = Writer::new(connection, Arc::clone(&wal), context).unwrap();
     let (writer, checkpoints) = (Turns::new(writer), Checkpoints::new(Arc::clone(&wal)));
     let put = |key: &str| {
         writer.take().unwrap().transact(context, Durability::Normal, |connection| {

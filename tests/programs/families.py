@@ -1,4 +1,4 @@
-"""Programs of `test_fork.py`, each in a process of its own: `python fork_programs.py NAME ARGUMENTS`."""
+"""Parents and children that use one store at once, and what a child inherits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import nerve_store as ns
+from programs import say
 
-DAY = 86_400_000
 PATIENCE = 60
 """Seconds after which a process that hangs is ended by its alarm."""
-
-
-def say(value: object) -> None:
-    print(json.dumps(value), flush=True)
 
 
 class Acknowledged:
@@ -63,7 +58,7 @@ def in_child(path: str, acknowledged_path: str, name: str, rows: int, end: str) 
     try:
         be_child(path, acknowledged_path, name, rows, end)
         status = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the test reads it
         os.write(2, f"child: {error!r}\n".encode())
     finally:
         os._exit(status)
@@ -178,7 +173,7 @@ def threads(work: list[Callable[[], object]]) -> Iterator[None]:
         try:
             while not is_over.is_set():
                 call()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below
             failures.append(error)
 
     running = [threading.Thread(target=repeat, args=(call,), daemon=True) for call in work]
@@ -194,8 +189,8 @@ def threads(work: list[Callable[[], object]]) -> Iterator[None]:
 
 
 def family(*, path: str, how: str, busy: list[str], children: int, rows: int, ends: list[str], parent_end: str) -> None:
-    """Forks children at any moment of the parent's threads; says how they ended. `parent_end`: whether the parent closes
-    before its children, after them, or is killed in the middle."""
+    """Forks children at any moment of the parent's threads; says how they ended. `parent_end`: the parent closes before
+    its children, after them, or is killed in the middle."""
     signal.alarm(2 * PATIENCE)
     acknowledged_path = path + ".acknowledged"
     store = ns.LogStore(path)
@@ -239,7 +234,7 @@ def inherited(*, path: str) -> None:
         "set_meta": lambda: store.set_meta("x", "y"),
         "upsert": lambda: store.upsert_workflow_run(("a", "b", "r", None, 0), run),
         "transition": lambda: store.transition("r", "completed"),
-        "runs": lambda: store.get_all_workflow_runs(),
+        "runs": store.get_all_workflow_runs,
         "rounds": lambda: store.get_thread_rounds("r", limit=1),
         "archive": store.archive_logs,
         "archive_dry": lambda: store.archive_logs(dry_run=True),
@@ -264,7 +259,7 @@ def inherited(*, path: str) -> None:
                         call()
                     except ns.ForkedStoreError:
                         refused.append(name)
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001 - counted as not refused
                         os.write(2, f"{name}: {error!r}\n".encode())
                 repr(store), store.closed, store.path, store.read_only
                 del store, rows, follower, calls, work
@@ -298,85 +293,3 @@ def open_files(*, path: str) -> None:
     writer.close()
     say(writer.hash == ns.blob_hash(b"halfwhole"))
     store.close()
-
-
-def fork_in_progress(*, path: str, operation: str, child_end: str) -> None:
-    """Forks in a progress report. The child ends at once, raises, or goes on as if it were the parent; says what the
-    operation came to in parent and child."""
-    signal.alarm(PATIENCE)
-    data = Path(path).parent
-    store = ns.Store(data)
-    logs = store.logs
-    logs.append_many([("s", "t", None, "x" * 100, day * DAY + number) for day in range(3) for number in range(2000)])
-    for number in range(20):
-        store.blobs.write(b"blob %d" % number)
-    retention = timedelta(days=1)
-    if operation == "restore":
-        logs.archive_logs(retention=retention)
-    day = (timedelta(days=1) + ns_epoch()).date()
-    parent = os.getpid()
-    pids: list[int] = []
-
-    def progress(done: int, total: int) -> None:
-        if pids or not done:
-            return
-        pid = os.fork()
-        pids.append(pid)
-        if pid == 0:
-            signal.alarm(10)
-            if child_end == "exit":
-                os._exit(0)
-            if child_end == "raise":
-                sys.exit(0)
-
-    operations: dict[str, Callable[[], object]] = {
-        "archive": lambda: sum(day.row_count for day in logs.archive_logs(retention=retention, progress=progress).days),
-        "restore": lambda: logs.restore_archive(day, progress=progress),
-        "reindex": lambda: logs.reindex(progress=progress),
-        "verify": lambda: logs.verify(progress=progress).ok,
-        "blobs_verify": lambda: store.blobs.verify(progress=progress).ok,
-        "blobs_collect": lambda: store.blobs.collect([], grace=timedelta(0), progress=progress).deleted_count,
-    }
-    try:
-        outcome = operations[operation]()
-    except ns.ForkedStoreError:
-        outcome = "ForkedStoreError"
-    except SystemExit:
-        outcome = "SystemExit"
-    if os.getpid() != parent:
-        gc.collect()
-        os._exit({"ForkedStoreError": 3, "SystemExit": 4}.get(str(outcome), 5))
-    say({"outcome": outcome, "child": os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1])})
-    say({"verify": logs.verify().ok, "rows": logs.count(archived=True)})
-    store.close()
-
-
-def ns_epoch() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def killed_archiver(*, path: str) -> None:
-    """Is killed in the middle of an archive job, while a child that knows nothing of the store lives on."""
-    store = ns.LogStore(path, durability="normal")
-    store.append_many([("s", "t", None, None, day * DAY + number) for day in range(3) for number in range(1000)])
-
-    def progress(done: int, total: int) -> None:
-        if done:
-            pid = os.fork()
-            if pid == 0:
-                time.sleep(PATIENCE)
-                os._exit(0)
-            say(pid)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    store.archive_logs(retention=timedelta(days=1), progress=progress)
-
-
-PROGRAMS: dict[str, Callable[..., None]] = {
-    program.__name__: program for program in (family, inherited, open_files, fork_in_progress, killed_archiver)
-}
-
-if __name__ == "__main__":
-    PROGRAMS[sys.argv[1]](**json.loads(sys.argv[2]))

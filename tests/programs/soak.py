@@ -1,0 +1,161 @@
+"""Everything that a store does, at once in one process, and what the process takes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import nerve_store as ns
+from programs import say
+
+DAY_MS = 86_400_000
+SAMPLES_A_SECOND = 2
+
+
+class Soak:
+    """A store in use; the data that it keeps in the database and in blobs stays about the same."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.logs = ns.LogStore(self.path / "logs.db")
+        self.blobs = ns.BlobStore(self.path / "blobs")
+        self.day = 1
+        self.stop = threading.Event()
+        self.failures: list[BaseException] = []
+
+    def row(self, random: Random) -> tuple[str, str, str | None, str, int]:
+        payload = "x" * random.randrange(400)
+        return ("source", f"type-{random.randrange(3)}", f"ref-{random.randrange(50)}", payload, self.day * DAY_MS)
+
+    # --- what goes on; each is done again and again by a thread ---
+
+    def append(self, random: Random) -> None:
+        self.logs.append(*self.row(random), durability=random.choice(["full", "normal"]))
+        time.sleep(0.002)
+
+    def append_many(self, random: Random) -> None:
+        self.logs.append_many([self.row(random) for _ in range(100)])
+        time.sleep(0.1)
+
+    def run(self, random: Random) -> None:
+        run_id = f"run-{random.randrange(1000)}"
+        run = ns.WorkflowRun(run_id, "work", ns.WorkflowRunStatus.QUEUED, self.day * DAY_MS)
+        self.logs.upsert_workflow_run(("workflow", "queued", run_id, None, self.day * DAY_MS), run, force=True)
+        for status in ("started", "completed"):
+            self.logs.transition(run_id, status, timestamp=self.day * DAY_MS)
+        self.logs.get_active_workflow_runs()
+        time.sleep(0.05)
+
+    def archive(self, random: Random) -> None:
+        self.day += 1
+        compression: Literal["zstd"] | None = random.choice([None, "zstd"])
+        vacuum: Literal["incremental"] | bool = random.choice([False, "incremental"])
+        self.logs.archive_logs(now=self.day * DAY_MS, retention=timedelta(0), compression=compression, vacuum=vacuum)
+        self.stop.wait(1)
+
+    def write_blobs(self, random: Random) -> None:
+        contents = [f"blob {random.randrange(200)} ".encode() * 500 for _ in range(5)]
+        hashes = [*self.blobs.write_many(contents[:4]), self.blobs.write(contents[4])]
+        assert [self.blobs.read(blob_hash) for blob_hash in hashes] == contents
+        time.sleep(0.05)
+
+    def collect(self, random: Random) -> None:
+        garbage = self.blobs.write(f"garbage {random.random()}")
+        os.utime(self.path / "blobs" / garbage[:2] / garbage[2:], (0, 0))
+        self.blobs.collect([], grace=timedelta(hours=1))
+        assert self.blobs.verify().ok
+        self.stop.wait(0.5)
+
+    def read(self, random: Random) -> None:
+        newest = self.logs.query(descending=True, limit=1)
+        after_id = max(0, newest[0].id - 5000) if newest else 0
+        self.logs.query(after_id=after_id, archived=True, limit=1000)
+        self.logs.query(ref_id=f"ref-{random.randrange(50)}", after_id=after_id, archived=True)
+        for _ in itertools.islice(self.logs.iter(after_id=after_id, descending=True), 100):
+            pass
+        self.logs.count(type="type-1")
+        self.logs.sql("SELECT count(*) FROM workflow_runs")
+        time.sleep(0.05)
+
+    def look_after(self, _random: Random) -> None:
+        self.logs.stats()
+        self.logs.archived_days()
+        with ns.LogStore(self.path / "logs.db") as other:
+            other.append("source", "other", None, None, self.day * DAY_MS)
+        self.stop.wait(0.5)
+
+    def follow(self, _random: Random) -> None:
+        newest = self.logs.query(descending=True, limit=1)
+        for _ in itertools.islice(self.logs.follow(after_id=newest[0].id if newest else 0, poll_interval=0.01), 300):
+            if self.stop.is_set():
+                break
+
+    def be_asynchronous(self, random: Random) -> None:
+        async def work() -> None:
+            async with ns.AsyncLogStore(self.path / "logs.db") as logs:
+                while not self.stop.is_set():
+                    await asyncio.gather(*(logs.append(*self.row(random)) for _ in range(20)))
+                    await logs.query(limit=10, descending=True)
+                    await asyncio.sleep(0.2)
+
+        asyncio.run(work())
+
+    # --- all of it ---
+
+    def again(self, work: Callable[[Random], None], seed: int) -> None:
+        random = Random(seed)
+        try:
+            while not self.stop.is_set():
+                with contextlib.suppress(ns.StoreBusyError):
+                    work(random)
+        except BaseException as error:  # noqa: BLE001 - said by the main thread.
+            self.failures.append(error)
+            self.stop.set()
+
+    def threads(self) -> list[threading.Thread]:
+        works = [
+            *(self.append, self.append, self.append_many, self.run, self.archive, self.write_blobs, self.collect),
+            *(self.read, self.look_after, self.follow, self.be_asynchronous),
+        ]
+        return [threading.Thread(target=self.again, args=(work, seed)) for seed, work in enumerate(works)]
+
+    def sample(self) -> dict[str, int]:
+        log = self.path / "logs.db-wal"
+        return {
+            "memory": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "threads": len(os.listdir("/proc/self/task")),
+            "log": os.stat(log).st_size if log.exists() else 0,
+        }
+
+
+def soak(*, path: str, seconds: float, leak: bool = False) -> None:
+    """Do everything for so long, and say what the process takes, some times a second. Leak: the control."""
+    soak = Soak(path)
+    threads = soak.threads()
+    for thread in threads:
+        thread.start()
+    leaked: list[object] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not soak.stop.wait(1 / SAMPLES_A_SECOND):
+        say(soak.sample())
+        if leak:
+            leaked.append((bytearray(b"x" * (4 << 20)), os.open(os.devnull, os.O_RDONLY)))
+    soak.stop.set()
+    # What a follower waits for.
+    soak.logs.append_many([("source", "last", None, None, 0)] * 300)
+    for thread in threads:
+        thread.join()
+    if soak.failures:
+        raise soak.failures[0]
+    assert soak.logs.verify().ok
+    soak.logs.close()

@@ -1,0 +1,70 @@
+"""Everything at once for long: memory, descriptors, threads and the write-ahead log do not grow."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.counts import LONG, note
+from support.processes import child_command, child_environment
+
+LOG_CAP = 24 << 20
+"""Several writers leave 16 MiB in the write-ahead log, and what they commit while a checkpoint waits for a read."""
+MOST_DRIFT = {"memory": 1.05 if LONG else 1.15, "descriptors": 1.05, "threads": 1.05}
+"""After a minute, caches still fill."""
+
+Samples = list[dict[str, int]]
+
+
+def soaked(scratch: Path, seconds: float, **arguments: Any) -> Samples:
+    """What a process took that did everything at once for so long."""
+    command = child_command("soak", path=str(scratch / "data"), seconds=seconds, **arguments)
+    environment = child_environment()
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=seconds * 2 + 120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def median(samples: Samples, name: str, begin: float, end: float) -> float:
+    part = samples[int(len(samples) * begin) : int(len(samples) * end)]
+    return statistics.median(sample[name] for sample in part)
+
+
+def complaints(samples: Samples) -> list[str]:
+    """What has grown between the middle and the end."""
+    found = []
+    for name, most in MOST_DRIFT.items():
+        middle, last = median(samples, name, 0.4, 0.6), median(samples, name, 0.8, 1)
+        drift = last / middle
+        note("soak", name, **{f"{name} in the middle": round(middle), f"{name} at the end": round(last)})
+        if drift > most:
+            found.append(f"{name} has grown from {middle:,.0f} to {last:,.0f}")
+    largest = max(sample["log"] for sample in samples)
+    note("soak", "write-ahead log", bytes=largest)
+    if largest > LOG_CAP:
+        found.append(f"the write-ahead log took {largest:,} bytes")
+    return found
+
+
+def test_everything_at_once_goes_well(tmp_path: Path) -> None:
+    """Too short for figures but that of the log."""
+    samples = soaked(tmp_path, 4)
+    assert len(samples) >= 2
+    assert max(sample["log"] for sample in samples) <= LOG_CAP
+
+
+@pytest.mark.torture
+def test_nothing_grows_in_a_long_time(tmp_path: Path) -> None:
+    assert complaints(soaked(tmp_path, 1800 if LONG else 60)) == []
+
+
+def test_soak_catches_what_leaks(tmp_path: Path) -> None:
+    found = complaints(soaked(tmp_path, 6, leak=True))
+    assert [each.split()[0] for each in found][:2] == ["memory", "descriptors"]
