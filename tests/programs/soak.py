@@ -149,7 +149,7 @@ def soak(*, path: str, seconds: float, leak: bool = False) -> None:
     while time.monotonic() < end and not soak.stop.wait(1 / SAMPLES_A_SECOND):
         say(soak.sample())
         if leak:
-            leaked.append((bytearray(b"x" * (4 << 20)), os.open(os.devnull, os.O_RDONLY)))
+            leaked += [bytearray(b"x" * (4 << 20)), *(os.open(os.devnull, os.O_RDONLY) for _ in range(5))]
     soak.stop.set()
     # What a follower waits for.
     soak.logs.append_many([("source", "last", None, None, 0)] * 300)
