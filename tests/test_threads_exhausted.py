@@ -6,6 +6,9 @@ The limit does not bind root: there the program gives its rights up first.
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,10 +160,14 @@ APPENDED = 1 + 100 + 2 + 1 + 40 + 300
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    directory = tmp_path_factory.mktemp("exhausted")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o777)
+def outcome() -> Iterator[dict[str, Any]]:
+    # Not pytest's own directory, which other users may not enter.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield run_program(Path(directory))
+
+
+def run_program(directory: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, directory / "data"], capture_output=True, text=True, timeout=300, check=False
     )
