@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ def test_files_that_come_later_raise_the_ids_when_they_are_adopted(data_dir: Pat
         append(store, at(30))
         shutil.copytree(tmp_path / "other" / "archive" / "logs", store.archive_dir, dirs_exist_ok=True)
         (Path(store.archive_dir) / MARK).unlink()
-        store.archive_logs(now=at(12), retention=0)
+        store.archive_logs(now=at(12), retention=timedelta(0))
         assert append(store, at(31)).id > rows[-1].id
 
 

@@ -21,7 +21,7 @@ def archived(filled: Cli) -> Cli:
 
 
 def day_files(cli: Cli) -> list[str]:
-    return sorted(path.name for path in (cli.data / "archive" / "logs").iterdir())
+    return sorted(path.name for path in (cli.data / "archive" / "logs").iterdir() if path.name != MARK)
 
 
 # --- moving days -------------------------------------------------------------------------------------------------
