@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
+from support.archive import MARK
 from support.cli import DAY, T0, Cli
 
 
