@@ -229,3 +229,86 @@ impl Set {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test makes files as other programs do")]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::FlockOperation;
+
+    use super::*;
+
+    /// What `child` says in a forked child.
+    fn in_a_child(child: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child makes system calls alone, and ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let is_right = child();
+            // SAFETY: the call does not return.
+            unsafe { libc::_exit(if is_right { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: the status is written to a variable of ours.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        status == 0
+    }
+
+    #[test]
+    fn a_child_shares_no_lock_and_no_position_with_its_parent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        File::create(&path).unwrap();
+        let file = PrivateFd::new(File::open(&path).unwrap());
+        let opened = DirectoryFd::new(OwnedFd::from(File::open(directory.path()).unwrap()));
+        let generation = Generation::current();
+        for fd in [file.as_fd(), opened.as_fd()] {
+            rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive).unwrap();
+        }
+        let is_free = |path: &Path| {
+            let other = File::open(path).unwrap();
+            rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok()
+        };
+        assert!(in_a_child(|| {
+            let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+            let (file_inode, here) = (rustix::fs::stat(&path).unwrap().st_ino, inode(opened.as_fd()));
+            // An unlock of the child's own is none of the parent's.
+            let unlocked = rustix::fs::flock(opened.as_fd(), FlockOperation::Unlock).is_ok();
+            let is_apart =
+                inode(file.as_fd()) != file_inode && here == rustix::fs::stat(directory.path()).unwrap().st_ino;
+            unlocked && is_apart && !generation.is_current() && !is_free(directory.path())
+        }));
+        assert!(!is_free(&path) && !is_free(directory.path()));
+        // A child that outlives the owner keeps nothing.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (is_ready, ready) = std::io::pipe().unwrap();
+        // SAFETY: the child makes system calls alone, and ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let mut byte = [0];
+            drop(writer);
+            let _ = rustix::io::write(&ready, &byte);
+            let _ = rustix::io::read(&reader, &mut byte);
+            // SAFETY: the call does not return.
+            unsafe { libc::_exit(0) };
+        }
+        rustix::io::read(&is_ready, &mut [0]).unwrap();
+        drop((file, opened));
+        assert!(is_free(&path) && is_free(directory.path()));
+        drop(writer);
+        // SAFETY: nothing is written.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    }
+
+    #[test]
+    fn numbers_that_were_let_go_are_not_touched() {
+        let file = tempfile::tempfile().unwrap();
+        drop(PrivateFd::new(file.try_clone().unwrap()));
+        let fd = file.as_raw_fd();
+        keep_private(fd);
+        let_go(fd);
+        let inode = rustix::fs::fstat(&file).unwrap().st_ino;
+        assert!(in_a_child(|| rustix::fs::fstat(&file).unwrap().st_ino == inode));
+    }
+}

@@ -162,3 +162,42 @@ impl Drop for Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Config, Database};
+
+    #[test]
+    fn a_child_of_a_fork_without_the_mutexes_refuses_to_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        drop(Database::open(&path, Config::default()).unwrap());
+        let (locked, is_locked) = std::sync::mpsc::channel();
+        let (release, is_released) = std::sync::mpsc::channel::<()>();
+        let hung = std::thread::spawn(move || {
+            let mutex = GLOBAL_MUTEXES[(ffi::SQLITE_MUTEX_STATIC_PRNG - FIRST_MUTEX) as usize].load(Ordering::Relaxed);
+            // SAFETY: the mutex lives for ever, and this thread unlocks what it has locked.
+            unsafe { ffi::sqlite3_mutex_enter(mutex) };
+            locked.send(()).unwrap();
+            let _ = is_released.recv();
+            // SAFETY: as above.
+            unsafe { ffi::sqlite3_mutex_leave(mutex) };
+        });
+        is_locked.recv().unwrap();
+        // SAFETY: the child opens nothing, and ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let is_refused = matches!(Database::open(&path, Config::default()), Err(Error::ForkedAmidWork { .. }));
+            // SAFETY: the call does not return.
+            unsafe { libc::_exit(if is_refused { 0 } else { 1 }) };
+        }
+        drop(release);
+        hung.join().unwrap();
+        let mut status = -1;
+        // SAFETY: the status is written to a variable of ours.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        assert_eq!(status, 0);
+        drop(Database::open(&path, Config::default()).unwrap());
+    }
+}

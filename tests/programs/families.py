@@ -19,8 +19,10 @@ from typing import Any
 import nerve_store as ns
 from programs import say
 
-PATIENCE = 60
+PATIENCE = 110
 """Seconds after which a process that hangs is ended by its alarm."""
+BUSY_TIMEOUT = 90.0
+"""Long enough for a disk that others keep busy."""
 
 
 class Acknowledged:
@@ -44,7 +46,7 @@ def be_child(path: str, acknowledged_path: str, name: str, rows: int, end: str) 
     """Opens a store of its own and appends; `end`: whether it closes, is killed, or just ends."""
     signal.alarm(PATIENCE)
     acknowledged = Acknowledged(acknowledged_path)
-    store = ns.LogStore(path)
+    store = ns.LogStore(path, busy_timeout=BUSY_TIMEOUT)
     append_rows(store, name, rows, acknowledged, pause=0.002)
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -193,7 +195,7 @@ def family(*, path: str, how: str, busy: list[str], children: int, rows: int, en
     its children, after them, or is killed in the middle."""
     signal.alarm(2 * PATIENCE)
     acknowledged_path = path + ".acknowledged"
-    store = ns.LogStore(path)
+    store = ns.LogStore(path, busy_timeout=BUSY_TIMEOUT)
     acknowledged = Acknowledged(acknowledged_path)
     work = busy_work(store, path, acknowledged)
     started = Family(how)
