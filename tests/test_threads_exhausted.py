@@ -14,7 +14,7 @@ import nerve_store as ns
 
 PROGRAM = """
 import asyncio, encodings.idna, concurrent.futures.thread, io, json, os, resource, sys, threading
-from datetime import date
+from datetime import date, timedelta
 import nerve_store as ns
 import nerve_store.exceptions, nerve_store.records
 ns.Store, ns.AsyncLogStore
@@ -99,7 +99,7 @@ BLOBS = {
     "size": lambda: blobs.size(hashes[0]),
     "stats": lambda: blobs.stats(),
     "verify": lambda: [bool(blobs.verify().ok), bool(blobs.verify(progress=lambda done, total: None).ok)],
-    "collect": lambda: blobs.collect(hashes[:10], grace=0),
+    "collect": lambda: blobs.collect(hashes[:10], grace=timedelta(0)),
     "delete": lambda: blobs.delete(hashes[0]),
 }
 
