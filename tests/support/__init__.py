@@ -3,7 +3,9 @@
 `calls`: every public call of a `LogStore`, and what refuses or stops one. `foreign`: another program's SQLite. `rows`:
 rows, and the union of database and archive. `processes`: programs in a process of their own. `faults`: sweeps that kill
 or fail a program at each of its system calls. `strace`: what a program asked of the kernel, with the paths. `disks`:
-file systems that are full, read-only, or lose their power. `architecture`: which source file uses which. `archive`,
+file systems that are full, read-only, or lose their power. `ledger`: what a program that is cut short has acknowledged,
+and whether it is there; `power`: power cuts; `replay`: images of what a power cut can leave; `damage`: damaged files,
+and what a store says; `counts`: the figures of the sweeps. `architecture`: which source file uses which. `archive`,
 `blobs`, `runs`, `cli`, `event_loops`, `model`: of one subject.
 """
 
