@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,8 +116,31 @@ def test_files_that_come_later_raise_the_ids_when_they_are_adopted(data_dir: Pat
         append(store, at(30))
         shutil.copytree(tmp_path / "other" / "archive" / "logs", store.archive_dir, dirs_exist_ok=True)
         (Path(store.archive_dir) / MARK).unlink()
-        store.archive_logs(now=at(12), retention=0)
+        store.archive_logs(now=at(12), retention=timedelta(0))
         assert append(store, at(31)).id > rows[-1].id
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_days_that_gained_rows_after_the_backup_are_read_as_they_are(data_dir: Path, compression: Compression) -> None:
+    path = data_dir / "logs.db"
+    with ns.LogStore(path) as store:
+        rows = [append(store, at(0, 2 * n), f"ref-{n}") for n in range(5)]
+        store.archive_logs(now=NOW, compression=compression)
+    backup = path.read_bytes()
+    with ns.LogStore(path) as store:
+        rows += [append(store, at(0, 2 * n + 1), f"late-{n}") for n in range(5)]
+        store.archive_logs(now=NOW)
+    restore_backup(path, backup)
+    with ns.LogStore(path) as store:
+        assert as_rows(store.query(archived=True)) == rows
+        assert store.count(archived=True) == len(rows)
+        assert as_rows(store.query(archived=True, ref_id="late-3")) == [rows[8]]
+        assert as_rows(store.read_archive(day(0))) == rows
+        rows.append(append(store, at(0, 99)))
+        assert rows[-1].id > rows[-2].id
+        assert gained(store.archive_logs(now=NOW)) == {day(0): 1}
+        assert as_rows(store.query(archived=True)) == rows
+        assert store.verify().ok
 
 
 # --- what is there twice already ---------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
-    /// A flush failed earlier, so that nobody knows what is on the disk.
+    /// A flush failed earlier, so that it is unknown what is on the disk.
     #[error(
         "an earlier flush to disk failed ({reason}); this handle refuses further writes: close it and open it again"
     )]

@@ -39,6 +39,8 @@ pub struct Scope {
     pub deadline: Option<Instant>,
     /// Ends the work with [`Error::Paused`]; the caller can begin it again.
     pub pause: Option<Pause>,
+    /// The work is nearly done: it is stopped only while it waits.
+    pub is_finishing: bool,
 }
 
 /// When a call pauses.
@@ -55,13 +57,18 @@ pub struct Pause {
 }
 
 thread_local! {
-    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope { stop: None, deadline: None, pause: None }) };
+    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope { stop: None, deadline: None, pause: None, is_finishing: false }) };
 }
 
 impl Scope {
     /// The scope of the calling thread, for work that it has other threads do. They do not pause.
     pub fn shared() -> Self {
-        SCOPE.with_borrow(|scope| Self { stop: scope.stop.clone(), deadline: scope.deadline, pause: None })
+        SCOPE.with_borrow(|scope| Self {
+            stop: scope.stop.clone(),
+            deadline: scope.deadline,
+            pause: None,
+            is_finishing: scope.is_finishing,
+        })
     }
 
     /// Does `work` in this scope.
@@ -114,9 +121,14 @@ pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
     if is_interruptible() { Scope::default().enter(work) } else { work() }
 }
 
+/// Does `work`, the last part of a step, which is stopped only while it waits.
+pub fn finishing<T>(work: impl FnOnce() -> T) -> T {
+    Scope { is_finishing: true, ..Scope::shared() }.enter(work)
+}
+
 fn check_scope(waits: bool) -> Result<()> {
     SCOPE.with_borrow_mut(|scope| {
-        if scope.stop.as_ref().is_some_and(|stop| stop.is_asked()) {
+        if (waits || !scope.is_finishing) && scope.stop.as_ref().is_some_and(|stop| stop.is_asked()) {
             return Err(Error::Cancelled);
         }
         if scope.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -160,6 +172,10 @@ mod tests {
             assert!(matches!(check(), Err(Error::Cancelled)));
             assert!(matches!(check_wait(), Err(Error::Cancelled)));
             shielded(|| check().unwrap());
+            finishing(|| {
+                check().unwrap();
+                assert!(matches!(check_wait(), Err(Error::Cancelled)));
+            });
             assert!(matches!(Scope::shared().enter(check), Err(Error::Cancelled)));
         });
         check().unwrap();

@@ -50,7 +50,7 @@ impl OpenBlob {
     }
 
     /// Reads the next bytes until `chunk` is full or the blob has ended, and says how many there are. The last ones are
-    /// returned only if all bytes together are the blob's: whoever has read to the end has read what was asked for.
+    /// returned only if all bytes together are the blob's: a caller that has read to the end has read what it asked for.
     pub fn read_next(&mut self, chunk: &mut [u8]) -> Result<usize> {
         let count = read_full(&mut &self.file, chunk).map_err(|error| Error::io(&self.path(), READ, &error))?;
         self.hasher.update(&chunk[..count]);

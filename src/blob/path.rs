@@ -7,7 +7,7 @@ use crate::base::digest::Digest;
 /// How many shards there are: one for each value of the first two digits.
 pub(super) const SHARDS: usize = 256;
 
-/// Bytes that have no name yet. Hidden, and no two hex digits, so that nobody takes it for a shard.
+/// Bytes that have no name yet. Hidden, and no two hex digits, so that it is not taken for a shard.
 pub(super) const STAGING: &str = ".staging";
 
 /// Damaged blobs that were moved aside, under their digest.

@@ -89,8 +89,8 @@ impl BlobStore {
 
 /// Renews the grace of the file with this stamp: sets when it was last written to now. Under the lock that `collect`
 /// takes exclusively while it looks at a blob and removes it: it sees the new time, or we see that the blob is gone.
-/// Returns the new stamp and whether its time is of our own making, to the nanosecond, so that whoever changes the file
-/// changes it, too; None if the file is another by now, or changed.
+/// Returns the new stamp and whether its time is of our own making, to the nanosecond, so that a program that changes the
+/// file changes it, too; None if the file is another by now, or changed.
 fn renew(root: &OpenRoot, name: &Name, stamp: &Stamp) -> Result<Option<(Stamp, bool)>> {
     let Some(shard) = root.directory(name.shard())? else { return Ok(None) };
     let _lock = shard.lock_shared()?;

@@ -3,11 +3,11 @@
 use std::borrow::Borrow;
 use std::fs::File;
 use std::io::Write;
-use std::process;
 use std::sync::Arc;
 
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
+use crate::base::fork::Generation;
 use crate::base::io::read_full;
 use crate::base::time::now_ns;
 use crate::blob::get;
@@ -36,8 +36,8 @@ pub struct BlobWriter<S: Borrow<BlobStore>> {
     begun: u64,
     /// A write failed, and how much of it is in the file is unknown.
     is_torn: bool,
-    /// A forked child has the same file, and would mix its bytes among its parent's.
-    process_id: u32,
+    /// The process that writes it: in a forked child the file leads nowhere.
+    generation: Generation,
 }
 
 impl<S: Borrow<BlobStore>> BlobWriter<S> {
@@ -45,8 +45,8 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
     pub fn new(store: S) -> Result<Self> {
         let root = store.borrow().root_to_write(WRITE)?;
         let staged = root.stage()?;
-        let process_id = process::id();
-        Ok(Self { store, root, staged, hasher: Hasher::new(), size: 0, begun: 0, is_torn: false, process_id })
+        let generation = Generation::current();
+        Ok(Self { store, root, staged, hasher: Hasher::new(), size: 0, begun: 0, is_torn: false, generation })
     }
 
     /// How many bytes it has.
@@ -65,10 +65,7 @@ impl<S: Borrow<BlobStore>> BlobWriter<S> {
         if self.is_torn {
             return Err(Error::Value("an earlier write to this blob failed: begin it anew".into()));
         }
-        if self.process_id != process::id() {
-            return Err(Error::Forked { path: self.store.borrow().root.to_path_buf() });
-        }
-        Ok(())
+        self.generation.check(&self.store.borrow().root)
     }
 
     /// Adds bytes that another thread hashes.
@@ -183,7 +180,7 @@ impl BlobStore {
             before = Stamp::of(&staged.stat()?);
         }
         if replaces {
-            // Whoever removes or moves what is there does so under the exclusive lock, after looking at it.
+            // What is there is removed or moved only under the exclusive lock, after a look at it.
             let _lock = shard.lock_shared()?;
             staged.publish_over(&shard, name.file())?;
         } else if !staged.publish_new(&shard, name.file())? {

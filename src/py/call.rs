@@ -151,6 +151,22 @@ impl Long {
         self.progress.is_some()
     }
 
+    /// Runs work that can be begun again: in this thread, as a read, as long as there is nothing to report.
+    pub(super) fn run_shortly<T: Send + 'static>(
+        self,
+        py: Python<'_>,
+        work: impl Fn(&mut Progress<'_>) -> Result<T> + Send + Sync + 'static,
+    ) -> PyResult<T> {
+        if !self.is_heard() {
+            let scope = pausing(INTERVAL, false, None);
+            match py.detach(|| scope.enter(|| caught(|| work(&mut |_, _| check())))) {
+                Err(Error::Paused) => py.check_signals()?,
+                outcome => return Ok(outcome?),
+            }
+        }
+        self.run(py, move |report| work(report))
+    }
+
     /// Runs the work in a thread of its own; in this one, if there is none to be had.
     pub(super) fn run<T: Send + 'static>(
         self,
@@ -158,7 +174,7 @@ impl Long {
         work: impl FnOnce(&mut Progress<'_>) -> Result<T> + Send + 'static,
     ) -> PyResult<T> {
         let stop = Arc::new(Stop::default());
-        let scope = Scope { stop: Some(Arc::clone(&stop)), deadline: self.deadline, pause: None };
+        let scope = Scope { stop: Some(Arc::clone(&stop)), deadline: self.deadline, ..Scope::default() };
         let (sender, mut news) = channel();
         let (answer, answers) = channel();
         let work = Arc::new(std::sync::Mutex::new(Some(work)));

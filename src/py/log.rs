@@ -104,7 +104,8 @@ impl LogStore {
         };
         import_records(py)?;
         let long = Long::reporting_to(progress)?;
-        let store = Arc::new(long.run(py, move |report| store::LogStore::open(&path.0, config, report))?);
+        let store =
+            Arc::new(long.run_shortly(py, move |report| store::LogStore::open(&path.0, config.clone(), report))?);
         Ok(Self { store, max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX) })
     }
 

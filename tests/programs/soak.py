@@ -59,7 +59,7 @@ class Soak:
         self.day += 1
         compression: Literal["zstd"] | None = random.choice([None, "zstd"])
         vacuum: Literal["incremental"] | bool = random.choice([False, "incremental"])
-        self.logs.archive_logs(now=self.day * DAY_MS, retention=0, compression=compression, vacuum=vacuum)
+        self.logs.archive_logs(now=self.day * DAY_MS, retention=timedelta(0), compression=compression, vacuum=vacuum)
         self.stop.wait(1)
 
     def write_blobs(self, random: Random) -> None:

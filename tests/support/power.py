@@ -149,14 +149,17 @@ def cut_power(
                     **arguments,
                 )
                 ledger = read_ledger(acknowledgements, power=True)
+                kept = Path(shutil.copytree(data, acknowledgements.with_name("kept"), dirs_exist_ok=True))
                 found = complaints(data, ledger, upstream)
                 acknowledged, tally.late = ledger.count, tally.late + ledger.late
                 tally.cuts += 1
                 tally.found += [f"{kind}, cut {number}: {each}" for each in found]
                 if found:
-                    shutil.copytree(data, scratch / f"cut-{number}", dirs_exist_ok=True)
+                    # As the power cut left it.
+                    shutil.copytree(kept, scratch / f"cut-{number}", dirs_exist_ok=True)
                     shutil.copy(acknowledgements, scratch / f"cut-{number}")
                     break
+                shutil.rmtree(kept)
             tally.acknowledged += acknowledged
     note(
         "power cuts",

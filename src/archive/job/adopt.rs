@@ -49,7 +49,12 @@ impl Archive {
             self.forget_seen();
         }
         for file in self.changed_files(described.iter())? {
-            problems.push(self.problem(file, self.why_changed(file)?));
+            match self.examine(file)?.as_deref() {
+                Some(Examined::Whole(unlisted)) if self.open_grown(file.0)?.is_some() => {
+                    self.record(&unlisted.summary, &unlisted.refs)?;
+                }
+                _ => problems.push(self.problem(file, self.why_changed(file)?)),
+            }
         }
         Ok(problems)
     }

@@ -19,7 +19,7 @@ use crate::archive::manifest::overlap::described;
 use crate::archive::problem::Problem;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
-use crate::base::interrupt::check_wait;
+use crate::base::interrupt::{check_wait, finishing};
 use crate::base::parallel;
 use crate::base::parallel::Started;
 use crate::base::progress::Progress;
@@ -225,7 +225,10 @@ impl<'a> Job<'a> {
                 }
                 job.has_moved |= !written.exported.is_empty();
                 join(publishing.take())?;
-                let publish = move |(staged, written): (Staged, Written)| archive.publish(throttle, staged, &written);
+                let publish = move |(staged, written): (Staged, Written)| {
+                    // A file that is published has its rows deleted, too, before the job is stopped.
+                    finishing(|| archive.publish(throttle, staged, &written))
+                };
                 match parallel::start(scope, (staged, written), publish) {
                     Ok(thread) => publishing = Some(thread),
                     Err(finished) => publish(finished)?,

@@ -119,6 +119,11 @@ impl Archive {
                     return Ok(None);
                 }
                 let listed = days::load(connection, file.0, State::Current).ok().flatten();
+                if let Some(listed) = &listed
+                    && self.is_grown(&unlisted.summary, listed)?
+                {
+                    return Ok(present);
+                }
                 let error = self.replaced(&unlisted.summary, listed.as_ref());
                 let spans = [span, unlisted.summary.id_span()];
                 Some(DayCandidate::unreadable(file, spans.into_iter().flatten().reduce(IdSpan::union), error))

@@ -2,8 +2,11 @@
 //! read whole once and described in memory until a job or `reindex` adopts them.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::AtFlags;
 
 use crate::archive::file::block::Block;
 use crate::archive::file::format;
@@ -71,7 +74,19 @@ impl Archive {
         described: impl Iterator<Item = &'a Described>,
     ) -> Result<Vec<DayFile>> {
         let mut changed = Vec::new();
+        // Each look is then one short step.
+        let directory = match File::open(self.directory()) {
+            Ok(directory) => directory,
+            // Each file is then missed when it is opened.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(changed),
+            Err(error) => return Err(Error::io(self.directory(), "look at the archive", &error)),
+        };
         for file in described.filter(|described| described.state == State::Current) {
+            if let Some(stamp) = look(&directory, file.file)
+                && file.is_untouched(stamp)
+            {
+                continue;
+            }
             let mut began = None;
             while let Some(stamp) = self.stamp(file.file)?
                 && !file.is_untouched(stamp)
@@ -89,6 +104,7 @@ impl Archive {
         Ok(changed)
     }
 
+    /// The state of a file; None if there is none.
     fn stamp(&self, (day, format): DayFile) -> Result<Option<Stamp>> {
         let path = format::path_of(self.directory(), day, format);
         match std::fs::symlink_metadata(&path) {
@@ -218,6 +234,13 @@ impl Archive {
             Examined::Damaged(damaged) => Err(damaged.error.clone()),
         }
     }
+}
+
+/// The state of a file in an open directory, if it can be told.
+fn look(directory: &File, (day, format): DayFile) -> Option<Stamp> {
+    let name = format!("{day}.{format}");
+    let stat = rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(Stamp::of_stat(&stat))
 }
 
 /// Whether an error says that this file cannot be read, and not that nothing can.

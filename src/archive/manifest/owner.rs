@@ -55,7 +55,7 @@ impl Archive {
         let stored = self.log.database().read("look at the archive", self::identity)?;
         if is_writable && (stored.is_none() || stored != identity || greatest > last_given) {
             let wanted = identity.clone();
-            let stored = self.log.database().write("look at the archive", None, |connection| {
+            let written = self.log.database().write("look at the archive", None, |connection| {
                 log::raise_last_given_id(connection, greatest)?;
                 match wanted {
                     Some(wanted) => save_identity(connection, &wanted)?,
@@ -64,7 +64,13 @@ impl Archive {
                     None => {}
                 }
                 self::identity(connection)
-            })?;
+            });
+            let stored = match written {
+                Ok(stored) => stored,
+                // The next opening gives it its identity.
+                Err(_) if greatest <= last_given => identity,
+                Err(error) => return Err(error),
+            };
             let _ = stored.map(|identity| self.identity.set(identity));
         } else {
             let _ = identity.map(|identity| self.identity.set(identity));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::archive::file::format::Format;
 use crate::archive::file::remains::Remains;
@@ -34,6 +34,17 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// The same of what another call says of the file.
+    #[expect(clippy::unnecessary_cast, reason = "the types of the fields depend on the platform")]
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        let seconds = u64::try_from(stat.st_mtime as i64).unwrap_or(0);
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec as i64).unwrap_or(0);
+        let modified = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        Self { size: stat.st_size as u64, modified, inode: stat.st_ino as u64 }
+    }
+}
+
 /// What was seen of the directory.
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -42,6 +53,8 @@ pub(crate) struct Seen {
     pub(crate) examined: HashMap<DayFile, (Stamp, Arc<Examined>)>,
     /// Files that were changed after the manifest described them, and are nevertheless what it says.
     pub(crate) unchanged: HashMap<DayFile, (Stamp, Digest)>,
+    /// By what a file is and what the manifest says of it, whether it only has rows besides.
+    pub(crate) grown: HashMap<DayFile, ((Digest, Digest), bool)>,
     /// The directory's mark, as of a state of its file.
     pub(crate) mark: Option<(Stamp, Arc<Mark>)>,
 }

@@ -95,7 +95,10 @@ impl Archive {
         let described = self.log.database().read("read the manifest", days::described)?;
         let mut open = Vec::new();
         if described.iter().any(|described| described.file.0 == day) {
-            open.push(self.open_known(day)?);
+            open.push(match self.open_known(day) {
+                Err(error @ Error::ArchiveCorrupt { .. }) => self.open_grown(day)?.ok_or(error)?,
+                open => open?,
+            });
         }
         for file in self.unlisted_files(&described, &files)?.into_iter().filter(|file| file.0 == day) {
             open.extend(self.open_unlisted(file)?);
