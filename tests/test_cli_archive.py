@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
+from support.archive import MARK
 from support.cli import DAY, T0, Cli
 
 
@@ -21,7 +22,7 @@ def archived(filled: Cli) -> Cli:
 
 
 def day_files(cli: Cli) -> list[str]:
-    return sorted(path.name for path in (cli.data / "archive" / "logs").iterdir())
+    return sorted(path.name for path in (cli.data / "archive" / "logs").iterdir() if path.name != MARK)
 
 
 # --- moving days -------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ OF_DATABASE = [
 ]
 OF_LOG = [remove_log, replace_log]
 
-RUN = ns.WorkflowRun(run_id="new", workflow="w", status="started", timestamp=0)
+RUN = ns.WorkflowRun(run_id="new", workflow="w", status=ns.WorkflowRunStatus("started"), timestamp=0)
 WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     "append": lambda store: store.append("after", "row"),
     "append_normal": lambda store: store.append("after", "row", durability="normal"),
@@ -140,7 +140,7 @@ def filled(data: Path) -> ns.LogStore:
     store = ns.LogStore(data / "logs.db")
     store.append_many([("before", "row", None, None, number) for number in range(10)])
     store.archive_logs(retention=timedelta(days=1))
-    run = ns.WorkflowRun(run_id="run", workflow="w", status="started", timestamp=0)
+    run = ns.WorkflowRun(run_id="run", workflow="w", status=ns.WorkflowRunStatus("started"), timestamp=0)
     store.upsert_workflow_run(("before", "row", "run", None, None), run)
     return store
 

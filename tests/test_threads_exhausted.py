@@ -6,6 +6,9 @@ The limit does not bind root: there the program gives its rights up first.
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ import nerve_store as ns
 
 PROGRAM = """
 import asyncio, encodings.idna, concurrent.futures.thread, io, json, os, resource, sys, threading
-from datetime import date
+from datetime import date, timedelta
 import nerve_store as ns
 import nerve_store.exceptions, nerve_store.records
 ns.Store, ns.AsyncLogStore
@@ -99,7 +102,7 @@ BLOBS = {
     "size": lambda: blobs.size(hashes[0]),
     "stats": lambda: blobs.stats(),
     "verify": lambda: [bool(blobs.verify().ok), bool(blobs.verify(progress=lambda done, total: None).ok)],
-    "collect": lambda: blobs.collect(hashes[:10], grace=0),
+    "collect": lambda: blobs.collect(hashes[:10], grace=timedelta(0)),
     "delete": lambda: blobs.delete(hashes[0]),
 }
 
@@ -157,10 +160,14 @@ APPENDED = 1 + 100 + 2 + 1 + 40 + 300
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    directory = tmp_path_factory.mktemp("exhausted")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o777)
+def outcome() -> Iterator[dict[str, Any]]:
+    # Not pytest's own directory, which other users may not enter.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield run_program(Path(directory))
+
+
+def run_program(directory: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, directory / "data"], capture_output=True, text=True, timeout=300, check=False
     )

@@ -62,7 +62,7 @@ __version__: Final[str]
 SQLITE_VERSION: Final[str]
 """The version of the SQLite compiled into this module."""
 BUILD_PROFILE: Final[str]
-""""release" or "debug"; nobody should time a debug build."""
+""""release" or "debug"; a debug build is not for timing."""
 DEFAULT_RETENTION: Final[timedelta]
 """How long rows stay in the database unless `archive_logs` is told otherwise: 30 days."""
 ARCHIVED_UP_TO: Final[str]

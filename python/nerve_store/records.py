@@ -255,7 +255,7 @@ class CollectReport:
     kept_count: int
     """Blobs that were to be kept."""
     young_count: int
-    """Blobs that nobody keeps but that were written, or written again, within the grace period."""
+    """Blobs that are not kept but that were written, or written again, within the grace period."""
     missing: tuple[str, ...]
     """Hashes that were to be kept and have no blob, in order."""
     dry_run: bool = False

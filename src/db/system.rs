@@ -136,8 +136,9 @@ unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_i
     if fd >= 0 {
         fork::keep_private(fd);
         if let Some(id) = FileId::of_descriptor(fd) {
+            // A database is never created by SQLite here, whatever its name.
             // SAFETY: the path is a string of SQLite's.
-            if unsafe { CStr::from_ptr(path) }.to_bytes().ends_with(b"-wal") {
+            if flags & libc::O_CREAT != 0 && unsafe { CStr::from_ptr(path) }.to_bytes().ends_with(b"-wal") {
                 LAST_WAL.set(Some(id));
             }
             with_tables(|tables| tables.files.push((fd, id)));

@@ -1,6 +1,6 @@
 //! Files that are written under a name of their own, or under none, and then published.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -145,14 +145,15 @@ impl Staged {
     }
 
     /// The directory that it was staged in, and its name there.
-    fn target(&self, path: &Path) -> Result<(Arc<Directory>, String)> {
-        let name = path.file_name().and_then(OsStr::to_str);
+    fn target(&self, path: &Path) -> Result<(Arc<Directory>, OsString)> {
+        let name = path.file_name();
         let name = name.ok_or_else(|| Error::Value(format!("no path of a file: {}", path.display())))?;
         Ok((Arc::clone(&self.directory), name.to_owned()))
     }
 
     /// Publishes it as `name` in `target` unless something is there; says whether it did. The entry is not synced yet.
-    pub fn publish_new(&mut self, target: &Directory, name: &str) -> Result<bool> {
+    pub fn publish_new(&mut self, target: &Directory, name: impl AsRef<OsStr>) -> Result<bool> {
+        let name = name.as_ref();
         self.generation.check(&target.path().join(name))?;
         let published = match &self.name {
             None => self.link(target, name),
@@ -179,7 +180,8 @@ impl Staged {
     }
 
     /// Publishes it as `name` in `target`, over whatever file is there. The entry is not synced yet.
-    pub fn publish_over(&mut self, target: &Directory, name: &str) -> Result<()> {
+    pub fn publish_over(&mut self, target: &Directory, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
         self.generation.check(&target.path().join(name))?;
         let fault = |errno| failed(&target.path().join(name), PUBLISH, errno);
         let staged = self.give_name()?;
@@ -189,7 +191,7 @@ impl Staged {
     }
 
     /// Gives a file without a name one.
-    fn link(&self, target: &Directory, name: &str) -> std::result::Result<(), Errno> {
+    fn link(&self, target: &Directory, name: &OsStr) -> std::result::Result<(), Errno> {
         match rustix::fs::linkat(&self.file, "", &target.handle, name, AtFlags::EMPTY_PATH) {
             // Before Linux 6.10 it takes a privilege, which may also have been given up since the last one.
             Err(Errno::NOENT) => {
@@ -206,7 +208,7 @@ impl Staged {
             return Ok(name.clone());
         }
         let name = new_name();
-        self.link(&self.directory, &name)
+        self.link(&self.directory, name.as_ref())
             .map_err(|errno| failed(&self.directory.path().join(&name), PUBLISH, errno))?;
         self.name = Some(name.clone());
         Ok(name)

@@ -163,7 +163,7 @@ impl Core {
     }
 
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with
-    /// `archived`, only segments whose rows are among these. Nobody puts such rows back meanwhile.
+    /// `archived`, only segments whose rows are among these. Such rows must not be put back meanwhile.
     pub(crate) fn prune(&self, archived: Option<&RoaringTreemap>) -> Result<()> {
         const OPERATION: &str = "prune the index";
         let normal = Some(Durability::Normal);

@@ -1,6 +1,6 @@
 //! Following the log: every row of every process, once, in id order.
 //!
-//! Ids are given out inside the write transaction, so their order is the order of commits, and whoever has seen all rows
+//! Ids are given out inside the write transaction, so their order is the order of commits, and a reader that has seen all rows
 //! up to an id has seen all that will ever be below it. A commit of this process wakes its followers; those of other
 //! processes are looked for at intervals, which reads SQLite's shared memory and no disk while nothing changes.
 

@@ -61,9 +61,9 @@ impl<'py> Data<'py> {
 /// The memory of an object.
 #[derive(Clone, Copy)]
 pub(super) enum Shared<'a> {
-    /// Nobody writes to it.
+    /// It never changes.
     Fixed(&'a [u8]),
-    /// Anybody may.
+    /// Another thread may change it at any time.
     Changeable(SharedMemory<'a>),
 }
 

@@ -1,7 +1,7 @@
 //! Appending from event loops: what `nerve_store.aio` is built on.
 //!
 //! Each event loop has a channel. Appends go in with the future that is to be resolved; those of one turn of the loop
-//! are submitted together. Whoever commits them leaves the outcome in the mailbox and writes to a descriptor that the
+//! are submitted together. The thread that commits them leaves the outcome in the mailbox and writes to a descriptor that the
 //! loop watches: commits never wait for the interpreter, and one wake-up takes in all the outcomes there are.
 
 use std::collections::HashMap;
@@ -160,7 +160,7 @@ impl AppendChannel {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.store)?;
-        // Whoever holds the lock is in the middle of a call, and keeps this alive.
+        // The thread that holds the lock is in the middle of a call, and keeps this alive.
         match self.calls.try_lock() {
             Ok(calls) => calls.all().try_for_each(|call| visit.call(&call.future)),
             Err(_) => Ok(()),

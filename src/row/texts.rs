@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Texts that share a block, at most, in bytes; longer ones have a block of their own. It bounds what a row that
-/// somebody keeps holds besides itself.
+/// Texts that share a block, at most, in bytes; longer ones have a block of their own. It bounds the memory of
+/// other rows that one kept row holds.
 const BLOCK_BYTES: usize = 2 << 10;
 
 /// Source, type, reference and payload.

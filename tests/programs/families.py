@@ -221,7 +221,7 @@ def inherited(*, path: str) -> None:
     store = ns.LogStore(path, durability="normal")
     store.append_many([("s", "t", "r", None, 0)] * 100)
     rows, follower = store.iter(), store.follow()
-    run = ns.WorkflowRun(run_id="r", workflow="w", status="started", timestamp=0)
+    run = ns.WorkflowRun(run_id="r", workflow="w", status=ns.WorkflowRunStatus("started"), timestamp=0)
     calls: dict[str, Callable[[], object]] = {
         "append": lambda: store.append("a", "b"),
         "append_many": lambda: store.append_many([("a", "b", None, None, 0)]),

@@ -134,7 +134,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         if self._closing:
             return
         self._closing = True
-        # Whoever waits may be cancelled; the appends in flight are to finish all the same.
+        # The caller may be cancelled; the appends in flight are to finish all the same.
         self._finishing = asyncio.ensure_future(self._finish())
         await asyncio.shield(self._finishing)
 

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _require_fresh(data: str) -> None:
-    """Refuse to write into anything that is there, above all somebody's data directory."""
+    """Refuse to write into anything that is there, above all a data directory in use."""
     try:
         with os.scandir(data) as entries:
             if next(entries, None) is None:

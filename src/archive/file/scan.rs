@@ -7,6 +7,7 @@ use crate::archive::file::line::{MOST_LINE_BYTES, RowRef};
 use crate::archive::file::reader::{DayReader, each_line, parse_within_memory};
 use crate::archive::file::summary::{Gatherer, Lines, Stored, Summary, TakePart};
 use crate::base::error::Result;
+use crate::base::interrupt::check;
 use crate::base::time::UtcDay;
 use crate::row::LogEntry;
 
@@ -135,6 +136,7 @@ fn scan_frames(mut reader: DayReader, rows: &mut Rows<'_>) -> Result<Stored> {
 }
 
 fn push(reader: &DayReader, stored: &mut Stored, lines: Lines, bytes: &[u8]) -> Result<()> {
+    check()?;
     if stored.push(lines, bytes) { Ok(()) } else { Err(reader.damaged("a line is longer than a row can be")) }
 }
 

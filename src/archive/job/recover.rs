@@ -20,7 +20,7 @@ impl Archive {
                 Err(error) => return Err(error),
             };
             let path = format::path_of(self.directory(), day, Format::Plain);
-            // The entry may not have been synced when the run was killed.
+            // The entry may not have been synced when the job was killed.
             durable::sync_parent(&path, Durability::Full)?;
             let [pending, replaced] = self.log.database().read("read the manifest", |connection| {
                 Ok([State::Pending, State::Current].map(|state| days::load(connection, day, state)))

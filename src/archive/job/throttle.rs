@@ -1,4 +1,4 @@
-//! How fast an archive job goes: at full speed while nobody appends, and in small steps with rests while others do.
+//! How fast an archive job goes: at full speed while no rows are appended, and in small steps with rests while others do.
 //!
 //! A durable append takes a fraction of a millisecond. Beside two busy processors, or a disk that is given megabytes to
 //! flush at once, one in a hundred takes ten times as long and more. So beside a log that grows a job does one thing at a

@@ -1,7 +1,7 @@
 //! The rows that are not merged yet, as readers know them: which reference is in which of them, and which are rounds.
 //!
 //! Invariant: every row after `merged_end` up to `seen` is in it, except rows that were deleted. It grows as reads see
-//! more of the log, whoever appended it, so that no row is looked at twice; writers have nothing to do with it.
+//! more of the log, whichever process appended it, so that no row is looked at twice; writers have nothing to do with it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
