@@ -123,7 +123,7 @@ impl LogStore {
     /// Checks the database, the index, the runs and every file.
     pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
         let mut verified = self.archive.verify(progress)?;
-        match tables::check(self.log.core(), &|filter, visit| self.each(filter, visit)) {
+        match tables::check(self.log.core()) {
             Ok(problems) => verified.problems.extend(problems),
             Err(Error::Corrupt { path, reason }) => {
                 verified.problems.push(Problem { path, day: None, ids: None, reason });
