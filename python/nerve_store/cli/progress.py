@@ -15,7 +15,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress | None]:
-    """A callback that draws a bar on standard error; None where standard error is no terminal or `rich` is not installed."""
+    """A callback that draws a bar on standard error; None without a terminal or without `rich`."""
     if not sys.stderr.isatty():
         yield None
         return
