@@ -100,8 +100,8 @@ def test_archive_run_flushes_and_publishes_before_it_deletes(tmp_path: Path) -> 
         directory = Path(store.archive_dir)
     calls = traced(tmp_path, "archive", path=str(path), now=NOW)
     renames = [n for n, call in enumerate(calls) if call.name in ("rename", "renameat", "renameat2")]
-    # The other one is of the mark that says whose archive it is.
-    (rename,) = [n for n in renames if not any(name.endswith("/.nerve-store") for name in calls[n].paths)]
+    # Another one is of the mark that says whose archive it is.
+    (rename,) = [n for n in renames if any(name.endswith(".jsonl") for name in calls[n].paths)]
     staged, published = (name for name in calls[rename].paths if name.startswith(str(directory)))
     assert published.endswith(".jsonl")
     assert ".jsonl" not in staged
