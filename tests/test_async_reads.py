@@ -115,7 +115,7 @@ def test_cancelled_calls_are_interrupted(large: Path, call: str) -> None:
         async with ns.AsyncLogStore(large) as store:
             for _ in range(2):
                 tasks = [asyncio.create_task(LONG[call](store)) for _ in range(MANY)]
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.005 if call == "stats" else 0.1)
                 for task in tasks:
                     task.cancel()
                 outcomes = await asyncio.gather(*tasks, return_exceptions=True)

@@ -49,7 +49,13 @@ def traced(tmp_path: Path, program: str, **arguments: Any) -> list[Call]:
     done, lines = run_straced(child_command(program, **arguments), tmp_path / "trace")
     assert done.returncode == 0, done.stderr
     found = re.findall(r"^\d+ +(\w+)\((.*)\) += \d", "\n".join(lines), re.MULTILINE)
-    return [Call(name, rest, re.findall(r'(?<=")/[^"]*(?=")|(?<=<)/[^>]*(?=>)', rest)) for name, rest in found]
+    return [Call(name, rest, paths_in(rest)) for name, rest in found]
+
+
+def paths_in(arguments: str) -> list[str]:
+    """Absolute paths, those of descriptors, and names beside the descriptor of their directory."""
+    beside = [f"{directory}/{name}" for directory, name in re.findall(r'<(/[^>]*)>, "([^"/][^"]*)"', arguments)]
+    return re.findall(r'(?<=")/[^"]*(?=")|(?<=<)/[^>]*(?=>)', arguments) + beside
 
 
 def is_flush(call: Call, path: Path | str) -> bool:
@@ -102,7 +108,7 @@ def test_archive_run_flushes_and_publishes_before_it_deletes(tmp_path: Path) -> 
     renames = [n for n, call in enumerate(calls) if call.name in ("rename", "renameat", "renameat2")]
     # Another one is of the mark that says whose archive it is.
     (rename,) = [n for n in renames if any(name.endswith(".jsonl") for name in calls[n].paths)]
-    staged, published = (name for name in calls[rename].paths if name.startswith(str(directory)))
+    staged, published = (name for name in calls[rename].paths if name.startswith(f"{directory}/"))
     assert published.endswith(".jsonl")
     assert ".jsonl" not in staged
     last_write = max(n for n, call in enumerate(calls) if call.is_on("write", staged))
