@@ -4,10 +4,11 @@
 //! killed process may be torn. Frames of the same log behind that one show that the log was damaged, and that commits are
 //! lost. The format is <https://sqlite.org/fileformat2.html#walformat>.
 
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::base::error::{Error, Result};
+use crate::base::io::read_full;
 use crate::durable;
 
 /// What a write-ahead log looks like.
@@ -89,20 +90,6 @@ fn checksum(is_little_endian: bool, (mut first, mut second): (u32, u32), bytes: 
         second = second.wrapping_add(word(two)).wrapping_add(first);
     }
     (first, second)
-}
-
-/// Reads until the buffer is full or the bytes end; returns how many there were.
-fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

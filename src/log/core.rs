@@ -59,7 +59,7 @@ impl Core {
     pub fn open(path: &Path, config: LogConfig, progress: &mut Progress<'_>) -> Result<Self> {
         let segment_rows = config.segment_rows.unwrap_or(DEFAULT_SEGMENT_ROWS);
         // Looked at before SQLite repairs the write-ahead log.
-        let lost_ids = IdReserve::of(path).floor();
+        let lost_ids = if config.database.read_only { Ok(None) } else { IdReserve::of(path).floor() };
         let database = Database::open(path, config.database)?;
         let ids = IdReserve::of(database.path());
         let core = Self {
