@@ -29,6 +29,8 @@ NOW = 400 * DAY_MS
 """Late enough that every row is to be archived."""
 BIG = 1_500_000
 """Bytes of the payload of a row that a checkpoint soon follows."""
+MOST_BIG = 40
+"""Of these a worker appends at the most, so that a quick machine does not fill the disk that a check archives to."""
 SIZES = (0, 1, 100, 4096, 5000, 70_000, 300_000)
 
 Durability = Literal["full", "normal"]
@@ -70,6 +72,7 @@ class Worker:
         self.acknowledgements = acknowledgements
         self.random = Random(writer)
         self.numbers = itertools.count()
+        self.big = itertools.count()
         self.threads = itertools.count()
         self.open()
 
@@ -224,7 +227,8 @@ class Worker:
 
     def checkpoint(self) -> None:
         for _ in range(3):
-            self.append(self.random.choice(["full", "normal"]), big_row_of)
+            is_big = next(self.big) < MOST_BIG
+            self.append(self.random.choice(["full", "normal"]), big_row_of if is_big else row_of)
         self.append()
 
     def reindex(self) -> None:

@@ -294,9 +294,12 @@ def sweep(
 
 
 @contextlib.contextmanager
-def in_memory(scratch: Path) -> Iterator[Path]:
-    """A directory in memory, or in `scratch` where there is no room: neither a kill nor an error depends on a disk."""
+def in_memory(scratch: Path, room: int = 256 << 20) -> Iterator[Path]:
+    """A directory in memory, or in `scratch` if fewer than `room` bytes are free there.
+
+    Neither a kill nor an error depends on a disk.
+    """
     memory = Path("/dev/shm")
-    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 256 << 20
+    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > room
     with tempfile.TemporaryDirectory(prefix="nerve-store-sweep-", dir=memory if has_room else scratch) as directory:
         yield Path(directory)

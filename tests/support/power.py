@@ -34,6 +34,8 @@ STEPS_BEGIN = {"migrate": '"begin"', "reopen": '"begin"'}
 """What a work must have said before its power may be cut, if that is not that the store is open."""
 MOST_SECONDS = {"migrate": 0.25, "archive and rest": 1.5}
 """After which the power is cut at the latest, if not 0.7."""
+DISK_MIB = 1024
+"""Room for the work of a quick machine, and for the archive of it; the file is sparse."""
 CUTS_A_DISK = 3
 """A store goes on after its first cuts."""
 
@@ -113,7 +115,7 @@ def cut(
 
 @contextlib.contextmanager
 def a_disk(scratch: Path) -> Iterator[tuple[PowerCutDisk, Path]]:
-    with in_memory(scratch) as memory, power_cut_disk(memory, size_mib=256) as disk:
+    with in_memory(scratch, DISK_MIB << 21) as memory, power_cut_disk(memory, size_mib=DISK_MIB) as disk:
         yield disk, memory / "acknowledgements"
 
 
