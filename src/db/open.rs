@@ -182,6 +182,7 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
         schema::migrate(connection, context.path, derived)?;
         connection.execute_batch("COMMIT")?;
     }
+    schema::suit_triggers(connection, derived)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }
