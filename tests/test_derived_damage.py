@@ -234,6 +234,64 @@ def test_flipped_bit_of_a_derived_table_is_told_and_healed(
         shutil.rmtree(scratch)
 
 
+# --- what is derived from nothing --------------------------------------------------------------------------------
+
+GONE = "5 rows that it held are gone"
+UNIQUE = {"archive_missing": ("day", "ids"), "archive_owner": ("id",)}
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a day whose file has lost rows."""
+    data = tmp_path_factory.mktemp("cut") / "data"
+    with ns.LogStore(data / "logs.db") as store:
+        store.append_many([("source", "tick", f"ref-{n % 3}", "x", n // 40 * DAY_MS + n) for n in range(120)])
+        store.archive_logs(now=9 * DAY_MS, retention=timedelta(0))
+        file = Path(store.archived_days()[0].path)
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(lines[:20] + lines[25:]))
+        store.reindex()
+        assert [GONE in problem.reason for problem in store.verify().problems] == [True]
+    return data
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table in UNIQUE for column in UNIQUE[table]])
+@pytest.mark.parametrize(
+    "seeds", [range(20), pytest.param(range(20, 200), marks=pytest.mark.torture)], ids=["few", "many"]
+)
+def test_flipped_bit_of_what_is_stored_once_is_told_and_bars_nothing_for_good(
+    cut: Path, tmp_path: Path, table: str, column: str, seeds: range
+) -> None:
+    for seed in seeds:
+        data = tmp_path / str(seed)
+        shutil.copytree(cut, data)
+        path = data / "logs.db"
+        (old,) = foreign_sql(path, f"SELECT {column} FROM {table}")[0]
+        new = flipped(old, random.Random(f"{table} {column} {seed}"))
+        value = "CAST(? AS TEXT)" if isinstance(old, str) else "?"
+        foreign_sql(path, f"UPDATE {table} SET {column} = {value}", [new])
+        with ns.LogStore(path) as store:
+            store.append("source", "late", None, None, 9 * DAY_MS)
+            reasons = [problem.reason for problem in store.verify().problems]
+            if table == "archive_missing":
+                assert any("damaged" in reason for reason in reasons), (new, reasons)
+            try:
+                assert store.count(archived=True) == 116
+            except ns.ArchiveError as error:
+                assert table == "archive_owner"
+                assert ".nerve-store" in str(error)
+                assert any(".nerve-store" in reason for reason in reasons), (new, reasons)
+                # The way out that it names.
+                (Path(store.archive_dir) / ".nerve-store").unlink()
+            store.reindex()
+            store.archive_logs(now=11 * DAY_MS, retention=timedelta(0))
+            assert store.count(archived=True) == 116
+            reasons = [problem.reason for problem in store.verify().problems]
+            assert [reason for reason in reasons if GONE not in reason] == []
+            assert len(reasons) == (table == "archive_owner")
+        shutil.rmtree(data)
+
+
 # --- pages -------------------------------------------------------------------------------------------------------
 
 

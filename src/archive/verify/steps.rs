@@ -79,6 +79,9 @@ impl Archive {
         let total = steps.iter().map(|step| step.weight(days)).sum();
         let mut found = Found::default();
         let problems = &mut found.verified.problems;
+        if let Err(Error::Archive { path, reason }) = self.check_owner() {
+            problems.push(Problem { path, day: None, ids: None, reason });
+        }
         problems.extend(self.doubled_ids(days)?);
         problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
         for listed in days {
