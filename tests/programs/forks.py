@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import BufferedReader
+from typing import Any, cast
 
 import nerve_store as ns
 from programs import say
@@ -93,7 +95,7 @@ def inherited_streams(*, path: str) -> None:
     content = bytes(8 << 20)
     blob_hash = blobs.write(content)
     writer, reader, hashes = blobs.writer(), blobs.open(blob_hash), iter(blobs)
-    raw = reader.raw
+    raw: Any = cast("BufferedReader", reader).raw
     buffer = bytearray(len(content))
     is_over = threading.Event()
 
