@@ -4,15 +4,19 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod argument;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
+mod change;
 mod channel;
 mod convert;
 mod entry;
 mod error;
+mod fields;
 mod follow;
+mod given;
 mod interpreter;
 mod iter;
 mod json;
@@ -23,6 +27,7 @@ mod report;
 mod run;
 mod sql;
 mod thread;
+mod timestamp;
 mod warning;
 
 use pyo3::prelude::*;
@@ -43,7 +48,7 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day};
+    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, TypeAlias
+from typing import Any
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store.aio.base import Durability, OpenStore, Row, documented
-from nerve_store.records import ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
-
-_Status: TypeAlias = WorkflowRunStatus | str
+from nerve_store.aio.base import OpenStore, documented
+from nerve_store.records import ThreadMessage, ThreadRound, WorkflowRun
+from nerve_store.types import Durability, Expected, JsonArgument, Row, Status, Timestamp
 
 
 class Runs(OpenStore):
@@ -33,12 +31,13 @@ class Runs(OpenStore):
     async def transition(
         self,
         run_id: str,
-        status: _Status,
+        status: Status,
         *,
-        expect: _Status | Collection[_Status] | None = None,
+        expect: Expected | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         durability: Durability | None = None,
     ) -> WorkflowRun:
         return await self._run(
@@ -49,6 +48,7 @@ class Runs(OpenStore):
             expect=expect,
             exit_code=exit_code,
             payload=payload,
+            json=json,
             timestamp=timestamp,
             durability=durability,
         )
