@@ -24,6 +24,7 @@ __all__ = [
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "TimestampUnitWarning",
 ]
 
 
@@ -122,3 +123,10 @@ class BlobNotFoundError(NerveStoreError, FileNotFoundError):
 
     hash: str | None = None
     """What was asked for."""
+
+
+class TimestampUnitWarning(UserWarning):
+    """A timestamp lies between 1e9 and 1e11, as one in seconds does; timestamps are in milliseconds.
+
+    It is stored as it is. A store warns once.
+    """

@@ -36,7 +36,7 @@ def runs(*, path: str, count: int) -> None:
             store.upsert_workflow_run(("workflow", "queued", run_id, None, 1), queued)
             say([run_id, "queued"])
             for status, exit_code in (("started", None), ("completed", 0)):
-                store.transition(run_id, status, exit_code=exit_code, timestamp=2)
+                store.transition(run_id, ns.WorkflowRunStatus(status), exit_code=exit_code, timestamp=2)
                 say([run_id, status])
 
 

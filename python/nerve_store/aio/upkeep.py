@@ -6,8 +6,9 @@ from datetime import date, timedelta
 from typing import Literal
 
 from nerve_store._core import DEFAULT_RETENTION, LogStore
-from nerve_store.aio.base import OpenStore, Progress, documented
+from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
+from nerve_store.types import Progress, Timestamp
 
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
@@ -23,7 +24,7 @@ class Upkeep(OpenStore):
     async def archive_logs(
         self,
         *,
-        now: int | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,

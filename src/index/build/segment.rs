@@ -133,7 +133,8 @@ impl Gathered {
     }
 
     fn write_kinds(&self, connection: &Connection) -> Result<()> {
-        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_kinds VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut statement =
+            connection.prepare_cached("INSERT OR REPLACE INTO log_kinds VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
                 let ids = (!is_common(offsets.len(), self.rows.len())).then(|| encode(offsets));

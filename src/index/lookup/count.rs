@@ -44,14 +44,12 @@ struct Counting<'a> {
 impl Counting<'_> {
     /// Of the rows of a span, looked at one by one.
     fn visit(&self, span: IdSpan) -> Result<u64> {
-        let filter = Filter {
-            after_id: span.first.checked_sub(1),
-            before_id: span.last.checked_add(1),
-            ..self.filter.clone()
-        };
+        let filter =
+            Filter { after_id: span.first.checked_sub(1), before_id: span.last.checked_add(1), ..self.filter.clone() };
         if !filter.has_conditions() && filter.limit.is_none() {
             // Adds up what the pages say that they hold, and finds rows that are in no segment.
-            let mut statement = self.connection.prepare_cached("SELECT count(*) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
+            let mut statement =
+                self.connection.prepare_cached("SELECT count(*) FROM logs WHERE id BETWEEN ?1 AND ?2")?;
             return Ok(statement.query_row(<(i64, i64)>::from(span), |row| row.get(0))?);
         }
         let mut found = 0;
@@ -74,7 +72,8 @@ impl Counting<'_> {
         let sealed_end = sealed_end(self.connection)?;
         let sealed = IdSpan::new(span.first, span.last.min(sealed_end));
         let tail = sealed_end.checked_add(1).and_then(|first| IdSpan::new(first.max(span.first), span.last));
-        Ok(sealed.map_or(Ok(0), |sealed| self.sealed(sealed))? + tail.map_or(Ok(0), |tail| self.tail(tail, sealed_end))?)
+        Ok(sealed.map_or(Ok(0), |sealed| self.sealed(sealed))?
+            + tail.map_or(Ok(0), |tail| self.tail(tail, sealed_end))?)
     }
 
     /// Of the rows of the reference of a key.
@@ -95,7 +94,8 @@ impl Counting<'_> {
         while let Some(row) = rows.next()? {
             let group: i64 = row.get(0)?;
             let set = decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            let offset = |id: i64| id.checked_sub(group).map_or(u32::MAX, |offset| u32::try_from(offset).unwrap_or(u32::MAX));
+            let offset =
+                |id: i64| id.checked_sub(group).map_or(u32::MAX, |offset| u32::try_from(offset).unwrap_or(u32::MAX));
             let first = if merged.first <= group { 0 } else { offset(merged.first) };
             total += set.range_cardinality(first..=offset(merged.last));
         }
@@ -129,9 +129,9 @@ impl Counting<'_> {
 
     /// Whether a segment reaches into the span: between segments there are no rows that are not in doubt.
     fn has_segment(&self, span: IdSpan) -> Result<bool> {
-        let mut newest = self.connection.prepare_cached(
-            "SELECT last_id FROM log_segments WHERE first_id <= ?1 ORDER BY first_id DESC LIMIT 1",
-        )?;
+        let mut newest = self
+            .connection
+            .prepare_cached("SELECT last_id FROM log_segments WHERE first_id <= ?1 ORDER BY first_id DESC LIMIT 1")?;
         let last: Option<i64> = newest.query_row([span.last], |row| row.get(0)).optional()?;
         Ok(last.is_some_and(|last| last >= span.first))
     }

@@ -39,7 +39,7 @@ impl TailCounts {
     /// The rows after the sealed ones, in the caller's transaction, of which none is in doubt.
     pub(super) fn count(
         &self,
-        connection: &Connection, 
+        connection: &Connection,
         sealed_end: i64,
         source: Option<&str>,
         kind: Option<&str>,
@@ -79,7 +79,9 @@ impl Known {
     }
 
     fn read_on(&mut self, connection: &Connection) -> Result<()> {
-        let mut statement = connection.prepare_cached("SELECT id, source, type, CAST(timestamp AS INTEGER) FROM logs WHERE id > ?1 ORDER BY id")?;
+        let mut statement = connection.prepare_cached(
+            "SELECT id, source, type, CAST(timestamp AS INTEGER) FROM logs WHERE id > ?1 ORDER BY id",
+        )?;
         let mut rows = statement.query([self.seen])?;
         while let Some(row) = rows.next()? {
             self.seen = row.get(0)?;
