@@ -638,6 +638,15 @@ class LogStore:
 
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
         """
+    def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
+        The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
+        removes these then. `dry_run`: only say which days would go.
+
+        Raises `ArchiveBusyError` while an archive job is under way.
+        """
     def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 
@@ -681,7 +690,11 @@ class LogStore:
         `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
         """
     def stats(self, *, exact: bool = False) -> LogStats:
-        """Figures of the database; looks at every row."""
+        """Figures of the database, at a cost that does not grow with its rows.
+
+        `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they differ only
+        if more than 8,192 rows may have been deleted since they were indexed, or were written by other programs.
+        """
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
     def __enter__(self) -> Self: ...

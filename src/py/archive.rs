@@ -115,6 +115,26 @@ impl LogStore {
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
+    /// Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+    ///
+    /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
+    /// The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
+    /// removes these then. `dry_run`: only say which days would go.
+    ///
+    /// Raises `ArchiveBusyError` while an archive job is under way.
+    #[pyo3(signature = (*, before, dry_run = false))]
+    fn expire_archive<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = day)] before: UtcDay,
+        dry_run: bool,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(None)?.of(&self.store);
+        let days = long.run(py, move |_| store.expire_archive(before, dry_run))?;
+        days.iter().map(|day| create_day(py, day)).collect()
+    }
+
     /// Put the rows of `day` back into the database, under their ids; returns how many were not there.
     ///
     /// The file stays, and the next archive job deletes the rows again. Nothing is put back if the file is damaged

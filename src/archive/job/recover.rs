@@ -3,7 +3,7 @@
 use crate::archive::file::format;
 use crate::archive::file::format::Format;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
+use crate::archive::manifest::{days, expired};
 use crate::archive::manifest::days::State;
 use crate::base::error::{Error, Result};
 use crate::durable;
@@ -12,6 +12,9 @@ use crate::durable::Durability;
 impl Archive {
     /// A publication that was interrupted has either happened or not.
     pub(crate) fn recover(&self) -> Result<()> {
+        for day in self.log.database().read("read the manifest", expired::pending)? {
+            self.remove_expired(day)?;
+        }
         for day in self.log.database().read("read the manifest", days::pending)? {
             let found = match self.open_known(day) {
                 Ok(found) => Some(found.summary),
