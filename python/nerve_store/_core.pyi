@@ -684,6 +684,15 @@ class LogStore:
 
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
         """
+    def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
+        The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
+        removes these then. `dry_run`: only say which days would go.
+
+        Raises `ArchiveBusyError` while an archive job is under way.
+        """
     def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 

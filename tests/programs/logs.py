@@ -71,6 +71,28 @@ def restore(*, path: str, day: str, **options: Any) -> None:
         say({"restored": restored})
 
 
+def expire(*, path: str, before: str, **options: Any) -> None:
+    """Expire the days before one; says which, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            days = store.expire_archive(before=date.fromisoformat(before))
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"expired": [str(item.day) for item in days]})
+
+
+def delete_runs(*, path: str, before: int, **options: Any) -> None:
+    """Delete old runs; says how many, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            deleted = store.delete_workflow_runs(before=before)
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"deleted": deleted})
+
+
 def reindex(*, path: str, **options: Any) -> None:
     """Build the index and the manifest anew; says so, or the error."""
     try:

@@ -50,6 +50,10 @@ class Upkeep(OpenStore):
     async def archived_days(self) -> list[ArchivedDay]:
         return await self._run(self._threads.read, self._store.archived_days)
 
+    @documented(LogStore.expire_archive)
+    async def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        return await self._run(self._threads.job, self._store.expire_archive, before=before, dry_run=dry_run)
+
     @documented(LogStore.restore_archive, _IN_A_THREAD)
     async def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         return await self._run(self._threads.job, self._store.restore_archive, day, progress=progress)
