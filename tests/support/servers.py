@@ -20,6 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 ACCOUNTS = ("postgres", "nobody")
@@ -89,7 +90,9 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        options = [option for name, value in {**SETTINGS, **self.settings}.items() for option in ("-c", f"{name}={value}")]
+        options = [
+            option for name, value in {**SETTINGS, **self.settings}.items() for option in ("-c", f"{name}={value}")
+        ]
         with (self.directory / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.directory / "data", "-p", str(self.port),
@@ -131,7 +134,7 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _as_account() -> dict[str, int]:
+def _as_account() -> dict[str, Any]:
     account = _account()
     return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid}
 

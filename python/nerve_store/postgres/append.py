@@ -74,8 +74,6 @@ class Appends(OpenPostgres):
         first_id = job.first_id if job.is_plain else job.results[0]["id"]
         return range(first_id, first_id + len(rows))
 
-    def batch(
-        self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None
-    ) -> PostgresBatch:
+    def batch(self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
         """Many things in one commit: a context manager whose methods note what is written at its end, all or nothing."""
         return PostgresBatch(self, durability=durability, claim=claim)

@@ -25,9 +25,7 @@ class PostgresBatch:
     end of the block, and changes nothing. `ids` are then those of its rows.
     """
 
-    def __init__(
-        self, store: OpenPostgres, *, durability: checks.Durability | None, claim: RunClaim | None
-    ) -> None:
+    def __init__(self, store: OpenPostgres, *, durability: checks.Durability | None, claim: RunClaim | None) -> None:
         self._store = store
         self._claim = claim
         self._job = store._job(durability, carried(claim))

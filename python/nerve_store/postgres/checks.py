@@ -71,7 +71,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def milliseconds(value: datetime) -> int:
     """An aware time in milliseconds, rounded down."""
-    if value.tzinfo is None or value.utcoffset() is None:
+    if value.utcoffset() is None:
         raise ValueError(f"{value!r} is naive: it says no time zone; add one, such as tzinfo=datetime.UTC")
     return (value - _EPOCH) // timedelta(milliseconds=1)
 

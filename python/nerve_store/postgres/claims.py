@@ -30,9 +30,7 @@ def carried(claim: RunClaim | None) -> dict[str, Any] | None:
 
 
 def _claimed(found: dict[str, Any]) -> RunClaim:
-    return RunClaim(
-        as_run(found["run"]), decode(found["owner"]), found["attempt"], found["token"], found["expires_at"]
-    )
+    return RunClaim(as_run(found["run"]), decode(found["owner"]), found["attempt"], found["token"], found["expires_at"])
 
 
 class Claims(OpenPostgres):

@@ -180,6 +180,10 @@ def _may_pass(error: psycopg.Error) -> bool:
         return True
     text = str(error)
     # A refused login has no code here, only the server's own word; the port that nobody listens on has neither.
-    return "FATAL" not in text or "starting up" in text or "shutting down" in text or "too many" in text or (
-        "recovery" in text
+    return (
+        "FATAL" not in text
+        or "starting up" in text
+        or "shutting down" in text
+        or "too many" in text
+        or ("recovery" in text)
     )

@@ -79,9 +79,7 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def checked(
-    source: Any, kind: Any, ref_id: Any, payload: Any, timestamp: Any, *, max_payload_bytes: int
-) -> CheckedRow:
+def checked(source: Any, kind: Any, ref_id: Any, payload: Any, timestamp: Any, *, max_payload_bytes: int) -> CheckedRow:
     """The row, if it can be one."""
     row = CheckedRow(
         checks.text(source),

@@ -24,9 +24,8 @@ _AWAY = (
     errors.CannotConnectNow,
     errors.IdleSessionTimeout,
     errors.TooManyConnections,
-    errors.ReadOnlySqlTransaction,
 )
-"""The server is going away, coming back, or not the one that takes writes any more."""
+"""The server is going away, or coming back."""
 
 
 class ConnectionLostError(Exception):
@@ -40,6 +39,11 @@ def is_lost(error: psycopg.Error, connection: psycopg.Connection[Any] | None) ->
     if connection is not None and connection.closed:
         return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
+
+
+def is_demoted(error: psycopg.Error) -> bool:
+    """Whether the server takes no writes (any more): another one may have taken over."""
+    return isinstance(error, errors.ReadOnlySqlTransaction)
 
 
 def unavailable(place: str, reason: object, *, is_unknown: bool = False) -> StoreUnavailableError:

@@ -61,9 +61,7 @@ class Filter:
         """The same with narrower bounds."""
         lower = [bound for bound in (self.after_id, after_id) if bound is not None]
         upper = [bound for bound in (self.before_id, before_id) if bound is not None]
-        return replace(
-            self, after_id=max(lower, default=None), before_id=min(upper, default=None), limit=limit
-        )
+        return replace(self, after_id=max(lower, default=None), before_id=min(upper, default=None), limit=limit)
 
     def condition(self) -> tuple[str, dict[str, Any]]:
         """The condition on a row, and its parameters."""

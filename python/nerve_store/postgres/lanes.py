@@ -85,7 +85,8 @@ class Lane:
                 self._seq = seq
                 return row[0], row[1]
             except psycopg.Error as error:
-                is_lost = failures.is_lost(error, self._session) or error.sqlstate == _FENCED
+                is_lost = failures.is_lost(error, self._session) or failures.is_demoted(error)
+                is_lost = is_lost or error.sqlstate == _FENCED
                 self._drop()
                 if not is_lost:
                     # It may have come after the commit, from the flush.

@@ -21,11 +21,10 @@ from nerve_store.postgres.texts import decode
 
 _PAGE_ROWS = 2_000
 _MARK = "\U0010ffff"
+_NONE: int | None = None
 
 
-def as_entry(
-    row_id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int
-) -> LogEntry:
+def as_entry(row_id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int) -> LogEntry:
     """A row as it was appended."""
     if (
         _MARK in source
@@ -183,7 +182,7 @@ class Reads(OpenPostgres):
             late.path = self._path
             raise late from None
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
-            _refuse_statement(error)
+            raise ValueError(f"the server refused the statement: {' '.join(str(error).split())}") from error
         except psycopg.Error as error:
             failures.fail(error, self._path)
 
@@ -219,10 +218,11 @@ class Reads(OpenPostgres):
         return self._connections.read(read)
 
     def _pages(self, wanted: Filter) -> Iterator[LogEntry]:
-        left, last = wanted.limit, None
+        left, last = wanted.limit, _NONE
         while left != 0:
             size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-            after, before = (None, last) if wanted.descending else (last, None)
+            after = None if wanted.descending else last
+            before = last if wanted.descending else None
             page = self._page(wanted.between(after_id=after, before_id=before, limit=size))
             yield from page
             if len(page) < size:
@@ -236,11 +236,12 @@ class Reads(OpenPostgres):
         A page of rows is read first and the archive after it: a row that leaves the database in between is in a file
         by then. One read of both at the same moment could miss the rows of a partition that is dropped meanwhile.
         """
-        left, last = wanted.limit, None
+        left, last = wanted.limit, _NONE
         reader = ArchiveReader(self._connections, self._schema, self._archive)
         while left != 0:
             size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-            after, before = (None, last) if wanted.descending else (last, None)
+            after = None if wanted.descending else last
+            before = last if wanted.descending else None
             span = wanted.between(after_id=after, before_id=before, limit=size)
             page = self._page(span)
             is_last = len(page) < size
@@ -267,7 +268,3 @@ def _united(first: list[LogEntry], second: Iterator[LogEntry], *, descending: bo
         if entry.id != last:
             yield entry
         last = entry.id
-
-
-def _refuse_statement(error: psycopg.Error) -> list[tuple[Any, ...]]:
-    raise ValueError(f"the server refused the statement: {' '.join(str(error).split())}") from error

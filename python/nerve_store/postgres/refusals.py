@@ -29,14 +29,14 @@ FOLLOWERS: dict[str, tuple[str, ...]] = {
 
 def refusal(detail: dict[str, Any]) -> NerveStoreError | ValueError:
     """The error that says so."""
-    run_id = decode(detail.get("run_id"))
+    run_id = decode(str(detail.get("run_id", "")))
     match detail["kind"]:
         case "transition":
-            return _illegal(detail, run_id or "")
+            return _illegal(detail, run_id)
         case "claim":
-            owner = decode(detail.get("owner"))
+            owner = detail.get("owner")
             now = f"it is {detail['status']}" if detail.get("status") else "it is gone"
-            held = f", claimed by {owner!r}" if owner else ""
+            held = f", claimed by {decode(owner)!r}" if owner else ""
             return ClaimLostError(f"run {run_id!r}: the claim is not its newest ({now}{held}); stop working on it")
         case "exists":
             return RunExistsError(
@@ -70,7 +70,9 @@ def _illegal(detail: dict[str, Any], run_id: str) -> IllegalTransitionError:
             )
         case _:
             allowed = f"allowed: {', '.join(followers)}" if followers else "nothing follows"
-            reason = f"it is {current} and cannot become {wanted} ({allowed}); upsert_workflow_run(force=True) overrides"
+            reason = (
+                f"it is {current} and cannot become {wanted} ({allowed}); upsert_workflow_run(force=True) overrides"
+            )
     error = IllegalTransitionError(f'run "{run_id}": {reason}')
     error.run_id = run_id
     error.from_status = None if current is None else str(WorkflowRunStatus(current))

@@ -53,9 +53,7 @@ def _first_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _members_of_shallow(text: str) -> dict[str, object]:
-    value = json.loads(
-        text, parse_constant=_refuse_constant, parse_int=len, parse_float=len, object_pairs_hook=_Pairs
-    )
+    value = json.loads(text, parse_constant=_refuse_constant, parse_int=len, parse_float=len, object_pairs_hook=_Pairs)
     return _first_members(value) if isinstance(value, _Pairs) else {}
 
 

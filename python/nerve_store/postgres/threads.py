@@ -112,9 +112,7 @@ class Threads(Reads):
         wanted = ids[skipped:newest]
         if not wanted:
             return []
-        span = Filter(
-            source=SOURCE, ref_id=run_id, after_id=wanted[0] - 1, before_id=wanted[-1] + 1, archived=True
-        )
+        span = Filter(source=SOURCE, ref_id=run_id, after_id=wanted[0] - 1, before_id=wanted[-1] + 1, archived=True)
         numbers = {row_id: number for number, row_id in enumerate(wanted, skipped + 1)}
         found = [(numbers[entry.id], entry) for entry in self._merged(span) if entry.id in numbers]
         return found[::-1]
@@ -136,15 +134,11 @@ class Threads(Reads):
 
     def _archived_rounds(self, run_id: str) -> set[int]:
         statement = f"SELECT round_ids FROM {self._schema}.archive_refs WHERE ref_id = %s"
-        rows = self._connections.read(
-            lambda session: session.execute(statement.encode(), (encode(run_id),)).fetchall()
-        )
+        rows = self._connections.read(lambda session: session.execute(statement.encode(), (encode(run_id),)).fetchall())
         return {row_id for (ids,) in rows for row_id in ids}
 
     def _of_run(self, run_id: str, kind: str, *, limit: int | None = None) -> Iterator[LogEntry]:
-        return self._merged(
-            Filter(source=SOURCE, type=kind, ref_id=checks.text(run_id), limit=limit, archived=True)
-        )
+        return self._merged(Filter(source=SOURCE, type=kind, ref_id=checks.text(run_id), limit=limit, archived=True))
 
     def _object(self, entry: LogEntry) -> dict[str, Any] | None:
         """The payload, if it is an object."""

@@ -92,9 +92,7 @@ class Upkeep(Reads):
             archived_up_to=None if watermark is None else date.fromisoformat(watermark),
         )
 
-    def backup(
-        self, path: str | os.PathLike[str], *, progress: Callable[[int, int], object] | None = None
-    ) -> NoReturn:
+    def backup(self, path: str | os.PathLike[str], *, progress: Callable[[int, int], object] | None = None) -> NoReturn:
         """Raises: a server is backed up by its own means, such as pg_basebackup with an archive of its log."""
         self._connections.check()
         raise NerveStoreError(

@@ -79,7 +79,15 @@ def write_day(
             on_row()
     sha256 = writer.end()
     known = KnownDay(
-        day, form, writer.row_count, summary.first_id, summary.last_id, writer.size, writer.raw_size, sha256, archived_at
+        day,
+        form,
+        writer.row_count,
+        summary.first_id,
+        summary.last_id,
+        writer.size,
+        writer.raw_size,
+        sha256,
+        archived_at,
     )
     return known, summary
 

@@ -92,7 +92,9 @@ class ArchiveDirectory:
             if isinstance(error, StoreIOError):
                 raise
             full = error.errno in (28, 122)
-            result = (StoreFullError if full else StoreIOError)(error.errno, f"{operation}: {error.strerror}", self.path)
+            result = (StoreFullError if full else StoreIOError)(
+                error.errno, f"{operation}: {error.strerror}", self.path
+            )
             result.path = self.path
             raise result from error
 

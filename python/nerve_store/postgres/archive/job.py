@@ -119,9 +119,7 @@ class ArchiveJob:
 
     def adopt(self) -> None:
         """Take files into the manifest that it does not know, or not as they are: an interrupted job's, or another's."""
-        rows = self._session.execute(
-            f"SELECT day, format FROM {self._schema}.archive_days WHERE state = 0"
-        ).fetchall()
+        rows = self._session.execute(f"SELECT day, format FROM {self._schema}.archive_days WHERE state = 0").fetchall()
         known = set(rows)
         pending = {
             row[0] for row in self._session.execute(f"SELECT day FROM {self._schema}.archive_days WHERE state = 1")
@@ -240,7 +238,8 @@ class ArchiveJob:
     def _has_only(self, partition: str, count: int) -> bool:
         # Its ids are among those of the archived rows: only archive jobs delete, and this one holds their lock.
         row = self._session.execute(
-            f"SELECT count(*) = %s AND NOT coalesce(bool_or({self._pinned}), false) FROM {partition} l".encode(), (count,)
+            f"SELECT count(*) = %s AND NOT coalesce(bool_or({self._pinned}), false) FROM {partition} l".encode(),
+            (count,),
         ).fetchone()
         return bool(row and row[0])
 

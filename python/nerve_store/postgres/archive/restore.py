@@ -58,7 +58,9 @@ def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
     missing = [entry for entry in page if entry.id not in there]
     for entry in page:
         if there.get(entry.id, entry) != entry:
-            raise ArchiveError(f"row {entry.id} of the database is another one than in the archive; nothing was restored")
+            raise ArchiveError(
+                f"row {entry.id} of the database is another one than in the archive; nothing was restored"
+            )
     columns = Columns()
     for entry in missing:
         columns.add(CheckedRow(entry.source, entry.type, entry.ref_id, entry.payload, entry.timestamp))

@@ -178,7 +178,9 @@ class Archives(Reads):
             for found, form in self._archive.days():
                 if found == day:
                     return describe(self._archive, day, form)[0]
-            error = ArchiveError(f"there is no archive file of {day.isoformat()}; archived_days() lists those there are")
+            error = ArchiveError(
+                f"there is no archive file of {day.isoformat()}; archived_days() lists those there are"
+            )
             error.path = self._archive.path
             raise error
         return known

@@ -41,7 +41,9 @@ def verify(
         f"AND l.source = 'workflow' AND l.type IN {_STATUSES} ORDER BY l.id DESC LIMIT 1) AS newest "
         "WHERE newest.type <> r.status ORDER BY r.run_id LIMIT 100"
     ):
-        reason = f"run {decode(run_id)!r} is {status}, and its newest row says {logged}; set it with upsert_workflow_run"
+        reason = (
+            f"run {decode(run_id)!r} is {status}, and its newest row says {logged}; set it with upsert_workflow_run"
+        )
         problems.append(VerifyProblem(place, reason))
     done = row_count
     if progress is not None:
