@@ -28,6 +28,7 @@ __all__ = [
     "CollectReport",
     "ExitCode",
     "LogStats",
+    "RunClaim",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
@@ -118,6 +119,20 @@ class WorkflowRun:
     def time(self) -> datetime:
         """The timestamp as an aware `datetime`, in UTC."""
         return time_of(self.timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaim:
+    """A worker's hold on a run that it works on, as it was when the claim was made or last renewed."""
+
+    run: WorkflowRun
+    owner: str
+    attempt: int
+    """How many claims the run has had, this one included."""
+    token: int
+    """The id of the claim's `started` row; it is never given to another claim."""
+    expires_at: int
+    """When the lease runs out, in milliseconds; for display."""
 
 
 @dataclass(frozen=True, slots=True)
