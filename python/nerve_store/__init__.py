@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
+        BackupReport,
         BlobProblem,
         BlobStats,
         BlobVerifyReport,
@@ -68,6 +69,7 @@ __all__ = [
     "ArchiveResult",
     "ArchivedDay",
     "AsyncLogStore",
+    "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -112,6 +114,7 @@ _LAZY = {
     "records": (
         "ArchivedDay",
         "ArchiveResult",
+        "BackupReport",
         "BlobProblem",
         "BlobStats",
         "BlobVerifyReport",

@@ -16,6 +16,7 @@ from typing_extensions import Buffer
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
+    BackupReport,
     BlobStats,
     BlobVerifyReport,
     CollectReport,
@@ -582,6 +583,19 @@ class LogStore:
         (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
+    def backup(
+        self, target: str | os.PathLike[str], *, progress: Callable[[int, int], object] | None = None
+    ) -> BackupReport:
+        """Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
+
+        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older backup
+        of this database; one that was opened for writing since, or that is anything else, is refused (`StoreIOError`).
+        A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called with (done, total)
+        bytes.
+        """
+    def _backup_directory(
+        self, target: str | os.PathLike[str], blobs: BlobStore, *, progress: Callable[[int, int], object] | None
+    ) -> BackupReport: ...
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 

@@ -37,6 +37,12 @@ const FEW_BYTES: usize = 2048;
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobStore(Arc<blob::BlobStore>);
 
+impl BlobStore {
+    pub(super) fn shared(&self) -> Arc<blob::BlobStore> {
+        Arc::clone(&self.0)
+    }
+}
+
 #[pymethods]
 impl BlobStore {
     #[new]

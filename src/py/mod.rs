@@ -4,6 +4,7 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod backup;
 mod blob;
 mod blob_stream;
 mod blob_write;
