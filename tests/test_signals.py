@@ -5,10 +5,11 @@ A handler runs in the main thread, and so do these tests.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,54 @@ def test_one_long_read_is_interrupted(large: ns.LogStore, read: Callable[[ns.Log
     read(large)
     whole = time.monotonic() - began
     assert interrupted(lambda: read(large), whole / 4) < max(PROMPT, whole / 4)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("limit", [None, 250_000])
+def test_a_query_that_pauses_returns_what_one_that_does_not_pause_returns(
+    large: ns.LogStore, descending: bool, archived: bool, limit: int | None
+) -> None:
+    """It pauses in the main thread alone, and handlers that use the store run in between."""
+
+    def query() -> list[tuple[int, int]]:
+        rows = large.query(descending=descending, archived=archived, limit=limit)
+        return [(entry.id, entry.timestamp) for entry in rows]
+
+    unpaused: list[list[tuple[int, int]]] = []
+    reading = threading.Thread(target=lambda: unpaused.append(query()))
+    reading.start()
+    reading.join(60)
+    used: list[int] = []
+    with handler(lambda: used.append(large.count(after_id=0, before_id=2, archived=True))), signal_after(0.06):
+        paused = query()
+        time.sleep(0.1)
+    assert used == [1]
+    assert unpaused == [paused]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are looked up in /proc")
+def test_a_query_that_pauses_goes_on_in_the_main_thread(large: ns.LogStore) -> None:
+    """In a thread of its own it would begin anew, in memory of that thread's own."""
+    names: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            for task in Path("/proc/self/task").iterdir():
+                with suppress(OSError):
+                    names.add((task / "comm").read_text().strip())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        began = time.monotonic()
+        large.query()
+        assert time.monotonic() - began > 0.05  # it was long enough for a pause
+    finally:
+        done.set()
+        watching.join()
+    assert names and not [name for name in names if name.startswith("nerve_store-cal")]
 
 
 def test_an_interrupted_iterator_loses_no_row(large: ns.LogStore) -> None:

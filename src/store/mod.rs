@@ -5,11 +5,13 @@
 
 mod follow;
 mod handle;
+mod query;
 mod rows;
 mod tables;
 
 pub use follow::Follower;
 pub use handle::{LogStore, StoreConfig};
+pub use query::Query;
 pub use rows::Rows;
 
 #[cfg(test)]
