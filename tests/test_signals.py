@@ -270,7 +270,8 @@ def test_a_query_that_pauses_goes_on_in_the_main_thread(large: ns.LogStore) -> N
     finally:
         done.set()
         watching.join()
-    assert names and not [name for name in names if name.startswith("nerve_store-cal")]
+    assert names
+    assert not [name for name in names if name.startswith("nerve_store-cal")]
 
 
 def test_an_interrupted_iterator_loses_no_row(large: ns.LogStore) -> None:

@@ -78,6 +78,29 @@ impl Checkpoints {
         }
     }
 
+    /// Runs one before the database is closed, if there are commits of this process in the log: other processes may go on,
+    /// and then no last close runs one. A connection of its own is not worth while any more.
+    pub(super) fn run_at_close(&self, context: Context<'_>, writer: &Turns<Writer>) {
+        if self.wal.pages() == 0 {
+            return;
+        }
+        let connection = match self.connection.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.run_if_due(context, writer, 1),
+        };
+        if connection.is_some() {
+            drop(connection);
+            return self.run_if_due(context, writer, 1);
+        }
+        if self.wal.poison.is_set() || self.wal.files.check(context).is_err() {
+            return;
+        }
+        if let Ok(writer) = writer.take() {
+            writer.checkpoint(context);
+        }
+    }
+
     /// Runs one after which the whole log is in the database file, unless a reader needs a part of it.
     pub(super) fn run_whole(&self, context: Context<'_>, writer: &Turns<Writer>) -> Result<()> {
         let connection = &mut *self.connection.lock().unwrap_or_else(PoisonError::into_inner);
