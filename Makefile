@@ -1,5 +1,5 @@
 # Everything sets itself up: .venv with the pinned tools, the release build inside it. A second run does only what
-# changed. Needed beforehand: Python 3.11 or newer with venv, Rust with cargo and a C compiler, make.
+# changed. Needed beforehand: make, and what scripts/toolchain.sh looks for and names if it is missing.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find src -name '*.rs')
 TOOLS := $(VENV)/.tools-stamp
 BUILT := $(VENV)/.built-stamp
+# Holds the path of the environment once the tools are installed: without it, or after a move, the environment is made
+# anew. Its programs name their interpreter by its path.
+WHOLE := $(VENV)/.whole
 
 # pyo3 asks this interpreter, wherever cargo is called from; otherwise it would rebuild between callers.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
@@ -17,23 +20,30 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean
+.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean toolchain FORCE
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 venv: $(TOOLS) ## .venv with the pinned tools
 
-$(TOOLS): requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@command -v cargo >/dev/null || { echo 'cargo is needed: install Rust first' >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+is_whole = test -x $(BIN)/python && test "$$(cat $(WHOLE) 2>/dev/null)" = '$(abspath $(VENV))'
+
+$(TOOLS): requirements-dev.txt $(if $(shell $(is_whole) && echo yes),,FORCE) | toolchain
+	@$(is_whole) || sh scripts/new-venv.sh $(PYTHON) $(VENV)
+	@rm -f $(WHOLE)
 	$(BIN)/python -m pip install --require-hashes -r requirements-dev.txt
+	@echo '$(abspath $(VENV))' >$(WHOLE)
 	@touch $@
+
+toolchain:
+	@sh scripts/toolchain.sh $(PYTHON)
+
+FORCE:
 
 build: $(BUILT) ## the release build in .venv; the Python files are used in place
 
-$(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pyproject.toml
+$(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pyproject.toml | toolchain
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
 	@touch $@
 

@@ -6,6 +6,7 @@ without lone surrogates (`ValueError`); NUL is kept.
 
 import os
 from asyncio import Future
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -43,6 +44,7 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "WorkflowRunIterator",
     "__version__",
     "blob_hash",
     "last_archivable_day",
@@ -168,6 +170,18 @@ class LogIterator:
     def __next__(self) -> LogEntry: ...
     def _take(self, most: int) -> list[LogEntry]:
         """Up to so many rows at once; none at the end."""
+
+@final
+class WorkflowRunIterator:
+    """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
+
+    Any thread may take the next run. An interrupted step loses none.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> WorkflowRun: ...
+    def _take(self, most: int) -> list[WorkflowRun]:
+        """x"""
 
 @final
 class BlobIterator:
@@ -437,6 +451,8 @@ class LogStore:
         """
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
+    def list_meta(self, prefix: str = "") -> dict[str, str]:
+        """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
         """Set the value under `key`, as durable as the store."""
     def upsert_workflow_run(
@@ -488,6 +504,54 @@ class LogStore:
         """
     def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
         """All runs, newest first; an unreadable one as in `get_active_workflow_runs`."""
+    def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: _Status | Collection[_Status] | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        """The runs that match every filter given, newest first unless `descending` is false.
+
+        `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run took its
+        state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous page, after
+        which this one begins. The cost follows what is returned, not the number of runs; without `workflow`, also the number
+        of workflows. A run whose stored status is unknown is left out and reported, as in `get_active_workflow_runs`.
+        """
+    def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: _Status | Collection[_Status] | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> WorkflowRunIterator:
+        """The runs of `query_workflow_runs`, any number of them in constant memory, holding no transaction between steps.
+
+        A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one then.
+        """
+    def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: _Status | Collection[_Status] | None = None,
+    ) -> Counter[WorkflowRunStatus]:
+        """How many runs are in each state, of the workflows and states given or of all. A state that no run is in is left out,
+        and reads as 0.
+        """
+    def delete_workflow_runs(self, *, before: int, workflow: str | Collection[str] | None = None) -> int:
+        """Delete the runs that are not active and took their state before `before` (milliseconds); returns how many.
+
+        `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such an id
+        sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is interrupted.
+        """
     def get_trigger_payload(self, run_id: str) -> Any:
         """What started the run, from its first `started` row; None if that says nothing.
 
@@ -616,7 +680,7 @@ class LogStore:
 
         `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
         """
-    def stats(self) -> LogStats:
+    def stats(self, *, exact: bool = False) -> LogStats:
         """Figures of the database; looks at every row."""
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""

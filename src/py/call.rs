@@ -81,7 +81,7 @@ pub(super) fn read_within<T: Send + 'static>(
         Err(Error::Paused) => {}
         outcome => return Ok(outcome?),
     }
-    py.check_signals()?;
+    interpreter::check_signals(py)?;
     let theirs = Arc::clone(store);
     Long { deadline, is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| work(&theirs))
 }
@@ -92,7 +92,7 @@ pub(super) fn read_rows(py: Python<'_>, store: &Arc<LogStore>, mut query: Query)
         let known = query.row_count();
         let scope = pausing(INTERVAL, false, None);
         match py.detach(|| scope.enter(|| caught(|| store.go_on(&mut query)))) {
-            Err(Error::Paused) => py.check_signals()?,
+            Err(Error::Paused) => interpreter::check_signals(py)?,
             outcome => return Ok(outcome.map(|()| query.into_rows())?),
         }
         if query.row_count() == known || !query.goes_on_cheaply() {
@@ -114,7 +114,7 @@ pub(super) fn write<T: Send>(py: Python<'_>, work: impl Fn() -> Result<T> + Sync
         match outcome {
             Err(Error::Paused) => {
                 waits_since = scope.pause.and_then(|pause| pause.waits_since).or(waits_since);
-                py.check_signals()?;
+                interpreter::check_signals(py)?;
             }
             outcome => return Ok(outcome?),
         }
@@ -181,7 +181,7 @@ impl Long {
         if !self.is_heard() {
             let scope = pausing(INTERVAL, false, None);
             match py.detach(|| scope.enter(|| caught(|| work(&mut |_, _| check())))) {
-                Err(Error::Paused) => py.check_signals()?,
+                Err(Error::Paused) => interpreter::check_signals(py)?,
                 outcome => return Ok(outcome?),
             }
         }
@@ -237,7 +237,7 @@ impl Long {
             if raised.is_none() {
                 let store = self.store.as_ref().map_or(0, address);
                 CALLS.with_borrow_mut(|calls| calls.push((store, Arc::clone(stop))));
-                let looked = py.check_signals().and_then(|()| match (&self.progress, &next) {
+                let looked = interpreter::check_signals(py).and_then(|()| match (&self.progress, &next) {
                     (Some(progress), Ok(News::Progress(done, total))) => {
                         interpreter::call(progress.bind(py), (*done, *total)).map(drop)
                     }
@@ -296,7 +296,7 @@ impl Long {
         let outcome = py.detach(|| {
             let mut report = |done: u64, total: u64| {
                 let reported = interpreter::attach(|py| {
-                    py.check_signals()?;
+                    interpreter::check_signals(py)?;
                     let progress = self.progress.as_ref().map(|progress| progress.bind(py));
                     progress.map_or(Ok(()), |progress| interpreter::call(progress, (done, total)).map(drop))
                 });

@@ -14,6 +14,7 @@ use crate::base::interrupt::INTERVAL;
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::row::{self, Filter};
 use crate::store::{self, Follower};
@@ -67,7 +68,7 @@ impl LogFollower {
             if let Some(entry) = buffered {
                 return Ok(Row(entry));
             }
-            py.check_signals()?;
+            interpreter::check_signals(py)?;
             self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
     }

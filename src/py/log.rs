@@ -1,6 +1,7 @@
 //! `LogStore`: opening, appending, meta, closing. Its reads are in `read` and `sql`, its methods on runs in `run`, those
 //! on the archive in `archive`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -181,6 +182,13 @@ impl LogStore {
         read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
+    /// The values under all keys that begin with `prefix`, by key; with the default, of every key.
+    #[pyo3(signature = (prefix = ""))]
+    fn list_meta(&self, py: Python<'_>, prefix: &str) -> PyResult<BTreeMap<String, String>> {
+        let prefix = prefix.to_owned();
+        read(py, &self.store, move |store| store.list_meta(&prefix))
+    }
+
     /// Set the value under `key`, as durable as the store.
     fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
         write(py, || log::set_meta(self.log().database(), &key, &value))
@@ -201,9 +209,13 @@ impl LogStore {
         Ok(())
     }
 
-    /// Figures of the database; looks at every row.
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (stats, watermark) = read(py, &self.store, store::LogStore::stats)?;
+    /// Figures of the database, at a cost that does not grow with its rows.
+    ///
+    /// `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they differ only
+    /// if more than 8,192 rows may have been deleted since they were indexed, or were written by other programs.
+    #[pyo3(signature = (*, exact = false))]
+    fn stats<'py>(&self, py: Python<'py>, exact: bool) -> PyResult<Bound<'py, PyAny>> {
+        let (stats, watermark) = read(py, &self.store, move |store| store.stats(exact))?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
             runs.set_item(status, count)?;

@@ -21,6 +21,7 @@ mod memory;
 mod read;
 mod report;
 mod run;
+mod run_query;
 mod sql;
 mod thread;
 mod warning;
@@ -42,6 +43,8 @@ mod _core {
     use super::iter::LogIterator;
     #[pymodule_export]
     use super::log::LogStore;
+    #[pymodule_export]
+    use super::run_query::WorkflowRunIterator;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day};
     #[pymodule_export]

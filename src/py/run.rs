@@ -115,19 +115,19 @@ impl LogStore {
     }
 }
 
-fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
-fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
         report(py, Level::Error, &error.to_string())?;
     }
     list.runs.iter().map(|run| create_run(py, run)).collect()
 }
 
-fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<Run> {
+pub(super) fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<Run> {
     let py = run.py();
     if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
         let found = run.get_type().name()?.to_string();

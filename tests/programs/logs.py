@@ -50,7 +50,7 @@ def archive(
     wait: float = 0.0,
     **options: Any,
 ) -> None:
-    """One archive run; says the days that gained rows, or the error."""
+    """One archive job; says the days that gained rows, or the error."""
     try:
         with ns.LogStore(path, **options) as store:
             result = store.archive_logs(now=now, max_days=max_days, vacuum=vacuum, compression=compression, wait=wait)
@@ -83,7 +83,7 @@ def reindex(*, path: str, **options: Any) -> None:
 
 
 def hold_archive(*, path: str, now: int) -> None:
-    """Say "holding" in the middle of an archive run, and go on when a line comes in."""
+    """Say "holding" in the middle of an archive job, and go on when a line comes in."""
 
     held: list[int] = []
 

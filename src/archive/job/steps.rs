@@ -27,6 +27,7 @@ use crate::base::scope::scope;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
+use crate::index::doubt;
 use crate::index::lookup::restored;
 use crate::row::Filter;
 
@@ -107,7 +108,10 @@ impl Archive {
             self.log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
         }
         let is_complete = job.move_all()?;
-        self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
+        self.log.database().write("archive", Some(Durability::Normal), |connection| {
+            restored::forget_gone(connection)?;
+            doubt::settle(connection)
+        })?;
         let known = self.log.database().read("read the manifest", days::list)?;
         self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
         job.check_conflicts()?;

@@ -7,7 +7,8 @@ use crate::db::Derived;
 use crate::index::build::rekey::rekey_column;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &[], upgrade };
+pub(crate) static DERIVED: Derived =
+    Derived { tables: SCHEMA, triggers: &[], replaced_indexes: &[], upgrade, distrust: |_| Ok(()) };
 
 /// The manifest's tables.
 pub(crate) const SCHEMA: &str = "
@@ -50,8 +51,14 @@ CREATE TABLE IF NOT EXISTS archive_owner (
 );
 ";
 
+/// From this schema on, texts are named by their keys.
+const KEYED: i32 = 4;
+
 /// Gives long texts their keys; a day whose kinds were named by long texts is one of too many kinds.
-fn upgrade(connection: &Connection) -> Result<()> {
+fn upgrade(connection: &Connection, version: i32) -> Result<()> {
+    if version >= KEYED {
+        return Ok(());
+    }
     rekey_column(connection, "archive_refs", "ref_id")?;
     let sql = "UPDATE archive_days SET kinds = NULL WHERE octet_length(kinds) > 512 OR instr(kinds, char(0x10ffff))";
     Ok(connection.execute_batch(sql)?)

@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub(super) archived: RoaringTreemap,
     /// Where rows lie that were put back from the archive.
     pub(super) restored: Vec<IdSpan>,
+    /// Where other programs overwrote rows, or put some among others.
+    pub(super) changed: Vec<IdSpan>,
     pub(super) kinds: Kinds,
 }
 
