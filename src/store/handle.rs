@@ -124,6 +124,11 @@ impl LogStore {
         self.archive.move_days(options, progress)
     }
 
+    /// Deletes the files of the days before `before`, but for days in which an active run has rows; returns the days.
+    pub fn expire_archive(&self, before: UtcDay, dry_run: bool) -> Result<Vec<ArchivedDay>> {
+        self.archive.expire(before, dry_run)
+    }
+
     /// Puts the rows of `day` back under their ids; returns how many were not in the log.
     pub fn restore(&self, day: UtcDay, progress: &mut Progress<'_>) -> Result<u64> {
         self.archive.restore(day, progress)

@@ -41,6 +41,7 @@ LOG_STORE_WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     "transition": lambda store: store.transition("run-1", "completed"),
     "delete_workflow_runs": lambda store: store.delete_workflow_runs(before=1),
     "archive_logs": lambda store: store.archive_logs(),
+    "expire_archive": lambda store: store.expire_archive(before=date(2026, 1, 1)),
     "restore_archive": lambda store: store.restore_archive(date(2026, 1, 1)),
     "reindex": lambda store: store.reindex(),
 }

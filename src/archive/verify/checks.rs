@@ -70,6 +70,9 @@ impl Archive {
             return Ok(Some(Cow::Owned(found)));
         }
         // The files answer for a segment that is wholly in them, and an index may never have seen what was put back.
+        if segment.is_made_up_of(&found, &plan.expired) {
+            return Ok(None);
+        }
         let is_archived = live.row_count() == 0 && segment.is_within(&plan.archived);
         let touches = |spans: &[IdSpan]| spans.iter().any(|span| span.intersect(segment.ids).is_some());
         let is_changed = touches(&plan.changed);

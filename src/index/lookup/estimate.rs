@@ -31,7 +31,7 @@ pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: 
     let end = sealed_end(connection)?;
     let doubts = match unmerged.trust.holds(connection)? {
         true => doubt::spans(connection, IdSpan::ALL)?,
-        false => vec![IdSpan { first: i64::MIN, last: end }],
+        false => vec![IdSpan { first: i64::MIN, last: end }, IdSpan { first: end.saturating_add(1), last: i64::MAX }],
     };
     let (mut total, mut left) = (Estimate::default(), most);
     for stretch in restored::stretches(IdSpan::ALL, &doubts) {
@@ -52,6 +52,9 @@ pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: 
                 if found.row_count <= left {
                     left -= found.row_count;
                     total.add(found);
+                } else if span.first > end {
+                    // The tail is short.
+                    total.add(look(connection, span, u64::MAX)?);
                 } else {
                     total.add(sealed(connection, span)?);
                 }
