@@ -23,6 +23,7 @@ mod iter;
 mod json;
 mod log;
 mod memory;
+mod own;
 mod read;
 mod report;
 mod run;
