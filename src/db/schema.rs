@@ -9,11 +9,14 @@ use crate::base::error::{Error, Result};
 /// The newest schema that this build reads and writes.
 ///
 /// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place; 3: the manifest
-/// of the archive as well; 4: long texts are named by their digests in both.
-pub const SCHEMA_VERSION: i32 = 4;
+/// of the archive as well; 4: long texts are named by their digests in both; 5: idempotency keys and claims of runs.
+pub const SCHEMA_VERSION: i32 = 5;
 
 /// The first schema with derived tables.
 const FIRST_DERIVED: i32 = 2;
+
+/// The first schema whose derived tables name long texts by their digests; the upgrade of older ones sees to that.
+const FIRST_KEYED: i32 = 4;
 
 /// "NRVS", in the header of every database of ours, where `file(1)` and other tools look.
 const APPLICATION_ID: i32 = 0x4e52_5653;
@@ -40,6 +43,33 @@ CREATE TABLE IF NOT EXISTS workflow_runs (
 );
 CREATE INDEX IF NOT EXISTS idx_workflow_runs_status ON workflow_runs(status);
 CREATE INDEX IF NOT EXISTS idx_workflow_runs_workflow ON workflow_runs(workflow);
+";
+
+/// Tables that are ours alone and derived from nothing: idempotency keys, and claims of runs. `run_claims.status` and
+/// `timestamp` are the run's as its claim left them; a run that differs was changed without the claim.
+const OWN_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS append_keys (
+  key         TEXT PRIMARY KEY,
+  id          INTEGER NOT NULL,
+  digest      BLOB NOT NULL,
+  timestamp   INTEGER NOT NULL,
+  appended_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS run_claims (
+  run_id     TEXT PRIMARY KEY,
+  attempt    INTEGER NOT NULL,
+  token      INTEGER,
+  owner      TEXT,
+  lease      INTEGER,
+  boot       INTEGER,
+  expires    INTEGER,
+  expires_at INTEGER,
+  status     TEXT,
+  timestamp  INTEGER,
+  not_before INTEGER
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS run_claims_started ON run_claims(boot, expires) WHERE status = 'started';
+CREATE INDEX IF NOT EXISTS workflow_runs_queued ON workflow_runs(timestamp) WHERE status = 'queued';
 ";
 
 /// The tables of a module above this one that can be rebuilt from the rows at any time, so that another program may drop
@@ -131,9 +161,10 @@ fn has_replaced_indexes(connection: &Connection, derived: &[&Derived]) -> Result
     Ok(false)
 }
 
-/// The statements that create the derived tables that are not there.
+/// The statements that create the tables beside the predecessor's that are not there.
 pub(super) fn missing_tables(connection: &Connection, derived: &[&Derived]) -> Result<Vec<&'static str>> {
-    missing(connection, derived.iter().flat_map(|derived| derived.tables.split_inclusive(';')))
+    let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
+    missing(connection, statements.chain(OWN_TABLES.split_inclusive(';')))
 }
 
 fn missing(connection: &Connection, statements: impl Iterator<Item = &'static str>) -> Result<Vec<&'static str>> {
@@ -150,7 +181,8 @@ fn missing(connection: &Connection, statements: impl Iterator<Item = &'static st
 /// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept.
 pub(super) fn stand_ins(connection: &Connection, derived: &[&Derived]) -> Result<Vec<String>> {
     let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
-    let missing = missing(connection, statements.chain(TABLES.split_inclusive(';')))?;
+    let missing =
+        missing(connection, statements.chain(OWN_TABLES.split_inclusive(';')).chain(TABLES.split_inclusive(';')))?;
     let has_runs = !missing.iter().any(|statement| statement.contains(" workflow_runs "));
     let mut stand_ins: Vec<String> =
         missing.iter().map(|statement| statement.replace("CREATE TABLE", "CREATE TEMP TABLE")).collect();
@@ -179,12 +211,13 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     }
     let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.execute_batch(TABLES)?;
+    connection.execute_batch(OWN_TABLES)?;
     if !has_exit_code(connection)? {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }
     for derived in derived {
         connection.execute_batch(derived.tables)?;
-        if (FIRST_DERIVED..SCHEMA_VERSION).contains(&version) {
+        if (FIRST_DERIVED..FIRST_KEYED).contains(&version) {
             (derived.upgrade)(connection)?;
         }
     }

@@ -111,7 +111,8 @@ impl Core {
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
             sealer.begin(connection)?;
-            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None };
+            let path = self.database.path();
+            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
             let value = body(&mut transaction)?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
             Ok(value)
@@ -313,16 +314,23 @@ pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<
 
 /// A write transaction under way.
 pub struct Transaction<'a> {
-    connection: &'a Connection,
-    sealer: &'a mut Sealer,
+    pub(super) connection: &'a Connection,
+    pub(super) sealer: &'a mut Sealer,
     /// The greatest id that it has given out.
-    last_id: Option<i64>,
+    pub(super) last_id: Option<i64>,
+    /// Of the database.
+    path: &'a Path,
 }
 
 impl Transaction<'_> {
     /// The connection, for the tables besides the log, and for deleting rows.
     pub(crate) fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// The path of the database, for errors.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
     }
 
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.

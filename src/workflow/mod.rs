@@ -1,16 +1,28 @@
-//! Workflow runs: their states, and the messages and rounds of their threads from which a daemon recovers.
+//! Workflow runs: their states and claims, batches of changes, and the messages and rounds of their threads from which a
+//! daemon recovers.
 //!
 //! Invariant: the log row and the run's state commit together, or neither does.
 
+mod append;
+mod batch;
+mod change;
+mod claim;
+mod entry;
 mod payload;
+mod put;
 mod state;
 mod stringify;
 mod thread;
 
 pub use crate::base::status::RunStatus;
 
+pub use append::{AppendClaimed, AppendOnce};
+pub use batch::{Batch, Step};
+pub use change::{Create, Transition, Upsert, upsert};
+pub use claim::{Fence, Release, Renew, RunClaim, Take, is_any_free};
+pub use entry::state_entry;
 pub use payload::WholeNumber;
-pub use state::{Run, RunList, Transition, active_runs, all_runs, get_run, transition, transition_entry, upsert};
+pub use state::{Run, RunList, active_runs, all_runs, get_run};
 pub use thread::{
     Content, Round, Thread, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload,
 };

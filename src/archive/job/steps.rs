@@ -28,6 +28,7 @@ use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
 use crate::index::lookup::restored;
+use crate::log::prune_keys;
 use crate::row::Filter;
 
 /// Between two attempts to lock the archive.
@@ -110,6 +111,7 @@ impl Archive {
         self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
         let known = self.log.database().read("read the manifest", days::list)?;
         self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
+        prune_keys(&self.log)?;
         job.check_conflicts()?;
         if is_complete && job.has_moved {
             set_watermark(&self.log, last_day, Durability::Full)?;

@@ -1,0 +1,76 @@
+//! Rows that are appended once, by their key, or only while a claim is valid.
+
+use crate::base::error::Result;
+use crate::log::{Key, KnownKey, Operation, Transaction};
+use crate::row::{NewLogEntry, OwnedEntry};
+use crate::workflow::claim::Fence;
+
+/// Appends a row unless its key was given before; answers with the row that the key was given with first.
+#[derive(Clone, Debug)]
+pub struct AppendOnce {
+    /// The row, checked.
+    pub entry: OwnedEntry,
+    /// Its key.
+    pub key: Key,
+    /// The claim that it carries.
+    pub claim: Option<Fence>,
+}
+
+impl Operation for AppendOnce {
+    type Answer = KnownKey;
+
+    const NAME: &'static str = "append";
+
+    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<KnownKey> {
+        check_claim(self.claim.as_ref(), transaction)?;
+        let entry = self.entry.borrow();
+        if let Some(known) = self.key.find(transaction.connection(), &entry)? {
+            return Ok(known);
+        }
+        let id = transaction.insert(std::slice::from_ref(&entry))?;
+        self.key.remember(transaction.connection(), id, &entry)?;
+        Ok(KnownKey { id, timestamp: entry.timestamp.unwrap_or_default() })
+    }
+
+    fn bytes(&self) -> usize {
+        self.entry.borrow().text_bytes() + self.key.bytes()
+    }
+}
+
+/// Appends rows while their claim is valid; answers with the id of the first.
+#[derive(Clone, Debug)]
+pub struct AppendClaimed {
+    /// The rows, checked; at least one.
+    pub entries: Vec<OwnedEntry>,
+    /// The claim that they carry.
+    pub claim: Fence,
+}
+
+impl Operation for AppendClaimed {
+    type Answer = i64;
+
+    const NAME: &'static str = "append";
+
+    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<i64> {
+        check_claim(Some(&self.claim), transaction)?;
+        append_all(transaction, &self.entries)
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.borrow().text_bytes()).sum()
+    }
+}
+
+/// Appends rows; returns the id of the first.
+pub(super) fn append_all(transaction: &mut Transaction<'_>, entries: &[OwnedEntry]) -> Result<i64> {
+    let rows: Vec<NewLogEntry<'_>> = entries.iter().map(OwnedEntry::borrow).collect();
+    let last = transaction.insert(&rows)?;
+    Ok(last - i64::try_from(rows.len()).unwrap_or(i64::MAX) + 1)
+}
+
+pub(super) fn check_claim(claim: Option<&Fence>, transaction: &Transaction<'_>) -> Result<()> {
+    match claim {
+        Some(claim) => claim.check(transaction.connection(), transaction.path()).map(drop),
+        None => Ok(()),
+    }
+}
