@@ -20,6 +20,7 @@ __all__ = [
     "CollectReport",
     "ExitCode",
     "LogStats",
+    "RunClaim",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
@@ -80,6 +81,24 @@ class WorkflowRun:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", WorkflowRunStatus(self.status))
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaim:
+    """A run that is its owner's until the lease runs out and another claimant takes it over.
+
+    Pass it as `claim` to what is done for the run. Once the claim is lost, that raises `ClaimLostError`.
+    """
+
+    run: WorkflowRun
+    """The run as it was when it was claimed or renewed."""
+    owner: str
+    attempt: int
+    """How often the run has been claimed, this claim included."""
+    token: int
+    """The id of the claim's `started` row, never reused: a later claim of the run has a greater one."""
+    expires_at: int
+    """When the lease ends, in milliseconds; for display. What measures the lease is a clock that no program sets."""
 
 
 @dataclass(frozen=True, slots=True)

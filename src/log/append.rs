@@ -43,8 +43,8 @@ impl Log {
         }
     }
 
-    /// Queues works and returns at once; `waiter` is called with their outcomes, unless this fails. True: no thread is to
-    /// be had that commits them, and the caller is to call [`Log::commit_submitted`].
+    /// Queues works and returns at once; `waiter` is called with their outcomes, unless this fails. True: no thread
+    /// is to be had that commits them, and the caller is to call [`Log::commit_submitted`].
     pub fn submit(&self, works: Vec<Work>, durability: Durability, waiter: Waiter) -> Result<bool> {
         self.commits().submit(works, durability, waiter)
     }

@@ -1,7 +1,7 @@
 //! Idempotency keys: an append with a key that was given before appends nothing.
 //!
-//! Invariant: a key and its row commit together. A key stays while its row is in the log, and for seven days at the least,
-//! so that a caller that does not know what became of its append may repeat it.
+//! Invariant: a key and its row commit together. A key stays while its row is in the log, and for seven days at the
+//! least, so that a caller that does not know what became of its append may repeat it.
 
 use rusqlite::{Connection, OptionalExtension};
 

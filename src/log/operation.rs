@@ -1,8 +1,8 @@
-//! What takes part in a shared commit besides plain rows: something that looks before it writes, and has an outcome of its
-//! own.
+//! What takes part in a shared commit besides plain rows: something that looks before it writes, and has an outcome
+//! of its own.
 //!
-//! Invariant: operations that share a transaction behave as if each had been committed alone, in the order of the queue.
-//! One that is refused leaves nothing behind; an error of the database fails all that share the transaction.
+//! Invariant: operations that share a transaction behave as if each had been committed alone, in the order of the
+//! queue. One that is refused leaves nothing behind; an error of the database fails all that share the transaction.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -94,8 +94,8 @@ impl Done {
 
 impl Transaction<'_> {
     /// Runs `body`, which has an outcome of its own. The outer error is one of the transaction; the inner one is a
-    /// refusal, which has left nothing behind. `is_undone`: what `body` wrote before it was refused is undone; otherwise
-    /// a refusal after a write is an error of the transaction.
+    /// refusal, which has left nothing behind. `is_undone`: what `body` wrote before it was refused is undone;
+    /// otherwise a refusal after a write is an error of the transaction.
     pub(crate) fn alone<T>(&mut self, is_undone: bool, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<Result<T>> {
         const BEGIN: &str = "SAVEPOINT operation";
         const END: &str = "RELEASE operation";

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
@@ -12,14 +13,17 @@ use pyo3::types::{PyDict, PyType};
 use crate::db::Config;
 use crate::durable::Durability;
 use crate::log;
-use crate::log::Log;
+use crate::log::{DeleteMeta, Key, Log, SetMeta};
 use crate::py::call::{Long, end_calls_of, read, write};
+use crate::py::claim::{Claim, check_ref, fence};
 use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
 use crate::py::interpreter;
+use crate::py::perform::perform;
 use crate::py::warning::warn_of_rebuild;
-use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
-use crate::store::{self, StoreConfig};
+use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, OwnedEntry};
+use crate::store::{self, StoreConfig, check_meta_key};
+use crate::workflow::{AppendClaimed, AppendOne};
 
 /// SQLite stores rows of up to a billion bytes, and a row has four texts.
 const MOST_TEXT_BYTES: u64 = 200 << 20;
@@ -134,34 +138,49 @@ impl LogStore {
     }
 
     /// Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now.
-    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, durability = None))]
+    ///
+    /// - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+    ///   row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+    ///   its row is archived, and for seven days at the least.
+    /// - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+    ///   claim that is lost is a `ClaimLostError`, and nothing is appended.
+    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, durability = None,
+        key = None, claim = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
-    fn append(
+    fn append<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         source: PyBackedStr,
         r#type: PyBackedStr,
         ref_id: Option<PyBackedStr>,
         payload: Option<PyBackedStr>,
         timestamp: Option<Integer>,
         durability: Option<Durability>,
-    ) -> PyResult<LogEntry> {
+        key: Option<PyBackedStr>,
+        claim: Option<Claim>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let fields =
             Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
         let entry = self.check(fields.borrow())?;
-        Ok(LogEntry(write(py, || self.log().append(&entry, durability))?))
+        if key.is_none() && claim.is_none() {
+            return LogEntry(write(py, || self.log().append(&entry, durability))?).into_bound_py_any(py);
+        }
+        let (key, claim) = (key.map(|key| Key::checked(&key)).transpose()?, fence(claim));
+        claim.as_ref().map_or(Ok(()), |claim| check_ref(claim, entry.ref_id))?;
+        perform(py, &self.store, AppendOne { entry: (&entry).into(), key, claim }, durability)
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
     ///
     /// A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-    /// before anything is written; an error names the index of the row.
-    #[pyo3(signature = (entries, *, durability = None))]
+    /// before anything is written; an error names the index of the row. `claim`: as in `append`.
+    #[pyo3(signature = (entries, *, durability = None, claim = None))]
     fn append_many<'py>(
         &self,
         py: Python<'py>,
         entries: &Bound<'py, PyAny>,
         durability: Option<Durability>,
+        claim: Option<Claim>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut given = Vec::new();
         for (index, entry) in interpreter::items(entries)?.enumerate() {
@@ -170,6 +189,15 @@ impl LogStore {
         let mut rows = Vec::with_capacity(given.len());
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
+        }
+        if let Some(Claim(claim)) = claim {
+            for (index, row) in rows.iter().enumerate() {
+                check_ref(&claim, row.ref_id).map_err(|error| at_index(py, index, error))?;
+            }
+            if !rows.is_empty() {
+                let entries = rows.iter().map(OwnedEntry::from).collect();
+                return perform(py, &self.store, AppendClaimed { entries, claim }, durability);
+            }
         }
         let first = write(py, || self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
@@ -181,9 +209,16 @@ impl LogStore {
         read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
-    /// Set the value under `key`, as durable as the store.
-    fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
-        write(py, || log::set_meta(self.log().database(), &key, &value))
+    /// Set the value under `key`, as durable as the store. `archived_up_to`, the archive's own key, is a `ValueError`.
+    fn set_meta<'py>(&self, py: Python<'py>, key: PyBackedStr, value: PyBackedStr) -> PyResult<Bound<'py, PyAny>> {
+        check_meta_key(&key)?;
+        perform(py, &self.store, SetMeta { key: key.to_string(), value: value.to_string() }, None)
+    }
+
+    /// Remove `key`, and say whether it was there. `archived_up_to`, the archive's own key, is a `ValueError`.
+    fn delete_meta<'py>(&self, py: Python<'py>, key: PyBackedStr) -> PyResult<Bound<'py, PyAny>> {
+        check_meta_key(&key)?;
+        perform(py, &self.store, DeleteMeta { key: key.to_string() }, None)
     }
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.

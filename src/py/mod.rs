@@ -4,11 +4,13 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod batch;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
 mod channel;
+mod claim;
 mod convert;
 mod entry;
 mod error;
@@ -18,6 +20,7 @@ mod iter;
 mod json;
 mod log;
 mod memory;
+mod perform;
 mod read;
 mod report;
 mod run;
@@ -32,6 +35,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
     #[pymodule_export]

@@ -8,58 +8,96 @@ use pyo3::types::PyString;
 use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
-use crate::py::call::{read, write};
+use crate::py::call::read;
+use crate::py::claim::{Claim, fence};
 use crate::py::convert::{Integer, Record};
-use crate::py::entry::{Given, LogEntry};
+use crate::py::entry::Given;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::perform::perform;
 use crate::py::report::{Level, report};
 use crate::store;
 use crate::workflow as run;
-use crate::workflow::{Run, RunList, Transition};
+use crate::workflow::{Create, Fence, Run, RunList, Transition, Upsert};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
 
 #[pymethods]
 impl LogStore {
+    /// Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
+    ///
+    /// A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
+    /// workflow. `not_before` (milliseconds) keeps a queued run from being claimed before.
+    #[pyo3(
+        signature = (run_id, workflow, *, status = RunStatus::Queued, payload = None, timestamp = None,
+            not_before = None, exist_ok = false, durability = None),
+        text_signature = "($self, run_id, workflow, *, status='queued', payload=None, timestamp=None, not_before=None, \
+            exist_ok=False, durability=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the columns")]
+    fn create_workflow_run<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: PyBackedStr,
+        workflow: PyBackedStr,
+        status: RunStatus,
+        payload: Option<PyBackedStr>,
+        timestamp: Option<Integer>,
+        not_before: Option<Integer>,
+        exist_ok: bool,
+        durability: Option<Durability>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let payload = payload.as_deref();
+        let create = checked_create(self, &run_id, &workflow, status, payload, timestamp, not_before, exist_ok)?;
+        perform(py, &self.store, create, durability)
+    }
+
     /// Append `entry` and bring the run to the state `run`, both in one transaction.
     ///
-    /// A run that is not there may begin in any state; otherwise the transition must be legal
-    /// (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
-    /// a finished run is never lost to an update that has none.
-    #[pyo3(signature = (entry, run, *, force = false, durability = None))]
-    fn upsert_workflow_run(
+    /// The entry's ref_id is the run, and a run that is there stays one of its workflow (`ValueError`). A run that is
+    /// not there may begin in any state; otherwise the transition must be legal (`IllegalTransitionError`), unless
+    /// forced. Repeating the current state is allowed and logged. The exit code of a finished run is never lost to an
+    /// update that has none.
+    ///
+    /// While another claimant's lease on the run lasts, only a call that carries the `claim`, kills the run or is
+    /// forced may change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
+    #[pyo3(signature = (entry, run, *, force = false, durability = None, claim = None))]
+    #[expect(clippy::too_many_arguments, reason = "the options")]
+    fn upsert_workflow_run<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         entry: Given,
         run: &Bound<'_, PyAny>,
         force: bool,
         durability: Option<Durability>,
-    ) -> PyResult<LogEntry> {
-        let run = extract_run(run)?;
-        let entry = self.check(entry.borrow())?;
-        let stored = write(py, || run::upsert(self.log(), &entry, &run, force, durability))?;
-        Ok(LogEntry(stored))
+        claim: Option<Claim>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let upsert = checked_upsert(self, &entry, run, force, |_| fence(claim))?;
+        perform(py, &self.store, upsert, durability)
     }
 
     /// The predecessor's name for `upsert_workflow_run`.
-    #[pyo3(signature = (entry, run, *, force = false, durability = None))]
-    fn append_with_workflow_update(
+    #[pyo3(signature = (entry, run, *, force = false, durability = None, claim = None))]
+    #[expect(clippy::too_many_arguments, reason = "the options")]
+    fn append_with_workflow_update<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         entry: Given,
         run: &Bound<'_, PyAny>,
         force: bool,
         durability: Option<Durability>,
-    ) -> PyResult<LogEntry> {
-        self.upsert_workflow_run(py, entry, run, force, durability)
+        claim: Option<Claim>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.upsert_workflow_run(py, entry, run, force, durability, claim)
     }
 
     /// Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
     ///
     /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
-    /// cannot go there is an `IllegalTransitionError` and changes nothing.
-    #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None, durability = None))]
+    /// cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
+    /// that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`.
+    #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None,
+        durability = None, claim = None))]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition<'py>(
         &self,
@@ -71,13 +109,11 @@ impl LogStore {
         payload: Option<PyBackedStr>,
         timestamp: Option<Integer>,
         durability: Option<Durability>,
+        claim: Option<Claim>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let expect = expect.map(expected).transpose()?.unwrap_or_default();
-        let change = Transition { status, expect: &expect, exit_code: exit_code.map(|code| code.0) };
-        let timestamp = timestamp.map(|timestamp| timestamp.0);
-        let entry = self.check(run::transition_entry(&run_id, status, payload.as_deref(), timestamp))?;
-        let run = write(py, || run::transition(self.log(), &entry, &run_id, &change, durability))?;
-        create_run(py, &run)
+        let payload = payload.as_deref();
+        let change = checked_transition(self, &run_id, status, expect, exit_code, payload, timestamp, fence(claim))?;
+        perform(py, &self.store, change, durability)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
@@ -115,7 +151,54 @@ impl LogStore {
     }
 }
 
-fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
+#[expect(clippy::too_many_arguments, reason = "the columns")]
+pub(super) fn checked_create(
+    store: &LogStore,
+    run_id: &str,
+    workflow: &str,
+    status: RunStatus,
+    payload: Option<&str>,
+    timestamp: Option<Integer>,
+    not_before: Option<Integer>,
+    exist_ok: bool,
+) -> PyResult<Create> {
+    let entry = store.check(run::state_entry(run_id, status, payload, timestamp.map(|timestamp| timestamp.0)))?;
+    let not_before = not_before.map(|time| check_timestamp(time.0)).transpose()?;
+    Ok(Create { entry: (&entry).into(), workflow: workflow.to_owned(), status, not_before, exist_ok })
+}
+
+/// `claim`: of the run.
+pub(super) fn checked_upsert(
+    store: &LogStore,
+    entry: &Given,
+    run: &Bound<'_, PyAny>,
+    force: bool,
+    claim: impl FnOnce(&str) -> Option<Fence>,
+) -> PyResult<Upsert> {
+    let run = extract_run(run)?;
+    let entry = store.check(entry.borrow())?;
+    let claim = claim(&run.run_id);
+    Ok(Upsert::new(&entry, run, force, claim)?)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the columns")]
+pub(super) fn checked_transition(
+    store: &LogStore,
+    run_id: &str,
+    status: RunStatus,
+    expect: Option<&Bound<'_, PyAny>>,
+    exit_code: Option<Integer>,
+    payload: Option<&str>,
+    timestamp: Option<Integer>,
+    claim: Option<Fence>,
+) -> PyResult<Transition> {
+    let expect = expect.map(expected).transpose()?.unwrap_or_default();
+    let entry = store.check(run::state_entry(run_id, status, payload, timestamp.map(|timestamp| timestamp.0)))?;
+    claim.as_ref().map_or(Ok(()), |claim| claim.check_run(run_id))?;
+    Ok(Transition { entry: (&entry).into(), status, expect, exit_code: exit_code.map(|code| code.0), claim })
+}
+
+pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 

@@ -9,7 +9,7 @@ mod rows;
 mod tables;
 
 pub use follow::Follower;
-pub use handle::{LogStore, StoreConfig};
+pub use handle::{LogStore, StoreConfig, check_meta_key};
 pub use rows::Rows;
 
 #[cfg(test)]

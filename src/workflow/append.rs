@@ -1,43 +1,47 @@
 //! Rows that are appended once, by their key, or only while a claim is valid.
 
 use crate::base::error::Result;
-use crate::log::{Key, KnownKey, Operation, Transaction};
-use crate::row::{NewLogEntry, OwnedEntry};
+use crate::log::{Key, Operation, Transaction};
+use crate::row::{LogEntry, NewLogEntry, OwnedEntry};
 use crate::workflow::claim::Fence;
 
-/// Appends a row unless its key was given before; answers with the row that the key was given with first.
+/// Appends a row while its claim is valid, unless its key was given before; answers with the row, or the one that
+/// the key was given with first.
 #[derive(Clone, Debug)]
-pub struct AppendOnce {
+pub struct AppendOne {
     /// The row, checked.
     pub entry: OwnedEntry,
     /// Its key.
-    pub key: Key,
+    pub key: Option<Key>,
     /// The claim that it carries.
     pub claim: Option<Fence>,
 }
 
-impl Operation for AppendOnce {
-    type Answer = KnownKey;
+impl Operation for AppendOne {
+    type Answer = LogEntry;
 
     const NAME: &'static str = "append";
 
-    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<KnownKey> {
+    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<LogEntry> {
         check_claim(self.claim.as_ref(), transaction)?;
         let entry = self.entry.borrow();
-        if let Some(known) = self.key.find(transaction.connection(), &entry)? {
-            return Ok(known);
+        let Some(key) = &self.key else {
+            return Ok(entry.stored(transaction.insert(std::slice::from_ref(&entry))?));
+        };
+        if let Some(known) = key.find(transaction.connection(), &entry)? {
+            return Ok(NewLogEntry { timestamp: Some(known.timestamp), ..entry }.stored(known.id));
         }
         let id = transaction.insert(std::slice::from_ref(&entry))?;
-        self.key.remember(transaction.connection(), id, &entry)?;
-        Ok(KnownKey { id, timestamp: entry.timestamp.unwrap_or_default() })
+        key.remember(transaction.connection(), id, &entry)?;
+        Ok(entry.stored(id))
     }
 
     fn bytes(&self) -> usize {
-        self.entry.borrow().text_bytes() + self.key.bytes()
+        self.entry.borrow().text_bytes() + self.key.as_ref().map_or(0, Key::bytes)
     }
 }
 
-/// Appends rows while their claim is valid; answers with the id of the first.
+/// Appends rows while their claim is valid; answers with the id of the first, and how many there are.
 #[derive(Clone, Debug)]
 pub struct AppendClaimed {
     /// The rows, checked; at least one.
@@ -47,13 +51,13 @@ pub struct AppendClaimed {
 }
 
 impl Operation for AppendClaimed {
-    type Answer = i64;
+    type Answer = (i64, usize);
 
     const NAME: &'static str = "append";
 
-    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<i64> {
+    fn apply(&self, transaction: &mut Transaction<'_>) -> Result<(i64, usize)> {
         check_claim(Some(&self.claim), transaction)?;
-        append_all(transaction, &self.entries)
+        Ok((append_all(transaction, &self.entries)?, self.entries.len()))
     }
 
     fn bytes(&self) -> usize {

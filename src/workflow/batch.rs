@@ -3,7 +3,7 @@
 use crate::base::error::Result;
 use crate::log::{DeleteMeta, Operation, SetMeta, Transaction};
 use crate::row::OwnedEntry;
-use crate::workflow::append::{AppendOnce, append_all, check_claim};
+use crate::workflow::append::{AppendOne, append_all, check_claim};
 use crate::workflow::change::{Create, Transition, Upsert};
 use crate::workflow::claim::Fence;
 
@@ -22,7 +22,7 @@ pub enum Step {
     /// Rows.
     Append(Vec<OwnedEntry>),
     /// A row with a key.
-    AppendOnce(AppendOnce),
+    AppendOnce(AppendOne),
     /// A new run.
     Create(Create),
     /// A row, and the state of a run.
@@ -71,7 +71,8 @@ impl Operation for Batch {
     }
 
     fn is_undone(&self) -> bool {
-        // Rows alone cannot be refused once the claim has been looked at, nor can a single change after it has written.
+        // Rows alone cannot be refused once the claim has been looked at, nor can a single change after it has
+        // written.
         self.steps.len() > 1
     }
 

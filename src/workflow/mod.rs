@@ -1,5 +1,5 @@
-//! Workflow runs: their states and claims, batches of changes, and the messages and rounds of their threads from which a
-//! daemon recovers.
+//! Workflow runs: their states and claims, batches of changes, and the messages and rounds of their threads from
+//! which a daemon recovers.
 //!
 //! Invariant: the log row and the run's state commit together, or neither does.
 
@@ -16,10 +16,10 @@ mod thread;
 
 pub use crate::base::status::RunStatus;
 
-pub use append::{AppendClaimed, AppendOnce};
+pub use append::{AppendClaimed, AppendOne};
 pub use batch::{Batch, Step};
 pub use change::{Create, Transition, Upsert, upsert};
-pub use claim::{Fence, Release, Renew, RunClaim, Take, is_any_free};
+pub use claim::{Fence, Release, Renew, RunClaim, Take, is_any_free, wait_for_run};
 pub use entry::state_entry;
 pub use payload::WholeNumber;
 pub use state::{Run, RunList, active_runs, all_runs, get_run};

@@ -1,4 +1,4 @@
-"""The appends of event loops that wait for their commit."""
+"""The writes of event loops that wait for their commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nerve_store._core import AppendChannel, LogStore
 from nerve_store.aio.forks import watch_loop
 
 IN_FLIGHT = 8192
-"""Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
+"""Places for the writes of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
 its texts. Further ones wait for a place first."""
 
 
@@ -27,6 +27,9 @@ class Channel:
         self._native = AppendChannel(store)
         self.append = self._native.append
         self.append_many = self._native.append_many
+        self.perform = self._native.perform
+        self.committed: set[asyncio.Future[None]] = set()
+        """Resolved after the next commit of this loop."""
         self.futures = self._native.futures
         self._is_ending = False
         watch_loop(loop)
@@ -59,6 +62,9 @@ class Channel:
 
     def _resolve(self) -> None:
         self.release(self._native.resolve())
+        for news in self.committed:
+            if not news.done():
+                news.set_result(None)
         if self._is_ending and not self.futures():
             asyncio.get_running_loop().remove_reader(self._native.fileno())
 

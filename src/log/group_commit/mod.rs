@@ -5,10 +5,10 @@
 //! commits its own rows and all that are queued, and so on. A lone caller hands over to no other.
 //! Who leads and who is told is `queue`'s business; this module knows what a commit is.
 //!
-//! Invariants: rows were checked before they were queued, and an operation that is refused has changed nothing, so that
-//! one caller cannot fail another. All share an error of the commit itself. A leader takes the others' work once its
-//! transaction has begun, so that a caller that waits for another process's lock can be interrupted, whichever thread
-//! waits for it; from then on nothing interrupts the commit.
+//! Invariants: rows were checked before they were queued, and an operation that is refused has changed nothing, so
+//! that one caller cannot fail another. All share an error of the commit itself. A leader takes the others' work
+//! once its transaction has begun, so that a caller that waits for another process's lock can be interrupted,
+//! whichever thread waits for it; from then on nothing interrupts the commit.
 
 mod queue;
 mod sync;
@@ -165,8 +165,8 @@ impl GroupCommit {
         Flushed { own, threads: tell(jobs, outcomes) }
     }
 
-    /// Commits; returns the outcome of the leader's own work, and those of the works of `jobs`, which it takes from the
-    /// queue.
+    /// Commits; returns the outcome of the leader's own work, and those of the works of `jobs`, which it takes from
+    /// the queue.
     #[expect(clippy::type_complexity, reason = "the one caller takes it apart")]
     fn write(
         &self,

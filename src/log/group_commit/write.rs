@@ -59,8 +59,8 @@ pub(super) fn apply_own(transaction: &mut Transaction<'_>, own: Own<'_>) -> Resu
     }
 }
 
-/// Does the works of others. Rows that follow each other go in one go, so that small jobs share statements as large ones
-/// do.
+/// Does the works of others. Rows that follow each other go in one go, so that small jobs share statements as large
+/// ones do.
 pub(super) fn apply<'a>(
     transaction: &mut Transaction<'_>,
     works: impl Iterator<Item = &'a Work>,

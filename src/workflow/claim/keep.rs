@@ -12,7 +12,8 @@ use crate::workflow::entry::state_entry;
 use crate::workflow::put::store;
 use crate::workflow::state::{Found, Run};
 
-/// Lets a claim last for another lease from now on. One whose lease ran out may be renewed until the run is taken over.
+/// Lets a claim last for another lease from now on. One whose lease ran out may be renewed until the run is taken
+/// over.
 #[derive(Clone, Debug)]
 pub struct Renew {
     /// The claim.

@@ -95,7 +95,7 @@ pub struct Fence {
 
 impl Fence {
     /// An error of the caller's if the claim is one of another run.
-    pub(in crate::workflow) fn check_run(&self, run_id: &str) -> Result<()> {
+    pub fn check_run(&self, run_id: &str) -> Result<()> {
         if self.run_id == run_id {
             return Ok(());
         }

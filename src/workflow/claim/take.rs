@@ -20,8 +20,8 @@ use crate::workflow::state::{COLUMNS, Found, Run, find, read};
 /// What a run whose process died exits with.
 const CRASHED_EXIT_CODE: i64 = 255;
 
-/// Takes a run over whose lease ran out, the one whose lease ended first; else the oldest queued run that may begin. Answers
-/// None if there is none.
+/// Takes a run over whose lease ran out, the one whose lease ended first; else the oldest queued run that may
+/// begin. Answers None if there is none.
 #[derive(Clone, Debug)]
 pub struct Take {
     /// Who works on it.

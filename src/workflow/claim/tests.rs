@@ -81,7 +81,7 @@ impl Machine {
         self.log.perform(Renew { fence: fence(claim), lease: None }, None)
     }
 
-    fn append(&self, claim: &RunClaim) -> crate::Result<i64> {
+    fn append(&self, claim: &RunClaim) -> crate::Result<(i64, usize)> {
         let entry = state_entry(&claim.run.run_id, RunStatus::Started, Some("work"), Some(1));
         self.log.perform(AppendClaimed { entries: vec![(&entry).into()], claim: fence(claim) }, None)
     }
@@ -232,7 +232,7 @@ fn a_batch_is_undone_whole_and_its_neighbours_are_not() {
         batch.push(Step::Append((0..rows).map(|_| row("undone")).collect()));
         batch.push(Step::SetMeta(crate::log::SetMeta { key: "k".into(), value: "undone".into() }));
         let key = crate::log::Key::checked("undone").unwrap();
-        batch.push(Step::AppendOnce(AppendOnce { entry: row("keyed"), key, claim: None }));
+        batch.push(Step::AppendOnce(AppendOne { entry: row("keyed"), key: Some(key), claim: None }));
         let entry = state_entry("a", RunStatus::Completed, None, Some(1));
         let status = RunStatus::Completed;
         batch.push(Step::Transition(Transition {

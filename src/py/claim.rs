@@ -1,0 +1,200 @@
+//! `LogStore`: claims of workflow runs.
+
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDelta, PyDeltaAccess};
+
+use crate::base::interrupt::INTERVAL;
+use crate::durable::Durability;
+use crate::py::call::read_within;
+use crate::py::convert::{Integer, Record};
+use crate::py::log::LogStore;
+use crate::py::perform::perform;
+use crate::py::run::create_run;
+use crate::store;
+use crate::workflow::{Fence, Release, Renew, RunClaim, Take, wait_for_run};
+
+static RUN_CLAIM: Record = Record::new("RunClaim");
+
+#[pymethods]
+impl LogStore {
+    /// Claim a run for `owner` and return the claim; None if there is none to claim.
+    ///
+    /// A run whose lease ran out is taken over, the one whose lease ended first; else the oldest `queued` run that may
+    /// begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
+    /// `crashed`. The `started` row has no payload; its id is the claim's token.
+    ///
+    /// - `workflow`, `run_id`: only runs of that workflow, only that run.
+    /// - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
+    ///   It is measured by a clock that no program sets, and ends when the machine is started anew.
+    /// - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
+    ///   another process within 25 milliseconds.
+    /// - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
+    #[pyo3(
+        signature = (owner, *, workflow = None, run_id = None, lease = Span(Duration::from_secs(60)),
+            wait = Span(Duration::ZERO), max_attempts = None, durability = None),
+        text_signature = "($self, owner, *, workflow=None, run_id=None, lease=60.0, wait=0.0, max_attempts=None, \
+            durability=None)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the options")]
+    fn claim_workflow_run<'py>(
+        &self,
+        py: Python<'py>,
+        owner: PyBackedStr,
+        workflow: Option<PyBackedStr>,
+        run_id: Option<PyBackedStr>,
+        lease: Span,
+        wait: Span,
+        max_attempts: Option<Integer>,
+        durability: Option<Durability>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let take = take(&owner, workflow, run_id, lease, max_attempts)?;
+        let deadline = Instant::now().checked_add(wait.0);
+        loop {
+            let claim = perform(py, &self.store, take.clone(), durability)?;
+            if !claim.is_none() || wait.0.is_zero() {
+                return Ok(claim);
+            }
+            loop {
+                let left = deadline.map_or(INTERVAL, |deadline| deadline.saturating_duration_since(Instant::now()));
+                let (take, timeout) = (take.clone(), left.min(INTERVAL));
+                py.check_signals()?;
+                let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, timeout);
+                if read_within(py, timeout + INTERVAL, None, &self.store, work)? {
+                    break;
+                }
+                if left.is_zero() {
+                    return Ok(py.None().into_bound(py));
+                }
+            }
+        }
+    }
+
+    /// Whether a claim may take a run now; waits for nothing.
+    #[pyo3(signature = (workflow, run_id, max_attempts))]
+    fn _is_run_free(
+        &self,
+        py: Python<'_>,
+        workflow: Option<PyBackedStr>,
+        run_id: Option<PyBackedStr>,
+        max_attempts: Option<Integer>,
+    ) -> PyResult<bool> {
+        let take = take("", workflow, run_id, Span(Duration::ZERO), max_attempts)?;
+        let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, Duration::ZERO);
+        read_within(py, INTERVAL, None, &self.store, work)
+    }
+
+    /// Let a claim last for another lease from now on, and return it as it is then.
+    ///
+    /// `lease` None: as long as the one before. A claim whose lease ran out can be renewed until another claimant
+    /// takes the run over. A claim that is lost is a `ClaimLostError`.
+    #[pyo3(signature = (claim, *, lease = None))]
+    fn renew_claim<'py>(&self, py: Python<'py>, claim: Claim, lease: Option<Span>) -> PyResult<Bound<'py, PyAny>> {
+        let lease = lease.map(|lease| lease.0).map(positive).transpose()?;
+        perform(py, &self.store, Renew { fence: claim.0, lease }, None)
+    }
+
+    /// Give a claimed run back: log that it was interrupted and that it is queued again, in one commit.
+    ///
+    /// `delay`: seconds, or a timedelta, for which it is not to be claimed. Returns the run. A claim that is lost is a
+    /// `ClaimLostError`.
+    #[pyo3(
+        signature = (claim, *, delay = Span(Duration::ZERO)),
+        text_signature = "($self, claim, *, delay=0.0)"
+    )]
+    fn release_claim<'py>(&self, py: Python<'py>, claim: Claim, delay: Span) -> PyResult<Bound<'py, PyAny>> {
+        perform(py, &self.store, Release { fence: claim.0, delay: delay.0 }, None)
+    }
+}
+
+fn take(
+    owner: &str,
+    workflow: Option<PyBackedStr>,
+    run_id: Option<PyBackedStr>,
+    lease: Span,
+    max_attempts: Option<Integer>,
+) -> PyResult<Take> {
+    let max_attempts = max_attempts.map(|most| most.0);
+    if let Some(most) = max_attempts.filter(|most| *most < 1) {
+        return Err(PyValueError::new_err(format!("max_attempts is at least 1, not {most}")));
+    }
+    let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+    let lease = if owner.is_empty() { lease.0 } else { positive(lease.0)? };
+    Ok(Take { owner: owner.to_owned(), workflow: text(workflow), run_id: text(run_id), lease, max_attempts })
+}
+
+fn positive(lease: Duration) -> PyResult<Duration> {
+    if lease < Duration::from_millis(1) {
+        return Err(PyValueError::new_err("lease is a number of seconds above 0, from a millisecond on"));
+    }
+    Ok(lease)
+}
+
+/// A span of time from 0 on: seconds, or a timedelta.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub(super) Duration);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Span {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(delta) = object.cast::<PyDelta>() {
+            let seconds = i64::from(delta.get_days()) * 86_400 + i64::from(delta.get_seconds());
+            let microseconds = u32::try_from(delta.get_microseconds())?;
+            return match u64::try_from(seconds) {
+                Ok(seconds) => Ok(Self(Duration::new(seconds, microseconds * 1_000))),
+                Err(_) => Err(PyValueError::new_err("a span of time is negative")),
+            };
+        }
+        if object.is_instance_of::<pyo3::types::PyBool>() {
+            return Err(PyTypeError::new_err("a span of time is a number of seconds or a timedelta, not a bool"));
+        }
+        let seconds: f64 = object.extract()?;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(span) => Ok(Self(span)),
+            Err(_) => {
+                Err(PyValueError::new_err(format!("a span of time is a number of seconds from 0, not {seconds}")))
+            }
+        }
+    }
+}
+
+/// What a call carries of a `RunClaim`.
+pub(super) struct Claim(pub(super) Fence);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Claim {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        if !object.is_instance(RUN_CLAIM.class(py)?)? {
+            let found = object.get_type().name()?.to_string();
+            return Err(PyTypeError::new_err(format!("claim is a RunClaim, not {found:?}")));
+        }
+        let run_id = object.getattr("run")?.getattr("run_id")?.extract::<PyBackedStr>()?.to_string();
+        Ok(Self(Fence { run_id, token: object.getattr("token")?.extract::<Integer>()?.0 }))
+    }
+}
+
+pub(super) fn create_claim<'py>(py: Python<'py>, claim: &RunClaim) -> PyResult<Bound<'py, PyAny>> {
+    let run = create_run(py, &claim.run)?;
+    RUN_CLAIM.create(py, (run, &claim.owner, claim.attempt, claim.token, claim.expires_at))
+}
+
+/// The fence of the claim that a call carries, if it carries one.
+pub(super) fn fence(claim: Option<Claim>) -> Option<Fence> {
+    claim.map(|claim| claim.0)
+}
+
+/// A claim of another run than that of a row is a `ValueError`; a row may be about none.
+pub(super) fn check_ref(claim: &Fence, ref_id: Option<&str>) -> PyResult<()> {
+    match ref_id {
+        Some(ref_id) if ref_id != claim.run_id => {
+            Err(PyValueError::new_err(format!("the claim is one of run {:?}, not of {ref_id:?}", claim.run_id)))
+        }
+        _ => Ok(()),
+    }
+}
