@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, campaign, families, forked_work, forks, logs, payloads, reading, soak, vacuum
+from programs import blobs, campaign, claims, families, forked_work, forks, logs, payloads, reading, soak, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -43,6 +43,9 @@ PROGRAMS = {
         campaign.work_among_others,
         campaign.work_in_turn,
         campaign.follow,
+        claims.append_keyed,
+        claims.claim_all,
+        claims.batches,
     )
 }
 
