@@ -428,12 +428,14 @@ def check_claims(path: Path, runs: int, said: list[list[object]]) -> None:
 
 
 def check_life(run_id: str | None, types: list[str]) -> None:
-    """A run is queued, started and crashed in turn, and ends once; no row of a lost claim is among those of the next."""
+    """A run is queued, started and crashed in turn, and ends once; no row of a lost claim follows the next claim."""
     changes = [kind for kind in types if kind not in ("work", "last")]
     crashes = changes.count("crashed")
     assert changes == ["queued", *(["started", "crashed"] * crashes), "started", "completed"], (run_id, types)
     # One row of work a claim, before its end.
-    for one in "".join({"started": "s", "crashed": "c", "work": "w", "last": "l"}.get(kind, "") for kind in types).split("s"):
+    for one in "".join(
+        {"started": "s", "crashed": "c", "work": "w", "last": "l"}.get(kind, "") for kind in types
+    ).split("s"):
         assert one in ("", "c", "w", "wc", "wl"), (run_id, types)
 
 

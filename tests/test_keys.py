@@ -1,4 +1,4 @@
-"""Appends with a key: the row is appended once, whoever repeats the append, and for as long as the key is remembered."""
+"""Appends with a key: the row is appended once, and the key is remembered for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_rows_are_told_apart_whatever_their_texts(
         assert store.count() == 1
 
 
-@pytest.mark.parametrize("key", ["x", "é" * 300, "k" * 512, "k" * 513, "k" * 65_536, "\U0010ffffsha256:" + "0" * 64, "a\0b"])
+@pytest.mark.parametrize(
+    "key", ["x", "é" * 300, "k" * 512, "k" * 513, "k" * 65_536, "\U0010ffffsha256:" + "0" * 64, "a\0b"]
+)
 def test_keys_of_any_text_are_told_apart(log_store: ns.LogStore, key: str) -> None:
     first = log_store.append("s", "t", key=key)
     assert log_store.append("s", "t", key=key) == first
@@ -159,9 +161,7 @@ def test_processes_append_once(data_dir: Path) -> None:
     path = data_dir / "logs.db"
     ns.LogStore(path).close()
     command = child_command("append_keyed", path=str(path), count=60)
-    children = [
-        subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    children = [subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, text=True) for _ in range(4)]
     told = [json.loads(child.communicate(timeout=60)[0]) for child in children]
     assert all(ids == told[0] for ids in told)
     with ns.LogStore(path) as store:
@@ -206,5 +206,3 @@ def test_dropped_tables_come_back(data_dir: Path, sql: str) -> None:
         assert store.append("s", "t", key="k").id == 1
         store.create_workflow_run("r", "w")
         assert store.claim_workflow_run("me") is not None
-
-

@@ -279,9 +279,7 @@ def test_upsert_refuses_a_row_of_another_run_and_another_workflow(log_store: ns.
     before = state(log_store)
     for ref_id in ("run-2", None, ""):
         with pytest.raises(ValueError, match="ref_id"):
-            log_store.upsert_workflow_run(
-                ("workflow", "started", ref_id, None, 1), run_in("started"), force=force
-            )
+            log_store.upsert_workflow_run(("workflow", "started", ref_id, None, 1), run_in("started"), force=force)
     other = ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9)
     with pytest.raises(ValueError, match="workflow"):
         log_store.upsert_workflow_run(("workflow", "started", "run-1", None, 1), other, force=force)

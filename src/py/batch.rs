@@ -10,13 +10,13 @@ use pyo3::types::{PyTuple, PyType};
 use crate::base::status::RunStatus;
 use crate::durable::Durability;
 use crate::log::{DeleteMeta, SetMeta};
-use crate::py::claim::{Claim, fence};
 use crate::py::convert::Integer;
 use crate::py::entry::{Fields, Given, at_index};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
 use crate::py::run::{checked_create, checked_transition, checked_upsert};
+use crate::py::run_record::{Claim, fence};
 use crate::row::OwnedEntry;
 use crate::store::check_meta_key;
 use crate::workflow::{AppendOne, Batch, Fence, Step};
@@ -79,9 +79,9 @@ impl LogStore {
 
 #[pymethods]
 impl WriteBatch {
-    /// The ids of all its rows, those of changes of state included, in the order of the calls; None before the commit.
+    /// The ids of all its rows, in the order of the calls; None before the commit.
     ///
-    /// A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+    /// Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
     #[getter]
     fn ids(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state().ids.as_ref().map(|ids| ids.clone_ref(py))

@@ -2,22 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyDelta, PyDeltaAccess};
 
 use crate::base::interrupt::INTERVAL;
 use crate::durable::Durability;
 use crate::py::call::read_within;
-use crate::py::convert::{Integer, Record};
+use crate::py::convert::{Integer, Span};
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
-use crate::py::run::create_run;
+use crate::py::run_record::Claim;
 use crate::store;
-use crate::workflow::{Fence, Release, Renew, RunClaim, Take, wait_for_run};
-
-static RUN_CLAIM: Record = Record::new("RunClaim");
+use crate::workflow::{Release, Renew, Take, wait_for_run};
 
 #[pymethods]
 impl LogStore {
@@ -131,70 +128,4 @@ fn positive(lease: Duration) -> PyResult<Duration> {
         return Err(PyValueError::new_err("lease is a number of seconds above 0, from a millisecond on"));
     }
     Ok(lease)
-}
-
-/// A span of time from 0 on: seconds, or a timedelta.
-#[derive(Clone, Copy)]
-pub(super) struct Span(pub(super) Duration);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Span {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(delta) = object.cast::<PyDelta>() {
-            let seconds = i64::from(delta.get_days()) * 86_400 + i64::from(delta.get_seconds());
-            let microseconds = u32::try_from(delta.get_microseconds())?;
-            return match u64::try_from(seconds) {
-                Ok(seconds) => Ok(Self(Duration::new(seconds, microseconds * 1_000))),
-                Err(_) => Err(PyValueError::new_err("a span of time is negative")),
-            };
-        }
-        if object.is_instance_of::<pyo3::types::PyBool>() {
-            return Err(PyTypeError::new_err("a span of time is a number of seconds or a timedelta, not a bool"));
-        }
-        let seconds: f64 = object.extract()?;
-        match Duration::try_from_secs_f64(seconds) {
-            Ok(span) => Ok(Self(span)),
-            Err(_) => {
-                Err(PyValueError::new_err(format!("a span of time is a number of seconds from 0, not {seconds}")))
-            }
-        }
-    }
-}
-
-/// What a call carries of a `RunClaim`.
-pub(super) struct Claim(pub(super) Fence);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Claim {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let py = object.py();
-        if !object.is_instance(RUN_CLAIM.class(py)?)? {
-            let found = object.get_type().name()?.to_string();
-            return Err(PyTypeError::new_err(format!("claim is a RunClaim, not {found:?}")));
-        }
-        let run_id = object.getattr("run")?.getattr("run_id")?.extract::<PyBackedStr>()?.to_string();
-        Ok(Self(Fence { run_id, token: object.getattr("token")?.extract::<Integer>()?.0 }))
-    }
-}
-
-pub(super) fn create_claim<'py>(py: Python<'py>, claim: &RunClaim) -> PyResult<Bound<'py, PyAny>> {
-    let run = create_run(py, &claim.run)?;
-    RUN_CLAIM.create(py, (run, &claim.owner, claim.attempt, claim.token, claim.expires_at))
-}
-
-/// The fence of the claim that a call carries, if it carries one.
-pub(super) fn fence(claim: Option<Claim>) -> Option<Fence> {
-    claim.map(|claim| claim.0)
-}
-
-/// A claim of another run than that of a row is a `ValueError`; a row may be about none.
-pub(super) fn check_ref(claim: &Fence, ref_id: Option<&str>) -> PyResult<()> {
-    match ref_id {
-        Some(ref_id) if ref_id != claim.run_id => {
-            Err(PyValueError::new_err(format!("the claim is one of run {:?}, not of {ref_id:?}", claim.run_id)))
-        }
-        _ => Ok(()),
-    }
 }

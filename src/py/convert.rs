@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDelta, PyDeltaAccess, PyString, PyType};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
@@ -117,6 +117,35 @@ pub(super) fn path_text(path: &std::path::Path) -> OsString {
 pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
         .map_err(|_| PyValueError::new_err(format!("{name} is a number of seconds from 0, not {value}")))
+}
+
+/// A span of time from 0 on: seconds, or a timedelta.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub(super) Duration);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Span {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(delta) = object.cast::<PyDelta>() {
+            let seconds = i64::from(delta.get_days()) * 86_400 + i64::from(delta.get_seconds());
+            let microseconds = u32::try_from(delta.get_microseconds())?;
+            return match u64::try_from(seconds) {
+                Ok(seconds) => Ok(Self(Duration::new(seconds, microseconds * 1_000))),
+                Err(_) => Err(PyValueError::new_err("a span of time is negative")),
+            };
+        }
+        if object.is_instance_of::<PyBool>() {
+            return Err(PyTypeError::new_err("a span of time is a number of seconds or a timedelta, not a bool"));
+        }
+        let seconds: f64 = object.extract()?;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(span) => Ok(Self(span)),
+            Err(_) => {
+                Err(PyValueError::new_err(format!("a span of time is a number of seconds from 0, not {seconds}")))
+            }
+        }
+    }
 }
 
 /// Text in the words of `repr`, or `None`.

@@ -15,11 +15,11 @@ use crate::durable::Durability;
 use crate::log;
 use crate::log::{DeleteMeta, Key, Log, SetMeta};
 use crate::py::call::{Long, end_calls_of, read, write};
-use crate::py::claim::{Claim, check_ref, fence};
 use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
 use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
 use crate::py::interpreter;
 use crate::py::perform::perform;
+use crate::py::run_record::{Claim, check_ref, fence};
 use crate::py::warning::warn_of_rebuild;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, OwnedEntry};
 use crate::store::{self, StoreConfig, check_meta_key};
@@ -209,13 +209,17 @@ impl LogStore {
         read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
-    /// Set the value under `key`, as durable as the store. `archived_up_to`, the archive's own key, is a `ValueError`.
+    /// Set the value under `key`, as durable as the store.
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
     fn set_meta<'py>(&self, py: Python<'py>, key: PyBackedStr, value: PyBackedStr) -> PyResult<Bound<'py, PyAny>> {
         check_meta_key(&key)?;
         perform(py, &self.store, SetMeta { key: key.to_string(), value: value.to_string() }, None)
     }
 
-    /// Remove `key`, and say whether it was there. `archived_up_to`, the archive's own key, is a `ValueError`.
+    /// Remove `key`, and say whether it was there.
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
     fn delete_meta<'py>(&self, py: Python<'py>, key: PyBackedStr) -> PyResult<Bound<'py, PyAny>> {
         check_meta_key(&key)?;
         perform(py, &self.store, DeleteMeta { key: key.to_string() }, None)

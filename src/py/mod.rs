@@ -24,6 +24,7 @@ mod perform;
 mod read;
 mod report;
 mod run;
+mod run_record;
 mod sql;
 mod thread;
 mod warning;

@@ -13,9 +13,8 @@ use pyo3::types::PyTuple;
 use crate::durable::Durability;
 use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared};
 use crate::py::call::write;
-use crate::py::claim::create_claim;
 use crate::py::entry::{LogEntry, range};
-use crate::py::run::create_run;
+use crate::py::run_record::{create_claim, create_run};
 use crate::store;
 use crate::workflow::{AppendClaimed, AppendOne, Batch, Create, Release, Renew, Take, Transition, Upsert};
 

@@ -1,6 +1,6 @@
 //! `LogStore`: workflow runs.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
@@ -9,18 +9,16 @@ use crate::base::status::RunStatus;
 use crate::base::time::check_timestamp;
 use crate::durable::Durability;
 use crate::py::call::read;
-use crate::py::claim::{Claim, fence};
-use crate::py::convert::{Integer, Record};
+use crate::py::convert::Integer;
 use crate::py::entry::Given;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
 use crate::py::report::{Level, report};
+use crate::py::run_record::{Claim, create_run, extract_run, fence};
 use crate::store;
 use crate::workflow as run;
-use crate::workflow::{Create, Fence, Run, RunList, Transition, Upsert};
-
-static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
+use crate::workflow::{Create, Fence, RunList, Transition, Upsert};
 
 #[pymethods]
 impl LogStore {
@@ -198,46 +196,12 @@ pub(super) fn checked_transition(
     Ok(Transition { entry: (&entry).into(), status, expect, exit_code: exit_code.map(|code| code.0), claim })
 }
 
-pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
-    WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
-}
-
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
 fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
         report(py, Level::Error, &error.to_string())?;
     }
     list.runs.iter().map(|run| create_run(py, run)).collect()
-}
-
-fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<Run> {
-    let py = run.py();
-    if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
-        let found = run.get_type().name()?.to_string();
-        return Err(PyTypeError::new_err(format!("run is a WorkflowRun, not {found:?}")));
-    }
-    Ok(Run {
-        run_id: field(run, "run_id")?,
-        workflow: field(run, "workflow")?,
-        status: field(run, "status")?,
-        timestamp: check_timestamp(field::<Integer>(run, "timestamp")?.0)?,
-        exit_code: field::<Option<Integer>>(run, "exit_code")?.map(|code| code.0),
-    })
-}
-
-/// A field of a record; a wrong type is an error that says which field has it.
-fn field<'py, T>(record: &Bound<'py, PyAny>, name: &str) -> PyResult<T>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
-    record.getattr(name)?.extract::<T>().map_err(|error| {
-        let py = record.py();
-        if error.is_instance_of::<PyTypeError>(py) {
-            PyTypeError::new_err(format!("run.{name}: {}", error.value(py)))
-        } else {
-            error
-        }
-    })
 }
 
 fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {

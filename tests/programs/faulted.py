@@ -159,6 +159,8 @@ def delete_before_writing(*, path: str, name: str, durability: Durability) -> No
 
 ENTRY = ("system", "tick", "run-1", None, 0)
 RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
+
+
 def claimed(logs: Any) -> ns.RunClaim:
     """The claim that the run "claimed" is under."""
     return claim_of(logs._store)

@@ -32,6 +32,7 @@ class StopAfter:
 _ENTRY = ("system", "tick", "run-1", None, 0)
 _RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
 
+
 def claim_of(store: ns.LogStore, run_id: str = "claimed") -> ns.RunClaim:
     """The newest claim of a run, as another process finds it; one that never was, if there is none."""
     run = ns.WorkflowRun(run_id, "deploy", ns.WorkflowRunStatus.STARTED, 0)

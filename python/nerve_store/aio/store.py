@@ -24,8 +24,8 @@ _SHARES = "In an event loop, the rows share their commit with all other appends 
 class AsyncLogStore(Reads, Runs, Upkeep):
     """`LogStore` for asyncio: its methods, awaitable, and async iterators; usable from several event loops at once.
 
-    Cancelling a write that waits for its commit neither blocks nor harms the store, but the write may be committed all the
-    same: it is already on its way. So may a claim, whose lease then runs out. Any other call that is cancelled is
+    Cancelling a write that waits for its commit neither blocks nor harms the store, but the write may be committed all
+    the same: it is already on its way. So may a claim, whose lease then runs out. Any other call that is cancelled is
     interrupted. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
     """
 
