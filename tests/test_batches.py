@@ -44,7 +44,7 @@ def test_ids_are_those_of_all_rows_in_the_order_of_the_calls(log_store: ns.LogSt
     first = log_store.append("s", "keyed", key="there")
     log_store.create_workflow_run("there", "w")
     with log_store.batch() as batch:
-        assert batch.ids is None
+        assert not batch.ids
         batch.append("s", "a")
         batch.append_many([("s", "b", None, None, 1), ("s", "c", None, None, 1)])
         batch.append("s", "keyed", key="there")
@@ -61,7 +61,7 @@ def test_ids_are_those_of_all_rows_in_the_order_of_the_calls(log_store: ns.LogSt
         assert log_store.count() == 2
     assert batch.ids == (3, 4, 5, first.id, 6, 7, 8, 9, 6)
     types = {row.id: row.type for row in log_store.query()}
-    assert [types[row_id] for row_id in batch.ids or ()] == [
+    assert [types[row_id] for row_id in batch.ids] == [
         "a", "b", "c", "keyed", "d", "queued", "started", "e", "d",
     ]  # fmt: skip
 
@@ -158,8 +158,8 @@ def test_a_claim_fences_a_batch_and_carries_its_changes(busy: ns.LogStore) -> No
         batch.append("s", "about the next", "next")
     assert busy.get_workflow_run("claimed").status == "completed"  # type: ignore[union-attr]
     busy.create_workflow_run("claimed-2", "w", timestamp=0)
-    claim = busy.claim_workflow_run("me", run_id="claimed-2")
-    assert claim is not None
+    assert busy.claim_workflow_run("me", run_id="claimed-2") is not None
+    claim = claim_of(busy, "claimed-2")
     foreign_sql(busy.path, "UPDATE workflow_runs SET status = 'killed', timestamp = 1 WHERE run_id = 'claimed-2'")
     was = everything(busy)
     refused(ns.ClaimLostError, lambda: written(busy, fill_batch, claim=claim))

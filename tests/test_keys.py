@@ -39,7 +39,9 @@ def test_the_same_append_with_the_same_key_returns_the_first_row(log_store: ns.L
     [("x", "t", "r", "p"), ("s", "x", "r", "p"), ("s", "t", "x", "p"), ("s", "t", None, "p"), ("s", "t", "r", "x"),
      ("s", "t", "r", None), ("s", "t", "", "rp"), ("st", "", "r", "p")],
 )  # fmt: skip
-def test_the_same_key_with_another_row_is_an_error(log_store: ns.LogStore, other: tuple[str, ...]) -> None:
+def test_the_same_key_with_another_row_is_an_error(
+    log_store: ns.LogStore, other: tuple[str, str, str | None, str | None]
+) -> None:
     first = log_store.append("s", "t", "r", "p", 5, key="k")
     error = refused(ns.IdempotencyError, lambda: log_store.append(*other, key="k"))
     assert isinstance(error, ValueError)
@@ -77,8 +79,9 @@ def test_keys_of_any_text_are_told_apart(log_store: ns.LogStore, key: str) -> No
 def test_keys_that_cannot_be_are_refused(log_store: ns.LogStore) -> None:
     for key in ("", "k" * 65_537, "\ud800"):
         refused(ValueError, lambda: log_store.append("s", "t", key=key))  # noqa: B023
-    for key in (1, b"k", ["k"]):
-        refused(TypeError, lambda: log_store.append("s", "t", key=key))  # type: ignore[arg-type] # noqa: B023
+    wrong: list[Any] = [1, b"k", ["k"]]
+    for value in wrong:
+        refused(TypeError, lambda: log_store.append("s", "t", key=value))  # noqa: B023
     assert log_store.count() == 0
 
 

@@ -21,7 +21,10 @@ from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
 
 SEGMENT_ROWS = 8
 FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
-WRITES = {**LOG_STORE_WRITES, "append once": lambda store: store.append("system", "tick", key="key")}
+WRITES: dict[str, Callable[[ns.LogStore], object]] = {
+    **LOG_STORE_WRITES,
+    "append once": lambda store: store.append("system", "tick", key="key"),
+}
 MODES: tuple[Durability, ...] = ("full", "normal")
 
 

@@ -36,8 +36,9 @@ _RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
 def claim_of(store: ns.LogStore, run_id: str = "claimed") -> ns.RunClaim:
     """The newest claim of a run, as another process finds it; one that never was, if there is none."""
     run = ns.WorkflowRun(run_id, "deploy", ns.WorkflowRunStatus.STARTED, 0)
-    rows = store.sql("SELECT owner, attempt, token, expires_at FROM run_claims WHERE run_id = ?", (run_id,))
-    return ns.RunClaim(run, *(rows[0] if rows else ("nobody", 1, 1, 0)))
+    query = "SELECT owner, attempt, token, expires_at FROM run_claims WHERE run_id = ? AND token IS NOT NULL"
+    rows: list[Any] = store.sql(query, (run_id,))
+    return ns.RunClaim(run, *(rows[0] if rows else ("another", 1, 1, 0)))
 
 
 def _write_batch(store: ns.LogStore) -> None:
