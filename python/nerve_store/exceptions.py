@@ -27,6 +27,8 @@ __all__ = [
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "StoreUnavailableError",
+    "TimestampUnitWarning",
 ]
 
 
@@ -69,6 +71,13 @@ class StoreMovedError(StoreIOError):
     """The database or its write-ahead log was moved, removed or replaced while it was open; nothing is acknowledged.
 
     Once the files are back in their place the store goes on; otherwise close it and open it again. `errno` is `ESTALE`.
+    """
+
+
+class StoreUnavailableError(NerveStoreError, ConnectionError):
+    """The server of a `PostgresLogStore` did not answer within `busy_timeout`.
+
+    A write may have happened all the same, if the message says that its outcome is unknown: repeat it with a `key`.
     """
 
 
@@ -150,3 +159,10 @@ class BlobNotFoundError(NerveStoreError, FileNotFoundError):
 
     hash: str | None = None
     """What was asked for."""
+
+
+class TimestampUnitWarning(UserWarning):
+    """A timestamp lies between 1e9 and 1e11, as one in seconds does; timestamps are in milliseconds.
+
+    It is stored as it is. A store warns once.
+    """

@@ -12,3 +12,4 @@ pub mod progress;
 pub(crate) mod scope;
 pub mod status;
 pub mod time;
+pub mod wakeup;

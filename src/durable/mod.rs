@@ -14,6 +14,7 @@ mod record;
 mod staged;
 mod sweep;
 mod sync;
+mod system;
 
 pub use directory::{Directory, Locked};
 pub use durability::Durability;

@@ -24,7 +24,7 @@ pub use group_commit::Waiter;
 pub use handle::Log;
 pub(crate) use keys::prune_keys;
 pub use keys::{Key, KnownKey};
-pub use meta::{DeleteMeta, SetMeta, delete_meta, get_meta, set_meta};
+pub use meta::{DeleteMeta, SetMeta, delete_meta, get_meta, list_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};

@@ -4,19 +4,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyTuple, PyType};
 
 use crate::base::status::RunStatus;
 use crate::durable::Durability;
-use crate::log::{DeleteMeta, SetMeta};
+use crate::log::{DeleteMeta, Key, SetMeta};
+use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::convert::Integer;
-use crate::py::entry::{Fields, Given, at_index};
-use crate::py::interpreter;
+use crate::py::fields::{Fields, Json};
+use crate::py::given::{Given, at_index, given_at, several};
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
-use crate::py::run::{checked_create, checked_transition, checked_upsert};
+use crate::py::run::{Change, NewRun, checked_upsert};
 use crate::py::run_record::{Claim, fence};
+use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
 use crate::store::check_meta_key;
 use crate::workflow::{AppendOne, Batch, Fence, Step};
@@ -69,7 +70,12 @@ impl LogStore {
     ///
     /// A `claim` fences all of it: a claim that is lost is a `ClaimLostError`, and nothing is changed.
     #[pyo3(signature = (*, durability = None, claim = None))]
-    fn batch(slf: &Bound<'_, Self>, durability: Option<Durability>, claim: Option<Claim>) -> PyResult<WriteBatch> {
+    fn batch(
+        slf: &Bound<'_, Self>,
+        durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
+    ) -> PyResult<WriteBatch> {
+        arguments!(durability, claim);
         slf.get().log().database().check_writable("write a batch")?;
         let batch = Batch { claim: fence(claim), ..Batch::default() };
         let state = Mutex::new(State { batch, is_ended: false, ids: None });
@@ -88,95 +94,127 @@ impl WriteBatch {
     }
 
     /// Add a row: see `LogStore.append`.
-    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, key = None))]
+    #[pyo3(
+        signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, json = Json::NONE, key = None),
+        text_signature = "($self, source, type, ref_id=None, payload=None, timestamp=None, *, json=..., key=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn append(
         &self,
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        key: Option<PyBackedStr>,
+        py: Python<'_>,
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Option<Arg<Timestamp>>,
+        json: Json<'_>,
+        key: Option<Arg<Text>>,
     ) -> PyResult<()> {
-        let timestamp = timestamp.map(|timestamp| timestamp.0);
-        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
-        let entry = OwnedEntry::from(&self.store.get().check(fields.borrow())?);
+        arguments!(source, r#type, ref_id, payload, timestamp, key);
+        let fields = Fields { source, kind: r#type, ref_id, payload: json.or(payload)?, timestamp };
+        let store = self.store.get();
+        let entry = OwnedEntry::from(&store.check(fields.borrow())?);
+        let key = key.map(|key| Key::checked(&key)).transpose()?;
+        store.warn_of_seconds(py, timestamp, 1)?;
         self.push(match key {
             None => Step::Append(vec![entry]),
-            Some(key) => Step::AppendOnce(AppendOne { entry, key: Some(crate::log::Key::checked(&key)?), claim: None }),
+            Some(key) => Step::AppendOnce(AppendOne { entry, key: Some(key), claim: None }),
         })
     }
 
     /// Add rows: see `LogStore.append_many`.
     fn append_many(&self, py: Python<'_>, entries: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut rows = Vec::new();
-        for (index, entry) in interpreter::items(entries)?.enumerate() {
-            let entry = entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?;
-            let entry = self.store.get().check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?;
+        let mut timestamps = Vec::new();
+        for (index, entry) in several(entries)?.enumerate() {
+            let given = given_at(py, index, &entry?)?;
+            let entry = self.store.get().check(given.borrow()).map_err(|error| at_index(py, index, error.into()))?;
             rows.push(OwnedEntry::from(&entry));
+            timestamps.push(given.timestamp());
+        }
+        for timestamp in timestamps {
+            self.store.get().warn_of_seconds(py, timestamp, 1)?;
         }
         self.push(Step::Append(rows))
     }
 
     /// Add a new run: see `LogStore.create_workflow_run`.
     #[pyo3(
-        signature = (run_id, workflow, *, status = RunStatus::Queued, payload = None, timestamp = None,
-            not_before = None, exist_ok = false),
-        text_signature = "($self, run_id, workflow, *, status='queued', payload=None, timestamp=None, not_before=None, \
-            exist_ok=False)"
+        signature = (run_id, workflow, *, status = Arg::of(RunStatus::Queued), payload = None, json = Json::NONE,
+            timestamp = None, not_before = None, exist_ok = Arg::OFF),
+        text_signature = "($self, run_id, workflow, *, status='queued', payload=None, json=..., timestamp=None, \
+            not_before=None, exist_ok=False)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn create_workflow_run(
         &self,
-        run_id: PyBackedStr,
-        workflow: PyBackedStr,
-        status: RunStatus,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        not_before: Option<Integer>,
-        exist_ok: bool,
+        py: Python<'_>,
+        run_id: Arg<Text>,
+        workflow: Arg<Text>,
+        status: Arg<RunStatus>,
+        payload: Option<Arg<Text>>,
+        json: Json<'_>,
+        timestamp: Option<Arg<Timestamp>>,
+        not_before: Option<Arg<Timestamp>>,
+        exist_ok: Arg<Flag>,
     ) -> PyResult<()> {
-        let payload = payload.as_deref();
-        let create =
-            checked_create(self.store.get(), &run_id, &workflow, status, payload, timestamp, not_before, exist_ok)?;
-        self.push(Step::Create(create))
+        arguments!(run_id, workflow, status, payload, timestamp, not_before, exist_ok);
+        let run = NewRun { run_id, workflow, status, payload: json.or(payload)?, timestamp, not_before };
+        self.push(Step::Create(run.checked(py, self.store.get(), exist_ok.0)?))
     }
 
     /// Add a row and the state of a run: see `LogStore.upsert_workflow_run`.
-    #[pyo3(signature = (entry, run, *, force = false))]
-    fn upsert_workflow_run(&self, entry: Given, run: &Bound<'_, PyAny>, force: bool) -> PyResult<()> {
-        let upsert = checked_upsert(self.store.get(), &entry, run, force, |run_id| self.claim_of(run_id))?;
+    #[pyo3(
+        signature = (entry, run, *, force = Arg::OFF),
+        text_signature = "($self, entry, run, *, force=False)"
+    )]
+    fn upsert_workflow_run(
+        &self,
+        py: Python<'_>,
+        entry: Arg<Given>,
+        run: &Bound<'_, PyAny>,
+        force: Arg<Flag>,
+    ) -> PyResult<()> {
+        arguments!(entry, force);
+        let upsert = checked_upsert(py, self.store.get(), &entry, run, force.0, |run_id| self.claim_of(run_id))?;
         self.push(Step::Upsert(upsert))
     }
 
     /// Add a change of state: see `LogStore.transition`.
-    #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None))]
+    #[pyo3(
+        signature = (run_id, status, *, expect = None, exit_code = None, payload = None, json = Json::NONE,
+            timestamp = None),
+        text_signature = "($self, run_id, status, *, expect=None, exit_code=None, payload=None, json=..., \
+            timestamp=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition(
         &self,
-        run_id: PyBackedStr,
-        status: RunStatus,
+        py: Python<'_>,
+        run_id: Arg<Text>,
+        status: Arg<RunStatus>,
         expect: Option<&Bound<'_, PyAny>>,
-        exit_code: Option<Integer>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
+        exit_code: Option<Arg<Integer>>,
+        payload: Option<Arg<Text>>,
+        json: Json<'_>,
+        timestamp: Option<Arg<Timestamp>>,
     ) -> PyResult<()> {
+        arguments!(run_id, status, exit_code, payload, timestamp);
         let claim = self.claim_of(&run_id);
-        let payload = payload.as_deref();
-        let transition =
-            checked_transition(self.store.get(), &run_id, status, expect, exit_code, payload, timestamp, claim)?;
-        self.push(Step::Transition(transition))
+        let change = Change { run_id, status, exit_code, payload: json.or(payload)?, timestamp };
+        self.push(Step::Transition(change.checked(py, self.store.get(), expect, claim)?))
     }
 
     /// Add a value of meta: see `LogStore.set_meta`.
-    fn set_meta(&self, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
+    fn set_meta(&self, key: Arg<Text>, value: Arg<Text>) -> PyResult<()> {
+        arguments!(key, value);
         check_meta_key(&key)?;
         self.push(Step::SetMeta(SetMeta { key: key.to_string(), value: value.to_string() }))
     }
 
     /// Add the removal of a key of meta: see `LogStore.delete_meta`.
-    fn delete_meta(&self, key: PyBackedStr) -> PyResult<()> {
+    fn delete_meta(&self, key: Arg<Text>) -> PyResult<()> {
+        arguments!(key);
         check_meta_key(&key)?;
         self.push(Step::DeleteMeta(DeleteMeta { key: key.to_string() }))
     }

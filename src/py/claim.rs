@@ -4,17 +4,20 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 
 use crate::base::interrupt::INTERVAL;
 use crate::durable::Durability;
+use crate::py::argument::{Arg, SecondsOrDelta, Text, arguments};
 use crate::py::call::read_within;
-use crate::py::convert::{Integer, Span};
+use crate::py::convert::Integer;
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
 use crate::py::run_record::Claim;
 use crate::store;
 use crate::workflow::{Release, Renew, Take, wait_for_run};
+
+/// How long a lease lasts unless the call says otherwise.
+const DEFAULT_LEASE: SecondsOrDelta = SecondsOrDelta(Duration::from_secs(60));
 
 #[pymethods]
 impl LogStore {
@@ -31,8 +34,8 @@ impl LogStore {
     ///   another process within 25 milliseconds.
     /// - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
     #[pyo3(
-        signature = (owner, *, workflow = None, run_id = None, lease = Span(Duration::from_secs(60)),
-            wait = Span(Duration::ZERO), max_attempts = None, durability = None),
+        signature = (owner, *, workflow = None, run_id = None, lease = Arg::of(DEFAULT_LEASE),
+            wait = Arg::of(SecondsOrDelta(Duration::ZERO)), max_attempts = None, durability = None),
         text_signature = "($self, owner, *, workflow=None, run_id=None, lease=60.0, wait=0.0, max_attempts=None, \
             durability=None)"
     )]
@@ -40,14 +43,15 @@ impl LogStore {
     fn claim_workflow_run<'py>(
         &self,
         py: Python<'py>,
-        owner: PyBackedStr,
-        workflow: Option<PyBackedStr>,
-        run_id: Option<PyBackedStr>,
-        lease: Span,
-        wait: Span,
-        max_attempts: Option<Integer>,
-        durability: Option<Durability>,
+        owner: Arg<Text>,
+        workflow: Option<Arg<Text>>,
+        run_id: Option<Arg<Text>>,
+        lease: Arg<SecondsOrDelta>,
+        wait: Arg<SecondsOrDelta>,
+        max_attempts: Option<Arg<Integer>>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(owner, workflow, run_id, lease, wait, max_attempts, durability);
         let take = take(&owner, workflow, run_id, lease, max_attempts)?;
         let deadline = Instant::now().checked_add(wait.0);
         loop {
@@ -75,11 +79,12 @@ impl LogStore {
     fn _is_run_free(
         &self,
         py: Python<'_>,
-        workflow: Option<PyBackedStr>,
-        run_id: Option<PyBackedStr>,
-        max_attempts: Option<Integer>,
+        workflow: Option<Arg<Text>>,
+        run_id: Option<Arg<Text>>,
+        max_attempts: Option<Arg<Integer>>,
     ) -> PyResult<bool> {
-        let take = take("", workflow, run_id, Span(Duration::ZERO), max_attempts)?;
+        arguments!(workflow, run_id, max_attempts);
+        let take = take("", workflow, run_id, SecondsOrDelta(Duration::ZERO), max_attempts)?;
         let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, Duration::ZERO);
         read_within(py, INTERVAL, None, &self.store, work)
     }
@@ -89,7 +94,13 @@ impl LogStore {
     /// `lease` None: as long as the one before. A claim whose lease ran out can be renewed until another claimant
     /// takes the run over. A claim that is lost is a `ClaimLostError`.
     #[pyo3(signature = (claim, *, lease = None))]
-    fn renew_claim<'py>(&self, py: Python<'py>, claim: Claim, lease: Option<Span>) -> PyResult<Bound<'py, PyAny>> {
+    fn renew_claim<'py>(
+        &self,
+        py: Python<'py>,
+        claim: Arg<Claim>,
+        lease: Option<Arg<SecondsOrDelta>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(claim, lease);
         let lease = lease.map(|lease| lease.0).map(positive).transpose()?;
         perform(py, &self.store, Renew { fence: claim.0, lease }, None)
     }
@@ -99,26 +110,32 @@ impl LogStore {
     /// `delay`: seconds, or a timedelta, for which it is not to be claimed. Returns the run. A claim that is lost is a
     /// `ClaimLostError`.
     #[pyo3(
-        signature = (claim, *, delay = Span(Duration::ZERO)),
+        signature = (claim, *, delay = Arg::of(SecondsOrDelta(Duration::ZERO))),
         text_signature = "($self, claim, *, delay=0.0)"
     )]
-    fn release_claim<'py>(&self, py: Python<'py>, claim: Claim, delay: Span) -> PyResult<Bound<'py, PyAny>> {
+    fn release_claim<'py>(
+        &self,
+        py: Python<'py>,
+        claim: Arg<Claim>,
+        delay: Arg<SecondsOrDelta>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(claim, delay);
         perform(py, &self.store, Release { fence: claim.0, delay: delay.0 }, None)
     }
 }
 
 fn take(
     owner: &str,
-    workflow: Option<PyBackedStr>,
-    run_id: Option<PyBackedStr>,
-    lease: Span,
+    workflow: Option<Text>,
+    run_id: Option<Text>,
+    lease: SecondsOrDelta,
     max_attempts: Option<Integer>,
 ) -> PyResult<Take> {
     let max_attempts = max_attempts.map(|most| most.0);
     if let Some(most) = max_attempts.filter(|most| *most < 1) {
         return Err(PyValueError::new_err(format!("max_attempts is at least 1, not {most}")));
     }
-    let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+    let text = |text: Option<Text>| text.map(|text| text.to_string());
     let lease = if owner.is_empty() { lease.0 } else { positive(lease.0)? };
     Ok(Take { owner: owner.to_owned(), workflow: text(workflow), run_id: text(run_id), lease, max_attempts })
 }

@@ -13,7 +13,8 @@ use pyo3::types::PyTuple;
 use crate::durable::Durability;
 use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared};
 use crate::py::call::write;
-use crate::py::entry::{LogEntry, range};
+use crate::py::entry::LogEntry;
+use crate::py::given::range;
 use crate::py::run_record::{create_claim, create_run};
 use crate::store;
 use crate::workflow::{AppendClaimed, AppendOne, Batch, Create, Release, Renew, Take, Transition, Upsert};
@@ -58,6 +59,12 @@ pub(super) fn perform<'py, O: Told>(
     let Some(operation) = operation else { return Ok(py.None().into_bound(py)) };
     let answer = write(py, || store.log().perform_shared::<O>(&operation, durability))?;
     O::to_python(py, answer)
+}
+
+/// How many frames of Python's above the innermost the caller of the method under way is, for warnings: an event loop's
+/// method calls that of the store.
+pub(super) fn frames() -> u32 {
+    if PLACE.with_borrow(Option::is_some) { 3 } else { 1 }
 }
 
 /// Calls `call`, which calls one method of `store` that writes; returns the operation.

@@ -1,21 +1,24 @@
 //! `LogStore`: workflow runs.
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
 
 use crate::base::status::RunStatus;
-use crate::base::time::check_timestamp;
 use crate::durable::Durability;
+use crate::py::argument::{Arg, Flag, Refusal, Text, arguments, named};
 use crate::py::call::read;
 use crate::py::convert::Integer;
-use crate::py::entry::Given;
+use crate::py::fields::Json;
+use crate::py::given::Given;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::perform::perform;
+use crate::py::perform::{frames, perform};
 use crate::py::report::{Level, report};
 use crate::py::run_record::{Claim, create_run, extract_run, fence};
+use crate::py::timestamp::Timestamp;
+use crate::row::OwnedEntry;
 use crate::store;
 use crate::workflow as run;
 use crate::workflow::{Create, Fence, RunList, Transition, Upsert};
@@ -25,29 +28,31 @@ impl LogStore {
     /// Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
     ///
     /// A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
-    /// workflow. `not_before` (milliseconds) keeps a queued run from being claimed before.
+    /// workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
+    /// takes a JSON value.
     #[pyo3(
-        signature = (run_id, workflow, *, status = RunStatus::Queued, payload = None, timestamp = None,
-            not_before = None, exist_ok = false, durability = None),
-        text_signature = "($self, run_id, workflow, *, status='queued', payload=None, timestamp=None, not_before=None, \
-            exist_ok=False, durability=None)"
+        signature = (run_id, workflow, *, status = Arg::of(RunStatus::Queued), payload = None, json = Json::NONE,
+            timestamp = None, not_before = None, exist_ok = Arg::OFF, durability = None),
+        text_signature = "($self, run_id, workflow, *, status='queued', payload=None, json=..., timestamp=None, \
+            not_before=None, exist_ok=False, durability=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn create_workflow_run<'py>(
         &self,
         py: Python<'py>,
-        run_id: PyBackedStr,
-        workflow: PyBackedStr,
-        status: RunStatus,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        not_before: Option<Integer>,
-        exist_ok: bool,
-        durability: Option<Durability>,
+        run_id: Arg<Text>,
+        workflow: Arg<Text>,
+        status: Arg<RunStatus>,
+        payload: Option<Arg<Text>>,
+        json: Json<'py>,
+        timestamp: Option<Arg<Timestamp>>,
+        not_before: Option<Arg<Timestamp>>,
+        exist_ok: Arg<Flag>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let payload = payload.as_deref();
-        let create = checked_create(self, &run_id, &workflow, status, payload, timestamp, not_before, exist_ok)?;
-        perform(py, &self.store, create, durability)
+        arguments!(run_id, workflow, status, payload, timestamp, not_before, exist_ok, durability);
+        let run = NewRun { run_id, workflow, status, payload: json.or(payload)?, timestamp, not_before };
+        perform(py, &self.store, run.checked(py, self, exist_ok.0)?, durability)
     }
 
     /// Append `entry` and bring the run to the state `run`, both in one transaction.
@@ -57,34 +62,41 @@ impl LogStore {
     /// forced. Repeating the current state is allowed and logged. The exit code of a finished run is never lost to an
     /// update that has none.
     ///
-    /// While another claimant's lease on the run lasts, only a call that carries the `claim`, kills the run or is
-    /// forced may change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
-    #[pyo3(signature = (entry, run, *, force = false, durability = None, claim = None))]
+    /// While a claim's lease on the run lasts, only a call that carries the `claim`, kills the run or is forced may
+    /// change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
+    #[pyo3(
+        signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
+        text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     fn upsert_workflow_run<'py>(
         &self,
         py: Python<'py>,
-        entry: Given,
-        run: &Bound<'_, PyAny>,
-        force: bool,
-        durability: Option<Durability>,
-        claim: Option<Claim>,
+        entry: Arg<Given>,
+        run: &Bound<'py, PyAny>,
+        force: Arg<Flag>,
+        durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let upsert = checked_upsert(self, &entry, run, force, |_| fence(claim))?;
+        arguments!(entry, force, durability, claim);
+        let upsert = checked_upsert(py, self, &entry, run, force.0, |_| fence(claim))?;
         perform(py, &self.store, upsert, durability)
     }
 
     /// The predecessor's name for `upsert_workflow_run`.
-    #[pyo3(signature = (entry, run, *, force = false, durability = None, claim = None))]
+    #[pyo3(
+        signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
+        text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     fn append_with_workflow_update<'py>(
         &self,
         py: Python<'py>,
-        entry: Given,
-        run: &Bound<'_, PyAny>,
-        force: bool,
-        durability: Option<Durability>,
-        claim: Option<Claim>,
+        entry: Arg<Given>,
+        run: &Bound<'py, PyAny>,
+        force: Arg<Flag>,
+        durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.upsert_workflow_run(py, entry, run, force, durability, claim)
     }
@@ -93,29 +105,36 @@ impl LogStore {
     ///
     /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
     /// cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
-    /// that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`.
-    #[pyo3(signature = (run_id, status, *, expect = None, exit_code = None, payload = None, timestamp = None,
-        durability = None, claim = None))]
+    /// that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
+    /// place of `payload`, `json` takes a JSON value.
+    #[pyo3(
+        signature = (run_id, status, *, expect = None, exit_code = None, payload = None, json = Json::NONE,
+            timestamp = None, durability = None, claim = None),
+        text_signature = "($self, run_id, status, *, expect=None, exit_code=None, payload=None, json=..., \
+            timestamp=None, durability=None, claim=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
     fn transition<'py>(
         &self,
         py: Python<'py>,
-        run_id: PyBackedStr,
-        status: RunStatus,
+        run_id: Arg<Text>,
+        status: Arg<RunStatus>,
         expect: Option<&Bound<'py, PyAny>>,
-        exit_code: Option<Integer>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        durability: Option<Durability>,
-        claim: Option<Claim>,
+        exit_code: Option<Arg<Integer>>,
+        payload: Option<Arg<Text>>,
+        json: Json<'py>,
+        timestamp: Option<Arg<Timestamp>>,
+        durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let payload = payload.as_deref();
-        let change = checked_transition(self, &run_id, status, expect, exit_code, payload, timestamp, fence(claim))?;
-        perform(py, &self.store, change, durability)
+        arguments!(run_id, status, exit_code, payload, timestamp, durability, claim);
+        let change = Change { run_id, status, exit_code, payload: json.or(payload)?, timestamp };
+        perform(py, &self.store, change.checked(py, self, expect, fence(claim))?, durability)
     }
 
     /// The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it.
-    fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn get_workflow_run<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        arguments!(run_id);
         let run_id = run_id.to_string();
         let run = read(py, &self.store, move |store| run::get_run(store.log().database(), &run_id))?;
         run.map(|run| create_run(py, &run)).transpose()
@@ -129,8 +148,9 @@ impl LogStore {
     fn get_active_workflow_runs<'py>(
         &self,
         py: Python<'py>,
-        workflow: Option<PyBackedStr>,
+        workflow: Option<Arg<Text>>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(workflow);
         let workflow = workflow.map(|workflow| workflow.to_string());
         let runs = move |store: &store::LogStore| run::active_runs(store.log().database(), workflow.as_deref());
         list(py, read(py, &self.store, runs)?)
@@ -141,63 +161,84 @@ impl LogStore {
     fn get_all_workflow_runs<'py>(
         &self,
         py: Python<'py>,
-        workflow: Option<PyBackedStr>,
+        workflow: Option<Arg<Text>>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(workflow);
         let workflow = workflow.map(|workflow| workflow.to_string());
         let runs = move |store: &store::LogStore| run::all_runs(store.log().database(), workflow.as_deref());
         list(py, read(py, &self.store, runs)?)
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the columns")]
-pub(super) fn checked_create(
-    store: &LogStore,
-    run_id: &str,
-    workflow: &str,
-    status: RunStatus,
-    payload: Option<&str>,
-    timestamp: Option<Integer>,
-    not_before: Option<Integer>,
-    exist_ok: bool,
-) -> PyResult<Create> {
-    let entry = store.check(run::state_entry(run_id, status, payload, timestamp.map(|timestamp| timestamp.0)))?;
-    let not_before = not_before.map(|time| check_timestamp(time.0)).transpose()?;
-    Ok(Create { entry: (&entry).into(), workflow: workflow.to_owned(), status, not_before, exist_ok })
+/// A run to create, as it was given.
+pub(super) struct NewRun {
+    pub(super) run_id: Text,
+    pub(super) workflow: Text,
+    pub(super) status: RunStatus,
+    pub(super) payload: Option<Text>,
+    pub(super) timestamp: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
 }
 
-/// `claim`: of the run.
+impl NewRun {
+    pub(super) fn checked(self, py: Python<'_>, store: &LogStore, exist_ok: bool) -> PyResult<Create> {
+        let milliseconds = self.timestamp.map(|timestamp| timestamp.milliseconds);
+        let entry = run::state_entry(&self.run_id, self.status, self.payload.as_deref(), milliseconds);
+        let entry = OwnedEntry::from(&store.check(entry)?);
+        let not_before = self.not_before.map(|time| time.checked("not_before")).transpose()?;
+        store.warn_of_seconds(py, self.timestamp, frames())?;
+        store.warn_of_seconds(py, self.not_before, frames())?;
+        Ok(Create { entry, workflow: self.workflow.to_string(), status: self.status, not_before, exist_ok })
+    }
+}
+
+/// A row and the state of a run, checked. `claim`: of the run.
 pub(super) fn checked_upsert(
+    py: Python<'_>,
     store: &LogStore,
-    entry: &Given,
+    given: &Given,
     run: &Bound<'_, PyAny>,
     force: bool,
     claim: impl FnOnce(&str) -> Option<Fence>,
 ) -> PyResult<Upsert> {
-    let run = extract_run(run)?;
-    let entry = store.check(entry.borrow())?;
+    let (run, timestamp) = extract_run(run)?;
+    let entry = store.check(given.borrow())?;
     let claim = claim(&run.run_id);
-    Ok(Upsert::new(&entry, run, force, claim)?)
+    let upsert = Upsert::new(&entry, run, force, claim)?;
+    store.warn_of_seconds(py, given.timestamp(), frames())?;
+    store.warn_of_seconds(py, Some(timestamp), frames())?;
+    Ok(upsert)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the columns")]
-pub(super) fn checked_transition(
-    store: &LogStore,
-    run_id: &str,
-    status: RunStatus,
-    expect: Option<&Bound<'_, PyAny>>,
-    exit_code: Option<Integer>,
-    payload: Option<&str>,
-    timestamp: Option<Integer>,
-    claim: Option<Fence>,
-) -> PyResult<Transition> {
-    let expect = expect.map(expected).transpose()?.unwrap_or_default();
-    let entry = store.check(run::state_entry(run_id, status, payload, timestamp.map(|timestamp| timestamp.0)))?;
-    claim.as_ref().map_or(Ok(()), |claim| claim.check_run(run_id))?;
-    Ok(Transition { entry: (&entry).into(), status, expect, exit_code: exit_code.map(|code| code.0), claim })
+/// A change of a run's state, as it was given.
+pub(super) struct Change {
+    pub(super) run_id: Text,
+    pub(super) status: RunStatus,
+    pub(super) exit_code: Option<Integer>,
+    pub(super) payload: Option<Text>,
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+impl Change {
+    pub(super) fn checked(
+        self,
+        py: Python<'_>,
+        store: &LogStore,
+        expect: Option<&Bound<'_, PyAny>>,
+        claim: Option<Fence>,
+    ) -> PyResult<Transition> {
+        let expect = expect.map(expected).transpose()?.unwrap_or_default();
+        let milliseconds = self.timestamp.map(|timestamp| timestamp.milliseconds);
+        let entry = run::state_entry(&self.run_id, self.status, self.payload.as_deref(), milliseconds);
+        let entry = OwnedEntry::from(&store.check(entry)?);
+        claim.as_ref().map_or(Ok(()), |claim| claim.check_run(&self.run_id))?;
+        store.warn_of_seconds(py, self.timestamp, frames())?;
+        Ok(Transition { entry, status: self.status, expect, exit_code: self.exit_code.map(|code| code.0), claim })
+    }
 }
 
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
-fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
         report(py, Level::Error, &error.to_string())?;
     }
@@ -206,9 +247,13 @@ fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>>
 
 fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
     if expect.is_instance_of::<PyString>() {
-        return Ok(vec![expect.extract()?]);
+        return Ok(vec![named(expect, "expect")?]);
     }
-    let statuses = interpreter::items(expect)?.map(|status| status?.extract()).collect::<PyResult<Vec<_>>>()?;
+    if !expect.hasattr(intern!(expect.py(), "__iter__"))? {
+        return Err(Refusal::not(expect, "a status or a collection of them").about("expect"));
+    }
+    let statuses: Vec<_> =
+        interpreter::items(expect)?.map(|status| named(&status?, "a status in expect")).collect::<PyResult<_>>()?;
     if statuses.is_empty() {
         return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
     }

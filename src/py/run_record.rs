@@ -1,11 +1,13 @@
 //! The records `WorkflowRun` and `RunClaim`, as they are given and as they are returned.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 
 use crate::base::time::check_timestamp;
+use crate::py::argument::{Refusal, Text, named};
 use crate::py::convert::{Integer, Record};
+use crate::py::given::not_a_run;
+use crate::py::timestamp::Timestamp;
 use crate::workflow::{Fence, Run, RunClaim};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
@@ -15,50 +17,37 @@ pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py,
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
-pub(super) fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<Run> {
+/// The run, and when it took its state, as that was given.
+pub(super) fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<(Run, Timestamp)> {
     let py = run.py();
     if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
-        let found = run.get_type().name()?.to_string();
-        return Err(PyTypeError::new_err(format!("run is a WorkflowRun, not {found:?}")));
+        return Err(not_a_run(run));
     }
-    Ok(Run {
-        run_id: field(run, "run_id")?,
-        workflow: field(run, "workflow")?,
-        status: field(run, "status")?,
-        timestamp: check_timestamp(field::<Integer>(run, "timestamp")?.0)?,
-        exit_code: field::<Option<Integer>>(run, "exit_code")?.map(|code| code.0),
-    })
-}
-
-/// A field of a record; a wrong type is an error that says which field has it.
-fn field<'py, T>(record: &Bound<'py, PyAny>, name: &str) -> PyResult<T>
-where
-    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
-{
-    record.getattr(name)?.extract::<T>().map_err(|error| {
-        let py = record.py();
-        if error.is_instance_of::<PyTypeError>(py) {
-            PyTypeError::new_err(format!("run.{name}: {}", error.value(py)))
-        } else {
-            error
-        }
-    })
+    let timestamp: Timestamp = named(&run.getattr("timestamp")?, "run.timestamp")?;
+    let exit_code = run.getattr("exit_code")?;
+    let run = Run {
+        run_id: named::<Text>(&run.getattr("run_id")?, "run.run_id")?.to_string(),
+        workflow: named::<Text>(&run.getattr("workflow")?, "run.workflow")?.to_string(),
+        status: named(&run.getattr("status")?, "run.status")?,
+        timestamp: check_timestamp(timestamp.milliseconds)?,
+        exit_code: named::<Option<Integer>>(&exit_code, "run.exit_code")?.map(|code| code.0),
+    };
+    Ok((run, timestamp))
 }
 
 /// What a call carries of a `RunClaim`.
 pub(super) struct Claim(pub(super) Fence);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Claim {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let py = object.py();
-        if !object.is_instance(RUN_CLAIM.class(py)?)? {
-            let found = object.get_type().name()?.to_string();
-            return Err(PyTypeError::new_err(format!("claim is a RunClaim, not {found:?}")));
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        if !object.is_instance(RUN_CLAIM.class(object.py())?)? {
+            return Err(Refusal::not(&object, "a RunClaim"));
         }
-        let run_id = object.getattr("run")?.getattr("run_id")?.extract::<PyBackedStr>()?.to_string();
-        Ok(Self(Fence { run_id, token: object.getattr("token")?.extract::<Integer>()?.0 }))
+        let run_id = object.getattr("run")?.getattr("run_id")?;
+        let run_id = named::<Text>(&run_id, "claim.run.run_id")?.to_string();
+        Ok(Self(Fence { run_id, token: named::<Integer>(&object.getattr("token")?, "claim.token")?.0 }))
     }
 }
 

@@ -49,7 +49,8 @@ pub fn get_run(database: &Database, run_id: &str) -> Result<Option<Run>> {
 
 /// The queued and started runs, oldest first.
 pub fn active_runs(database: &Database, workflow: Option<&str>) -> Result<RunList> {
-    list(database, workflow, &IS_ACTIVE, "timestamp, run_id")
+    // The comparison is true of every state, and leads to the index of active runs.
+    list(database, workflow, &format!("{} AND status >= ''", *IS_ACTIVE), "timestamp, run_id")
 }
 
 /// All runs, newest first.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::base::boot::Moment;
 use crate::base::error::Result;
-use crate::base::status::RunStatus;
+use crate::base::status::{IS_ACTIVE, RunStatus};
 use crate::base::time::now;
 use crate::db::Database;
 use crate::log::{Operation, Transaction};
@@ -157,7 +157,9 @@ impl Take {
             (None, None) => ("?2 = ''", "ORDER BY timestamp, rowid", ""),
         };
         let sql = format!(
-            "SELECT {COLUMNS}, rowid FROM workflow_runs WHERE status = 'queued' AND {condition} AND {MAY_BEGIN} {order}"
+            "SELECT {COLUMNS}, rowid FROM workflow_runs
+             WHERE status = 'queued' AND {} AND {condition} AND {MAY_BEGIN} {order}",
+            *IS_ACTIVE
         );
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query((time, value))?;
