@@ -44,10 +44,12 @@ def main(directory: str) -> None:
             for number in range(12):
                 trigger = json.dumps({"prompt": f"review part {number}", "maxRounds": 4})
                 batch.create_workflow_run(f"run-{number}", "review", payload=trigger)
-        workers = [start(directory, f"worker-{number}") for number in range(3)]
-        while store.logs.count(type="thread_workflow_message") < 6:
-            time.sleep(0.01)
-        workers[0].kill()  # in the middle of its work
+        first = start(directory, "worker-0")
+        while not store.logs.count(type="thread_workflow_message"):
+            time.sleep(0.005)
+        first.kill()  # in the middle of its first run
+        first.wait()
+        workers = [start(directory, f"worker-{number}") for number in (1, 2, 3)]
         for worker in workers:
             worker.wait()
         runs = store.logs.get_all_workflow_runs()

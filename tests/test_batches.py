@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerve_store as ns
+from nerve_store.types import StatusName
 from support import claim_of, fill_batch, foreign_sql, refused
 from support.event_loops import run
 from support.faults import in_memory
@@ -143,7 +144,7 @@ def test_arguments_are_checked_at_once(busy: ns.LogStore) -> None:
         refused(ValueError, lambda: batch.append_many([("s", "t", None, None, 1), ("s", "t", None, None, -1)]))
         refused(ValueError, lambda: batch.set_meta(ns.ARCHIVED_UP_TO, "2026-01-01"))
         refused(ValueError, lambda: batch.delete_meta(ns.ARCHIVED_UP_TO))
-        refused(ValueError, lambda: batch.transition("claimed", "unknown"))
+        refused(ValueError, lambda: batch.transition("claimed", "unknown"))  # type: ignore[arg-type]
         refused(TypeError, lambda: batch.append(1, "t"))  # type: ignore[arg-type]
     assert everything(busy) == was
     assert batch.ids == ()
@@ -185,7 +186,7 @@ STEPS = st.lists(
 
 def add(batch: ns.WriteBatch, step: tuple[str, int, int]) -> None:
     what, name, value = step
-    statuses = ["started", "completed", "queued", "killed"]
+    statuses: list[StatusName] = ["started", "completed", "queued", "killed"]
     match what:
         case "append":
             batch.append("s", "t", str(name))

@@ -113,6 +113,8 @@ def test_a_claim_takes_only_what_is_asked_for(log_store: ns.LogStore) -> None:
     assert log_store.claim_workflow_run("me", run_id="b") is None
     assert log_store.claim_workflow_run("me", run_id="none") is None
     assert log_store.claim_workflow_run("me", run_id="a", workflow="other") is None
+    assert log_store.claim_workflow_run("me", workflow=[]) is None
+    assert taken(log_store, workflow=["none", "w"]).run.run_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,13 @@ def test_a_change_without_the_claim_is_refused_while_the_lease_lasts(log_store: 
     assert kinds(log_store, "r") == before
     log_store.transition("r", "completed", claim=claim)
     assert log_store.transition("r", "completed", claim=claim).status == "completed", "repeated"
-    refused(ns.IllegalTransitionError, lambda: log_store.transition("r", "failed", claim=claim))
+    refused(ns.ClaimLostError, lambda: log_store.transition("r", "failed", claim=claim))
     refused(ns.ClaimLostError, lambda: log_store.renew_claim(claim))
+    refused(ns.ClaimLostError, lambda: log_store.append("w", "t", "r", claim=claim))
+    with log_store.batch(claim=claim) as batch:
+        batch.transition("r", "completed")
+    with pytest.raises(ns.ClaimLostError), log_store.batch(claim=claim) as batch:
+        batch.create_workflow_run("next", "w")
 
 
 def test_a_claim_of_another_run_is_a_value_error(log_store: ns.LogStore) -> None:

@@ -265,7 +265,11 @@ class AppendChannel:
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
     def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
-        """X"""
+        """Call a method of the store that writes, and send what it writes on its way.
+
+        `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
+        one that every call takes; None if there is nothing to write, and the call takes none.
+        """
     def submit(self) -> None:
         """Submit what has gathered; called by the loop at the end of a turn."""
     def resolve(self) -> int:
@@ -360,9 +364,9 @@ class WriteBatch:
 
     @property
     def ids(self) -> tuple[int, ...] | None:
-        """The ids of all its rows, those of changes of state included, in the order of the calls; None before the commit.
+        """The ids of all its rows, in the order of the calls; None before the commit.
 
-        A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+        Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
         """
     def append(
         self,
@@ -496,6 +500,12 @@ class LogStore:
 
         `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
         value, which is written compactly; NaN and infinities are a `ValueError`.
+
+        - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+          row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+          its row is archived, and for seven days at the least.
+        - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+          claim that is lost is a `ClaimLostError`, and nothing is appended.
         """
     def append_many(
         self,
@@ -507,7 +517,7 @@ class LogStore:
         """Append rows in one transaction, all or none; returns their ids.
 
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-        before anything is written; an error names the index of the row.
+        before anything is written; an error names the index of the row. `claim`: as in `append`.
         """
     def query(
         self,
@@ -581,9 +591,15 @@ class LogStore:
     def list_meta(self, prefix: str = "") -> dict[str, str]:
         """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
-        """Set the value under `key`, as durable as the store."""
+        """Set the value under `key`, as durable as the store.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
     def delete_meta(self, key: str) -> bool:
-        """Remove `key`, and say whether it was there. `archived_up_to`, the archive's own key, is a `ValueError`."""
+        """Remove `key`, and say whether it was there.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
     def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> WriteBatch:
         """Begin a batch: changes that are committed together, all or none, at the end of its `with` block.
 
@@ -605,13 +621,14 @@ class LogStore:
         """Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
 
         A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
-        workflow. `not_before` (milliseconds) keeps a queued run from being claimed before.
+        workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
+        takes a JSON value.
         """
     def claim_workflow_run(
         self,
         owner: str,
         *,
-        workflow: str | None = None,
+        workflow: str | Collection[str] | None = None,
         run_id: str | None = None,
         lease: float | timedelta = 60.0,
         wait: float | timedelta = 0.0,
@@ -631,7 +648,9 @@ class LogStore:
           another process within 25 milliseconds.
         - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
         """
-    def _is_run_free(self, workflow: str | None, run_id: str | None, max_attempts: int | None) -> bool:
+    def _is_run_free(
+        self, workflow: str | Collection[str] | None, run_id: str | None, max_attempts: int | None
+    ) -> bool:
         """Whether a claim may take a run now; waits for nothing."""
     def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
         """Let a claim last for another lease from now on, and return it as it is then.
@@ -656,9 +675,13 @@ class LogStore:
     ) -> LogEntry:
         """Append `entry` and bring the run to the state `run`, both in one transaction.
 
-        A run that is not there may begin in any state; otherwise the transition must be legal
-        (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
-        a finished run is never lost to an update that has none.
+        The entry's ref_id is the run, and a run that is there stays one of its workflow (`ValueError`). A run that is
+        not there may begin in any state; otherwise the transition must be legal (`IllegalTransitionError`), unless
+        forced. Repeating the current state is allowed and logged. The exit code of a finished run is never lost to an
+        update that has none.
+
+        While a claim's lease on the run lasts, only a call that carries the `claim`, kills the run or is forced may
+        change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
         """
     def append_with_workflow_update(
         self,
@@ -686,8 +709,9 @@ class LogStore:
         """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
 
         `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
-        cannot go there is an `IllegalTransitionError` and changes nothing. In place of `payload`, `json` takes a JSON
-        value.
+        cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
+        that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
+        place of `payload`, `json` takes a JSON value.
         """
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""

@@ -123,20 +123,6 @@ class WorkflowRun:
 
 @dataclass(frozen=True, slots=True)
 class RunClaim:
-    """A worker's hold on a run that it works on, as it was when the claim was made or last renewed."""
-
-    run: WorkflowRun
-    owner: str
-    attempt: int
-    """How many claims the run has had, this one included."""
-    token: int
-    """The id of the claim's `started` row; it is never given to another claim."""
-    expires_at: int
-    """When the lease runs out, in milliseconds; for display."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunClaim:
     """A run that is its owner's until the lease runs out and another claimant takes it over.
 
     Pass it as `claim` to what is done for the run. Once the claim is lost, that raises `ClaimLostError`.

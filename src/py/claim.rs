@@ -13,6 +13,7 @@ use crate::py::convert::Integer;
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
 use crate::py::run_record::Claim;
+use crate::py::several::{Several, names};
 use crate::store;
 use crate::workflow::{Release, Renew, Take, wait_for_run};
 
@@ -27,7 +28,7 @@ impl LogStore {
     /// begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
     /// `crashed`. The `started` row has no payload; its id is the claim's token.
     ///
-    /// - `workflow`, `run_id`: only runs of that workflow, only that run.
+    /// - `workflow`, `run_id`: only runs of that workflow, or of one of several; only that run.
     /// - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
     ///   It is measured by a clock that no program sets, and ends when the machine is started anew.
     /// - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
@@ -44,7 +45,7 @@ impl LogStore {
         &self,
         py: Python<'py>,
         owner: Arg<Text>,
-        workflow: Option<Arg<Text>>,
+        workflow: Option<Arg<Several<Text>>>,
         run_id: Option<Arg<Text>>,
         lease: Arg<SecondsOrDelta>,
         wait: Arg<SecondsOrDelta>,
@@ -79,7 +80,7 @@ impl LogStore {
     fn _is_run_free(
         &self,
         py: Python<'_>,
-        workflow: Option<Arg<Text>>,
+        workflow: Option<Arg<Several<Text>>>,
         run_id: Option<Arg<Text>>,
         max_attempts: Option<Arg<Integer>>,
     ) -> PyResult<bool> {
@@ -126,7 +127,7 @@ impl LogStore {
 
 fn take(
     owner: &str,
-    workflow: Option<Text>,
+    workflow: Option<Several<Text>>,
     run_id: Option<Text>,
     lease: SecondsOrDelta,
     max_attempts: Option<Integer>,
@@ -135,9 +136,14 @@ fn take(
     if let Some(most) = max_attempts.filter(|most| *most < 1) {
         return Err(PyValueError::new_err(format!("max_attempts is at least 1, not {most}")));
     }
-    let text = |text: Option<Text>| text.map(|text| text.to_string());
     let lease = if owner.is_empty() { lease.0 } else { positive(lease.0)? };
-    Ok(Take { owner: owner.to_owned(), workflow: text(workflow), run_id: text(run_id), lease, max_attempts })
+    Ok(Take {
+        owner: owner.to_owned(),
+        workflows: names(workflow),
+        run_id: run_id.map(|run_id| run_id.to_string()),
+        lease,
+        max_attempts,
+    })
 }
 
 fn positive(lease: Duration) -> PyResult<Duration> {

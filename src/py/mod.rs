@@ -30,6 +30,7 @@ mod report;
 mod run;
 mod run_query;
 mod run_record;
+mod several;
 mod sql;
 mod thread;
 mod timestamp;

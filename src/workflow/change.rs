@@ -36,6 +36,13 @@ impl Upsert {
     }
 }
 
+impl Upsert {
+    /// Whether it only repeats the state that the claim's run took.
+    pub(super) fn repeats(&self, run: &Run) -> bool {
+        self.run.run_id == run.run_id && self.run.status == run.status
+    }
+}
+
 impl Operation for Upsert {
     type Answer = LogEntry;
 
@@ -44,7 +51,7 @@ impl Operation for Upsert {
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<LogEntry> {
         let (connection, path) = (transaction.connection(), transaction.path());
         let current = match (&self.claim, find(connection, &self.run.run_id, path)?) {
-            (Some(claim), _) => Some(claim.check(connection, path)?.0),
+            (Some(claim), _) => Some(claim.check_change(connection, path, self.run.status)?.0),
             // A forced update also replaces what cannot be read.
             (None, Some(Err(_))) if self.force => None,
             (None, found) => found.transpose()?,
@@ -96,6 +103,13 @@ pub struct Transition {
     pub claim: Option<Fence>,
 }
 
+impl Transition {
+    /// Whether it only repeats the state that the claim's run took.
+    pub(super) fn repeats(&self, run: &Run) -> bool {
+        self.entry.borrow().ref_id == Some(&run.run_id) && self.status == run.status
+    }
+}
+
 impl Operation for Transition {
     type Answer = (i64, Run);
 
@@ -108,7 +122,7 @@ impl Operation for Transition {
         let current = match &self.claim {
             Some(claim) => {
                 claim.check_run(run_id)?;
-                claim.check(connection, path)?.0
+                claim.check_change(connection, path, self.status)?.0
             }
             None => find(connection, run_id, path)?.transpose()?.ok_or_else(|| Error::IllegalTransition {
                 run_id: run_id.to_owned(),

@@ -128,18 +128,20 @@ class Runs(OpenStore):
         self,
         owner: str,
         *,
-        workflow: str | None = None,
+        workflow: str | Collection[str] | None = None,
         run_id: str | None = None,
         lease: float | timedelta = 60.0,
         wait: float | timedelta = 0.0,
         max_attempts: int | None = None,
         durability: Durability | None = None,
     ) -> RunClaim | None:
+        wanted = workflow if workflow is None or isinstance(workflow, str) else tuple(workflow)
+
         async def claim() -> RunClaim | None:
             return await self._write(
                 self._store.claim_workflow_run,
                 owner,
-                workflow=workflow,
+                workflow=wanted,
                 run_id=run_id,
                 lease=lease,
                 max_attempts=max_attempts,
@@ -152,7 +154,7 @@ class Runs(OpenStore):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while (claimed := await claim()) is None and (left := deadline - loop.time()) > 0:
-            await self._watches.wait(self, RunFilter(workflow, run_id, max_attempts), left)
+            await self._watches.wait(self, RunFilter(wanted, run_id, max_attempts), left)
         return claimed
 
     @documented(LogStore.renew_claim)

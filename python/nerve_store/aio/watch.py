@@ -16,7 +16,7 @@ _INTERVAL = 0.025
 class RunFilter(NamedTuple):
     """Which runs a claim takes."""
 
-    workflow: str | None
+    workflow: str | tuple[str, ...] | None
     run_id: str | None
     max_attempts: int | None
 

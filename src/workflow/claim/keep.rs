@@ -29,7 +29,6 @@ impl Operation for Renew {
 
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<RunClaim> {
         let (found, record) = self.fence.check(transaction.connection(), transaction.path())?;
-        check_started(&self.fence, &found.run)?;
         let term = Term::new(Moment::now(), now()?, self.lease.unwrap_or_else(|| record.lease()));
         term.renew(transaction.connection(), &self.fence.run_id)?;
         Ok(RunClaim {
@@ -62,7 +61,6 @@ impl Operation for Release {
 
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<Run> {
         let (found, _) = self.fence.check(transaction.connection(), transaction.path())?;
-        check_started(&self.fence, &found.run)?;
         let time = now()?;
         let run_id = &found.run.run_id;
         transaction.insert(&[
@@ -82,12 +80,4 @@ impl Operation for Release {
     fn bytes(&self) -> usize {
         self.fence.run_id.len()
     }
-}
-
-/// There is no lease on a run that its owner has ended.
-fn check_started(fence: &Fence, run: &Run) -> Result<()> {
-    if run.status == RunStatus::Started {
-        return Ok(());
-    }
-    Err(fence.lost(format!("it has ended with the run, which is {}", run.status)))
 }

@@ -102,8 +102,18 @@ impl Fence {
         Err(Error::Value(format!("the claim is one of run {:?}, not of {run_id:?}", self.run_id)))
     }
 
-    /// The run and its claim, if that is this one and was not lost.
+    /// The run and its claim, if the run works under this claim.
     pub(in crate::workflow) fn check(&self, connection: &Connection, path: &Path) -> Result<(Found, Record)> {
+        self.check_change(connection, path, RunStatus::Started)
+    }
+
+    /// The same; or if the claim has brought the run to the state `next`, since that may be repeated.
+    pub(in crate::workflow) fn check_change(
+        &self,
+        connection: &Connection,
+        path: &Path,
+        next: RunStatus,
+    ) -> Result<(Found, Record)> {
         let found = match find(connection, &self.run_id, path)? {
             Some(Ok(found)) => found,
             Some(Err(_)) => return Err(self.lost("the run is in an unknown state".to_owned())),
@@ -112,18 +122,22 @@ impl Fence {
         let Some(record) = Record::find(connection, &self.run_id)? else {
             return Err(self.lost(format!("the run was changed without it, and is {}", found.run.status)));
         };
+        let status = found.run.status;
         if record.token == Some(self.token) && record.holds(&found.run) {
-            return Ok((found, record));
+            if status == RunStatus::Started || status == next {
+                return Ok((found, record));
+            }
+            return Err(self.lost(format!("it has ended with the run, which is {status}")));
         }
         Err(self.lost(match record.token {
             Some(token) if token != self.token => {
                 format!("{:?} has taken the run over (attempt {})", record.owner(), record.attempt)
             }
-            _ => format!("the run was changed without it or given back, and is {}", found.run.status),
+            _ => format!("the run was changed without it or given back, and is {status}"),
         }))
     }
 
-    pub(super) fn lost(&self, reason: String) -> Error {
+    fn lost(&self, reason: String) -> Error {
         Error::ClaimLost { run_id: self.run_id.clone(), token: self.token, reason }
     }
 }

@@ -1,9 +1,11 @@
 //! Claiming a run: one whose lease ran out, else the oldest that waits.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::types::Value;
 
 use crate::base::boot::Moment;
 use crate::base::error::Result;
@@ -26,8 +28,8 @@ const CRASHED_EXIT_CODE: i64 = 255;
 pub struct Take {
     /// Who works on it.
     pub owner: String,
-    /// Only runs of this workflow.
-    pub workflow: Option<String>,
+    /// Only runs of one of these workflows.
+    pub workflows: Option<Vec<String>>,
     /// Only this run.
     pub run_id: Option<String>,
     /// How long it is the owner's unless the claim is renewed.
@@ -87,7 +89,8 @@ impl Operation for Take {
     }
 
     fn bytes(&self) -> usize {
-        self.owner.len() + self.workflow.as_ref().map_or(0, String::len) + self.run_id.as_ref().map_or(0, String::len)
+        let workflows = self.workflows.iter().flatten().map(String::len).sum::<usize>();
+        self.owner.len() + workflows + self.run_id.as_ref().map_or(0, String::len)
     }
 }
 
@@ -108,6 +111,10 @@ impl Take {
             sight.queued = self.queued(connection, path, time)?;
         }
         Ok(sight)
+    }
+
+    fn wants(&self, run: &Run) -> bool {
+        self.workflows.as_ref().is_none_or(|workflows| workflows.contains(&run.workflow))
     }
 
     fn look_for_expired(&self, connection: &Connection, path: &Path, moment: Moment, sight: &mut Sight) -> Result<()> {
@@ -134,7 +141,7 @@ impl Take {
                 let Some(record) = Record::find(connection, &run_id)? else { continue };
                 if !record.holds(&found.run) {
                     sight.stale.push(run_id);
-                } else if self.workflow.as_ref().is_some_and(|workflow| *workflow != found.run.workflow) {
+                } else if !self.wants(&found.run) {
                     // Others take it.
                 } else if self.max_attempts.is_some_and(|most| record.attempt >= most) {
                     sight.exhausted.push(found);
@@ -151,22 +158,23 @@ impl Take {
     fn queued(&self, connection: &Connection, path: &Path, time: i64) -> Result<Option<Found>> {
         const MAY_BEGIN: &str = "NOT EXISTS
             (SELECT 1 FROM run_claims WHERE run_claims.run_id = workflow_runs.run_id AND not_before > ?1)";
-        let (condition, order, value) = match (&self.run_id, &self.workflow) {
+        let workflows = self.workflows.iter().flatten().cloned().map(Value::Text).collect::<Vec<_>>();
+        let (condition, order, run_id) = match (&self.run_id, &self.workflows) {
             (Some(run_id), _) => ("run_id = ?2", "", run_id.as_str()),
-            (None, Some(workflow)) => ("workflow = ?2", "ORDER BY timestamp, rowid", workflow.as_str()),
+            (None, Some(_)) => ("workflow IN (SELECT value FROM rarray(?3))", "ORDER BY timestamp, rowid", ""),
             (None, None) => ("?2 = ''", "ORDER BY timestamp, rowid", ""),
         };
         let sql = format!(
             "SELECT {COLUMNS}, rowid FROM workflow_runs
-             WHERE status = 'queued' AND {} AND {condition} AND {MAY_BEGIN} {order}",
+             WHERE status = 'queued' AND {} AND {condition} AND {MAY_BEGIN} AND ?3 IS ?3 {order}",
             *IS_ACTIVE
         );
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((time, value))?;
+        let mut rows = statement.query((time, run_id, Rc::new(workflows)))?;
         while let Some(row) = rows.next()? {
             // One that cannot be read is reported by those who list runs.
             if let Ok(run) = read(row, path)?
-                && self.workflow.as_ref().is_none_or(|workflow| *workflow == run.workflow)
+                && self.wants(&run)
             {
                 return Ok(Some(Found { rowid: row.get(5)?, run }));
             }

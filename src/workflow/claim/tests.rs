@@ -59,7 +59,7 @@ impl Machine {
     fn claim(&self, owner: &str, max_attempts: Option<i64>) -> Option<RunClaim> {
         let take = Take {
             owner: owner.to_owned(),
-            workflow: None,
+            workflows: None,
             run_id: None,
             lease: Duration::from_millis(LEASE as u64),
             max_attempts,
@@ -123,9 +123,10 @@ fn runs_are_claimed_oldest_first_and_taken_over_once_their_lease_ends() {
     assert!(is_lost(&machine.go(Some(&first), "a", RunStatus::Completed)));
     machine.append(&again).unwrap();
     machine.go(Some(&again), "a", RunStatus::Completed).unwrap();
-    // What was done with the claim may be repeated; what was done by no other stays the owner's.
+    // What was done with the claim may be repeated, and nothing else may be done with it.
     machine.go(Some(&again), "a", RunStatus::Completed).unwrap();
-    assert!(is_lost(&machine.renew(&again)));
+    assert!(is_lost(&machine.renew(&again)) && is_lost(&machine.append(&again)));
+    assert!(is_lost(&machine.go(Some(&again), "a", RunStatus::Failed)));
 }
 
 #[test]
@@ -339,7 +340,8 @@ proptest! {
                 Act::Append(index) => {
                     let Some(claim) = chosen(index) else { continue };
                     let appended = machine.append(&claim);
-                    prop_assert_eq!(appended.is_ok(), is_valid(&valid, &claim), "{:?}", appended);
+                    let is_started = machine.status_or_none(&claim.run.run_id) == Some(RunStatus::Started);
+                    prop_assert_eq!(appended.is_ok(), is_valid(&valid, &claim) && is_started, "{:?}", appended);
                 }
                 Act::End(index, status) => {
                     let Some(claim) = chosen(index) else { continue };
