@@ -6,12 +6,14 @@
 mod archive;
 mod argument;
 mod backup;
+mod batch;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
 mod change;
 mod channel;
+mod claim;
 mod convert;
 mod entry;
 mod error;
@@ -24,10 +26,13 @@ mod json;
 mod log;
 mod memory;
 mod own;
+mod perform;
 mod read;
 mod report;
 mod run;
 mod run_query;
+mod run_record;
+mod several;
 mod sql;
 mod thread;
 mod timestamp;
@@ -40,6 +45,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
     #[pymodule_export]

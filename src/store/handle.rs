@@ -184,3 +184,11 @@ impl LogStore {
         self.log.close()
     }
 }
+
+/// An error of the caller's if the key of meta is not the users' to change.
+pub fn check_meta_key(key: &str) -> Result<()> {
+    if key == ARCHIVED_UP_TO {
+        return Err(Error::Value(format!("meta {ARCHIVED_UP_TO:?} is the archive's; archive_logs keeps it")));
+    }
+    Ok(())
+}

@@ -12,7 +12,7 @@ mod tables;
 
 pub use backup::{Backup, CopyBlobs};
 pub use follow::Follower;
-pub use handle::{LogStore, StoreConfig};
+pub use handle::{LogStore, StoreConfig, check_meta_key};
 pub use query::Query;
 pub use rows::Rows;
 
