@@ -91,9 +91,8 @@ fn upgrade(connection: &Connection, version: i32) -> Result<()> {
     if version < KEYED {
         rekey(connection)?;
     }
-    let has_counts = connection
-        .prepare("SELECT 1 FROM pragma_table_info('log_kinds') WHERE name = 'row_count'")?
-        .exists([])?;
+    let has_counts =
+        connection.prepare("SELECT 1 FROM pragma_table_info('log_kinds') WHERE name = 'row_count'")?.exists([])?;
     if !has_counts {
         connection.execute_batch("ALTER TABLE log_kinds ADD COLUMN row_count INTEGER")?;
     }

@@ -175,7 +175,8 @@ mod tests {
 
     fn stored(id: i64, (source, kind, ref_id, timestamp): &Row) -> LogEntry {
         let ref_id = ref_id.as_ref().map(name);
-        NewLogEntry { source: name(source), kind: name(kind), ref_id, payload: None, timestamp: Some(*timestamp) }.stored(id)
+        NewLogEntry { source: name(source), kind: name(kind), ref_id, payload: None, timestamp: Some(*timestamp) }
+            .stored(id)
     }
 
     /// The columns after the id, as SQL.

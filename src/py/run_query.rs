@@ -150,12 +150,7 @@ impl LogStore {
     /// `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such an id
     /// sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is interrupted.
     #[pyo3(signature = (*, before, workflow = None))]
-    fn delete_workflow_runs(
-        &self,
-        py: Python<'_>,
-        before: Integer,
-        workflow: Option<Several<Name>>,
-    ) -> PyResult<u64> {
+    fn delete_workflow_runs(&self, py: Python<'_>, before: Integer, workflow: Option<Several<Name>>) -> PyResult<u64> {
         let workflows = names(workflow);
         let store = Arc::clone(&self.store);
         Long::reporting_to(None)?

@@ -100,8 +100,7 @@ fn count_by_status(
     statuses: Option<&[RunStatus]>,
 ) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
-    let is_wanted =
-        |name: &str| statuses.is_none_or(|statuses| statuses.iter().any(|status| status.name() == name));
+    let is_wanted = |name: &str| statuses.is_none_or(|statuses| statuses.iter().any(|status| status.name() == name));
     let mut add = |status: &str, count: u64| {
         if count > 0 {
             *counts.entry(status.to_owned()).or_default() += count;
@@ -121,8 +120,9 @@ fn count_by_status(
             add(&status, row.get(2)?);
         }
     }
-    let mut ended = connection
-        .prepare_cached(&format!("SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ?1 AND status = ?2"))?;
+    let mut ended = connection.prepare_cached(&format!(
+        "SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ?1 AND status = ?2"
+    ))?;
     for workflow in workflows_of(connection, workflows)? {
         for status in RunStatus::ALL.into_iter().filter(|status| !status.is_active() && is_wanted(status.name())) {
             add(status.name(), ended.query_row((&workflow, status.name()), |row| row.get(0))?);

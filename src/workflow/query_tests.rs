@@ -126,7 +126,9 @@ fn each_list_is_read_from_its_index() {
     for (sql, index) in [
         (format!("SELECT {columns} FROM workflow_runs WHERE {active} AND status = ? {order}"), "active (status=?)"),
         (
-            format!("SELECT {columns} FROM workflow_runs WHERE {active} AND status = ? AND timestamp <= ? AND (timestamp, run_id) < (?, ?) {order}"),
+            format!(
+                "SELECT {columns} FROM workflow_runs WHERE {active} AND status = ? AND timestamp <= ? AND (timestamp, run_id) < (?, ?) {order}"
+            ),
             "active (status=? AND timestamp<?)",
         ),
         (
@@ -134,27 +136,38 @@ fn each_list_is_read_from_its_index() {
             "ended (workflow=? AND status=?)",
         ),
         (
-            format!("SELECT {columns} FROM workflow_runs WHERE {ENDED} AND status = ? AND workflow = ? AND timestamp >= ? AND timestamp <= ? {order}"),
+            format!(
+                "SELECT {columns} FROM workflow_runs WHERE {ENDED} AND status = ? AND workflow = ? AND timestamp >= ? AND timestamp <= ? {order}"
+            ),
             "ended (workflow=? AND status=? AND timestamp>? AND timestamp<?)",
         ),
         (
-            format!("SELECT {columns} FROM workflow_runs WHERE ?1 IS NULL AND {active} AND status >= '' ORDER BY timestamp, run_id"),
+            format!(
+                "SELECT {columns} FROM workflow_runs WHERE ?1 IS NULL AND {active} AND status >= '' ORDER BY timestamp, run_id"
+            ),
             "active (status>?)",
         ),
         (format!("SELECT run_id FROM workflow_runs WHERE {active} AND status >= ''"), "active (status>?)"),
         (
-            format!("SELECT rowid FROM workflow_runs WHERE {active} AND status = 'queued' ORDER BY timestamp, rowid LIMIT 1"),
+            format!(
+                "SELECT rowid FROM workflow_runs WHERE {active} AND status = 'queued' ORDER BY timestamp, rowid LIMIT 1"
+            ),
             "active (status=?)",
         ),
         (
-            format!("SELECT rowid FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ? AND timestamp < ? LIMIT 9"),
+            format!(
+                "SELECT rowid FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ? AND timestamp < ? LIMIT 9"
+            ),
             "ended (workflow=? AND status=? AND timestamp<?)",
         ),
         (
             format!("SELECT workflow FROM workflow_runs WHERE {ENDED} AND workflow > ? ORDER BY workflow LIMIT 1"),
             "ended (workflow>?)",
         ),
-        (format!("SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ?"), "ended (workflow=? AND status=?)"),
+        (
+            format!("SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ?"),
+            "ended (workflow=? AND status=?)",
+        ),
     ] {
         let plan: Vec<String> = log
             .database()
@@ -175,7 +188,8 @@ fn each_list_is_read_from_its_index() {
     let schema: Vec<String> = log
         .database()
         .read("test", |connection| {
-            let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE name LIKE 'idx_workflow_runs%' ORDER BY name")?;
+            let mut statement = connection
+                .prepare("SELECT sql FROM sqlite_schema WHERE name LIKE 'idx_workflow_runs%' ORDER BY name")?;
             Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
         })
         .unwrap();

@@ -28,7 +28,8 @@ pub(crate) struct Archivable {
 
 /// The runs that are active.
 pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {} AND status >= ''", *IS_ACTIVE))?;
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {} AND status >= ''", *IS_ACTIVE))?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 

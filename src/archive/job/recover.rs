@@ -3,8 +3,8 @@
 use crate::archive::file::format;
 use crate::archive::file::format::Format;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::{days, expired};
 use crate::archive::manifest::days::State;
+use crate::archive::manifest::{days, expired};
 use crate::base::error::{Error, Result};
 use crate::durable;
 use crate::durable::Durability;

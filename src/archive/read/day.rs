@@ -48,10 +48,7 @@ impl Archive {
             .database()
             .read("read the manifest", |connection| Ok((days::list(connection)?, days::described(connection)?)))?;
         let known: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
-        let mut days: Vec<ArchivedDay> = listed
-            .into_iter()
-            .map(|listed| self.listed_day(listed))
-            .collect();
+        let mut days: Vec<ArchivedDay> = listed.into_iter().map(|listed| self.listed_day(listed)).collect();
         for file in self.unlisted_files(&described, &files)? {
             // The second file of a day is none of its own; one that is damaged says nothing of its day, and `verify` and
             // the next job name it.
