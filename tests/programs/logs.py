@@ -36,7 +36,7 @@ def runs(*, path: str, count: int) -> None:
             store.upsert_workflow_run(("workflow", "queued", run_id, None, 1), queued)
             say([run_id, "queued"])
             for status, exit_code in (("started", None), ("completed", 0)):
-                store.transition(run_id, status, exit_code=exit_code, timestamp=2)
+                store.transition(run_id, ns.WorkflowRunStatus(status), exit_code=exit_code, timestamp=2)
                 say([run_id, status])
 
 
@@ -50,7 +50,7 @@ def archive(
     wait: float = 0.0,
     **options: Any,
 ) -> None:
-    """One archive run; says the days that gained rows, or the error."""
+    """One archive job; says the days that gained rows, or the error."""
     try:
         with ns.LogStore(path, **options) as store:
             result = store.archive_logs(now=now, max_days=max_days, vacuum=vacuum, compression=compression, wait=wait)
@@ -105,7 +105,7 @@ def reindex(*, path: str, **options: Any) -> None:
 
 
 def hold_archive(*, path: str, now: int) -> None:
-    """Say "holding" in the middle of an archive run, and go on when a line comes in."""
+    """Say "holding" in the middle of an archive job, and go on when a line comes in."""
 
     held: list[int] = []
 

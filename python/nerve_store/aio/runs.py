@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
-from typing import Any, TypeAlias
+from typing import Any
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store.aio.base import Durability, OpenStore, Row, documented
+from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
-
-_Status: TypeAlias = WorkflowRunStatus | str
+from nerve_store.types import Durability, Expected, JsonArgument, Row, Status, Timestamp
 
 _PAGE_RUNS = 256
 """Runs that an async iterator takes from a thread at a time."""
@@ -37,12 +36,13 @@ class Runs(OpenStore):
     async def transition(
         self,
         run_id: str,
-        status: _Status,
+        status: Status,
         *,
-        expect: _Status | Collection[_Status] | None = None,
+        expect: Expected | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         durability: Durability | None = None,
     ) -> WorkflowRun:
         return await self._run(
@@ -53,6 +53,7 @@ class Runs(OpenStore):
             expect=expect,
             exit_code=exit_code,
             payload=payload,
+            json=json,
             timestamp=timestamp,
             durability=durability,
         )
@@ -74,9 +75,9 @@ class Runs(OpenStore):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: _Status | Collection[_Status] | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -98,9 +99,9 @@ class Runs(OpenStore):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: _Status | Collection[_Status] | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -125,12 +126,12 @@ class Runs(OpenStore):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: _Status | Collection[_Status] | None = None,
+        status: Expected | None = None,
     ) -> Counter[WorkflowRunStatus]:
         return await self._run(self._threads.read, self._store.count_workflow_runs, workflow=workflow, status=status)
 
     @documented(LogStore.delete_workflow_runs)
-    async def delete_workflow_runs(self, *, before: int, workflow: str | Collection[str] | None = None) -> int:
+    async def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
         return await self._run(self._threads.job, self._store.delete_workflow_runs, before=before, workflow=workflow)
 
     @documented(LogStore.get_trigger_payload)
