@@ -17,7 +17,7 @@ use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
-use crate::index::lookup::estimate::Estimate;
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{count, estimate, restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
