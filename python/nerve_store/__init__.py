@@ -42,7 +42,14 @@ from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
+    from nerve_store.aio import (
+        AsyncBlobReader,
+        AsyncBlobStore,
+        AsyncBlobWriter,
+        AsyncLogFollower,
+        AsyncLogStore,
+        AsyncStore,
+    )
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -73,6 +80,7 @@ __all__ = [
     "AsyncBlobReader",
     "AsyncBlobStore",
     "AsyncBlobWriter",
+    "AsyncLogFollower",
     "AsyncLogStore",
     "AsyncStore",
     "BlobCorruptError",
@@ -118,7 +126,7 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",

@@ -54,6 +54,7 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "News",
     "__version__",
     "blob_hash",
     "last_archivable_day",
@@ -215,6 +216,20 @@ class LogFollower:
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
+    def close(self) -> None:
+        """End the iteration, in whatever thread it waits. Does nothing if it was closed before."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def _is_settled(self) -> bool:
+        """Whether nothing is to be read before something is announced."""
     def _poll(self) -> list[LogEntry]:
         """The rows that there are now, perhaps none; waits for nothing."""
 
@@ -256,6 +271,16 @@ class AppendChannel:
         """
     def futures(self) -> list[Future[Any]]:
         """The futures of what is on its way."""
+
+@final
+class News:
+    """A descriptor that is readable when a log may have changed; for `nerve_store.aio`."""
+
+    def __new__(cls, store: LogStore) -> Self: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when there may be something new."""
+    def take(self) -> None:
+        """Take the news in: what changes from now on makes the descriptor readable again."""
 
 @final
 class Interruption:

@@ -9,6 +9,7 @@ mod database;
 mod failure;
 mod fork;
 mod held;
+mod inotify;
 mod open;
 mod readers;
 mod schema;
@@ -22,6 +23,7 @@ mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;
+mod watch;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
@@ -30,6 +32,7 @@ pub use fork::prepare as prepare_for_forks;
 pub use schema::{Derived, SCHEMA_VERSION};
 pub use sql::SqlParams;
 pub use wal_condition::{WalCondition, wal_condition};
+pub(crate) use watch::Watching;
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

@@ -5,6 +5,7 @@
 
 mod archive;
 mod argument;
+mod arrow;
 mod blob;
 mod blob_stream;
 mod blob_write;
@@ -22,6 +23,7 @@ mod iter;
 mod json;
 mod log;
 mod memory;
+mod news;
 mod read;
 mod report;
 mod run;
@@ -38,6 +40,8 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use super::arrow::ArrowStream;
+    #[pymodule_export]
     use super::call::Interruption;
     #[pymodule_export]
     use super::channel::AppendChannel;
@@ -47,6 +51,8 @@ mod _core {
     use super::iter::LogIterator;
     #[pymodule_export]
     use super::log::LogStore;
+    #[pymodule_export]
+    use super::news::News;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
