@@ -103,7 +103,7 @@ unsafe extern "C" fn release_schema(capsule: *mut ffi::PyObject) {
 #[pymethods]
 impl LogStore {
     /// The rows of `query` for data tools, without Python objects: `pyarrow.table(logs.arrow())`,
-    /// `polars.from_arrow(logs.arrow(source="workflow"))`, `duckdb.sql("SELECT … FROM stream")`.
+    /// `polars.DataFrame(logs.arrow(source="workflow"))`, `duckdb.sql("SELECT … FROM stream")`.
     ///
     /// They are read as they are asked for, in batches of at most `batch_rows`, in constant memory, and no transaction is
     /// open between batches. Rows that are appended after a reading began are not included.

@@ -22,7 +22,7 @@ class Newsroom:
     """What one event loop waits for while its followers have nothing to read."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: LogStore) -> None:
-        self.edition = 0
+        self.edition: int = 0
         """How often there was something new."""
         self._native = News(store)
         self._waiting: set[asyncio.Future[None]] = set()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
-from nerve_store._core import LogEntry, LogFollower, LogIterator, LogStore
+from nerve_store._core import ArrowStream, LogEntry, LogFollower, LogIterator, LogStore
 from nerve_store.aio.base import OpenStore, documented
 from nerve_store.aio.follow import AsyncLogFollower
 from nerve_store.records import LogStats
@@ -80,6 +80,37 @@ class Reads(OpenStore):
         )
         async for entry in self._rows(rows):
             yield entry
+
+    @documented(LogStore.arrow)
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream:
+        self._check_open()
+        return self._store.arrow(
+            batch_rows=batch_rows,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
+        )
 
     @documented(LogStore.count)
     async def count(
