@@ -97,7 +97,7 @@ class StoreHandler(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the name is that of `logging`
         """Make no lock: the queue needs none."""
-        self.lock: threading.RLock | None = None
+        self.lock: threading.RLock | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Queue the record if the filters let it pass."""
