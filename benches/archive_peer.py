@@ -1,4 +1,4 @@
-"""The predecessor's archive run in Python: select a day by time, write it, delete it by time, in one transaction."""
+"""The predecessor's archive job in Python: select a day by time, write it, delete it by time, in one transaction."""
 
 from __future__ import annotations
 

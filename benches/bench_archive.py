@@ -40,7 +40,7 @@ MEMORY_ROWS = 10_000_000 if LONG else 300_000
 PAUSE_SECONDS = 0.002
 """Between two appends."""
 ATTEMPTS = 2
-"""Rounds of the appender beside an archive run, and beside none."""
+"""Rounds of the appender beside an archive job, and beside none."""
 
 
 def archive(store: ns.LogStore, compression: Compression = None) -> int:
@@ -129,7 +129,7 @@ with LogStore(sys.argv[1]) as store:
 def append_until(store: ns.LogStore, stopped: threading.Event) -> list[float]:
     """How long each full append takes, with a pause after each.
 
-    Without one, another process's appends take SQLite's lock again before the archive run can look for it.
+    Without one, another process's appends take SQLite's lock again before the archive job can look for it.
     """
     seconds = []
     while not stopped.wait(PAUSE_SECONDS):

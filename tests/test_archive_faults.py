@@ -1,4 +1,4 @@
-"""Archive runs that are killed or failed at any system call: nothing is lost, nothing is doubled."""
+"""Archive jobs that are killed or failed at any system call: nothing is lost, nothing is doubled."""
 
 from __future__ import annotations
 

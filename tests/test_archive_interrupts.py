@@ -1,4 +1,4 @@
-"""Archive runs that are interrupted, and what comes in meanwhile: the next run completes them."""
+"""Archive jobs that are interrupted, and what comes in meanwhile: the next job completes them."""
 
 from __future__ import annotations
 

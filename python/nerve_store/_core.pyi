@@ -5,7 +5,8 @@ without lone surrogates (`ValueError`); NUL is kept.
 """
 
 from asyncio import Future
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from types import EllipsisType, TracebackType
 from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar, final
@@ -15,6 +16,7 @@ from typing_extensions import Buffer
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
+    BackupReport,
     BlobStats,
     BlobVerifyReport,
     CollectReport,
@@ -23,6 +25,7 @@ from nerve_store.records import (
     ThreadRound,
     VerifyReport,
     WorkflowRun,
+    WorkflowRunStatus,
 )
 from nerve_store.types import (
     Data,
@@ -56,6 +59,7 @@ __all__ = [
     "LogStore",
     "NewLogEntry",
     "News",
+    "WorkflowRunIterator",
     "__version__",
     "blob_hash",
     "last_archivable_day",
@@ -214,6 +218,18 @@ class ArrowStream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
     def __arrow_c_schema__(self) -> object: ...
+
+@final
+class WorkflowRunIterator:
+    """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
+
+    Any thread may take the next run. An interrupted step loses none.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> WorkflowRun: ...
+    def _take(self, most: int) -> list[WorkflowRun]:
+        """Up to `most` runs, none only at the end."""
 
 @final
 class BlobIterator:
@@ -537,6 +553,8 @@ class LogStore:
         """
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
+    def list_meta(self, prefix: str = "") -> dict[str, str]:
+        """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
         """Set the value under `key`, as durable as the store."""
     def upsert_workflow_run(
@@ -590,6 +608,58 @@ class LogStore:
         """
     def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
         """All runs, newest first; an unreadable one as in `get_active_workflow_runs`."""
+    def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        """The runs that match every filter given, newest first unless `descending` is false.
+
+        `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run
+        took its state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous
+        page, after which this one begins. The cost follows what is returned, not the number of runs; without
+        `workflow`, also the number of workflows. A run whose stored status is unknown is left out and reported, as in
+        `get_active_workflow_runs`.
+        """
+    def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> WorkflowRunIterator:
+        """The runs of `query_workflow_runs`, any number of them in constant memory, with no transaction between steps.
+
+        A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one
+        then.
+        """
+    def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+    ) -> Counter[WorkflowRunStatus]:
+        """How many runs are in each state, of the workflows and states given or of all.
+
+        A state that no run is in is left out, and reads as 0.
+        """
+    def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
+        """Delete the runs that are not active and took their state before `before`; returns how many.
+
+        `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such
+        an id sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is
+        interrupted.
+        """
     def get_trigger_payload(self, run_id: str) -> Any:
         """What started the run, from its first `started` row; None if that says nothing.
 
@@ -668,13 +738,22 @@ class LogStore:
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
-        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-        job adopts it.
+        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+        archive job adopts it.
         """
     def read_archive(self, day: date) -> LogIterator:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
 
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
+        """
+    def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+        again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+        archive job removes these then. `dry_run`: only say which days would go.
+
+        Raises `ArchiveBusyError` while an archive job is under way.
         """
     def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
@@ -684,6 +763,15 @@ class LogStore:
         (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
+    def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
+        """Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
+
+        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older
+        backup of this database; one that was opened for writing since, or that is anything else, is refused
+        (`StoreIOError`). A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called
+        with (done, total) bytes.
+        """
+    def _backup_directory(self, target: Path, blobs: BlobStore, *, progress: Progress | None) -> BackupReport: ...
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
@@ -714,13 +802,19 @@ class LogStore:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
 
         Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
-        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
-        the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
+        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows
+        after the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
 
-        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
+        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the
+        store.
         """
-    def stats(self) -> LogStats:
-        """Figures of the database; looks at every row."""
+    def stats(self, *, exact: bool = False) -> LogStats:
+        """Figures of the database, at a cost that does not grow with its rows.
+
+        `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
+        differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
+        programs.
+        """
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
     def __enter__(self) -> Self: ...
@@ -807,10 +901,10 @@ class BlobStore:
     ) -> CollectReport:
         """Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
 
-        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
-        a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
-        there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
-        with (done, total) shards.
+        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes
+        from a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at
+        all, there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is
+        called with (done, total) shards.
         """
     def _collect(
         self,

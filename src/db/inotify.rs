@@ -19,7 +19,7 @@ pub(super) struct Event<'a> {
 /// Directories that are watched.
 pub(super) struct Directories(Option<PrivateFd>);
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 impl Directories {
     pub(super) fn new() -> Self {
         Self(None)
@@ -44,7 +44,7 @@ impl Directories {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux {
     use std::mem::MaybeUninit;
     use std::os::unix::ffi::OsStrExt;

@@ -11,17 +11,16 @@
 //!
 //! Invariant: no lock of this module is held while a database is looked at, and a forked child waits for none of its
 //! parent's.
-#![cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no inotify"))]
-
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::base::fork::{Generation, PrivateFd};
+use crate::base::fork::Generation;
+use crate::base::wakeup::Wakeup;
 use crate::db::inotify::Directories;
 
 /// The least time between two looks.
@@ -48,8 +47,8 @@ pub(crate) struct Watching {
 struct Watcher {
     generation: Generation,
     directories: Directories,
-    /// Written to when there is something new in `state`.
-    wake: PrivateFd,
+    /// Raised when there is something new in `state`.
+    wake: Wakeup,
     state: Mutex<State>,
 }
 
@@ -92,7 +91,7 @@ impl Watching {
             watched.interval = interval;
             watched.next_look = watched.next_look.min(Instant::now() + watched.rest());
             drop(state);
-            self.watcher.wake();
+            self.watcher.wake.raise();
         }
     }
 }
@@ -112,7 +111,7 @@ impl Drop for Watching {
         drop(state);
         // What a look keeps is dropped without the lock.
         drop(gone);
-        self.watcher.wake();
+        self.watcher.wake.raise();
     }
 }
 
@@ -152,11 +151,10 @@ impl Watcher {
         if known.is_some() {
             return known;
         }
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
         let watcher = Arc::new(Self {
             generation: Generation::current(),
             directories: Directories::new(),
-            wake: PrivateFd::new(wake),
+            wake: Wakeup::new().ok()?,
             state: Mutex::default(),
         });
         *current = Some(Arc::downgrade(&watcher));
@@ -165,11 +163,6 @@ impl Watcher {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake(&self) {
-        // Fails only when it is at its greatest value, and then it is readable.
-        let _ = rustix::io::write(self.wake.get(), &1_u64.to_ne_bytes());
     }
 
     fn add(self: &Arc<Self>, path: &Path, interval: Duration, look: Look) -> Option<u64> {
@@ -188,7 +181,7 @@ impl Watcher {
         let next_look = Instant::now();
         state.watched.push(Watched { number, directory, name, watch, interval, last_event: None, next_look, look });
         drop(state);
-        self.wake();
+        self.wake.raise();
         Some(number)
     }
 
@@ -221,13 +214,13 @@ impl Watcher {
     fn wait(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let mut readable = vec![PollFd::new(self.wake.get(), PollFlags::IN)];
+        let mut readable = vec![PollFd::new(&self.wake, PollFlags::IN)];
         readable.extend(self.directories.fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         if poll(&mut readable, Some(&timeout)).is_err() {
             // Interrupted, or out of memory: no reason to turn in circles.
             std::thread::sleep(GAP);
         }
-        let _ = rustix::io::read(self.wake.get(), &mut [0; 8]);
+        self.wake.lower();
         let now = Instant::now();
         self.directories.take_events(&mut |event| {
             let mut state = self.state();
@@ -267,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     #[expect(clippy::disallowed_methods, reason = "the test writes as another program does")]
     fn a_write_is_looked_at_and_rest_comes_after_it() {
         let directory = tempfile::tempdir().unwrap();

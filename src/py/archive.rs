@@ -112,10 +112,34 @@ impl LogStore {
 
     /// The days in the archive, oldest first, as the manifest describes them.
     ///
-    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-    /// job adopts it.
+    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+    /// archive job adopts it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let days = read(py, &self.store, store::LogStore::days)?;
+        days.iter().map(|day| create_day(py, day)).collect()
+    }
+
+    /// Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+    ///
+    /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+    /// again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+    /// archive job removes these then. `dry_run`: only say which days would go.
+    ///
+    /// Raises `ArchiveBusyError` while an archive job is under way.
+    #[pyo3(
+        signature = (*, before, dry_run = Arg::OFF),
+        text_signature = "($self, *, before, dry_run=False)"
+    )]
+    fn expire_archive<'py>(
+        &self,
+        py: Python<'py>,
+        before: Arg<UtcDay>,
+        dry_run: Arg<Flag>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(before, dry_run);
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(None)?.of(&self.store);
+        let days = long.run(py, move |_| store.expire_archive(before, dry_run.0))?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 

@@ -25,10 +25,10 @@ const STREAM: &CStr = c"arrow_array_stream";
 /// The defaults that the signature names.
 const DEFAULT_BATCH_ROWS: u64 = 65_536;
 
-/// Rows of a log for data tools: an object of Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
+/// Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
 ///
-/// Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type` (dictionaries
-/// of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
+/// Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type`
+/// (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct ArrowStream {
     store: Arc<store::LogStore>,
@@ -102,11 +102,12 @@ unsafe extern "C" fn release_schema(capsule: *mut ffi::PyObject) {
 
 #[pymethods]
 impl LogStore {
-    /// The rows of `query` for data tools, without Python objects: `pyarrow.table(logs.arrow())`,
-    /// `polars.DataFrame(logs.arrow(source="workflow"))`, `duckdb.sql("SELECT … FROM stream")`.
+    /// The rows of `query` for data tools, without Python objects.
     ///
-    /// They are read as they are asked for, in batches of at most `batch_rows`, in constant memory, and no transaction is
-    /// open between batches. Rows that are appended after a reading began are not included.
+    /// `pyarrow.table(logs.arrow())`, `polars.DataFrame(logs.arrow(source="workflow"))`,
+    /// `duckdb.sql("SELECT … FROM stream")`. They are read as they are asked for, in batches of at most `batch_rows`,
+    /// in constant memory, and no transaction is open between batches. Rows that are appended after a reading began
+    /// are not included.
     #[pyo3(
         signature = (*, batch_rows = Arg::of(Count(DEFAULT_BATCH_ROWS)), source = None, r#type = None, ref_id = None,
             since = None, until = None, after_id = None, before_id = None, limit = None, descending = Arg::OFF,

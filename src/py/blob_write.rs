@@ -224,7 +224,7 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
 
 /// Looks at signals while detached.
 fn check_signals() -> PyResult<()> {
-    interpreter::attach(|py| py.check_signals()).ok_or(Error::Cancelled)?
+    interpreter::attach(interpreter::check_signals).ok_or(Error::Cancelled)?
 }
 
 /// The system's words for an error number, as Python has them.

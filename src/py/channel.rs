@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::{IntoPyObjectExt, intern};
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::base::fork::PrivateFd;
+use crate::base::wakeup::Wakeup;
 use crate::durable::Durability;
 use crate::log::Committed;
 use crate::py::argument::{Arg, Text, arguments};
@@ -44,9 +43,8 @@ pub(super) struct AppendChannel {
 /// Outcomes that the loop has not taken in yet, by the number of the batch.
 struct Mailbox {
     outcomes: Mutex<Vec<(u64, crate::Result<Committed>)>>,
-    /// Readable from when the first outcome arrives until they are taken.
-    /// A forked child has another one under its number, so that it cannot remove it from an `epoll` that it shares.
-    news: PrivateFd,
+    /// Raised from when the first outcome arrives until they are taken.
+    news: Wakeup,
 }
 
 /// What is on its way.
@@ -87,8 +85,7 @@ enum Wants {
 impl AppendChannel {
     #[new]
     fn new(store: Py<LogStore>) -> std::io::Result<Self> {
-        let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: PrivateFd::new(news) });
+        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: Wakeup::new()? });
         Ok(Self { store, mailbox, calls: Mutex::default() })
     }
 
@@ -312,15 +309,13 @@ impl Mailbox {
         let is_first = outcomes.len() == 1;
         drop(outcomes);
         if is_first {
-            // Fails only when it is at its greatest value, and then it is readable.
-            let _ = rustix::io::write(self.news.as_fd(), &1_u64.to_ne_bytes());
+            self.news.raise();
         }
     }
 
-    /// The outcomes that have arrived. The descriptor first: what arrives after it makes it readable again.
+    /// The outcomes that have arrived. The descriptor first: what arrives after it raises it again.
     fn empty(&self) -> Vec<(u64, crate::Result<Committed>)> {
-        // It is not readable if this was called without news; nothing else can fail.
-        let _ = rustix::io::read(self.news.as_fd(), &mut [0; 8]);
+        self.news.lower();
         std::mem::take(&mut self.outcomes())
     }
 }

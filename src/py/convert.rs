@@ -222,10 +222,12 @@ impl<const FIELDS: usize> PlainRecord<FIELDS> {
             let setters = setters.try_into().map_err(|_| PyTypeError::new_err("a record has its fields"))?;
             Ok::<_, PyErr>(Parts { new: py.get_type::<PyAny>().getattr("__new__")?.unbind(), setters })
         })?;
-        let record = parts.new.bind(py).call1((class,))?;
-        for (setter, field) in parts.setters.iter().zip(fields) {
-            setter.bind(py).call1((&record, field))?;
-        }
-        Ok(record)
+        interpreter::uncollected(py, || {
+            let record = parts.new.bind(py).call1((class,))?;
+            for (setter, field) in parts.setters.iter().zip(fields) {
+                setter.bind(py).call1((&record, field))?;
+            }
+            Ok(record)
+        })
     }
 }

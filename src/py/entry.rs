@@ -9,6 +9,7 @@ use crate::py::argument::{Arg, Text, arguments};
 use crate::py::change::Change;
 use crate::py::convert::{Integer, repr};
 use crate::py::fields::{Fields, Json};
+use crate::py::interpreter;
 use crate::py::json::to_python;
 use crate::py::timestamp::{Timestamp, time_of};
 use crate::row;
@@ -172,7 +173,7 @@ impl<'py> IntoPyObject<'py> for Row {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let entry = Bound::new(py, LogEntry(self.0))?;
+        let entry = interpreter::uncollected(py, || Bound::new(py, LogEntry(self.0)))?;
         // Every class of pyo3 takes part in the collection of cycles, and rows are made by the million: looking at each
         // was a tenth of what it cost to read one. CPython does the same with tuples of texts and numbers.
         // SAFETY: the object is whole, takes part in the collection, and refers to no object that could refer to it.

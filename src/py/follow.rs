@@ -16,6 +16,7 @@ use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::timestamp::Timestamp;
 use crate::row::{self, Filter};
@@ -42,8 +43,8 @@ struct State {
 }
 
 impl LogFollower {
-    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
-    /// taken, so that an interrupted step loses none.
+    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they
+    /// are taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
         let (state, is_closed) = (Arc::clone(&self.state), Arc::clone(&self.is_closed));
@@ -79,7 +80,7 @@ impl LogFollower {
             if let Some(entry) = buffered {
                 return Ok(Some(Row(entry)));
             }
-            py.check_signals()?;
+            interpreter::check_signals(py)?;
             self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
     }
@@ -133,9 +134,9 @@ impl LogStore {
     /// The rows that match, as they are appended by any process, each once, in id order; endless.
     ///
     /// `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-    /// archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not tell
-    /// of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no disk.
-    /// `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
+    /// archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+    /// tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+    /// disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
     #[pyo3(
         signature = (*, after_id = None, poll_interval = Arg::of(DEFAULT_POLL_INTERVAL), source = None, r#type = None, ref_id = None,
             since = None, until = None, archived = Arg::ON),

@@ -1,6 +1,7 @@
 //! `LogStore`: opening, appending, meta, closing. Its reads are in `read` and `sql`, its methods on runs in `run`, those
 //! on the archive in `archive`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +216,13 @@ impl LogStore {
         read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
+    /// The values under all keys that begin with `prefix`, by key; with the default, of every key.
+    #[pyo3(signature = (prefix = ""))]
+    fn list_meta(&self, py: Python<'_>, prefix: &str) -> PyResult<BTreeMap<String, String>> {
+        let prefix = prefix.to_owned();
+        read(py, &self.store, move |store| store.list_meta(&prefix))
+    }
+
     /// Set the value under `key`, as durable as the store.
     fn set_meta(&self, py: Python<'_>, key: Arg<Text>, value: Arg<Text>) -> PyResult<()> {
         arguments!(key, value);
@@ -224,10 +232,11 @@ impl LogStore {
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
     ///
     /// Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
-    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
-    /// the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
+    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows
+    /// after the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
     ///
-    /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
+    /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the
+    /// store.
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let store = Arc::clone(&self.store);
@@ -236,9 +245,14 @@ impl LogStore {
         Ok(())
     }
 
-    /// Figures of the database; looks at every row.
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (stats, watermark) = read(py, &self.store, store::LogStore::stats)?;
+    /// Figures of the database, at a cost that does not grow with its rows.
+    ///
+    /// `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
+    /// differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
+    /// programs.
+    #[pyo3(signature = (*, exact = false))]
+    fn stats<'py>(&self, py: Python<'py>, exact: bool) -> PyResult<Bound<'py, PyAny>> {
+        let (stats, watermark) = read(py, &self.store, move |store| store.stats(exact))?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
             runs.set_item(status, count)?;

@@ -6,6 +6,7 @@
 mod archive;
 mod argument;
 mod arrow;
+mod backup;
 mod blob;
 mod blob_stream;
 mod blob_write;
@@ -27,6 +28,7 @@ mod news;
 mod read;
 mod report;
 mod run;
+mod run_query;
 mod sql;
 mod thread;
 mod timestamp;
@@ -53,6 +55,8 @@ mod _core {
     use super::log::LogStore;
     #[pymodule_export]
     use super::news::News;
+    #[pymodule_export]
+    use super::run_query::WorkflowRunIterator;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]

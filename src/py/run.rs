@@ -142,12 +142,12 @@ impl LogStore {
     }
 }
 
-fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
-fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
     for error in list.unreadable {
         report(py, Level::Error, &error.to_string())?;
     }
@@ -155,7 +155,7 @@ fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>>
 }
 
 /// The run, and when it took its state, as that was given.
-fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<(Run, Timestamp)> {
+pub(super) fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<(Run, Timestamp)> {
     let py = run.py();
     if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
         return Err(not_a_run(run));

@@ -40,11 +40,11 @@ impl LogStore {
         let query = query.to_string();
         let run = move |store: &store::LogStore| store.log().database().sql(&query, &params);
         let rows = read_within(py, INTERVAL, timeout, &self.store, run)?;
-        rows.into_iter()
-            .map(|row| {
-                PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
-            })
-            .collect()
+        let row = |values: Vec<Value>| {
+            let values = values.into_iter().map(|value| sql_result(py, value));
+            PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
+        };
+        interpreter::uncollected(py, || rows.into_iter().map(row).collect())
     }
 }
 

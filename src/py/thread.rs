@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::call::read;
 use crate::py::convert::{Count, PlainRecord, repr};
+use crate::py::interpreter;
 use crate::py::json::{integer, to_python};
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report, report_row};
@@ -100,7 +101,7 @@ impl LogStore {
         let mut left_out: Vec<_> =
             thread.malformed.iter().map(|(id, malformed)| (*id, Level::Warning, malformed.to_string())).collect();
         for (id, found) in &thread.found {
-            py.check_signals()?;
+            interpreter::check_signals(py)?;
             match create(py, *id, found) {
                 Ok(object) => built.push(object),
                 Err(error) if is_of_the_row(py, &error) => left_out.push((*id, Level::Error, error.to_string())),

@@ -4,11 +4,13 @@
 //! nothing below.
 
 pub mod arrow;
+mod backup;
 mod follow;
 mod handle;
 mod rows;
 mod tables;
 
+pub use backup::{Backup, CopyBlobs};
 pub use follow::Follower;
 pub use handle::{LogStore, StoreConfig};
 pub use rows::Rows;

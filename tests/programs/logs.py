@@ -50,7 +50,7 @@ def archive(
     wait: float = 0.0,
     **options: Any,
 ) -> None:
-    """One archive run; says the days that gained rows, or the error."""
+    """One archive job; says the days that gained rows, or the error."""
     try:
         with ns.LogStore(path, **options) as store:
             result = store.archive_logs(now=now, max_days=max_days, vacuum=vacuum, compression=compression, wait=wait)
@@ -71,6 +71,28 @@ def restore(*, path: str, day: str, **options: Any) -> None:
         say({"restored": restored})
 
 
+def expire(*, path: str, before: str, **options: Any) -> None:
+    """Expire the days before one; says which, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            days = store.expire_archive(before=date.fromisoformat(before))
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"expired": [str(item.day) for item in days]})
+
+
+def delete_runs(*, path: str, before: int, **options: Any) -> None:
+    """Delete old runs; says how many, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            deleted = store.delete_workflow_runs(before=before)
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"deleted": deleted})
+
+
 def reindex(*, path: str, **options: Any) -> None:
     """Build the index and the manifest anew; says so, or the error."""
     try:
@@ -83,7 +105,7 @@ def reindex(*, path: str, **options: Any) -> None:
 
 
 def hold_archive(*, path: str, now: int) -> None:
-    """Say "holding" in the middle of an archive run, and go on when a line comes in."""
+    """Say "holding" in the middle of an archive job, and go on when a line comes in."""
 
     held: list[int] = []
 

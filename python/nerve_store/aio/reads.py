@@ -193,9 +193,13 @@ class Reads(OpenStore):
     async def get_meta(self, key: str) -> str | None:
         return await self._run(self._threads.read, self._store.get_meta, key)
 
+    @documented(LogStore.list_meta)
+    async def list_meta(self, prefix: str = "") -> dict[str, str]:
+        return await self._run(self._threads.read, self._store.list_meta, prefix)
+
     @documented(LogStore.stats)
-    async def stats(self) -> LogStats:
-        return await self._run(self._threads.read, self._store.stats)
+    async def stats(self, *, exact: bool = False) -> LogStats:
+        return await self._run(self._threads.read, self._store.stats, exact=exact)
 
     async def _rows(self, rows: LogIterator) -> AsyncIterator[LogEntry]:
         while page := await self._run(self._threads.read, rows._take, _PAGE_ROWS):
