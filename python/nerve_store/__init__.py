@@ -6,6 +6,7 @@ from nerve_store._core import (
     BUILD_PROFILE,
     DEFAULT_RETENTION,
     SQLITE_VERSION,
+    ArrowStream,
     BlobStore,
     BlobWriter,
     LogEntry,
@@ -47,7 +48,14 @@ from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
+    from nerve_store.aio import (
+        AsyncBlobReader,
+        AsyncBlobStore,
+        AsyncBlobWriter,
+        AsyncLogFollower,
+        AsyncLogStore,
+        AsyncStore,
+    )
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -77,9 +85,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "ArrowStream",
     "AsyncBlobReader",
     "AsyncBlobStore",
     "AsyncBlobWriter",
+    "AsyncLogFollower",
     "AsyncLogStore",
     "AsyncStore",
     "BackupReport",
@@ -132,7 +142,7 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",

@@ -10,6 +10,7 @@ mod database;
 mod failure;
 mod fork;
 mod held;
+mod inotify;
 mod open;
 mod readers;
 mod schema;
@@ -23,6 +24,7 @@ mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;
+mod watch;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
@@ -34,6 +36,7 @@ pub use schema::{Derived, Object, SCHEMA_VERSION};
 pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::SqlParams;
 pub use wal_condition::{WalCondition, wal_condition};
+pub(crate) use watch::Watching;
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

@@ -17,9 +17,10 @@ mod renumber;
 mod reserve;
 mod stats;
 
+pub use changes::Listener;
 pub use core::{Core, LogConfig, Snapshot, Transaction};
 pub(crate) use core::{last_given_id, raise_last_given_id};
-pub use follow::{Follower, ReadPage, read_page};
+pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;
 pub(crate) use keys::prune_keys;

@@ -5,6 +5,7 @@
 
 mod archive;
 mod argument;
+mod arrow;
 mod backup;
 mod batch;
 mod blob;
@@ -25,6 +26,7 @@ mod iter;
 mod json;
 mod log;
 mod memory;
+mod news;
 mod own;
 mod perform;
 mod read;
@@ -46,6 +48,8 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use super::arrow::ArrowStream;
+    #[pymodule_export]
     use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
@@ -57,6 +61,8 @@ mod _core {
     use super::iter::LogIterator;
     #[pymodule_export]
     use super::log::LogStore;
+    #[pymodule_export]
+    use super::news::News;
     #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
     #[pymodule_export]
