@@ -15,6 +15,7 @@ from nerve_store._core import (
     blob_hash,
     last_archivable_day,
     normalize_blob_hash,
+    salvage,
     utc_day,
 )
 from nerve_store.exceptions import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         CollectReport,
         ExitCode,
         LogStats,
+        SalvageReport,
         ThreadMessage,
         ThreadRound,
         VerifyProblem,
@@ -88,6 +90,7 @@ __all__ = [
     "NerveStoreError",
     "NewLogEntry",
     "QueryTimeoutError",
+    "SalvageReport",
     "SchemaVersionError",
     "Store",
     "StoreBusyError",
@@ -105,6 +108,7 @@ __all__ = [
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "utc_day",
 ]
 
@@ -121,6 +125,7 @@ _LAZY = {
         "CollectReport",
         "ExitCode",
         "LogStats",
+        "SalvageReport",
         "ThreadMessage",
         "ThreadRound",
         "VerifyProblem",

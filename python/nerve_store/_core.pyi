@@ -21,6 +21,7 @@ from nerve_store.records import (
     BlobVerifyReport,
     CollectReport,
     LogStats,
+    SalvageReport,
     ThreadMessage,
     ThreadRound,
     VerifyReport,
@@ -48,6 +49,7 @@ __all__ = [
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "utc_day",
 ]
 
@@ -77,6 +79,23 @@ def blob_hash(data: str | Buffer) -> str:
 
 def last_archivable_day(boundary: int) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def salvage(
+    damaged: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> SalvageReport:
+    """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
+
+    `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
+    well, and nothing there is changed. The new database has the rows, the runs, meta and the identity, so that it can
+    take the place of the damaged one. Rows for which neither the checksum of their segment nor the archive vouches are
+    kept, and listed as unverified: the newest, which are in no segment yet, and all rows of a segment that lost one.
+    Every other row is right. Runs and meta have no checksums. `progress` is called with (pages done, pages to do).
+
+    `StoreIOError` if there is something at `target`, or if the database is in use.
+    """
 
 def normalize_blob_hash(text: str) -> str | None:
     """`text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits."""
@@ -588,10 +607,10 @@ class LogStore:
     ) -> BackupReport:
         """Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
 
-        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older backup
-        of this database; one that was opened for writing since, or that is anything else, is refused (`StoreIOError`).
-        A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called with (done, total)
-        bytes.
+        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older
+        backup of this database; one that was opened for writing since, or that is anything else, is refused
+        (`StoreIOError`). A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called
+        with (done, total) bytes.
         """
     def _backup_directory(
         self, target: str | os.PathLike[str], blobs: BlobStore, *, progress: Callable[[int, int], object] | None

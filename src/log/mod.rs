@@ -24,4 +24,5 @@ pub use meta::{get_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each_by_ids, each_id};
+pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};

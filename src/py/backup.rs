@@ -16,10 +16,10 @@ use crate::store;
 impl LogStore {
     /// Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
     ///
-    /// The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older backup
-    /// of this database; one that was opened for writing since, or that is anything else, is refused (`StoreIOError`).
-    /// A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called with (done, total)
-    /// bytes.
+    /// The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older
+    /// backup of this database; one that was opened for writing since, or that is anything else, is refused
+    /// (`StoreIOError`). A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called
+    /// with (done, total) bytes.
     #[pyo3(signature = (target, *, progress = None))]
     fn backup<'py>(
         &self,

@@ -22,6 +22,7 @@ mod memory;
 mod read;
 mod report;
 mod run;
+mod salvage;
 mod sql;
 mod thread;
 mod warning;
@@ -43,6 +44,8 @@ mod _core {
     use super::iter::LogIterator;
     #[pymodule_export]
     use super::log::LogStore;
+    #[pymodule_export]
+    use super::salvage::salvage;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day};
     #[pymodule_export]
