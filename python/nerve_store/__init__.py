@@ -1,6 +1,6 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
-import nerve_store._defaults  # noqa: F401, it completes the classes of the core
+import nerve_store._defaults  # noqa: F401  # pyright: ignore[reportUnusedImport] - it completes the core
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -9,6 +9,8 @@ from nerve_store._core import (
     BlobStore,
     BlobWriter,
     LogEntry,
+    LogFollower,
+    LogIterator,
     LogStore,
     NewLogEntry,
     __version__,
@@ -24,23 +26,28 @@ from nerve_store.exceptions import (
     ArchiveError,
     BlobCorruptError,
     BlobNotFoundError,
+    ClaimLostError,
     CorruptStoreError,
     ForkedStoreError,
+    IdempotencyError,
     IllegalTransitionError,
     NerveStoreError,
     QueryTimeoutError,
+    RunExistsError,
     SchemaVersionError,
     StoreBusyError,
     StoreClosedError,
     StoreFullError,
     StoreIOError,
     StoreMovedError,
+    StoreUnavailableError,
+    TimestampUnitWarning,
 )
 from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncLogStore
+    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
         CollectReport,
         ExitCode,
         LogStats,
+        RunClaim,
         SalvageReport,
         ThreadMessage,
         ThreadRound,
@@ -70,7 +78,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "AsyncBlobReader",
+    "AsyncBlobStore",
+    "AsyncBlobWriter",
     "AsyncLogStore",
+    "AsyncStore",
     "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
@@ -79,17 +91,23 @@ __all__ = [
     "BlobStore",
     "BlobVerifyReport",
     "BlobWriter",
+    "ClaimLostError",
     "CollectReport",
     "CorruptStoreError",
     "ExitCode",
     "ForkedStoreError",
+    "IdempotencyError",
     "IllegalTransitionError",
     "LogEntry",
+    "LogFollower",
+    "LogIterator",
     "LogStats",
     "LogStore",
     "NerveStoreError",
     "NewLogEntry",
     "QueryTimeoutError",
+    "RunClaim",
+    "RunExistsError",
     "SalvageReport",
     "SchemaVersionError",
     "Store",
@@ -98,8 +116,10 @@ __all__ = [
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "StoreUnavailableError",
     "ThreadMessage",
     "ThreadRound",
+    "TimestampUnitWarning",
     "VerifyProblem",
     "VerifyReport",
     "WorkflowRun",
@@ -114,7 +134,7 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncLogStore",),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",
@@ -126,6 +146,7 @@ _LAZY = {
         "ExitCode",
         "LogStats",
         "SalvageReport",
+        "RunClaim",
         "ThreadMessage",
         "ThreadRound",
         "VerifyProblem",
@@ -137,15 +158,17 @@ _LAZY = {
 """What is imported when it is asked for: dataclasses and asyncio take longer to import than all the rest."""
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _LAZY.items():
-        if name in names:
-            import importlib
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-            value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for module, names in _LAZY.items():
+            if name in names:
+                import importlib
+
+                value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,3 +11,4 @@ pub mod progress;
 pub(crate) mod scope;
 pub mod status;
 pub mod time;
+pub mod wakeup;

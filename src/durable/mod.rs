@@ -15,6 +15,7 @@ mod record;
 mod staged;
 mod sweep;
 mod sync;
+mod system;
 
 pub use directory::{Directory, Locked};
 pub use duplicate::{Batch, Copied, Sharing, digest_of, duplicate, is_same_file};

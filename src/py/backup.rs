@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::durable::Copied;
+use crate::py::argument::{Arg, arguments};
 use crate::py::blob::BlobStore;
 use crate::py::call::Long;
 use crate::py::convert::{FilePath, Record};
@@ -24,9 +25,10 @@ impl LogStore {
     fn backup<'py>(
         &self,
         py: Python<'py>,
-        target: FilePath,
+        target: Arg<FilePath>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(target);
         let store = Arc::clone(&self.store);
         let long = Long::reporting_to(progress)?.of(&self.store);
         create_report(py, &long.run(py, move |report| store.backup_database(&target.0, report))?)
@@ -37,10 +39,11 @@ impl LogStore {
     fn backup_directory<'py>(
         &self,
         py: Python<'py>,
-        target: FilePath,
+        target: Arg<FilePath>,
         blobs: &Bound<'py, BlobStore>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(target);
         let (store, blobs) = (Arc::clone(&self.store), blobs.get().shared());
         let long = Long::reporting_to(progress)?.of(&self.store);
         let backup = long.run(py, move |report| {

@@ -4,16 +4,20 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod argument;
 mod backup;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
+mod change;
 mod channel;
 mod convert;
 mod entry;
 mod error;
+mod fields;
 mod follow;
+mod given;
 mod interpreter;
 mod iter;
 mod json;
@@ -23,8 +27,10 @@ mod read;
 mod report;
 mod run;
 mod salvage;
+mod run_query;
 mod sql;
 mod thread;
+mod timestamp;
 mod warning;
 
 use pyo3::prelude::*;
@@ -45,9 +51,11 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
+    use super::run_query::WorkflowRunIterator;
+    #[pymodule_export]
     use super::salvage::salvage;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day};
+    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

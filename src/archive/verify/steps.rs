@@ -8,7 +8,7 @@ use crate::archive::file::format::{Format, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
-use crate::archive::manifest::{days, strays};
+use crate::archive::manifest::{days, expired, strays};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -18,6 +18,7 @@ use crate::base::parallel;
 use crate::base::parallel::News;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
+use crate::index::doubt;
 use crate::index::verify::{Segment, segments};
 
 /// Segments that one step checks.
@@ -73,9 +74,11 @@ impl Archive {
                 segments(connection)?,
                 days::pending(connection)?,
                 strays::faults(connection)?,
+                doubt::changed(connection, IdSpan::ALL)?,
+                expired::ids(connection)?,
             ))
         });
-        let (days, described, segments, pending, faults) = match read {
+        let (days, described, segments, pending, faults, changed, expired) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -86,7 +89,7 @@ impl Archive {
         };
         let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
-        let plan = Plan { days, archived, restored: segments.restored, kinds: segments.kinds };
+        let plan = Plan { days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
         let days = &plan.days;
         let mut steps = vec![Step::Database];
         if extent == Extent::Everything {
