@@ -19,6 +19,7 @@ from nerve_store._core import (
     blob_hash,
     last_archivable_day,
     normalize_blob_hash,
+    salvage,
     utc_day,
 )
 from nerve_store.exceptions import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         ExitCode,
         LogStats,
         RunClaim,
+        SalvageReport,
         ThreadMessage,
         ThreadRound,
         VerifyProblem,
@@ -117,6 +119,7 @@ __all__ = [
     "QueryTimeoutError",
     "RunClaim",
     "RunExistsError",
+    "SalvageReport",
     "SchemaVersionError",
     "Store",
     "StoreBusyError",
@@ -137,6 +140,7 @@ __all__ = [
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "utc_day",
 ]
 
@@ -153,6 +157,7 @@ _LAZY = {
         "CollectReport",
         "ExitCode",
         "LogStats",
+        "SalvageReport",
         "RunClaim",
         "ThreadMessage",
         "ThreadRound",

@@ -22,6 +22,7 @@ from nerve_store.records import (
     CollectReport,
     LogStats,
     RunClaim,
+    SalvageReport,
     ThreadMessage,
     ThreadRound,
     VerifyReport,
@@ -66,6 +67,7 @@ __all__ = [
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "to_milliseconds",
     "utc_day",
 ]
@@ -91,6 +93,19 @@ def blob_hash(data: Data) -> str:
 def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
 
+def salvage(
+    damaged: Path, target: Path, *, progress: Progress | None = None
+) -> SalvageReport:
+    """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
+
+    `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
+    well, and nothing there is changed. The new database has the rows, the runs, meta and the identity, so that it can
+    take the place of the damaged one. Rows for which neither the checksum of their segment nor the archive vouches are
+    kept, and listed as unverified: the newest, which are in no segment yet, and all rows of a segment that lost one.
+    Every other row is right. Runs and meta have no checksums. `progress` is called with (pages done, pages to do).
+
+    `StoreIOError` if there is something at `target`, or if the database is in use.
+    """
 def to_milliseconds(time: Timestamp) -> int:
     """The milliseconds of `time`, an integer or an aware `datetime`."""
 

@@ -30,4 +30,5 @@ pub(crate) use meta::{read_meta, write_meta};
 pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
+pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};

@@ -34,6 +34,7 @@ mod report;
 mod run;
 mod run_query;
 mod run_record;
+mod salvage;
 mod several;
 mod sql;
 mod thread;
@@ -65,6 +66,8 @@ mod _core {
     use super::news::News;
     #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
+    #[pymodule_export]
+    use super::salvage::salvage;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
