@@ -219,7 +219,7 @@ def test_index_of_an_older_schema_is_renamed_when_it_is_opened(data_dir: Path) -
         assert_found(store, rows, archived=True)
         assert store.sql("SELECT max(octet_length(ref_id)) <= 512 FROM log_postings") == [(1,)]
         assert store.verify().ok
-    assert foreign_sql(path, "PRAGMA user_version") == [(4,)]
+    assert foreign_sql(path, "PRAGMA user_version") == [(5,)]
 
 
 HUGE = """

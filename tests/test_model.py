@@ -184,7 +184,9 @@ class StoreMachine(StoreWithLosses):
         )
 
         def call() -> None:
-            run = self.logs.transition(run_id, status, expect=expect, exit_code=exit_code, timestamp=timestamp)
+            expected = None if expect is None else set(map(ns.WorkflowRunStatus, expect))
+            to = ns.WorkflowRunStatus(status)
+            run = self.logs.transition(run_id, to, expect=expected, exit_code=exit_code, timestamp=timestamp)
             assert current is not None
             code = reference.merged_exit_code(current, status, exit_code)
             assert as_run(run) == Run(run_id, current.workflow, status, timestamp, code)

@@ -54,7 +54,7 @@ def test_only_the_changes_of_the_contract_are_legal(log_store: ns.LogStore, curr
 
         def change(run_id: str = run_id, status: str = status) -> object:
             if how == "transition":
-                return log_store.transition(run_id, status, timestamp=6)
+                return log_store.transition(run_id, ns.WorkflowRunStatus(status), timestamp=6)
             run = run_in(status, run_id=run_id, timestamp=6)
             return getattr(log_store, how)(("workflow", status, run_id, None, 6), run)
 
@@ -201,7 +201,7 @@ def test_repeating_a_finished_runs_state_leaves_its_exit_code(log_store: ns.LogS
     for code in (None, 0, 9):
         put(log_store, status, timestamp=6, exit_code=code)
         assert log_store.get_workflow_run("run-1") == run_in(status, timestamp=6, exit_code=3)
-        assert log_store.transition("run-1", status, exit_code=code, timestamp=7).exit_code == 3
+        assert log_store.transition("run-1", ns.WorkflowRunStatus(status), exit_code=code, timestamp=7).exit_code == 3
     assert log_store.count() == 7
 
 
@@ -286,7 +286,7 @@ def test_runs_survive_close_and_reopen(data_dir: Path) -> None:
 def test_runs_pickle_compare_and_refuse_changes() -> None:
     run = run_in("started", exit_code=3)
     assert pickle.loads(pickle.dumps(run)) == run
-    assert ns.WorkflowRun("run-1", "deploy", "started", 5, 3) == run  # type: ignore[arg-type]
+    assert ns.WorkflowRun("run-1", "deploy", "started", 5, 3) == run
     assert {run: 1}[run_in("started", exit_code=3)] == 1
     assert run != run_in("started")
     with pytest.raises(AttributeError):

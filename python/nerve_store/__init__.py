@@ -1,6 +1,6 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
-import nerve_store._defaults  # noqa: F401, it completes the classes of the core
+import nerve_store._defaults  # noqa: F401  # pyright: ignore[reportUnusedImport] - it completes the core
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -9,6 +9,8 @@ from nerve_store._core import (
     BlobStore,
     BlobWriter,
     LogEntry,
+    LogFollower,
+    LogIterator,
     LogStore,
     NewLogEntry,
     __version__,
@@ -23,23 +25,28 @@ from nerve_store.exceptions import (
     ArchiveError,
     BlobCorruptError,
     BlobNotFoundError,
+    ClaimLostError,
     CorruptStoreError,
     ForkedStoreError,
+    IdempotencyError,
     IllegalTransitionError,
     NerveStoreError,
     QueryTimeoutError,
+    RunExistsError,
     SchemaVersionError,
     StoreBusyError,
     StoreClosedError,
     StoreFullError,
     StoreIOError,
     StoreMovedError,
+    StoreUnavailableError,
+    TimestampUnitWarning,
 )
 from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncLogStore
+    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
         CollectReport,
         ExitCode,
         LogStats,
+        RunClaim,
         ThreadMessage,
         ThreadRound,
         VerifyProblem,
@@ -67,7 +75,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "AsyncBlobReader",
+    "AsyncBlobStore",
+    "AsyncBlobWriter",
     "AsyncLogStore",
+    "AsyncStore",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -75,17 +87,23 @@ __all__ = [
     "BlobStore",
     "BlobVerifyReport",
     "BlobWriter",
+    "ClaimLostError",
     "CollectReport",
     "CorruptStoreError",
     "ExitCode",
     "ForkedStoreError",
+    "IdempotencyError",
     "IllegalTransitionError",
     "LogEntry",
+    "LogFollower",
+    "LogIterator",
     "LogStats",
     "LogStore",
     "NerveStoreError",
     "NewLogEntry",
     "QueryTimeoutError",
+    "RunClaim",
+    "RunExistsError",
     "SchemaVersionError",
     "Store",
     "StoreBusyError",
@@ -93,8 +111,10 @@ __all__ = [
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "StoreUnavailableError",
     "ThreadMessage",
     "ThreadRound",
+    "TimestampUnitWarning",
     "VerifyProblem",
     "VerifyReport",
     "WorkflowRun",
@@ -108,7 +128,7 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncLogStore",),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",
@@ -118,6 +138,7 @@ _LAZY = {
         "CollectReport",
         "ExitCode",
         "LogStats",
+        "RunClaim",
         "ThreadMessage",
         "ThreadRound",
         "VerifyProblem",
@@ -129,15 +150,17 @@ _LAZY = {
 """What is imported when it is asked for: dataclasses and asyncio take longer to import than all the rest."""
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _LAZY.items():
-        if name in names:
-            import importlib
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-            value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for module, names in _LAZY.items():
+            if name in names:
+                import importlib
+
+                value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

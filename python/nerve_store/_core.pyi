@@ -4,12 +4,12 @@ Timestamps are integer milliseconds since the Unix epoch, UTC; a float or a bool
 without lone surrogates (`ValueError`); NUL is kept.
 """
 
-import os
 from asyncio import Future
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, timedelta
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, TypeVar, final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from types import EllipsisType, TracebackType
+from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -25,6 +25,19 @@ from nerve_store.records import (
     VerifyReport,
     WorkflowRun,
     WorkflowRunStatus,
+)
+from nerve_store.types import (
+    Data,
+    Durability,
+    Expected,
+    File,
+    JsonArgument,
+    Path,
+    Progress,
+    Row,
+    SqlParameters,
+    Status,
+    Timestamp,
 )
 
 __all__ = [
@@ -43,20 +56,16 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "WorkflowRunIterator",
     "__version__",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "to_milliseconds",
     "utc_day",
 ]
 
-_Durability: TypeAlias = Literal["full", "normal"]
-_Status: TypeAlias = WorkflowRunStatus | str
 _Result = TypeVar("_Result")
-_SqlValue: TypeAlias = int | float | str | bytes | None
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> Buffer: ...
 
 __version__: Final[str]
 SQLITE_VERSION: Final[str]
@@ -68,14 +77,17 @@ DEFAULT_RETENTION: Final[timedelta]
 ARCHIVED_UP_TO: Final[str]
 """The meta key of the archive's watermark: the newest day that an archive job has finished."""
 
-def utc_day(timestamp: int) -> date:
+def utc_day(timestamp: Timestamp) -> date:
     """The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on."""
 
-def blob_hash(data: str | Buffer) -> str:
+def blob_hash(data: Data) -> str:
     """The sha256 of `data` (text as UTF-8), lowercase hex: the name that it has as a blob. Stores nothing."""
 
-def last_archivable_day(boundary: int) -> date:
+def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def to_milliseconds(time: Timestamp) -> int:
+    """The milliseconds of `time`, an integer or an aware `datetime`."""
 
 def normalize_blob_hash(text: str) -> str | None:
     """`text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits."""
@@ -94,7 +106,7 @@ class LogEntry:
     __match_args__: Final = ("id", "source", "type", "ref_id", "payload", "timestamp")
 
     def __new__(
-        cls, id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int
+        cls, id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: Timestamp
     ) -> Self: ...
     @property
     def id(self) -> int:
@@ -114,6 +126,9 @@ class LogEntry:
     @property
     def timestamp(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
+    @property
+    def time(self) -> datetime:
+        """The timestamp as an aware `datetime`, in UTC; an `OverflowError` outside of the years 1 to 9999."""
     def json(self) -> Any:
         """The payload parsed as JSON; None if there is none.
 
@@ -123,11 +138,29 @@ class LogEntry:
         """
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def _asdict(self) -> dict[str, Any]:
+        """The fields by their names, in their order."""
+    def _replace(
+        self,
+        *,
+        id: int | EllipsisType = ...,
+        source: str | EllipsisType = ...,
+        type: str | EllipsisType = ...,
+        ref_id: str | EllipsisType | None = ...,
+        payload: str | EllipsisType | None = ...,
+        timestamp: Timestamp | EllipsisType = ...,
+    ) -> Self:
+        """A row with other values in these fields."""
     def __reduce__(self) -> tuple[_LogEntryClass, tuple[int, str, str, str | None, str | None, int]]: ...
 
 @final
 class NewLogEntry:
-    """A row to append. `timestamp` is in milliseconds since the Unix epoch, UTC; None: the time of the append."""
+    """A row to append.
+
+    `timestamp` is in milliseconds since the Unix epoch, UTC, or an aware `datetime`; None: the time of the append. In
+    place of `payload`, `json` takes a JSON value, which is written compactly.
+    """
 
     __match_args__: Final = ("source", "type", "ref_id", "payload", "timestamp")
 
@@ -137,7 +170,9 @@ class NewLogEntry:
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
+        *,
+        json: JsonArgument = ...,
     ) -> Self: ...
     @property
     def source(self) -> str:
@@ -154,11 +189,12 @@ class NewLogEntry:
     @property
     def timestamp(self) -> int | None:
         """Milliseconds since the Unix epoch, UTC; None: the time of the append."""
+    @property
+    def time(self) -> datetime | None:
+        """The timestamp as an aware `datetime`, in UTC; None: the time of the append."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[_NewLogEntryClass, tuple[str, str, str | None, str | None, int | None]]: ...
-
-_AppendItem: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
 
 @final
 class LogIterator:
@@ -168,6 +204,18 @@ class LogIterator:
     def __next__(self) -> LogEntry: ...
     def _take(self, most: int) -> list[LogEntry]:
         """Up to so many rows at once; none at the end."""
+
+@final
+class WorkflowRunIterator:
+    """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
+
+    Any thread may take the next run. An interrupted step loses none.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> WorkflowRun: ...
+    def _take(self, most: int) -> list[WorkflowRun]:
+        """Up to `most` runs, none only at the end."""
 
 @final
 class BlobIterator:
@@ -199,8 +247,9 @@ class AppendChannel:
         type: str,
         ref_id: str | None,
         payload: str | None,
-        timestamp: int | None,
-        durability: _Durability | None,
+        timestamp: Timestamp | None,
+        json: JsonArgument,
+        durability: Durability | None,
     ) -> int:
         """Send a row on its way; `future` will be resolved with it.
 
@@ -209,8 +258,8 @@ class AppendChannel:
     def append_many(
         self,
         future: Future[range],
-        entries: Sequence[_AppendItem],
-        durability: _Durability | None,
+        entries: Sequence[Row],
+        durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
     def submit(self) -> None:
@@ -265,7 +314,7 @@ class BlobWriter:
     Nothing is acknowledged before `close`. Memory is constant, whatever the size.
     """
 
-    def write(self, data: str | Buffer) -> int:
+    def write(self, data: Data) -> int:
         """Add bytes (text as UTF-8) and return how many. What is stored is hashed as it is stored."""
     def close(self) -> None:
         """Publish the blob; `hash` says its name. Does nothing if it was closed or discarded before."""
@@ -324,15 +373,15 @@ class LogStore:
 
     def __new__(
         cls,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
-        durability: _Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
-        archive_dir: str | os.PathLike[str] | None = None,
+        archive_dir: Path | None = None,
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str:
@@ -352,16 +401,21 @@ class LogStore:
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        durability: _Durability | None = None,
+        json: JsonArgument = ...,
+        durability: Durability | None = None,
     ) -> LogEntry:
-        """Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now."""
+        """Append one row and return it; it is as durable as asked when this returns.
+
+        `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
+        value, which is written compactly; NaN and infinities are a `ValueError`.
+        """
     def append_many(
         self,
-        entries: Iterable[_AppendItem],
+        entries: Iterable[Row],
         *,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
     ) -> range:
         """Append rows in one transaction, all or none; returns their ids.
 
@@ -374,8 +428,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -394,8 +448,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -412,8 +466,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -424,10 +478,10 @@ class LogStore:
     def sql(
         self,
         query: str,
-        params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = (),
+        params: SqlParameters = (),
         *,
         timeout: float | None = None,
-    ) -> list[tuple[_SqlValue, ...]]:
+    ) -> list[tuple[Any, ...]]:
         """The rows of one read-only SQL statement, on a connection of its own.
 
         Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
@@ -437,15 +491,17 @@ class LogStore:
         """
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
+    def list_meta(self, prefix: str = "") -> dict[str, str]:
+        """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
         """Set the value under `key`, as durable as the store."""
     def upsert_workflow_run(
         self,
-        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         """Append `entry` and bring the run to the state `run`, both in one transaction.
 
@@ -455,28 +511,30 @@ class LogStore:
         """
     def append_with_workflow_update(
         self,
-        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         """The predecessor's name for `upsert_workflow_run`."""
     def transition(
         self,
         run_id: str,
-        status: _Status,
+        status: Status,
         *,
-        expect: _Status | Collection[_Status] | None = None,
+        expect: Expected | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
-        durability: _Durability | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        durability: Durability | None = None,
     ) -> WorkflowRun:
         """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
 
         `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
-        cannot go there is an `IllegalTransitionError` and changes nothing.
+        cannot go there is an `IllegalTransitionError` and changes nothing. In place of `payload`, `json` takes a JSON
+        value.
         """
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""
@@ -488,6 +546,58 @@ class LogStore:
         """
     def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
         """All runs, newest first; an unreadable one as in `get_active_workflow_runs`."""
+    def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        """The runs that match every filter given, newest first unless `descending` is false.
+
+        `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run
+        took its state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous
+        page, after which this one begins. The cost follows what is returned, not the number of runs; without
+        `workflow`, also the number of workflows. A run whose stored status is unknown is left out and reported, as in
+        `get_active_workflow_runs`.
+        """
+    def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> WorkflowRunIterator:
+        """The runs of `query_workflow_runs`, any number of them in constant memory, with no transaction between steps.
+
+        A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one
+        then.
+        """
+    def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+    ) -> Counter[WorkflowRunStatus]:
+        """How many runs are in each state, of the workflows and states given or of all.
+
+        A state that no run is in is left out, and reads as 0.
+        """
+    def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
+        """Delete the runs that are not active and took their state before `before`; returns how many.
+
+        `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such
+        an id sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is
+        interrupted.
+        """
     def get_trigger_payload(self, run_id: str) -> Any:
         """What started the run, from its first `started` row; None if that says nothing.
 
@@ -519,14 +629,14 @@ class LogStore:
     def archive_logs(
         self,
         *,
-        now: int | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = timedelta(days=30),
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,
         dry_run: bool = False,
         wait: float = 0.0,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> ArchiveResult:
         """Move the rows of every UTC day that ended before `now - retention` to that day's file.
 
@@ -534,7 +644,7 @@ class LogStore:
         that is there already gains the new rows and loses none. Rows of queued and started runs stay. While others
         append, in whatever process, it goes at a third of its speed, so that they hardly notice.
 
-        - `now`: milliseconds; None: the clock.
+        - `now`: milliseconds, or an aware `datetime`; None: the clock.
         - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
         - `max_days`: at most so many days gain rows, the oldest first.
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
@@ -554,14 +664,14 @@ class LogStore:
     def _archive_logs(
         self,
         *,
-        now: int | None,
+        now: Timestamp | None,
         retention: timedelta,
         max_days: int | None,
         vacuum: bool | Literal["incremental"],
         compression: Literal["zstd"] | None,
         dry_run: bool,
         wait: float,
-        progress: Callable[[int, int], object] | None,
+        progress: Progress | None,
     ) -> ArchiveResult: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
@@ -574,7 +684,16 @@ class LogStore:
 
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
         """
-    def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
+    def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
+        The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
+        removes these then. `dry_run`: only say which days would go.
+
+        Raises `ArchiveBusyError` while an archive job is under way.
+        """
+    def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 
         The file stays, and the next archive job deletes the rows again. Nothing is put back if the file is damaged
@@ -582,7 +701,7 @@ class LogStore:
         (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
-    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
@@ -597,8 +716,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> LogFollower:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
@@ -607,17 +726,23 @@ class LogStore:
         archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
         `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
         """
-    def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
+    def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
 
         Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
-        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
-        the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
+        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows
+        after the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
 
-        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
+        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the
+        store.
         """
-    def stats(self) -> LogStats:
-        """Figures of the database; looks at every row."""
+    def stats(self, *, exact: bool = False) -> LogStats:
+        """Figures of the database, at a cost that does not grow with its rows.
+
+        `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
+        differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
+        programs.
+        """
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
     def __enter__(self) -> Self: ...
@@ -641,15 +766,15 @@ class BlobStore:
 
     def __new__(
         cls,
-        root: str | os.PathLike[str],
+        root: Path,
         *,
-        durability: _Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
     ) -> Self: ...
     @property
     def root(self) -> str:
         """The directory, absolute."""
-    def write(self, data: str | Buffer, *, verify: bool = False) -> str:
+    def write(self, data: Data, *, verify: bool = False) -> str:
         """Store `data` (text as UTF-8) and return its sha256, lowercase hex.
 
         Idempotent; a damaged copy is replaced. A blob that is there already is not read again if this object wrote or
@@ -661,14 +786,14 @@ class BlobStore:
         (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
         if it changes meanwhile, the stored blob is a mix of old and new bytes, always under the hash of that mix.
         """
-    def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
+    def write_many(self, items: Iterable[Data], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
 
         Hashes on all cores; flushes are overlapped, and each directory is flushed once. All are durable when this
         returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
         portions of 64 MiB, so that a generator may yield any number.
         """
-    def write_file(self, file: str | os.PathLike[str] | BinaryIO | _Readable, *, verify: bool = False) -> str:
+    def write_file(self, file: File, *, verify: bool = False) -> str:
         """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
 
         `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,
@@ -687,7 +812,7 @@ class BlobStore:
         """
     def exists(self, hash: str, *, verify: bool = True) -> bool:
         """Whether the blob is there and its bytes match; `verify` False: whether a file is there."""
-    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> BlobVerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> BlobVerifyReport:
         """Read every blob, on all cores.
 
         A damaged one is moved to `<root>/.quarantine` (not with `read_only`) and reported; the next write of its
@@ -700,7 +825,7 @@ class BlobStore:
         *,
         grace: timedelta = timedelta(hours=1),
         dry_run: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> CollectReport:
         """Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
 
@@ -715,7 +840,7 @@ class BlobStore:
         *,
         grace: timedelta,
         dry_run: bool,
-        progress: Callable[[int, int], object] | None,
+        progress: Progress | None,
     ) -> CollectReport: ...
     def delete(self, hash: str) -> bool:
         """Remove the blob; False if there was none."""

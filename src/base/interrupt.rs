@@ -121,6 +121,15 @@ pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
     if is_interruptible() { Scope::default().enter(work) } else { work() }
 }
 
+/// Does `work`, which waits for something after what the call is for has been done: until `deadline` at the latest, and
+/// until an [`INTERVAL`] from now where the call pauses.
+pub fn afterwards<T>(deadline: Instant, work: impl FnOnce() -> T) -> T {
+    let mut scope = SCOPE.with_borrow(Scope::clone);
+    scope.deadline = Some(scope.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    scope.pause = scope.pause.map(|pause| Pause { at: Instant::now() + INTERVAL, only_waits: true, ..pause });
+    scope.enter(work)
+}
+
 /// Does `work`, the last part of a step, which is stopped only while it waits.
 pub fn finishing<T>(work: impl FnOnce() -> T) -> T {
     Scope { is_finishing: true, ..Scope::shared() }.enter(work)
@@ -205,6 +214,22 @@ mod tests {
         let (first, scope) = pausing(true, || true).enter_and_leave(waits_since);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(scope.enter(waits_since), first);
+    }
+
+    #[test]
+    fn what_waits_after_a_call_has_an_interval_of_its_own() {
+        let later = Instant::now() + Duration::from_secs(10);
+        pausing(false, || true).enter(|| {
+            assert!(check_wait().is_err());
+            afterwards(later, || {
+                check_wait().unwrap();
+                std::thread::sleep(INTERVAL);
+                check().unwrap();
+                assert!(matches!(check_wait(), Err(Error::Paused)));
+            });
+            afterwards(Instant::now(), || assert!(matches!(check_wait(), Err(Error::TimedOut))));
+        });
+        afterwards(later, || check_wait().unwrap());
     }
 
     #[test]

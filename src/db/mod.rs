@@ -27,7 +27,8 @@ mod writer;
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use database::{Config, Database};
 pub use fork::prepare as prepare_for_forks;
-pub use schema::{Derived, SCHEMA_VERSION};
+pub use schema::{Derived, Object, SCHEMA_VERSION};
+pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::SqlParams;
 pub use wal_condition::{WalCondition, wal_condition};
 

@@ -43,8 +43,8 @@ PRAGMA trusted_schema = OFF;
 const WRITER_PRAGMAS: &str = "
 -- 8 MiB instead of 2: the pages that a merge of some thousand references writes.
 PRAGMA cache_size = -8192;
--- After a burst, or a reader that was slow, the write-ahead log gives its space back.
-PRAGMA journal_size_limit = 67108864;
+-- After a large transaction, or a read that lasted, the write-ahead log gives its space back: 16 MiB are kept.
+PRAGMA journal_size_limit = 16777216;
 -- On macOS a plain fsync does not reach the disk. Elsewhere this has no effect.
 PRAGMA fullfsync = ON;
 ";
@@ -182,6 +182,7 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
         schema::migrate(connection, context.path, derived)?;
         connection.execute_batch("COMMIT")?;
     }
+    schema::suit_triggers(connection, derived)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }

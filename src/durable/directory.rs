@@ -24,6 +24,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
+/// The types of `tmpfs`, `ramfs` and `hugetlbfs` (`linux/magic.h`).
+#[cfg(target_os = "linux")]
+const MEMORY_FILE_SYSTEMS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
+
 /// An open directory.
 pub struct Directory {
     pub(super) handle: DirectoryFd,
@@ -51,6 +55,19 @@ impl Directory {
     /// told.
     pub fn is_at_its_path(&self) -> bool {
         self.identity.is_some() && self.identity == system::identity_at(&self.path)
+    }
+
+    /// Whether every write through mapped memory sets the times of a file here, as POSIX wants it. In memory file systems it
+    /// sets none where a read has mapped the page. False if that cannot be told.
+    pub fn shows_mapped_writes(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return rustix::fs::fstatfs(&self.handle).is_ok_and(|found| {
+            // The upper half is the sign of a type that some systems make wider.
+            let kind = found.f_type as u32;
+            !MEMORY_FILE_SYSTEMS.contains(&kind)
+        });
+        #[cfg(not(target_os = "linux"))]
+        true
     }
 
     /// Opens the directory `name` in this one; None if there is nothing.

@@ -1,5 +1,7 @@
 //! The meta key-values.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::Result;
@@ -8,6 +10,25 @@ use crate::db::Database;
 /// The value under `key`.
 pub fn get_meta(database: &Database, key: &str) -> Result<Option<String>> {
     database.read("read meta", |connection| read_meta(connection, key))
+}
+
+/// The keys that begin with `prefix`, and their values, by key. A key or value of another program's that is no text is left out.
+pub fn list_meta(database: &Database, prefix: &str) -> Result<BTreeMap<String, String>> {
+    database.read("read meta", |connection| {
+        let mut statement = connection.prepare_cached("SELECT key, value FROM meta WHERE key >= ?1 ORDER BY key")?;
+        let mut rows = statement.query([prefix])?;
+        let mut found = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let Ok(key) = row.get_ref(0)?.as_str() else { continue };
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if let Ok(value) = row.get_ref(1)?.as_str() {
+                found.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        Ok(found)
+    })
 }
 
 /// Sets the value under `key`, as durable as the store.

@@ -20,7 +20,7 @@ pub(crate) use core::{last_given_id, raise_last_given_id};
 pub use follow::{Follower, ReadPage, read_page};
 pub use group_commit::{Committed, Waiter};
 pub use handle::Log;
-pub use meta::{get_meta, set_meta};
+pub use meta::{get_meta, list_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each_by_ids, each_id};

@@ -79,7 +79,7 @@ pub(super) fn read_within<T: Send + 'static>(
         Err(Error::Paused) => {}
         outcome => return Ok(outcome?),
     }
-    py.check_signals()?;
+    interpreter::check_signals(py)?;
     let theirs = Arc::clone(store);
     Long { deadline, is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| work(&theirs))
 }
@@ -93,7 +93,7 @@ pub(super) fn write<T: Send>(py: Python<'_>, work: impl Fn() -> Result<T> + Sync
         match outcome {
             Err(Error::Paused) => {
                 waits_since = scope.pause.and_then(|pause| pause.waits_since).or(waits_since);
-                py.check_signals()?;
+                interpreter::check_signals(py)?;
             }
             outcome => return Ok(outcome?),
         }
@@ -160,7 +160,7 @@ impl Long {
         if !self.is_heard() {
             let scope = pausing(INTERVAL, false, None);
             match py.detach(|| scope.enter(|| caught(|| work(&mut |_, _| check())))) {
-                Err(Error::Paused) => py.check_signals()?,
+                Err(Error::Paused) => interpreter::check_signals(py)?,
                 outcome => return Ok(outcome?),
             }
         }
@@ -216,7 +216,7 @@ impl Long {
             if raised.is_none() {
                 let store = self.store.as_ref().map_or(0, address);
                 CALLS.with_borrow_mut(|calls| calls.push((store, Arc::clone(stop))));
-                let looked = py.check_signals().and_then(|()| match (&self.progress, &next) {
+                let looked = interpreter::check_signals(py).and_then(|()| match (&self.progress, &next) {
                     (Some(progress), Ok(News::Progress(done, total))) => {
                         interpreter::call(progress.bind(py), (*done, *total)).map(drop)
                     }
@@ -275,7 +275,7 @@ impl Long {
         let outcome = py.detach(|| {
             let mut report = |done: u64, total: u64| {
                 let reported = interpreter::attach(|py| {
-                    py.check_signals()?;
+                    interpreter::check_signals(py)?;
                     let progress = self.progress.as_ref().map(|progress| progress.bind(py));
                     progress.map_or(Ok(()), |progress| interpreter::call(progress, (done, total)).map(drop))
                 });

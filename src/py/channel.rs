@@ -10,20 +10,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::{IntoPyObjectExt, intern};
 
 use crate::base::wakeup::Wakeup;
 use crate::durable::Durability;
 use crate::log::Committed;
-use crate::py::convert::Integer;
-use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::py::argument::{Arg, Text, arguments};
+use crate::py::entry::LogEntry;
+use crate::py::fields::{Fields, Json};
+use crate::py::given::{at_index, given_at, range};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
 
 /// Bytes of text for which an append takes one more place among those in flight.
 const PLACE_BYTES: usize = 8 << 10;
+/// How far up the caller of an append is: above `AsyncLogStore`.
+const CALLER: u32 = 2;
 /// Places that are submitted without waiting for the end of the turn, so that their commit and the rest of a long turn
 /// go on at the same time.
 const BATCH_PLACES: usize = 256;
@@ -97,16 +101,19 @@ impl AppendChannel {
     fn append(
         slf: &Bound<'_, Self>,
         future: Py<PyAny>,
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        durability: Option<Durability>,
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Option<Arg<Timestamp>>,
+        json: Json<'_>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<usize> {
-        let timestamp = timestamp.map(|timestamp| timestamp.0);
-        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
-        let row = OwnedEntry::from(&slf.get().store.get().check(fields.borrow())?);
+        arguments!(source, r#type, ref_id, payload, timestamp, durability);
+        let fields = Fields { source, kind: r#type, ref_id, payload: json.or(payload)?, timestamp };
+        let store = slf.get().store.get();
+        let row = OwnedEntry::from(&store.check(fields.borrow())?);
+        store.warn_of_seconds(slf.py(), timestamp, CALLER)?;
         Self::gather(slf, future, Wants::Entry, std::iter::once(row), durability)
     }
 
@@ -114,13 +121,21 @@ impl AppendChannel {
     fn append_many(
         slf: &Bound<'_, Self>,
         future: Py<PyAny>,
-        entries: Vec<Given>,
-        durability: Option<Durability>,
+        entries: Vec<Bound<'_, PyAny>>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<usize> {
+        arguments!(durability);
+        let (py, store) = (slf.py(), slf.get().store.get());
         let mut rows = Vec::with_capacity(entries.len());
+        let mut timestamps = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            let checked = slf.get().store.get().check(entry.borrow());
-            rows.push(OwnedEntry::from(&checked.map_err(|error| at_index(slf.py(), index, error.into()))?));
+            let given = given_at(py, index, entry)?;
+            let checked = store.check(given.borrow()).map_err(|error| at_index(py, index, error.into()))?;
+            rows.push(OwnedEntry::from(&checked));
+            timestamps.push(given.timestamp());
+        }
+        for timestamp in timestamps {
+            store.warn_of_seconds(py, timestamp, CALLER)?;
         }
         Self::gather(slf, future, Wants::Ids(rows.len()), rows.into_iter(), durability)
     }

@@ -4,15 +4,19 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod argument;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
+mod change;
 mod channel;
 mod convert;
 mod entry;
 mod error;
+mod fields;
 mod follow;
+mod given;
 mod interpreter;
 mod iter;
 mod json;
@@ -21,8 +25,10 @@ mod memory;
 mod read;
 mod report;
 mod run;
+mod run_query;
 mod sql;
 mod thread;
+mod timestamp;
 mod warning;
 
 use pyo3::prelude::*;
@@ -43,7 +49,9 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day};
+    use super::run_query::WorkflowRunIterator;
+    #[pymodule_export]
+    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! An open log with its archive.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -115,6 +116,11 @@ impl LogStore {
         self.archive.move_days(options, progress)
     }
 
+    /// Deletes the files of the days before `before`, but for days in which an active run has rows; returns the days.
+    pub fn expire_archive(&self, before: UtcDay, dry_run: bool) -> Result<Vec<ArchivedDay>> {
+        self.archive.expire(before, dry_run)
+    }
+
     /// Puts the rows of `day` back under their ids; returns how many were not in the log.
     pub fn restore(&self, day: UtcDay, progress: &mut Progress<'_>) -> Result<u64> {
         self.archive.restore(day, progress)
@@ -153,11 +159,16 @@ impl LogStore {
         self.archive.each(filter, visit)
     }
 
-    /// Figures of the database, and the newest day that an archive job has finished.
-    pub fn stats(&self) -> Result<(LogStats, Option<UtcDay>)> {
-        let stats = log::stats(self.log.database())?;
+    /// Figures of the database, and the newest day that an archive job has finished; `exact`: each row is looked at.
+    pub fn stats(&self, exact: bool) -> Result<(LogStats, Option<UtcDay>)> {
+        let stats = log::stats(&self.log, exact)?;
         let watermark = log::get_meta(self.log.database(), ARCHIVED_UP_TO)?;
         Ok((stats, watermark.and_then(|day| day.parse().ok())))
+    }
+
+    /// The meta values whose keys begin with `prefix`, by key.
+    pub fn list_meta(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        log::list_meta(self.log.database(), prefix)
     }
 
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].

@@ -44,7 +44,7 @@ pub struct Transition<'a> {
     pub exit_code: Option<i64>,
 }
 
-const COLUMNS: &str = "run_id, workflow, status, timestamp, exit_code";
+pub(super) const COLUMNS: &str = "run_id, workflow, status, timestamp, exit_code";
 
 /// Appends the checked `entry` and brings the run to the state `run`, both in one transaction.
 pub fn upsert(
@@ -118,7 +118,8 @@ pub fn get_run(database: &Database, run_id: &str) -> Result<Option<Run>> {
 
 /// The queued and started runs, oldest first.
 pub fn active_runs(database: &Database, workflow: Option<&str>) -> Result<RunList> {
-    list(database, workflow, &IS_ACTIVE, "timestamp, run_id")
+    // The comparison is true of every state, and leads to the index of active runs.
+    list(database, workflow, &format!("{} AND status >= ''", *IS_ACTIVE), "timestamp, run_id")
 }
 
 /// All runs, newest first.
@@ -151,7 +152,7 @@ fn find(connection: &Connection, run_id: &str, database: &Database) -> Result<Op
 }
 
 /// The outer error is of the database, the inner one of this run's row alone.
-fn read(row: &Row<'_>, database: &Database) -> Result<Result<Run>> {
+pub(super) fn read(row: &Row<'_>, database: &Database) -> Result<Result<Run>> {
     let run_id = match row.get::<_, String>(0) {
         Ok(run_id) => run_id,
         Err(error) => return Ok(Err(Error::corrupt(database.path(), format!("a workflow run's id: {error}")))),

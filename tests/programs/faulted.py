@@ -67,6 +67,8 @@ LOG_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "read_archive": lambda logs: list(logs.read_archive(DAY)),
     "dry run": lambda logs: logs.archive_logs(dry_run=True),
     "stats": lambda logs: logs.stats(),
+    "queries of runs": lambda logs: [logs.query_workflow_runs(limit=5), dict(logs.count_workflow_runs())],
+    "list_meta": lambda logs: logs.list_meta(),
 }
 BLOB_READS: dict[str, Callable[[ns.BlobStore], object]] = {
     "read": lambda blobs: [blobs.read(blob_hash) for blob_hash in blobs],
@@ -165,7 +167,9 @@ ASYNC_WRITES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "upsert_workflow_run": lambda logs: logs.upsert_workflow_run(ENTRY, RUN),
     "append_with_workflow_update": lambda logs: logs.append_with_workflow_update(ENTRY, RUN),
     "transition": lambda logs: logs.transition("run-1", "completed"),
+    "delete_workflow_runs": lambda logs: logs.delete_workflow_runs(before=1),
     "archive_logs": lambda logs: logs.archive_logs(),
+    "expire_archive": lambda logs: logs.expire_archive(before=DAY),
     "restore_archive": lambda logs: logs.restore_archive(DAY),
     "reindex": lambda logs: logs.reindex(),
 }

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
-from nerve_store._core import AppendChannel, LogStore
+from nerve_store._core import AppendChannel, LogEntry, LogStore
 from nerve_store.aio.forks import watch_loop
+from nerve_store.types import Durability, JsonArgument, Row, Timestamp
+
+_Append: TypeAlias = Callable[
+    [
+        "asyncio.Future[LogEntry]",
+        str,
+        str,
+        str | None,
+        str | None,
+        Timestamp | None,
+        JsonArgument,
+        Durability | None,
+    ],
+    int,
+]
+_AppendMany: TypeAlias = Callable[["asyncio.Future[range]", Sequence[Row], Durability | None], int]
 
 IN_FLIGHT = 8192
 """Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
@@ -20,14 +38,15 @@ class Channel:
     """What one event loop has in flight."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: LogStore) -> None:
-        self.loop = ref(loop)
-        self.free = IN_FLIGHT
+        self.loop: ref[asyncio.AbstractEventLoop] = ref(loop)
+        self.free: int = IN_FLIGHT
         """Places; below 0 when the last append took more than there were."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # a semaphore's release would look through all of them
         self._native = AppendChannel(store)
-        self.append = self._native.append
-        self.append_many = self._native.append_many
-        self.futures = self._native.futures
+        # As they are, since a thousand tasks that append at once pay for each call between.
+        self.append: _Append = self._native.append
+        self.append_many: _AppendMany = self._native.append_many
+        self.futures: Callable[[], list[asyncio.Future[Any]]] = self._native.futures
         self._is_ending = False
         watch_loop(loop)
         loop.add_reader(self._native.fileno(), self._resolve)

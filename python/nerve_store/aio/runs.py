@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store.aio.base import Durability, OpenStore, Row, documented
+from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
+from nerve_store.types import Durability, Expected, JsonArgument, Row, Status, Timestamp
 
-_Status: TypeAlias = WorkflowRunStatus | str
+_PAGE_RUNS = 256
+"""Runs that an async iterator takes from a thread at a time."""
 
 
 class Runs(OpenStore):
@@ -33,12 +36,13 @@ class Runs(OpenStore):
     async def transition(
         self,
         run_id: str,
-        status: _Status,
+        status: Status,
         *,
-        expect: _Status | Collection[_Status] | None = None,
+        expect: Expected | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         durability: Durability | None = None,
     ) -> WorkflowRun:
         return await self._run(
@@ -49,6 +53,7 @@ class Runs(OpenStore):
             expect=expect,
             exit_code=exit_code,
             payload=payload,
+            json=json,
             timestamp=timestamp,
             durability=durability,
         )
@@ -64,6 +69,70 @@ class Runs(OpenStore):
     @documented(LogStore.get_all_workflow_runs)
     async def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
         return await self._run(self._threads.read, self._store.get_all_workflow_runs, workflow)
+
+    @documented(LogStore.query_workflow_runs)
+    async def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        return await self._run(
+            self._threads.read,
+            self._store.query_workflow_runs,
+            workflow=workflow,
+            status=status,
+            since=since,
+            until=until,
+            after=after,
+            limit=limit,
+            descending=descending,
+        )
+
+    @documented(LogStore.iter_workflow_runs)
+    async def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> AsyncIterator[WorkflowRun]:
+        runs = await self._run(
+            self._threads.read,
+            self._store.iter_workflow_runs,
+            workflow=workflow,
+            status=status,
+            since=since,
+            until=until,
+            after=after,
+            limit=limit,
+            descending=descending,
+        )
+        while page := await self._run(self._threads.read, runs._take, _PAGE_RUNS):
+            for run in page:
+                yield run
+
+    @documented(LogStore.count_workflow_runs)
+    async def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+    ) -> Counter[WorkflowRunStatus]:
+        return await self._run(self._threads.read, self._store.count_workflow_runs, workflow=workflow, status=status)
+
+    @documented(LogStore.delete_workflow_runs)
+    async def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
+        return await self._run(self._threads.job, self._store.delete_workflow_runs, before=before, workflow=workflow)
 
     @documented(LogStore.get_trigger_payload)
     async def get_trigger_payload(self, run_id: str) -> Any:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 from weakref import finalize
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store.aio.base import Durability, Progress, Row, documented
+from nerve_store.aio.base import documented
 from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
 from nerve_store.aio.threads import submit
 from nerve_store.aio.upkeep import Upkeep
+from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
 
 _SHARES = "In an event loop, the rows share their commit with all other appends that wait."
 
@@ -30,12 +30,12 @@ class AsyncLogStore(Reads, Runs, Upkeep):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
         durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
-        archive_dir: str | os.PathLike[str] | None = None,
+        archive_dir: Path | None = None,
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
@@ -81,8 +81,9 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
         *,
+        json: JsonArgument = ...,
         durability: Durability | None = None,
     ) -> LogEntry:
         # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
@@ -98,7 +99,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
             await channel.wait_for_place(loop)
         future: asyncio.Future[LogEntry] = loop.create_future()
         try:
-            more = channel.append(future, source, type, ref_id, payload, timestamp, durability)
+            more = channel.append(future, source, type, ref_id, payload, timestamp, json, durability)
         except BaseException:
             channel.release(1)
             raise

@@ -6,8 +6,9 @@ from datetime import date, timedelta
 from typing import Literal
 
 from nerve_store._core import DEFAULT_RETENTION, LogStore
-from nerve_store.aio.base import OpenStore, Progress, documented
+from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
+from nerve_store.types import Progress, Timestamp
 
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
@@ -23,7 +24,7 @@ class Upkeep(OpenStore):
     async def archive_logs(
         self,
         *,
-        now: int | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
@@ -48,6 +49,10 @@ class Upkeep(OpenStore):
     @documented(LogStore.archived_days)
     async def archived_days(self) -> list[ArchivedDay]:
         return await self._run(self._threads.read, self._store.archived_days)
+
+    @documented(LogStore.expire_archive)
+    async def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        return await self._run(self._threads.job, self._store.expire_archive, before=before, dry_run=dry_run)
 
     @documented(LogStore.restore_archive, _IN_A_THREAD)
     async def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:

@@ -70,8 +70,13 @@ impl Archive {
             return Ok(Some(Cow::Owned(found)));
         }
         // The files answer for a segment that is wholly in them, and an index may never have seen what was put back.
+        if segment.is_made_up_of(&found, &plan.expired) {
+            return Ok(None);
+        }
         let is_archived = live.row_count() == 0 && segment.is_within(&plan.archived);
-        if is_archived || plan.restored.iter().any(|span| span.intersect(segment.ids).is_some()) {
+        let touches = |spans: &[IdSpan]| spans.iter().any(|span| span.intersect(segment.ids).is_some());
+        let is_changed = touches(&plan.changed);
+        if is_archived || (touches(&plan.restored) && !is_changed) {
             return Ok(None);
         }
         let (had, has) = (segment.row_count, found.row_count());
@@ -82,8 +87,9 @@ impl Archive {
             std::cmp::Ordering::Equal => "a row is not what was appended".to_owned(),
             std::cmp::Ordering::Greater => format!("there are {} rows more than were appended", has - had),
         };
+        let by_whom = if is_changed { ", and another program wrote at these ids" } else { "" };
         let reason = format!(
-            "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
+            "ids {first} to {last}: {what}{by_whom}; restore a backup, or accept it with reindex() if another program did that"
         );
         verified.problems.push(self.problem_inside(Some(segment.ids), reason));
         Ok(None)

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::archive::file::format::{Format, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
-use crate::archive::manifest::{days, strays};
+use crate::archive::manifest::{days, expired, strays};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -17,6 +17,7 @@ use crate::base::parallel;
 use crate::base::parallel::News;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
+use crate::index::doubt;
 use crate::index::verify::{Segment, segments};
 
 /// Segments that one step checks.
@@ -55,9 +56,11 @@ impl Archive {
                 segments(connection)?,
                 days::pending(connection)?,
                 strays::faults(connection)?,
+                doubt::changed(connection, IdSpan::ALL)?,
+                expired::ids(connection)?,
             ))
         });
-        let (days, described, segments, pending, faults) = match read {
+        let (days, described, segments, pending, faults, changed, expired) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -68,7 +71,7 @@ impl Archive {
         };
         let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
-        let plan = Plan { days, archived, restored: segments.restored, kinds: segments.kinds };
+        let plan = Plan { days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
         let days = &plan.days;
         let mut steps = vec![Step::Database];
         steps.extend(days.iter().map(|listed| Step::Day(listed.day)));

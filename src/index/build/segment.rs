@@ -133,11 +133,12 @@ impl Gathered {
     }
 
     fn write_kinds(&self, connection: &Connection) -> Result<()> {
-        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_kinds VALUES (?1, ?2, ?3, ?4)")?;
+        let mut statement =
+            connection.prepare_cached("INSERT OR REPLACE INTO log_kinds VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
                 let ids = (!is_common(offsets.len(), self.rows.len())).then(|| encode(offsets));
-                statement.execute((source, kind, self.first_id, ids))?;
+                statement.execute((source, kind, self.first_id, ids, offsets.len()))?;
             }
         }
         Ok(())

@@ -185,6 +185,20 @@ impl Segment {
         }
     }
 
+    /// Whether each of its rows is one of these, or among others that are gone, and there are no more.
+    pub(crate) fn is_made_up_of(&self, rows: &Observed, gone: &RoaringTreemap) -> bool {
+        let had = |id: &i64| self.had(*id);
+        let left = rows.rows.iter().map(|(id, _)| *id).filter(had).count();
+        let is_gone =
+            |id: i64| rows.rows.binary_search_by_key(&id, |(id, _)| *id).is_err() && gone.contains(id.cast_unsigned());
+        let ids: Box<dyn Iterator<Item = i64> + '_> = match &self.offsets {
+            Some(offsets) => Box::new(offsets.iter().map(|offset| self.ids.first + i64::from(offset))),
+            None => Box::new(self.ids.first..=self.ids.last),
+        };
+        let lost = ids.filter(|id| is_gone(*id)).count();
+        lost > 0 && left == rows.rows.len() && (left + lost) as u64 == self.row_count
+    }
+
     /// Whether these rows are what was sealed.
     pub(crate) fn is(&self, rows: &Observed) -> bool {
         (self.row_count, self.checksum) == (rows.row_count(), rows.checksum())

@@ -1,5 +1,6 @@
 //! Sharing commits, from several threads and without any.
 
+use crate::db::{Config, Database};
 use crate::log::group_commit::*;
 use crate::log::{Log, LogConfig, query};
 use crate::row::Filter;
@@ -64,7 +65,9 @@ fn every_caller_gets_the_ids_of_its_own_rows() {
 #[test]
 fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
     let (_directory, log) = opened();
-    log.database().write("test", None, |connection| {
+    // As another program does it, on a connection of its own.
+    let stranger = Database::open(log.database().path(), Config::default()).unwrap();
+    stranger.write("test", None, |connection| {
         Ok(connection.execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.payload = 'bad' BEGIN SELECT raise(ABORT, 'no'); END")?)
     }).unwrap();
     std::thread::scope(|scope| {
