@@ -300,5 +300,3 @@ def test_a_database_of_the_schema_before_counts_right(data_dir: Path) -> None:
         for filters in FILTERS:
             assert store.count(**filters) == plain(path, filters), filters
     assert foreign_sql(path, "PRAGMA user_version") == [(5,)]
-
-

@@ -29,7 +29,9 @@ def fill(path: Path, runs: list[tuple[str, str, int]]) -> list[ns.WorkflowRun]:
     """Put the runs there as the predecessor does."""
     rows = [(f"run-{n:02}", *run, n % 3 or None) for n, run in enumerate(runs)]
     foreign_many(path, INSERT_RUN, rows)
-    return [ns.WorkflowRun(run_id, name, ns.WorkflowRunStatus(status), at, code) for run_id, name, status, at, code in rows]
+    return [
+        ns.WorkflowRun(run_id, name, ns.WorkflowRunStatus(status), at, code) for run_id, name, status, at, code in rows
+    ]
 
 
 def sorted_runs(runs: list[ns.WorkflowRun], *, descending: bool = True) -> list[ns.WorkflowRun]:
@@ -97,7 +99,10 @@ def test_pages_put_together_are_the_runs_of_a_plain_sort(
         counts = store.count_workflow_runs(workflow=workflow, status=status)
         found = [run.status for run in everything if matches(workflow, run.workflow) and matches(status, run.status)]
         assert {name: count for name, count in counts.items() if count} == {name: found.count(name) for name in found}
-        assert all(isinstance(name, ns.WorkflowRunStatus) and counts[name] == found.count(name) for name in ns.WorkflowRunStatus)
+        assert all(
+            isinstance(name, ns.WorkflowRunStatus) and counts[name] == found.count(name)
+            for name in ns.WorkflowRunStatus
+        )
 
 
 @given(runs=RUNS, before=st.integers(0, 10), workflow=some(WORKFLOWS))
@@ -149,7 +154,11 @@ def test_an_iterator_goes_on_beside_changes(log_store: ns.LogStore) -> None:
 
 
 def test_a_page_goes_on_after_a_run_with_a_fraction_in_its_timestamp(log_store: ns.LogStore) -> None:
-    foreign_many(log_store.path, INSERT_RUN, [("b", "w", "failed", 5.25, 1), ("a", "w", "failed", 5.75, 1), ("c", "w", "failed", 5, 1)])
+    foreign_many(
+        log_store.path,
+        INSERT_RUN,
+        [("b", "w", "failed", 5.25, 1), ("a", "w", "failed", 5.75, 1), ("c", "w", "failed", 5, 1)],
+    )
     for descending, expected in ((False, ["c", "b", "a"]), (True, ["a", "b", "c"])):
         found: list[ns.WorkflowRun] = []
         for _ in range(4):
@@ -205,7 +214,9 @@ def test_the_asynchronous_store_answers_the_same(data_dir: Path) -> None:
             assert await store.count_workflow_runs() == counts
             assert await store.list_meta() == {}
             assert (await store.stats(exact=True)).runs == counts
-            assert await store.delete_workflow_runs(before=100) == sum(counts[name] for name in counts if not name.is_active)
+            assert await store.delete_workflow_runs(before=100) == sum(
+                counts[name] for name in counts if not name.is_active
+            )
 
     asyncio.run(ask())
 
@@ -261,7 +272,10 @@ def test_an_index_that_another_program_dropped_or_replaced_is_put_back(shared: P
 # --- meta ---------------------------------------------------------------------------------------------------------
 
 
-@given(keys=st.dictionaries(st.text("abä\U0010ffff%_\0", max_size=4), st.text(max_size=3), max_size=8), prefix=st.text("abä%_", max_size=2))
+@given(
+    keys=st.dictionaries(st.text("abä\U0010ffff%_\0", max_size=4), st.text(max_size=3), max_size=8),
+    prefix=st.text("abä%_", max_size=2),
+)
 def test_list_meta_has_the_keys_with_the_prefix(
     tmp_path_factory: pytest.TempPathFactory, keys: dict[str, str], prefix: str
 ) -> None:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
+        BackupReport,
         BlobProblem,
         BlobStats,
         BlobVerifyReport,
@@ -80,6 +81,7 @@ __all__ = [
     "AsyncBlobWriter",
     "AsyncLogStore",
     "AsyncStore",
+    "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -132,6 +134,7 @@ _LAZY = {
     "records": (
         "ArchivedDay",
         "ArchiveResult",
+        "BackupReport",
         "BlobProblem",
         "BlobStats",
         "BlobVerifyReport",

@@ -29,7 +29,9 @@ def test_batch_writes_all_of_it_in_the_order_of_the_calls(log: Log) -> None:
         batch.append_many([("system", "second", None, None, 2), ns.NewLogEntry("system", "third", timestamp=3)])
         batch.create_workflow_run("run-1", "deploy", status="started", timestamp=4)
         batch.transition("run-1", "completed", exit_code=0, timestamp=5)
-        batch.upsert_workflow_run(("workflow", "started", "run-2", None, 6), ns.WorkflowRun("run-2", "w", RUN.status, 6))
+        batch.upsert_workflow_run(
+            ("workflow", "started", "run-2", None, 6), ns.WorkflowRun("run-2", "w", RUN.status, 6)
+        )
         batch.set_meta("a", "1")
         batch.set_meta("b", "2")
         batch.delete_meta("a")
