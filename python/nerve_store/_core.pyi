@@ -442,6 +442,7 @@ class LogStore:
         `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
         exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
         database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+        Without it, rows that an archive job takes away during a long query may be missing.
         """
     def iter(
         self,

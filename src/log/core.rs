@@ -195,7 +195,7 @@ impl Core {
     pub fn close(&self) -> Result<()> {
         self.end_ids()?;
         // Others may still have the database open; then no last close carries the commits over.
-        self.database.checkpoint_if_due(1);
+        self.database.checkpoint_at_close();
         self.database.close()?;
         self.changes.announce();
         Ok(())

@@ -23,5 +23,5 @@ pub use handle::Log;
 pub use meta::{get_meta, list_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use read::{Pages, count, query};
-pub(crate) use read::{by_ids, each_by_ids, each_id};
+pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub use stats::{LogStats, stats};

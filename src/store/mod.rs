@@ -6,12 +6,14 @@
 mod backup;
 mod follow;
 mod handle;
+mod query;
 mod rows;
 mod tables;
 
 pub use backup::{Backup, CopyBlobs};
 pub use follow::Follower;
 pub use handle::{LogStore, StoreConfig};
+pub use query::Query;
 pub use rows::Rows;
 
 #[cfg(test)]
