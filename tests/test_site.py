@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if MKDOCS is None:
         pytest.skip("the tools of the site are not installed: make docs")
     target = tmp_path_factory.mktemp("site")
-    command = [MKDOCS, "build", "--strict", "--quiet", "--site-dir", target]
+    command = [str(MKDOCS), "build", "--strict", "--quiet", "--site-dir", str(target)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["NO_MKDOCS_2_WARNING"] = "1"
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
