@@ -1,20 +1,25 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
-import nerve_store._defaults  # noqa: F401, it completes the classes of the core
+import nerve_store._defaults  # noqa: F401  # pyright: ignore[reportUnusedImport] - it completes the core
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
     DEFAULT_RETENTION,
     SQLITE_VERSION,
+    ArrowStream,
     BlobStore,
     BlobWriter,
     LogEntry,
+    LogFollower,
+    LogIterator,
     LogStore,
     NewLogEntry,
+    WriteBatch,
     __version__,
     blob_hash,
     last_archivable_day,
     normalize_blob_hash,
+    salvage,
     utc_day,
 )
 from nerve_store.exceptions import (
@@ -23,32 +28,47 @@ from nerve_store.exceptions import (
     ArchiveError,
     BlobCorruptError,
     BlobNotFoundError,
+    ClaimLostError,
     CorruptStoreError,
     ForkedStoreError,
+    IdempotencyError,
     IllegalTransitionError,
     NerveStoreError,
     QueryTimeoutError,
+    RunExistsError,
     SchemaVersionError,
     StoreBusyError,
     StoreClosedError,
     StoreFullError,
     StoreIOError,
     StoreMovedError,
+    StoreUnavailableError,
+    TimestampUnitWarning,
 )
 from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncLogStore
+    from nerve_store.aio import (
+        AsyncBlobReader,
+        AsyncBlobStore,
+        AsyncBlobWriter,
+        AsyncLogFollower,
+        AsyncLogStore,
+        AsyncStore,
+    )
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
+        BackupReport,
         BlobProblem,
         BlobStats,
         BlobVerifyReport,
         CollectReport,
         ExitCode,
         LogStats,
+        RunClaim,
+        SalvageReport,
         ThreadMessage,
         ThreadRound,
         VerifyProblem,
@@ -67,7 +87,14 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "ArrowStream",
+    "AsyncBlobReader",
+    "AsyncBlobStore",
+    "AsyncBlobWriter",
+    "AsyncLogFollower",
     "AsyncLogStore",
+    "AsyncStore",
+    "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -75,17 +102,24 @@ __all__ = [
     "BlobStore",
     "BlobVerifyReport",
     "BlobWriter",
+    "ClaimLostError",
     "CollectReport",
     "CorruptStoreError",
     "ExitCode",
     "ForkedStoreError",
+    "IdempotencyError",
     "IllegalTransitionError",
     "LogEntry",
+    "LogFollower",
+    "LogIterator",
     "LogStats",
     "LogStore",
     "NerveStoreError",
     "NewLogEntry",
     "QueryTimeoutError",
+    "RunClaim",
+    "RunExistsError",
+    "SalvageReport",
     "SchemaVersionError",
     "Store",
     "StoreBusyError",
@@ -93,31 +127,38 @@ __all__ = [
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "StoreUnavailableError",
     "ThreadMessage",
     "ThreadRound",
+    "TimestampUnitWarning",
     "VerifyProblem",
     "VerifyReport",
     "WorkflowRun",
     "WorkflowRunStatus",
+    "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "utc_day",
 ]
 
 
 _LAZY = {
-    "aio": ("AsyncLogStore",),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",
+        "BackupReport",
         "BlobProblem",
         "BlobStats",
         "BlobVerifyReport",
         "CollectReport",
         "ExitCode",
         "LogStats",
+        "SalvageReport",
+        "RunClaim",
         "ThreadMessage",
         "ThreadRound",
         "VerifyProblem",
@@ -129,15 +170,17 @@ _LAZY = {
 """What is imported when it is asked for: dataclasses and asyncio take longer to import than all the rest."""
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _LAZY.items():
-        if name in names:
-            import importlib
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-            value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for module, names in _LAZY.items():
+            if name in names:
+                import importlib
+
+                value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

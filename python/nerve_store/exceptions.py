@@ -13,17 +13,22 @@ __all__ = [
     "ArchiveError",
     "BlobCorruptError",
     "BlobNotFoundError",
+    "ClaimLostError",
     "CorruptStoreError",
     "ForkedStoreError",
+    "IdempotencyError",
     "IllegalTransitionError",
     "NerveStoreError",
     "QueryTimeoutError",
+    "RunExistsError",
     "SchemaVersionError",
     "StoreBusyError",
     "StoreClosedError",
     "StoreFullError",
     "StoreIOError",
     "StoreMovedError",
+    "StoreUnavailableError",
+    "TimestampUnitWarning",
 ]
 
 
@@ -69,6 +74,13 @@ class StoreMovedError(StoreIOError):
     """
 
 
+class StoreUnavailableError(NerveStoreError, ConnectionError):
+    """The server of a `PostgresLogStore` did not answer within `busy_timeout`.
+
+    A write may have happened all the same, if the message says that its outcome is unknown: repeat it with a `key`.
+    """
+
+
 class CorruptStoreError(NerveStoreError):
     """A file is not what it should be: no database, a damaged page, a row that cannot be a row of ours."""
 
@@ -91,6 +103,31 @@ class IllegalTransitionError(NerveStoreError, ValueError):
     to_status: str | None = None
     allowed: tuple[str, ...] = ()
     """The states that this call could have gone to."""
+
+
+class RunExistsError(NerveStoreError, ValueError):
+    """A run that was to be created is there already; nothing was changed."""
+
+    run_id: str | None = None
+
+
+class ClaimLostError(NerveStoreError):
+    """A call carried a claim that is not its run's newest any more; nothing was changed.
+
+    The run was taken over, killed, given back or changed without the claim, by whatever program. Stop working on it.
+    """
+
+    run_id: str | None = None
+    token: int | None = None
+    """The token of the claim that was carried."""
+
+
+class IdempotencyError(NerveStoreError, ValueError):
+    """A key was given again with another row; nothing was appended."""
+
+    key: str | None = None
+    first_id: int | None = None
+    """The id of the row that the key was given with first."""
 
 
 class ArchiveError(NerveStoreError):
@@ -122,3 +159,10 @@ class BlobNotFoundError(NerveStoreError, FileNotFoundError):
 
     hash: str | None = None
     """What was asked for."""
+
+
+class TimestampUnitWarning(UserWarning):
+    """A timestamp lies between 1e9 and 1e11, as one in seconds does; timestamps are in milliseconds.
+
+    It is stored as it is. A store warns once.
+    """

@@ -18,7 +18,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    #[expect(clippy::cast_lossless, clippy::unnecessary_cast, reason = "the types differ between systems")]
+    #[expect(clippy::cast_lossless, reason = "the types differ between systems")]
+    #[cfg_attr(target_os = "linux", expect(clippy::unnecessary_cast, reason = "elsewhere it is an i32"))]
     pub(super) fn of(stat: &Stat) -> Self {
         Self {
             device: stat.st_dev as u64,

@@ -58,8 +58,16 @@ pub(super) fn last_wal() -> Option<FileId> {
 }
 
 /// A descriptor of SQLite's of this file. SQLite closes it no earlier than its last connection to the file.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "other systems have no way to ask for a lock"))]
 pub(super) fn descriptor_of(id: FileId) -> Option<RawFd> {
     with_tables(|tables| tables.files.iter().find(|(_, open)| *open == id).map(|(fd, _)| *fd))
+}
+
+/// Which file is at `path`; None if there is none.
+pub(super) fn file_id_at(path: &std::path::Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).ok()?;
+    Some(FileId { device: found.dev() as libc::dev_t, inode: found.ino() as libc::ino_t })
 }
 
 /// Forgets what the parent of this process has open, and exchanges the memory that the two share for memory of this

@@ -10,7 +10,7 @@ use crate::base::digest::Digest;
 use crate::base::error::Error;
 use crate::blob;
 use crate::blob::{CHUNK_BYTES, OpenBlob};
-use crate::py::blob_write::new_bytes;
+use crate::py::blob_write::{new_bytes, utf8};
 use crate::py::call::{caught, detach};
 use crate::py::memory::ExportedMemory;
 use crate::py::own::Own;
@@ -68,8 +68,8 @@ impl BlobWriter {
     /// Add bytes (text as UTF-8) and return how many. What is stored is hashed as it is stored.
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         if let Ok(text) = data.cast::<PyString>() {
-            let text = text.to_str()?;
-            return detach(py, || self.add(text.as_bytes()));
+            let text = utf8(text)?;
+            return detach(py, || self.add(text));
         }
         if let Ok(bytes) = data.cast::<PyBytes>() {
             let bytes = bytes.as_bytes();

@@ -1,30 +1,39 @@
 //! Following the log.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::MutexExt;
 
 use crate::base::fork::Generation;
 use crate::base::interrupt::INTERVAL;
+use crate::log::wake;
+use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::timestamp::Timestamp;
 use crate::row::{self, Filter};
 use crate::store::{self, Follower};
 
-/// The rows of a filter as they are appended, by whatever process; endless.
+/// The default that the signature names.
+const DEFAULT_POLL_INTERVAL: Seconds = Seconds(Duration::from_millis(50));
+
+/// The rows of a filter as they are appended, by whatever process; endless, until it is closed.
+///
+/// As a context manager it is closed at the end.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogFollower {
     store: Arc<store::LogStore>,
     poll_interval: Duration,
     state: Arc<Mutex<State>>,
+    is_closed: Arc<AtomicBool>,
     generation: Generation,
 }
 
@@ -34,14 +43,14 @@ struct State {
 }
 
 impl LogFollower {
-    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
-    /// taken, so that an interrupted step loses none.
+    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they
+    /// are taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
-        let state = Arc::clone(&self.state);
+        let (state, is_closed) = (Arc::clone(&self.state), Arc::clone(&self.is_closed));
         let work = move |_: &store::LogStore| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.page.len() == 0 {
+            if state.page.len() == 0 && !is_closed.load(Ordering::SeqCst) {
                 state.page = state.follower.next_page(timeout)?.into_iter();
             }
             Ok(())
@@ -62,15 +71,54 @@ impl LogFollower {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Row> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Row>> {
         loop {
+            if self.closed() {
+                return Ok(None);
+            }
             let buffered = self.lock(py)?.page.next();
             if let Some(entry) = buffered {
-                return Ok(Row(entry));
+                return Ok(Some(Row(entry)));
             }
             interpreter::check_signals(py)?;
             self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
+    }
+
+    /// End the iteration, in whatever thread it waits. Does nothing if it was closed before.
+    fn close(&self, py: Python<'_>) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        if self.generation.is_current() {
+            // A waiting thread holds the state, and the store with it.
+            py.detach(|| wake(self.store.log()));
+        }
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type = None, exc = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) {
+        let _ = (exc_type, exc, traceback);
+        self.close(py);
+    }
+
+    /// Whether nothing is to be read before something is announced.
+    fn _is_settled(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.lock(py)?.follower.is_settled())
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.
@@ -86,39 +134,48 @@ impl LogStore {
     /// The rows that match, as they are appended by any process, each once, in id order; endless.
     ///
     /// `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-    /// archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
-    /// `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
-    #[pyo3(signature = (*, after_id = None, poll_interval = 0.05, source = None, r#type = None, ref_id = None, since = None,
-        until = None, archived = true))]
+    /// archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+    /// tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+    /// disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
+    #[pyo3(
+        signature = (*, after_id = None, poll_interval = Arg::of(DEFAULT_POLL_INTERVAL), source = None, r#type = None, ref_id = None,
+            since = None, until = None, archived = Arg::ON),
+        text_signature = "($self, *, after_id=None, poll_interval=0.05, source=None, type=None, ref_id=None, \
+            since=None, until=None, archived=True)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn follow(
         &self,
         py: Python<'_>,
-        after_id: Option<Integer>,
-        poll_interval: f64,
-        source: Option<PyBackedStr>,
-        r#type: Option<PyBackedStr>,
-        ref_id: Option<PyBackedStr>,
-        since: Option<Integer>,
-        until: Option<Integer>,
-        archived: bool,
+        after_id: Option<Arg<Integer>>,
+        poll_interval: Arg<Seconds>,
+        source: Option<Arg<Text>>,
+        r#type: Option<Arg<Text>>,
+        ref_id: Option<Arg<Text>>,
+        since: Option<Arg<Timestamp>>,
+        until: Option<Arg<Timestamp>>,
+        archived: Arg<Flag>,
     ) -> PyResult<LogFollower> {
-        let poll_interval =
-            Duration::try_from_secs_f64(poll_interval).ok().filter(|interval| !interval.is_zero()).ok_or_else(
-                || PyValueError::new_err(format!("poll_interval is a number of seconds above 0, not {poll_interval}")),
-            )?;
-        let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+        arguments!(after_id, poll_interval, source, r#type, ref_id, since, until, archived);
+        let poll_interval = poll_interval.0;
+        if poll_interval.is_zero() {
+            return Err(PyValueError::new_err("poll_interval is a number of seconds above 0, not 0.0"));
+        }
+        let archived = archived.0;
+        let text = |text: Option<Text>| text.map(|text| text.to_string());
         let filter = Filter {
             source: text(source),
             kind: text(r#type),
             ref_id: text(ref_id),
-            since: since.map(|bound| bound.0),
-            until: until.map(|bound| bound.0),
+            since: since.map(|bound| bound.milliseconds),
+            until: until.map(|bound| bound.milliseconds),
             after_id: after_id.map(|id| id.0),
             ..Filter::default()
         };
-        let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived))?;
+        let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived, poll_interval))?;
         let state = Arc::new(Mutex::new(State { follower, page: Vec::new().into_iter() }));
-        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, generation: Generation::current() })
+        let is_closed = Arc::default();
+        let generation = Generation::current();
+        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, is_closed, generation })
     }
 }

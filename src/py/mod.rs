@@ -4,27 +4,41 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod argument;
+mod arrow;
+mod backup;
+mod batch;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
+mod change;
 mod channel;
+mod claim;
 mod convert;
 mod entry;
 mod error;
+mod fields;
 mod follow;
+mod given;
 mod interpreter;
 mod iter;
 mod json;
 mod log;
 mod memory;
+mod news;
 mod own;
+mod perform;
 mod read;
 mod report;
 mod run;
 mod run_query;
+mod run_record;
+mod salvage;
+mod several;
 mod sql;
 mod thread;
+mod timestamp;
 mod warning;
 
 use pyo3::prelude::*;
@@ -34,6 +48,10 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use super::arrow::ArrowStream;
+    #[pymodule_export]
+    use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
     #[pymodule_export]
@@ -45,9 +63,13 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
+    use super::news::News;
+    #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day};
+    use super::salvage::salvage;
+    #[pymodule_export]
+    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use crate::base::status::RunStatus;
+use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::{Long, read};
-use crate::py::convert::{Count, Integer, Record};
+use crate::py::convert::{Count, Record};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::run::{create_run, extract_run, list};
+use crate::py::run::list;
+use crate::py::run_record::{create_run, extract_run};
+use crate::py::several::{Several, names};
+use crate::py::timestamp::Timestamp;
 use crate::store;
 use crate::workflow::{self, Run, RunFilter, RunList};
 
@@ -20,118 +23,98 @@ static RUN_STATUS: Record = Record::new("WorkflowRunStatus");
 /// Runs that an iterator reads at a time.
 const PAGE_RUNS: u64 = 256;
 
-/// One value or a collection of them.
-struct Several<T>(Vec<T>);
-
-impl<'a, 'py, T> FromPyObject<'a, 'py> for Several<T>
-where
-    T: for<'b> FromPyObject<'b, 'py, Error = PyErr>,
-{
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if object.is_instance_of::<PyString>() {
-            return Ok(Self(vec![object.extract()?]));
-        }
-        interpreter::items(&object)?.map(|item| item?.extract()).collect::<PyResult<_>>().map(Self)
-    }
-}
-
-/// A workflow's name.
-struct Name(String);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Name {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(object.extract::<PyBackedStr>()?.to_string()))
-    }
-}
-
-fn names(workflow: Option<Several<Name>>) -> Option<Vec<String>> {
-    workflow.map(|Several(names)| names.into_iter().map(|Name(name)| name).collect())
-}
-
 fn last_of(after: Option<&Bound<'_, PyAny>>) -> PyResult<Option<(i64, String)>> {
     let after = after.map(extract_run).transpose()?;
-    Ok(after.map(|run| (run.timestamp, run.run_id)))
+    Ok(after.map(|(run, _)| (run.timestamp, run.run_id)))
+}
+
+/// Makes a filter of the arguments with these names.
+macro_rules! run_filter {
+    ($workflow:ident, $status:ident, $since:ident, $until:ident, $after:ident, $limit:ident, $descending:ident) => {{
+        arguments!($workflow, $status, $since, $until, $limit, $descending);
+        RunFilter {
+            workflows: names($workflow),
+            statuses: $status.map(|Several(statuses)| statuses),
+            since: $since.map(|bound| bound.milliseconds),
+            until: $until.map(|bound| bound.milliseconds),
+            after: last_of($after)?,
+            limit: $limit.map(|limit| limit.0),
+            descending: $descending.0,
+        }
+    }};
 }
 
 #[pymethods]
 impl LogStore {
     /// The runs that match every filter given, newest first unless `descending` is false.
     ///
-    /// `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run took its
-    /// state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous page, after
-    /// which this one begins. The cost follows what is returned, not the number of runs; without `workflow`, also the number
-    /// of workflows. A run whose stored status is unknown is left out and reported, as in `get_active_workflow_runs`.
-    #[pyo3(signature = (*, workflow = None, status = None, since = None, until = None, after = None, limit = None,
-        descending = true))]
+    /// `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run
+    /// took its state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous
+    /// page, after which this one begins. The cost follows what is returned, not the number of runs; without
+    /// `workflow`, also the number of workflows. A run whose stored status is unknown is left out and reported, as in
+    /// `get_active_workflow_runs`.
+    #[pyo3(
+        signature = (*, workflow = None, status = None, since = None, until = None, after = None, limit = None,
+            descending = Arg::ON),
+        text_signature = "($self, *, workflow=None, status=None, since=None, until=None, after=None, limit=None, \
+            descending=True)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn query_workflow_runs<'py>(
         &self,
         py: Python<'py>,
-        workflow: Option<Several<Name>>,
-        status: Option<Several<RunStatus>>,
-        since: Option<Integer>,
-        until: Option<Integer>,
+        workflow: Option<Arg<Several<Text>>>,
+        status: Option<Arg<Several<RunStatus>>>,
+        since: Option<Arg<Timestamp>>,
+        until: Option<Arg<Timestamp>>,
         after: Option<&Bound<'py, PyAny>>,
-        limit: Option<Count>,
-        descending: bool,
+        limit: Option<Arg<Count>>,
+        descending: Arg<Flag>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let filter = RunFilter {
-            workflows: names(workflow),
-            statuses: status.map(|Several(statuses)| statuses),
-            since: since.map(|bound| bound.0),
-            until: until.map(|bound| bound.0),
-            after: last_of(after)?,
-            limit: limit.map(|limit| limit.0),
-            descending,
-        };
+        let filter = run_filter!(workflow, status, since, until, after, limit, descending);
         let runs = move |store: &store::LogStore| workflow::query_runs(store.log().database(), &filter);
         list(py, read(py, &self.store, runs)?)
     }
 
-    /// The runs of `query_workflow_runs`, any number of them in constant memory, holding no transaction between steps.
+    /// The runs of `query_workflow_runs`, any number of them in constant memory, with no transaction between steps.
     ///
-    /// A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one then.
-    #[pyo3(signature = (*, workflow = None, status = None, since = None, until = None, after = None, limit = None,
-        descending = true))]
+    /// A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one
+    /// then.
+    #[pyo3(
+        signature = (*, workflow = None, status = None, since = None, until = None, after = None, limit = None,
+            descending = Arg::ON),
+        text_signature = "($self, *, workflow=None, status=None, since=None, until=None, after=None, limit=None, \
+            descending=True)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn iter_workflow_runs(
         &self,
-        workflow: Option<Several<Name>>,
-        status: Option<Several<RunStatus>>,
-        since: Option<Integer>,
-        until: Option<Integer>,
+        workflow: Option<Arg<Several<Text>>>,
+        status: Option<Arg<Several<RunStatus>>>,
+        since: Option<Arg<Timestamp>>,
+        until: Option<Arg<Timestamp>>,
         after: Option<&Bound<'_, PyAny>>,
-        limit: Option<Count>,
-        descending: bool,
+        limit: Option<Arg<Count>>,
+        descending: Arg<Flag>,
     ) -> PyResult<WorkflowRunIterator> {
         self.log().database().check_open()?;
-        let filter = RunFilter {
-            workflows: names(workflow),
-            statuses: status.map(|Several(statuses)| statuses),
-            since: since.map(|bound| bound.0),
-            until: until.map(|bound| bound.0),
-            after: last_of(after)?,
-            limit: None,
-            descending,
-        };
-        let left = limit.map_or(u64::MAX, |limit| limit.0);
+        let filter = run_filter!(workflow, status, since, until, after, limit, descending);
+        let left = filter.limit.unwrap_or(u64::MAX);
         let state = State { filter, left, page: Vec::new().into_iter() };
         Ok(WorkflowRunIterator { store: Arc::clone(&self.store), state: std::sync::Mutex::new(state) })
     }
 
-    /// How many runs are in each state, of the workflows and states given or of all. A state that no run is in is left out,
-    /// and reads as 0.
+    /// How many runs are in each state, of the workflows and states given or of all.
+    ///
+    /// A state that no run is in is left out, and reads as 0.
     #[pyo3(signature = (*, workflow = None, status = None))]
     fn count_workflow_runs<'py>(
         &self,
         py: Python<'py>,
-        workflow: Option<Several<Name>>,
-        status: Option<Several<RunStatus>>,
+        workflow: Option<Arg<Several<Text>>>,
+        status: Option<Arg<Several<RunStatus>>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(workflow, status);
         let (workflows, statuses) = (names(workflow), status.map(|Several(statuses)| statuses));
         let counts = read(py, &self.store, move |store| {
             workflow::count_runs(store.log().database(), workflows.as_deref(), statuses.as_deref())
@@ -145,17 +128,24 @@ impl LogStore {
         interpreter::call(&interpreter::imported(py, "collections", "Counter")?, (counted,))
     }
 
-    /// Delete the runs that are not active and took their state before `before` (milliseconds); returns how many.
+    /// Delete the runs that are not active and took their state before `before`; returns how many.
     ///
-    /// `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such an id
-    /// sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is interrupted.
+    /// `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such
+    /// an id sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is
+    /// interrupted.
     #[pyo3(signature = (*, before, workflow = None))]
-    fn delete_workflow_runs(&self, py: Python<'_>, before: Integer, workflow: Option<Several<Name>>) -> PyResult<u64> {
+    fn delete_workflow_runs(
+        &self,
+        py: Python<'_>,
+        before: Arg<Timestamp>,
+        workflow: Option<Arg<Several<Text>>>,
+    ) -> PyResult<u64> {
+        arguments!(before, workflow);
         let workflows = names(workflow);
         let store = Arc::clone(&self.store);
         Long::reporting_to(None)?
             .of(&self.store)
-            .run(py, move |_| workflow::delete_runs(store.log(), workflows.as_deref(), before.0))
+            .run(py, move |_| workflow::delete_runs(store.log(), workflows.as_deref(), before.milliseconds))
     }
 }
 
@@ -213,8 +203,8 @@ impl WorkflowRunIterator {
 }
 
 impl State {
-    /// Takes in a page that was read after this run, unless another thread has gone on meanwhile; returns what could not be
-    /// read of it.
+    /// Takes in a page that was read after this run, unless another thread has gone on meanwhile; returns what could
+    /// not be read of it.
     fn take(&mut self, from: Option<(i64, String)>, found: RunList, wanted: u64) -> Vec<crate::Error> {
         if self.filter.after != from || self.page.len() > 0 {
             return Vec::new();

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
+use rusqlite::Connection;
 
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::manifest::seen::Examined;
-use crate::archive::manifest::{days, missing, refs, strays};
+use crate::archive::manifest::{days, expired, missing, refs, strays};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
-use crate::index::build::sealer::Archived;
+use crate::index::build::sealer::{Archived, ArchivedRounds};
 
 /// What a rebuild found, and did.
 #[derive(Debug, Default)]
@@ -22,6 +23,17 @@ pub struct Reindexed {
     pub missing: Vec<(UtcDay, u64, IdSpan)>,
     /// Rows of the database that had ids of archived rows, or came after such a row: how many, and their new ids.
     pub renumbered: Option<(u64, IdSpan)>,
+}
+
+/// The ids that the log and the archive both have.
+#[derive(Debug, Default)]
+pub(crate) struct SharedRows {
+    /// Those under which both have the same row.
+    pub(crate) same: RoaringTreemap,
+    /// Those under which they have different ones.
+    pub(crate) conflicts: RoaringTreemap,
+    /// The greatest id in the archive.
+    greatest: i64,
 }
 
 impl Archive {
@@ -40,8 +52,15 @@ impl Archive {
             done.missing = self.relist(&mut read, progress)?;
             done.renumbered = self.resolve_conflicts()?;
         }
-        let archived = Archived { ids: &read, each_round: &|connection, visit| refs::each_round(connection, visit) };
-        self.log.reindex(&archived, refs::forget_rounds, progress)?;
+        let each_round: &ArchivedRounds<'_> = &|connection, visit| {
+            refs::each_round(connection, &mut *visit)?;
+            expired::each_round(connection, visit)
+        };
+        let forget_rounds = |connection: &Connection| {
+            refs::forget_rounds(connection)?;
+            expired::forget_rounds(connection)
+        };
+        self.log.reindex(&Archived { ids: &read, each_round }, forget_rounds, progress)?;
         Ok(done)
     }
 
@@ -111,10 +130,16 @@ impl Archive {
     /// Gives new ids to the rows of the log that have those of archived rows, and to all that came after the first of
     /// them, so that they stay in their order. Rows that are in the archive as well keep theirs.
     fn resolve_conflicts(&self) -> Result<Option<(u64, IdSpan)>> {
-        let (mut conflicts, mut same) = (RoaringTreemap::new(), RoaringTreemap::new());
-        let mut greatest = 0;
+        let SharedRows { same, conflicts, greatest } = self.shared_rows()?;
+        let Some(first) = conflicts.min() else { return Ok(None) };
+        self.log.renumber(first.cast_signed(), &same, greatest)
+    }
+
+    /// Compares the rows that the log and the archive both have.
+    pub(crate) fn shared_rows(&self) -> Result<SharedRows> {
+        let mut rows = SharedRows::default();
         for listed in self.log.database().read("read the manifest", days::list)? {
-            greatest = greatest.max(listed.id_span.map_or(0, |span| span.last));
+            rows.greatest = rows.greatest.max(listed.id_span.map_or(0, |span| span.last));
             let ids = self.listed_ids(&listed)?;
             let shared = self.log.database().read("compare rows", |connection| live_among(connection, &ids))?;
             if shared.is_empty() {
@@ -126,10 +151,9 @@ impl Archive {
                 Err(Error::ArchiveCorrupt { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            same |= shared - &found;
-            conflicts |= found;
+            rows.same |= shared - &found;
+            rows.conflicts |= found;
         }
-        let Some(first) = conflicts.min() else { return Ok(None) };
-        self.log.renumber(first.cast_signed(), &same, greatest)
+        Ok(rows)
     }
 }

@@ -6,7 +6,7 @@
 //! A database has a random identity, which its copies and backups keep. The first job marks the directory with it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,14 +33,14 @@ impl Archive {
     /// rows yet, and sees to it that it gives out no id that a file holds.
     pub fn prepare(&self) -> Result<()> {
         let mark = self.mark().ok().flatten();
-        let (identity, is_new, last_given) = self.log.database().read("look at the archive", |connection| {
+        let (stored, is_new, last_given) = self.log.database().read("look at the archive", |connection| {
             let has_rows = connection.prepare_cached("SELECT 1 FROM logs LIMIT 1")?.exists([])?;
             let last_given = log::last_given_id(connection)?;
             let is_new = !has_rows && days::is_empty(connection)?;
             Ok((identity(connection)?, is_new, last_given))
         })?;
         let is_writable = !self.log.database().config().read_only;
-        let identity = match (identity, &mark) {
+        let identity = match (stored.clone(), &mark) {
             // It is damaged, and the mark that this database has made says what it was.
             (Some(found), Some(mark)) if !is_identity(&found) && self.has_made(mark) => Some(mark.id.clone()),
             (Some(found), None) if !is_identity(&found) => None,
@@ -58,7 +58,6 @@ impl Archive {
         // Opening goes on where the directory cannot be read: the database then has only its own word for it.
         let greatest =
             if is_own && is_writable { self.greatest_id(last_given).unwrap_or(last_given) } else { last_given };
-        let stored = self.log.database().read("look at the archive", self::identity)?;
         if is_writable && (stored.is_none() || stored != identity || greatest > last_given) {
             let wanted = identity.clone();
             let written = self.log.database().write("look at the archive", None, |connection| {
@@ -165,15 +164,17 @@ impl Archive {
         if stamp.size > MOST_MARK_BYTES {
             return Err(unreadable("it is too long".into()));
         }
-        let mark: Mark = serde_json::from_reader(file).map_err(|error| unreadable(error.to_string()))?;
+        let mut text = Vec::new();
+        file.take(MOST_MARK_BYTES).read_to_end(&mut text).map_err(|error| unreadable(error.to_string()))?;
+        let mark: Mark = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
         let mark = Arc::new(mark);
         self.seen().mark = Some((stamp, Arc::clone(&mark)));
         Ok(Some(mark))
     }
 }
 
-/// As it is stored, damaged or not.
-fn identity(connection: &Connection) -> Result<Option<String>> {
+/// The identity that the database has, if it has one, as it is stored, damaged or not.
+pub(crate) fn identity(connection: &Connection) -> Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT id FROM archive_owner LIMIT 1")?;
     let mut rows = statement.query([])?;
     let Some(row) = rows.next()? else { return Ok(None) };

@@ -49,6 +49,17 @@ CREATE TABLE IF NOT EXISTS archive_missing (
 CREATE TABLE IF NOT EXISTS archive_owner (
   id TEXT PRIMARY KEY
 );
+CREATE TABLE IF NOT EXISTS archive_expired (
+  day     TEXT PRIMARY KEY,
+  ids     BLOB NOT NULL,
+  pending INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS archive_expired_rounds (
+  ref_id   TEXT NOT NULL,
+  first_id INTEGER NOT NULL,
+  rounds   BLOB NOT NULL,
+  PRIMARY KEY (ref_id, first_id)
+) WITHOUT ROWID;
 ";
 
 /// From this schema on, texts are named by their keys.

@@ -9,29 +9,15 @@ use crate::base::time::TimeSpan;
 use crate::index::bounds::sealed_end;
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
-
-/// What is known of rows without looking at each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Estimate {
-    pub(crate) row_count: u64,
-    /// From the least to the greatest timestamp; None if there are no rows.
-    pub(crate) times: Option<TimeSpan>,
-}
-
-impl Estimate {
-    fn add(&mut self, other: Self) {
-        self.row_count += other.row_count;
-        self.times = self.times.into_iter().chain(other.times).reduce(TimeSpan::union);
-    }
-}
 
 /// About how many rows there are; exact unless more than `most` are in doubt.
 pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: u64) -> Result<Estimate> {
     let end = sealed_end(connection)?;
     let doubts = match unmerged.trust.holds(connection)? {
         true => doubt::spans(connection, IdSpan::ALL)?,
-        false => vec![IdSpan { first: i64::MIN, last: end }],
+        false => vec![IdSpan { first: i64::MIN, last: end }, IdSpan { first: end.saturating_add(1), last: i64::MAX }],
     };
     let (mut total, mut left) = (Estimate::default(), most);
     for stretch in restored::stretches(IdSpan::ALL, &doubts) {
@@ -52,6 +38,9 @@ pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: 
                 if found.row_count <= left {
                     left -= found.row_count;
                     total.add(found);
+                } else if span.first > end {
+                    // The tail is short.
+                    total.add(look(connection, span, u64::MAX)?);
                 } else {
                     total.add(sealed(connection, span)?);
                 }

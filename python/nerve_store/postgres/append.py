@@ -1,0 +1,79 @@
+"""Appending rows, alone or with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from nerve_store._core import LogEntry
+from nerve_store.postgres import checks
+from nerve_store.postgres.base import OpenPostgres
+from nerve_store.postgres.batch import PostgresBatch
+from nerve_store.postgres.claims import carried
+from nerve_store.postgres.entries import checked_items
+from nerve_store.postgres.texts import encode
+from nerve_store.records import RunClaim
+
+
+class Appends(OpenPostgres):
+    """Appending."""
+
+    def append(
+        self,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: int | datetime | None = None,
+        *,
+        json: Any = checks.UNSET,
+        key: str | None = None,
+        claim: RunClaim | None = None,
+        durability: checks.Durability | None = None,
+    ) -> LogEntry:
+        """Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now.
+
+        `key` makes it idempotent: a later append with the same key appends nothing and returns the first row, or is an
+        `IdempotencyError` if it has another source, type, ref_id or payload. `claim` fences: a claim that is not the
+        newest of its run is a `ClaimLostError`. `json` is serialized as the payload.
+        """
+        row = self._row(source, type, ref_id, checks.payload_of(payload, json), timestamp)
+        job = self._job(durability, carried(claim))
+        if key is None:
+            job.append([row])
+        else:
+            job.change({"op": "key", "key": encode(checks.text(key)), "digest": row.digest()}, row)
+        self._commit(job)
+        if job.is_plain:
+            return row.stored(job.first_id)
+        (result,) = job.results
+        if "timestamp" in result:
+            row = row._replace(timestamp=result["timestamp"])
+        return row.stored(result["id"])
+
+    def append_many(
+        self,
+        entries: Iterable[checks.Row],
+        *,
+        claim: RunClaim | None = None,
+        durability: checks.Durability | None = None,
+    ) -> range:
+        """Append rows in one transaction, all or none; returns their ids.
+
+        A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
+        before anything is written; an error names the index of the row.
+        """
+        rows = checked_items(entries, max_payload_bytes=self._max_payload_bytes)
+        job = self._job(durability, carried(claim))
+        if not rows:
+            self._check_writable()
+            return range(0)
+        job.append(rows)
+        self._commit(job)
+        first_id = job.first_id if job.is_plain else job.results[0]["id"]
+        return range(first_id, first_id + len(rows))
+
+    def batch(self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
+        """Many things in one commit: a context manager whose methods note what is written at its end, all or nothing."""
+        return PostgresBatch(self, durability=durability, claim=claim)

@@ -1,0 +1,118 @@
+"""The directory of the day files: staged, synced, published and removed here alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from datetime import date
+from typing import BinaryIO
+
+from nerve_store.exceptions import ArchiveError, StoreFullError, StoreIOError
+
+PLAIN, ZSTD = "jsonl", "jsonl.zst"
+_STAGE = ".stage-"
+
+
+class ArchiveDirectory:
+    """Where day files are; the same directory for every process that archives or reads the archive."""
+
+    def __init__(self, path: str | None) -> None:
+        if path is not None and "://" in path:
+            raise ValueError(f"archive is a directory, not {path!r}; this version has no archive on an object store")
+        self.path = None if path is None else os.path.abspath(path)
+
+    def of(self, day: date, form: str) -> str:
+        """The path of a day's file."""
+        return os.path.join(self._there(), f"{day.isoformat()}.{form}")
+
+    def _there(self) -> str:
+        if self.path is None:
+            raise ArchiveError("the store has no archive; open it with archive=<directory>")
+        return self.path
+
+    def days(self) -> list[tuple[date, str]]:
+        """The days that have a file, with its form, in order; what bears another name is left alone."""
+        if self.path is None:
+            return []
+        found: list[tuple[date, str]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.path):
+                day, _, form = name.partition(".")
+                if form in (PLAIN, ZSTD) and len(day) == 10:
+                    with contextlib.suppress(ValueError):
+                        found.append((date.fromisoformat(day), form))
+        return sorted(found)
+
+    def prepare(self) -> None:
+        """Make the directory, and remove staged files that a killed job left."""
+        directory = self._there()
+        with self._translated("make the archive"):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            for name in os.listdir(directory):
+                if name.startswith(_STAGE):
+                    os.unlink(os.path.join(directory, name))
+
+    @contextlib.contextmanager
+    def staged(self, day: date, form: str) -> Iterator[StagedFile]:
+        """A file to write a day to; unless it is published, nothing of it is left."""
+        path = os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
+        with self._translated("write a day"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w+b", buffering=1 << 18) as file:
+                staged = StagedFile(self, file, path, self.of(day, form))
+                try:
+                    yield staged
+                finally:
+                    if not staged.is_published:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path)
+
+    def sync(self) -> None:
+        """Make names durable."""
+        descriptor = os.open(self._there(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, day: date, form: str) -> None:
+        """Remove a day's file, if there is one."""
+        with self._translated("remove a day"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.of(day, form))
+            self.sync()
+
+    @contextlib.contextmanager
+    def _translated(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, StoreIOError):
+                raise
+            full = error.errno in (28, 122)
+            result = (StoreFullError if full else StoreIOError)(
+                error.errno, f"{operation}: {error.strerror}", self.path
+            )
+            result.path = self.path
+            raise result from error
+
+
+class StagedFile:
+    """A day's file before it has its name."""
+
+    def __init__(self, directory: ArchiveDirectory, file: BinaryIO, path: str, target: str) -> None:
+        self._directory, self.file, self._path, self._target = directory, file, path, target
+        self.is_published = False
+
+    def sync(self) -> None:
+        """Put its bytes on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def publish(self) -> None:
+        """Give it its name, durably; `sync` came before."""
+        os.rename(self._path, self._target)
+        self.is_published = True
+        self._directory.sync()

@@ -1,0 +1,265 @@
+"""Moving days from the database to files.
+
+For every row, at every crash: it is in the database, or in a complete, synced, published file, or in both. Rows are
+deleted by id, never by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from psycopg import errors
+
+from nerve_store._core import ARCHIVED_UP_TO, LogEntry
+from nerve_store.postgres.archive.day import (
+    DaySummary,
+    NullFile,
+    describe,
+    digest_of,
+    form_of,
+    next_form,
+    read_file,
+    write_day,
+)
+from nerve_store.postgres.archive.directory import PLAIN, ZSTD, ArchiveDirectory
+from nerve_store.postgres.archive.lines import corrupt
+from nerve_store.postgres.archive.manifest import PINNED, announce, settle
+from nerve_store.postgres.archive.reader import KnownDay, day_start
+from nerve_store.postgres.checks import MAX_TIMESTAMP
+from nerve_store.postgres.connections import Session
+from nerve_store.postgres.entries import now as clock
+from nerve_store.postgres.filters import COLUMNS
+from nerve_store.postgres.reads import as_entry
+from nerve_store.postgres.schema import lock_key, quoted
+from nerve_store.records import ArchivedDay
+
+_DAY_MS = 86_400_000
+_PAGE_ROWS = 2_000
+_PROGRESS_ROWS = 1_000
+_KEY_DAYS = 7
+"""A key is remembered until its row is archived, and at least so long."""
+_DROP_TIMEOUT = "1s"
+"""How long dropping a partition may wait for readers, and let new ones wait behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RipeDay:
+    """A day that has ended, and what of it may go."""
+
+    day: date
+    row_count: int
+    pinned_rows: int
+
+
+class ArchiveJob:
+    """One run of `archive_logs` on a session of its own, which holds the archive's lock."""
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        directory: ArchiveDirectory,
+        *,
+        compression: str | None,
+        dry_run: bool,
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        self._session, self._name, self._schema = session, name, quoted(name)
+        self._directory, self._compression = directory, compression
+        self._dry_run, self._progress = dry_run, progress
+        self._done = self._total = 0
+        self._pinned = PINNED.format(s=self._schema)
+
+    def plan(self, last: date) -> list[RipeDay]:
+        """The days up to `last` that have rows, oldest first."""
+        rows = self._session.execute(
+            f"SELECT l.timestamp / {_DAY_MS} AS number, count(*) FILTER (WHERE NOT {self._pinned}), "
+            f"count(*) FILTER (WHERE {self._pinned}) FROM {self._schema}.logs l "
+            "WHERE l.timestamp >= 0 AND l.timestamp < %s GROUP BY number ORDER BY number",
+            (day_start(last) + _DAY_MS,),
+        ).fetchall()
+        return [RipeDay(date(1970, 1, 1) + timedelta(days=int(number)), ripe, pinned) for number, ripe, pinned in rows]
+
+    def unarchivable_rows(self) -> int:
+        """Rows whose timestamp is outside of the years 1970 to 9999."""
+        row = self._session.execute(
+            f"SELECT count(*) FROM {self._schema}.logs WHERE timestamp < 0 OR timestamp > {MAX_TIMESTAMP}"
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def run(self, days: list[RipeDay], max_days: int | None, last: date) -> list[ArchivedDay]:
+        """Archive the days; returns those that gained rows."""
+        self._total = sum(item.row_count for item in days)
+        gained: list[ArchivedDay] = []
+        watermark: date | None = None
+        if not self._dry_run:
+            self._directory.prepare()
+            self.adopt()
+        for item in days:
+            if not item.row_count:
+                continue
+            if max_days is not None and len(gained) >= max_days:
+                break
+            added = self._move(item.day)
+            watermark = item.day
+            if added is not None:
+                gained.append(added)
+        else:
+            watermark = last if watermark is not None else None
+        if not self._dry_run:
+            if watermark is not None:
+                self._move_watermark(watermark)
+            self._session.execute(
+                f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
+                f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
+            )
+        return gained
+
+    def adopt(self) -> None:
+        """Take files into the manifest that it does not know, or not as they are: an interrupted job's, or another's."""
+        rows = self._session.execute(f"SELECT day, format FROM {self._schema}.archive_days WHERE state = 0").fetchall()
+        known = set(rows)
+        pending = {
+            row[0] for row in self._session.execute(f"SELECT day FROM {self._schema}.archive_days WHERE state = 1")
+        }
+        for day, form in self._directory.days():
+            if (day, form) not in known or day in pending:
+                settle(self._session, self._schema, *describe(self._directory, day, form))
+
+    def _move(self, day: date) -> ArchivedDay | None:
+        first = day_start(day)
+        ids = [
+            row[0]
+            for row in self._session.execute(
+                f"SELECT l.id FROM {self._schema}.logs l WHERE l.timestamp >= %s AND l.timestamp < %s "
+                f"AND NOT {self._pinned} ORDER BY l.id",
+                (first, first + _DAY_MS),
+                binary=True,
+            )
+        ]
+        if not ids:
+            return None
+        current = form_of(self._directory, day)
+        form = next_form(current, self._compression)
+        result: tuple[KnownDay, DaySummary]
+        if self._dry_run:
+            result = self._write(NullFile(), form, current, ids, day)
+        else:
+            with self._directory.staged(day, form) as staged:
+                result = self._write(staged.file, form, current, ids, day)
+                known, summary = result
+                if summary.added_rows:
+                    staged.sync()
+                    announce(self._session, self._schema, known, summary)
+                    staged.publish()
+            known, summary = result
+            if summary.added_rows:
+                self._check(known)
+                self._directory.remove(day, PLAIN if form == ZSTD else ZSTD)
+                settle(self._session, self._schema, known, summary)
+            self._delete(day, ids)
+        known, summary = result
+        return known.record(self._directory, added_rows=summary.added_rows) if summary.added_rows else None
+
+    def _write(
+        self, file: object, form: str, current: str | None, ids: list[int], day: date
+    ) -> tuple[KnownDay, DaySummary]:
+        return write_day(
+            file,  # type: ignore[arg-type]
+            form,
+            read_file(self._directory, day, current),
+            self._rows(ids, day),
+            day,
+            archived_at=clock(),
+            on_row=self._tell,
+        )
+
+    def _tell(self) -> None:
+        self._done += 1
+        if self._progress is not None and (self._done % _PROGRESS_ROWS == 0 or self._done == self._total):
+            self._progress(self._done, self._total)
+
+    def _rows(self, ids: list[int], day: date) -> Iterator[LogEntry]:
+        first = day_start(day)
+        for start in range(0, len(ids), _PAGE_ROWS):
+            page = ids[start : start + _PAGE_ROWS]
+            rows = self._session.execute(
+                f"SELECT {COLUMNS} FROM {self._schema}.logs WHERE id = ANY(%s) AND timestamp >= %s AND timestamp < %s "
+                "ORDER BY id",
+                (page, first, first + _DAY_MS),
+                binary=True,
+            ).fetchall()
+            for row in rows:
+                yield as_entry(*row)
+
+    def _check(self, known: KnownDay) -> None:
+        """Read the file back: only then may its rows go."""
+        path = self._directory.of(known.day, known.format)
+        if digest_of(path) != (known.size, known.sha256):
+            raise corrupt(path, "it is not what was written a moment ago; the disk fails")
+
+    def _delete(self, day: date, ids: list[int]) -> None:
+        """Delete the rows that are in the file, without those of runs that were resumed meanwhile."""
+        if self._drop_partition(day, ids):
+            return
+        first = day_start(day)
+        for start in range(0, len(ids), _PAGE_ROWS):
+            with self._session.transaction():
+                # A run that is resumed changes under this lock alone.
+                self._session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self._name),))
+                self._session.execute(
+                    f"DELETE FROM {self._schema}.logs l WHERE l.id = ANY(%s) AND l.timestamp >= %s "
+                    f"AND l.timestamp < %s AND NOT {self._pinned}",
+                    (ids[start : start + _PAGE_ROWS], first, first + _DAY_MS),
+                )
+
+    def _drop_partition(self, day: date, ids: list[int]) -> bool:
+        """Drop the day's partition if it holds the archived rows and no others: it costs nothing that grows with them."""
+        partition = f'{self._schema}."logs_{day:%Y%m%d}"'
+        row = self._session.execute("SELECT to_regclass(%s) IS NOT NULL", (partition,)).fetchone()
+        if not row or not row[0] or not self._has_only(partition, len(ids)):
+            return False
+        try:
+            with self._session.transaction():
+                self._session.execute(
+                    "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
+                    (_DROP_TIMEOUT, lock_key(self._name)),
+                )
+                self._session.execute(f"LOCK TABLE {self._schema}.logs IN ACCESS EXCLUSIVE MODE".encode())
+                if not self._has_only(partition, len(ids)):
+                    return False
+                self._session.execute(f"DROP TABLE {partition}".encode())
+        except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.DeadlockDetected):
+            return False
+        return True
+
+    def _has_only(self, partition: str, count: int) -> bool:
+        # Its ids are among those of the archived rows: only archive jobs delete, and this one holds their lock.
+        row = self._session.execute(
+            f"SELECT count(*) = %s AND NOT coalesce(bool_or({self._pinned}), false) FROM {partition} l".encode(),
+            (count,),
+        ).fetchone()
+        return bool(row and row[0])
+
+    def _move_watermark(self, day: date) -> None:
+        with self._session.transaction():
+            self._session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self._name),))
+            updated = self._session.execute(
+                f"UPDATE {self._schema}.meta SET value = greatest(value, %s) WHERE key = %s",
+                (day.isoformat(), ARCHIVED_UP_TO),
+            )
+            if not updated.rowcount:
+                self._session.execute(
+                    f"INSERT INTO {self._schema}.meta (key, value) VALUES (%s, %s)", (ARCHIVED_UP_TO, day.isoformat())
+                )
+
+
+def take_lock(session: Session, name: str) -> bool:
+    """Take the archive's lock for as long as the session lives; False if another job has it."""
+    row = session.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name, "archive"),)).fetchone()
+    return bool(row and row[0])
+
+
+__all__ = ["ArchiveJob", "RipeDay", "take_lock"]

@@ -1,0 +1,150 @@
+"""Reading archived rows: only files are opened that can hold a match."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from nerve_store._core import LogEntry
+from nerve_store.exceptions import ArchiveCorruptError
+from nerve_store.postgres.archive.directory import ArchiveDirectory
+from nerve_store.postgres.archive.lines import corrupt, read_day
+from nerve_store.postgres.connections import Connections, Session
+from nerve_store.postgres.filters import Filter
+from nerve_store.postgres.texts import encode
+from nerve_store.records import ArchivedDay
+
+_DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1)
+_TRIES = 5
+"""How often a read looks again for a file that was replaced or expired under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDay:
+    """What the database says of a day's file."""
+
+    day: date
+    format: str
+    row_count: int
+    first_id: int | None
+    last_id: int | None
+    size: int
+    raw_size: int
+    sha256: str
+    archived_at: int
+
+    def record(self, directory: ArchiveDirectory, *, added_rows: int = 0) -> ArchivedDay:
+        """What a caller gets."""
+        return ArchivedDay(
+            self.day, self.row_count, directory.of(self.day, self.format), self.size, self.sha256, added_rows,
+            self.format, self.first_id, self.last_id, self.archived_at,
+        )  # fmt: skip
+
+
+COLUMNS = "day, format, row_count, first_id, last_id, size, raw_size, sha256, archived_at"
+
+
+class ArchiveReader:
+    """Reads what has left the database."""
+
+    def __init__(self, connections: Connections, schema: str, directory: ArchiveDirectory) -> None:
+        self._connections, self._schema, self._directory = connections, schema, directory
+
+    def known(self, wanted: Filter | None = None) -> list[KnownDay]:
+        """The days that may hold a match, oldest first."""
+        conditions, parameters = ["state = 0"], dict[str, Any]()
+        if wanted is not None:
+            if wanted.since is not None:
+                conditions.append("day >= %(since)s")
+                parameters["since"] = _day_of(wanted.since)
+            if wanted.until is not None:
+                conditions.append("day <= %(until)s")
+                parameters["until"] = _day_of(wanted.until)
+            if wanted.after_id is not None:
+                conditions.append("last_id > %(after_id)s")
+                parameters["after_id"] = wanted.after_id
+            if wanted.before_id is not None:
+                conditions.append("first_id < %(before_id)s")
+                parameters["before_id"] = wanted.before_id
+            if wanted.ref_id is not None:
+                conditions.append(
+                    f"day IN (SELECT r.day FROM {self._schema}.archive_refs r WHERE r.ref_id = %(ref_id)s)"
+                )
+                parameters["ref_id"] = encode(wanted.ref_id)
+            for place, value in (("0", wanted.source), ("1", wanted.type)):
+                if value is not None:
+                    conditions.append(
+                        "(kinds IS NULL OR EXISTS (SELECT FROM jsonb_array_elements(kinds) AS k(kind) "
+                        f"WHERE kind ->> {place} = %(kind{place})s))"
+                    )
+                    parameters[f"kind{place}"] = encode(value)
+        statement = f"SELECT {COLUMNS} FROM {self._schema}.archive_days WHERE {' AND '.join(conditions)} ORDER BY day"
+
+        def read(session: Session) -> list[KnownDay]:
+            return [KnownDay(*row) for row in session.execute(statement.encode(), parameters)]
+
+        return self._connections.read(read)
+
+    def find(self, day: date) -> KnownDay | None:
+        """The day, if it has a file."""
+        statement = f"SELECT {COLUMNS} FROM {self._schema}.archive_days WHERE state = 0 AND day = %s"
+        row = self._connections.read(lambda session: session.execute(statement.encode(), (day,)).fetchone())
+        return None if row is None else KnownDay(*row)
+
+    def rows(self, wanted: Filter) -> Iterator[LogEntry]:
+        """The archived rows that match, in the order asked for."""
+        days = self.known(wanted)
+        if not days:
+            return iter(())
+        streams = [self._matching(known, wanted) for known in days]
+        if wanted.descending:
+            # A file is read forwards alone.
+            return iter(sorted((row for stream in streams for row in stream), key=_by_id, reverse=True))
+        return heapq.merge(*streams, key=_by_id)
+
+    def _matching(self, known: KnownDay, wanted: Filter) -> Iterator[LogEntry]:
+        return (entry for entry in self.rows_of(known) if wanted.matches(entry))
+
+    def rows_of(self, known: KnownDay) -> Iterator[LogEntry]:
+        """All rows of a day's file."""
+        last = None
+        for attempt in range(_TRIES):
+            path = self._directory.of(known.day, known.format)
+            try:
+                with open(path, "rb") as file:
+                    for entry, _ in read_day(file, path, known.day, known.format):
+                        if last is None or entry.id > last:
+                            last = entry.id
+                            yield entry
+                return
+            except FileNotFoundError as error:
+                # Compressed, or expired, since the database was asked.
+                current = self.find(known.day)
+                if current is None:
+                    return
+                if current == known and attempt:
+                    raise missing(path) from error
+                known = current
+
+
+def missing(path: str) -> ArchiveCorruptError:
+    """The error of a file that is gone."""
+    return corrupt(path, "the file is not there")
+
+
+def _by_id(entry: LogEntry) -> int:
+    return entry.id
+
+
+def _day_of(timestamp: int) -> date:
+    clipped = min(max(timestamp, 0), 253_402_300_799_999)
+    return datetime.fromtimestamp(clipped // 1000, UTC).date()
+
+
+def day_start(day: date) -> int:
+    """The first millisecond of a UTC day."""
+    return (day - _EPOCH).days * _DAY_MS

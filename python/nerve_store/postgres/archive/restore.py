@@ -1,0 +1,75 @@
+"""Putting an archived day back into the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nerve_store._core import LogEntry
+from nerve_store.exceptions import ArchiveError
+from nerve_store.postgres.archive.day import digest_of, read_file
+from nerve_store.postgres.archive.directory import ArchiveDirectory
+from nerve_store.postgres.archive.lines import corrupt
+from nerve_store.postgres.archive.reader import KnownDay
+from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.connections import Session
+from nerve_store.postgres.entries import CheckedRow, Columns
+from nerve_store.postgres.filters import COLUMNS
+from nerve_store.postgres.reads import as_entry
+
+_PAGE_ROWS = 2_000
+
+
+def restore(
+    session: Session,
+    schema: str,
+    directory: ArchiveDirectory,
+    known: KnownDay,
+    *,
+    progress: Callable[[int, int], object] | None,
+) -> int:
+    """The rows of a day that were not in the database are there again, in one transaction."""
+    path = directory.of(known.day, known.format)
+    if digest_of(path) != (known.size, known.sha256):
+        raise corrupt(path, "its sha256 is not the one that was archived")
+    restored = done = 0
+    page: list[LogEntry] = []
+    with session.transaction():
+        for entry, _ in read_file(directory, known.day, known.format):
+            page.append(entry)
+            if len(page) == _PAGE_ROWS:
+                restored += _put(session, schema, page)
+                done += len(page)
+                page = []
+                if progress is not None:
+                    progress(done, known.row_count)
+        restored += _put(session, schema, page)
+        if progress is not None and page:
+            progress(done + len(page), known.row_count)
+    return restored
+
+
+def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
+    if not page:
+        return 0
+    rows = session.execute(
+        f"SELECT {COLUMNS} FROM {schema}.logs WHERE id = ANY(%s)", ([entry.id for entry in page],), binary=True
+    ).fetchall()
+    there = {row[0]: as_entry(*row) for row in rows}
+    missing = [entry for entry in page if entry.id not in there]
+    for entry in page:
+        if there.get(entry.id, entry) != entry:
+            raise ArchiveError(
+                f"row {entry.id} of the database is another one than in the archive; nothing was restored"
+            )
+    columns = Columns()
+    for entry in missing:
+        columns.add(CheckedRow(entry.source, entry.type, entry.ref_id, entry.payload, entry.timestamp))
+    session.execute(
+        f"INSERT INTO {schema}.logs (id, source, type, ref_id, payload, timestamp, is_round) "
+        "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
+        (
+            Integers([entry.id for entry in missing]), Texts(columns.sources), Texts(columns.types), Texts(columns.refs),
+            Texts(columns.payloads), Integers(columns.timestamps), Flags(columns.rounds),
+        ),
+    )  # fmt: skip
+    return len(missing)

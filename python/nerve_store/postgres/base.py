@@ -1,0 +1,139 @@
+"""What every part of the log on PostgreSQL is built on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import psycopg
+
+from nerve_store.exceptions import StoreIOError
+from nerve_store.postgres import checks, failures, schema
+from nerve_store.postgres.archive.directory import ArchiveDirectory
+from nerve_store.postgres.connections import Connections, without_password
+from nerve_store.postgres.entries import CheckedRow, checked
+from nerve_store.postgres.jobs import Job
+from nerve_store.postgres.lanes import Lanes
+from nerve_store.postgres.listener import Listener
+
+
+class OpenPostgres:
+    """An open log on PostgreSQL."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = "nerve",
+        archive: str | os.PathLike[str] | None = None,
+        listen_url: str | None = None,
+        durability: checks.Durability = "full",
+        read_only: bool = False,
+        busy_timeout: float = 30.0,
+        max_payload_bytes: int = 67108864,
+        max_connections: int = 16,
+        writers: int = 2,
+    ) -> None:
+        self._name = checks.text(schema)
+        self._schema = _quoted(self._name)
+        self._path = f"{without_password(checks.text(url))}#{self._name}"
+        self._durability = checks.durability(durability)
+        self._read_only = checks.flag(read_only)
+        self._max_payload_bytes = checks.amount(max_payload_bytes)
+        timeout = checks.seconds(busy_timeout, "busy_timeout")
+        self._archive = ArchiveDirectory(None if archive is None else os.fspath(archive))
+        self._connections = Connections(
+            url, place=self._path, busy_timeout=timeout, max_connections=max(1, checks.amount(max_connections))
+        )
+        self._direct_url = None if listen_url is None else checks.text(listen_url)
+        self._next_day = datetime.min.replace(tzinfo=UTC)
+        self._day_lock = threading.Lock()
+        self._durable_id = 0
+        """All rows up to this id are known to be on the server's disk."""
+        try:
+            with self._connections.borrowed() as session:
+                _prepare(session, self._name, self._path, read_only=self._read_only)
+        except BaseException:
+            self._connections.close()
+            raise
+        self._lanes = Lanes(self._connections, self._schema, count=max(1, checks.amount(writers)))
+        self._listener = Listener(self._connections, self._name, self._direct_url)
+        self._ensure_days()
+
+    @property
+    def path(self) -> str:
+        """The URL without its password, `#` and the schema."""
+        return self._path
+
+    @property
+    def archive_dir(self) -> str:
+        """The absolute path of the directory of the day files; empty if there is none."""
+        return self._archive.path or ""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store refuses writes."""
+        return self._read_only
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._connections.closed
+
+    def _ensure_days(self) -> None:
+        """Rows of a day that has no partition lie in the default one: nothing but their deletion is slower for it."""
+        if self._read_only or datetime.now(UTC) < self._next_day or not self._day_lock.acquire(blocking=False):
+            return
+        try:
+            with self._connections.borrowed() as session:
+                self._next_day = schema.ensure_days(session, self._schema)
+        except psycopg.Error as error:
+            failures.fail(error, self._path)
+        finally:
+            self._day_lock.release()
+
+    def _check_writable(self) -> None:
+        self._connections.check()
+        if self._read_only:
+            self._refuse_write()
+        self._ensure_days()
+
+    def _refuse_write(self) -> NoReturn:
+        error = StoreIOError(errno.EROFS, "the store was opened with read_only", self._path)
+        error.path = self._path
+        raise error
+
+    def _job(self, durability: checks.Durability | None, claim: dict[str, object] | None = None) -> Job:
+        wanted = self._durability if durability is None else checks.durability(durability)
+        return Job(is_durable=wanted == "full", claim=claim)
+
+    def _commit(self, job: Job) -> Job:
+        self._check_writable()
+        self._lanes.run(job)
+        if job.is_durable and job.is_plain:
+            self._durable_id = max(self._durable_id, job.first_id + len(job.columns) - 1)
+        return job
+
+    def _row(
+        self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int | datetime | None
+    ) -> CheckedRow:
+        return checked(source, type, ref_id, payload, timestamp, max_payload_bytes=self._max_payload_bytes)
+
+    def close(self) -> None:
+        """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
+        if self._connections.closed:
+            return
+        self._connections.check()
+        self._connections.close()
+        self._lanes.close()
+        self._listener.close()
+
+    def __repr__(self) -> str:
+        closed = " (closed)" if self.closed else ""
+        return f"<{type(self).__name__} {self._path!r}{closed}>"
+
+
+_quoted, _prepare = schema.quoted, schema.prepare

@@ -1,0 +1,102 @@
+"""Claiming runs: each goes to one worker, and a worker that lost its claim can change nothing with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from nerve_store.postgres import checks
+from nerve_store.postgres.base import OpenPostgres
+from nerve_store.postgres.entries import now
+from nerve_store.postgres.jobs import Operation
+from nerve_store.postgres.operations import as_run
+from nerve_store.postgres.texts import decode, encode
+from nerve_store.records import RunClaim, WorkflowRun
+
+_LEAST_LEASE = 0.001
+_LONGEST_LOOK = 5.0
+"""Seconds after which a claimant that waits looks again although nothing woke it."""
+
+
+def carried(claim: RunClaim | None) -> dict[str, Any] | None:
+    """A claim as a job carries it."""
+    if claim is None:
+        return None
+    if not isinstance(claim, RunClaim):
+        raise TypeError(f'claim is a RunClaim, not "{type(claim).__name__}"')
+    return {"run_id": encode(claim.run.run_id), "token": claim.token}
+
+
+def _claimed(found: dict[str, Any]) -> RunClaim:
+    return RunClaim(as_run(found["run"]), decode(found["owner"]), found["attempt"], found["token"], found["expires_at"])
+
+
+class Claims(OpenPostgres):
+    """Claims on runs, with leases by the server's clock."""
+
+    def claim_workflow_run(
+        self,
+        owner: str,
+        *,
+        workflow: str | Collection[str] | None = None,
+        run_id: str | None = None,
+        lease: float | timedelta = 60.0,
+        wait: float | timedelta = 0.0,
+        max_attempts: int | None = None,
+        durability: checks.Durability | None = None,
+    ) -> RunClaim | None:
+        """Take a run whose lease ran out, else the oldest queued run that may begin, and make it `started` for `owner`.
+
+        Each run goes to one claimant. `wait`: seconds to wait for one. `run_id`: that run or none. Taking over an
+        expired lease first logs `crashed`; a run that reaches `max_attempts` so is left crashed.
+        """
+        operation: Operation = {
+            "op": "claim",
+            "owner": encode(checks.text(owner)),
+            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow)],
+            "run_id": None if run_id is None else encode(checks.text(run_id)),
+            "lease": checks.seconds(lease, "lease", least=_LEAST_LEASE),
+            "max_attempts": checks.optional_integer(max_attempts),
+        }
+        end = time.monotonic() + checks.seconds(wait, "wait")
+        is_waiting = time.monotonic() < end
+        while True:
+            known = self._listener.run_notices() if is_waiting else 0
+            job = self._job(durability)
+            job.change({**operation, "timestamp": now()})
+            found = self._commit(job).results[0]
+            if "token" in found:
+                return _claimed(found)
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            due = found.get("due")
+            pause = _LONGEST_LOOK if due is None else max(due, 1) / 1000
+            self._listener.wait(known, min(left, pause, _LONGEST_LOOK), of_runs=True)
+
+    def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
+        """Let the lease run anew, by default as long as before; `ClaimLostError` if the claim is not the newest."""
+        carried_claim = carried(claim)
+        assert carried_claim is not None
+        job = self._job(None, carried_claim)
+        job.change({
+            "op": "renew",
+            "run_id": carried_claim["run_id"],
+            "lease": None if lease is None else checks.seconds(lease, "lease", least=_LEAST_LEASE),
+        })  # fmt: skip
+        return _claimed(self._commit(job).results[0])
+
+    def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
+        """Give the run back: `interrupted` and `queued` in one commit; not to be claimed before `delay` is over."""
+        carried_claim = carried(claim)
+        assert carried_claim is not None
+        job = self._job(None, carried_claim)
+        job.change({
+            "op": "release",
+            "run_id": carried_claim["run_id"],
+            "timestamp": now(),
+            "delay": checks.seconds(delay, "delay"),
+        })  # fmt: skip
+        return as_run(self._commit(job).results[0])

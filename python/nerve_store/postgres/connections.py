@@ -1,0 +1,189 @@
+"""Connections to the server: opened when needed, kept for the next call, dropped when they break."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
+
+from nerve_store.exceptions import ForkedStoreError, StoreClosedError
+from nerve_store.postgres import arrays, failures
+
+Session: TypeAlias = Connection[tuple[Any, ...]]
+_Result = TypeVar("_Result")
+
+_CONNECT_SECONDS = 10
+_MOST_IDLE = 8
+"""Connections that are kept although no call uses them."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between two attempts to reach the server."""
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}@{place}"))
+
+
+class Connections:
+    """The connections of one store; safe to share between threads, not between processes."""
+
+    def __init__(self, url: str, *, place: str, busy_timeout: float, max_connections: int) -> None:
+        self.url, self.place, self.busy_timeout = url, place, busy_timeout
+        self._process = os.getpid()
+        self._idle: list[Session] = []
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(max_connections)
+        self._closed = False
+        # A URL that is none is an error of the caller, and told before anything is tried.
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            raise ValueError(f"{place}: no URL of PostgreSQL ({error})") from None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def check(self) -> None:
+        """Raise if the store is closed, or another process's."""
+        if os.getpid() != self._process:
+            forked = ForkedStoreError(
+                f"{self.place}: this process was forked from the one that opened the store; "
+                "open the store again in the child"
+            )
+            forked.path = self.place
+            raise forked
+        if self._closed:
+            error = StoreClosedError(f"{self.place}: the store is closed; open it again")
+            error.path = self.place
+            raise error
+
+    def connect(self, url: str | None = None) -> Session:
+        """A new connection, in autocommit; `psycopg.Error` if there is none to be had."""
+        # No prepared statements: a pooler in transaction mode gives the next call another session.
+        session = psycopg.connect(
+            url or self.url, autocommit=True, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS
+        )
+        arrays.register(session)
+        return session
+
+    def reach(self, url: str | None = None) -> Session:
+        """A new connection, within `busy_timeout`; `StoreUnavailableError` if there is none to be had."""
+        end, pause = time.monotonic() + self.busy_timeout, _FIRST_PAUSE
+        while True:
+            self.check()
+            try:
+                return self.connect(url)
+            except psycopg.Error as error:
+                if not failures.is_lost(error, None) or not _may_pass(error):
+                    raise self._refused(error) from error
+                if time.monotonic() + pause > end:
+                    raise failures.unavailable(self.place, error) from error
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _refused(self, error: psycopg.Error) -> Exception:
+        if error.sqlstate is None:
+            return failures.unavailable(self.place, error)
+        return failures.translated(error, self.place)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Session]:
+        """A connection for the time of a block; a block that raises something unforeseen gives it up."""
+        self.check()
+        self._places.acquire()
+        try:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None:
+                session = self.reach()
+            try:
+                yield session
+            except BaseException:
+                self._give_up(session)
+                raise
+            else:
+                self._give_back(session)
+        finally:
+            self._places.release()
+
+    def read(self, call: Callable[[Session], _Result]) -> _Result:
+        """What `call` reads on a connection; on another one, within `busy_timeout`, if the first is lost."""
+        try:
+            return self.read_untranslated(call)
+        except psycopg.Error as error:
+            failures.fail(error, self.place)
+
+    def read_untranslated(self, call: Callable[[Session], _Result]) -> _Result:
+        """The same; what the server refuses is left as it says it."""
+        end = time.monotonic() + self.busy_timeout
+        while True:
+            with self.borrowed() as session:
+                try:
+                    return call(session)
+                except psycopg.Error as error:
+                    if not failures.is_lost(error, session):
+                        raise
+                    lost = error
+                    self._give_up(session)
+            # All that were kept are of the server that is gone.
+            self.drop_idle()
+            self.check()
+            if time.monotonic() > end:
+                raise failures.unavailable(self.place, lost) from lost
+
+    def _give_back(self, session: Session) -> None:
+        if session.closed:
+            return
+        with self._lock:
+            if not self._closed and len(self._idle) < _MOST_IDLE:
+                self._idle.append(session)
+                return
+        session.close()
+
+    def _give_up(self, session: Session) -> None:
+        if os.getpid() == self._process:
+            with suppress(psycopg.Error):
+                session.close()
+
+    def drop_idle(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            with suppress(psycopg.Error):
+                session.close()
+
+    def close(self) -> None:
+        """Close what is kept, and refuse later calls."""
+        self._closed = True
+        if os.getpid() == self._process:
+            self.drop_idle()
+
+
+def _may_pass(error: psycopg.Error) -> bool:
+    """Whether waiting may help: a server that starts, not a wrong password or name."""
+    if error.sqlstate is not None:
+        return True
+    text = str(error)
+    # A refused login has no code here, only the server's own word; the port that nobody listens on has neither.
+    return (
+        "FATAL" not in text
+        or "starting up" in text
+        or "shutting down" in text
+        or "too many" in text
+        or ("recovery" in text)
+    )

@@ -1,0 +1,89 @@
+"""What an error of the server becomes."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg import errors
+
+from nerve_store.exceptions import (
+    CorruptStoreError,
+    NerveStoreError,
+    QueryTimeoutError,
+    StoreBusyError,
+    StoreFullError,
+    StoreIOError,
+    StoreUnavailableError,
+)
+
+_AWAY = (
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.IdleSessionTimeout,
+    errors.TooManyConnections,
+)
+"""The server is going away, or coming back."""
+
+
+class ConnectionLostError(Exception):
+    """A connection broke in the middle of a call, whose outcome it took along."""
+
+
+def is_lost(error: psycopg.Error, connection: psycopg.Connection[Any] | None) -> bool:
+    """Whether the connection is of no use any more, so that another one may do."""
+    if isinstance(error, _AWAY):
+        return True
+    if connection is not None and connection.closed:
+        return True
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
+
+
+def is_demoted(error: psycopg.Error) -> bool:
+    """Whether the server takes no writes (any more): another one may have taken over."""
+    return isinstance(error, errors.ReadOnlySqlTransaction)
+
+
+def unavailable(place: str, reason: object, *, is_unknown: bool = False) -> StoreUnavailableError:
+    """The error of a call that no server answered."""
+    outcome = "; its outcome is unknown: repeat it with a key" if is_unknown else ""
+    error = StoreUnavailableError(f"{place}: the server cannot be reached ({_line(reason)}){outcome}")
+    error.path = place
+    return error
+
+
+def translated(error: psycopg.Error, place: str) -> Exception:
+    """The error of ours that says the same."""
+    message = f"{place}: {_line(error)}"
+    result: NerveStoreError
+    match error:
+        case errors.LockNotAvailable() | errors.DeadlockDetected():
+            result = StoreBusyError(f"{place}: another session held a lock for longer than busy_timeout; try again")
+        case errors.QueryCanceled():
+            result = QueryTimeoutError(f"{message}; give it more time, or ask for less")
+        case errors.DiskFull() | errors.OutOfMemory():
+            result = StoreFullError(errno.ENOSPC, _line(error), place)
+        case errors.InsufficientPrivilege():
+            result = StoreIOError(errno.EACCES, f"{_line(error)}; grant it to this role", place)
+        case errors.UndefinedTable() | errors.UndefinedFunction() | errors.InvalidSchemaName():
+            result = CorruptStoreError(f"{message}; the schema is not what this version of nerve_store made")
+        case errors.DataCorrupted() | errors.IndexCorrupted():
+            result = CorruptStoreError(message)
+        case _ if is_lost(error, None):
+            return unavailable(place, error)
+        case _:
+            result = StoreIOError(errno.EIO, _line(error), place)
+    result.path = place
+    return result
+
+
+def fail(error: psycopg.Error, place: str) -> NoReturn:
+    """Raise the error of ours that says the same."""
+    raise translated(error, place) from error
+
+
+def _line(reason: object) -> str:
+    """On one line."""
+    return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,0 +1,70 @@
+"""What a call wants written: a job, all or nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, TypeAlias
+
+from nerve_store.postgres.entries import CheckedRow, Columns
+
+Operation: TypeAlias = dict[str, Any]
+
+
+class Job:
+    """Rows and operations of one call, and what became of them."""
+
+    def __init__(self, *, is_durable: bool, claim: dict[str, Any] | None = None) -> None:
+        self.columns = Columns()
+        self.operations: list[Operation] = []
+        self.claim = claim
+        self.is_durable = is_durable
+        self.is_plain = claim is None
+        """Whether it only appends rows, which nothing can refuse."""
+        self.first_id = 0
+        self.results: list[Any] = []
+        self.error: BaseException | None = None
+        self._ended = threading.Event()
+
+    def append(self, rows: list[CheckedRow]) -> None:
+        """Rows as they are."""
+        self.operations.append({"op": "rows", "row": len(self.columns) + 1, "rows": len(rows)})
+        for row in rows:
+            self.columns.add(row)
+
+    def change(self, operation: Operation, row: CheckedRow | None = None) -> None:
+        """Another operation, and the row that it logs."""
+        self.is_plain = False
+        if row is not None:
+            operation["row"] = len(self.columns) + 1
+            self.columns.add(row)
+        # A member that is None is left out: it then is NULL, and not JSON's null.
+        self.operations.append({name: value for name, value in operation.items() if value is not None})
+
+    @property
+    def ended(self) -> bool:
+        """Whether its outcome is known."""
+        return self._ended.is_set()
+
+    def succeed(self, first_id: int, results: list[Any]) -> None:
+        """It was committed; `results` has one item for each operation."""
+        self.first_id, self.results = first_id, results
+        self._ended.set()
+
+    def fail(self, error: BaseException) -> None:
+        """It was not committed, or it is unknown whether it was."""
+        self.error = error
+        self._ended.set()
+
+
+def as_operations(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Several jobs as the database takes them, with their rows one after the other."""
+    described: list[dict[str, Any]] = []
+    offset = 0
+    for job in jobs:
+        operations = [
+            {**operation, "row": operation["row"] + offset} if "row" in operation else operation
+            for operation in job.operations
+        ]
+        described.append({"ops": operations} if job.claim is None else {"ops": operations, "claim": job.claim})
+        offset += len(job.columns)
+    return described

@@ -1,0 +1,236 @@
+"""Writing: jobs that wait share a commit, and each is applied exactly once, also over a lost connection.
+
+A lane is one connection that writes, with a row of its own in `writers`: its epoch, the number of its last call and what
+that call gave. After a loss, `recover` takes the append lock, raises the epoch (so that the old call, which may still
+wait for the lock, is refused) and says whether the last call was committed. If it was not, the same call is sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from nerve_store.exceptions import StoreUnavailableError
+from nerve_store.postgres import failures
+from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.connections import Connections, Session
+from nerve_store.postgres.entries import Columns
+from nerve_store.postgres.jobs import Job, as_operations
+from nerve_store.postgres.refusals import refusal
+
+_MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
+"""Of one commit, unless a single job has more."""
+_FENCED = "NS001"
+
+
+class Lane:
+    """One connection that writes; used by one thread at a time."""
+
+    def __init__(self, connections: Connections, schema: str) -> None:
+        self._connections = connections
+        self._writer = uuid.uuid4()
+        self._session: Session | None = None
+        self._epoch = self._seq = 0
+        self._write = f"CALL {schema}.write(%s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
+        self._recover = f"CALL {schema}.recover(%s, NULL, NULL, NULL, NULL)"
+        self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
+
+    def write(self, jobs: list[Job]) -> None:
+        """Commit the jobs, and tell each its outcome."""
+        columns = Columns()
+        for job in jobs:
+            columns.extend(job.columns)
+        is_plain = all(job.is_plain for job in jobs)
+        described = None if is_plain else Jsonb(as_operations(jobs))
+        _tell(jobs, *self._call(columns, described, any(job.is_durable for job in jobs)))
+
+    def settle(self, jobs: list[Job]) -> bool:
+        """After a call for these jobs that was interrupted: whether they were committed, and if so, tell them."""
+        sent = self._seq + 1
+        seq, first_id, outcomes = self._reconnect()
+        if seq != sent:
+            return False
+        _tell(jobs, first_id, outcomes)
+        return True
+
+    def _call(self, columns: Columns, jobs: Jsonb | None, is_durable: bool) -> tuple[int, Any]:
+        end = time.monotonic() + self._connections.busy_timeout
+        is_sent = False
+        seq = self._seq + 1
+        while True:
+            try:
+                if self._session is None:
+                    known = self._reconnect()
+                    if is_sent and known[0] == seq:
+                        self._seq = seq
+                        return known[1], known[2]
+                    seq = self._seq + 1
+                assert self._session is not None
+                is_sent = True
+                row = self._session.execute(
+                    self._write,
+                    (self._writer, self._epoch, seq, Texts(columns.sources), Texts(columns.types),
+                     Texts(columns.refs), Texts(columns.payloads), Integers(columns.timestamps),
+                     Flags(columns.rounds), jobs, is_durable),
+                    binary=True,
+                ).fetchone()  # fmt: skip
+                assert row is not None
+                self._seq = seq
+                return row[0], row[1]
+            except psycopg.Error as error:
+                is_lost = failures.is_lost(error, self._session) or failures.is_demoted(error)
+                is_lost = is_lost or error.sqlstate == _FENCED
+                self._drop()
+                if not is_lost:
+                    # It may have come after the commit, from the flush.
+                    known = self._reconnect()
+                    if known[0] == seq:
+                        return known[1], known[2]
+                    failures.fail(error, self._connections.place)
+                if time.monotonic() > end:
+                    raise failures.unavailable(self._connections.place, error, is_unknown=is_sent) from error
+            except StoreUnavailableError as error:
+                if is_sent:
+                    raise failures.unavailable(
+                        self._connections.place, error.__cause__ or error, is_unknown=True
+                    ) from error
+                raise
+            except BaseException:
+                # An interrupt in the middle of a call: the next one asks first what became of it.
+                self._drop()
+                raise
+
+    def _reconnect(self) -> tuple[int, int, Any]:
+        """The number of the last call that was committed, its first id, and what it gave."""
+        session = self._connections.reach()
+        try:
+            timeout = f"{round(self._connections.busy_timeout * 1000) or 1}ms"
+            session.execute("SELECT set_config('lock_timeout', %s, false)", (timeout,))
+            row = session.execute(self._recover, (self._writer,)).fetchone()
+        except BaseException:
+            session.close()
+            raise
+        assert row is not None
+        self._session = session
+        self._epoch, self._seq, first_id, outcomes = row
+        return self._seq, first_id, outcomes
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(psycopg.Error):
+                session.close()
+
+    def close(self) -> None:
+        """Give back what the lane has in the database, and its connection."""
+        if self._session is not None:
+            with suppress(psycopg.Error):
+                self._session.execute(self._forget, (self._writer,))
+            self._drop()
+
+
+def _tell(jobs: list[Job], first_id: int, outcomes: Any) -> None:
+    if outcomes is None:
+        for job in jobs:
+            job.succeed(first_id, [])
+            first_id += len(job.columns)
+        return
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if "done" in outcome:
+            job.succeed(0, outcome["done"])
+        else:
+            job.fail(refusal(outcome["refused"]))
+
+
+class Lanes:
+    """The jobs that wait, and the lanes that take them, in the order in which they came."""
+
+    def __init__(self, connections: Connections, schema: str, *, count: int) -> None:
+        self._connections = connections
+        self._waiting: deque[Job] = deque()
+        self._free = [Lane(connections, schema) for _ in range(count)]
+        self._all = list(self._free)
+        self._changed = threading.Condition()
+
+    def run(self, job: Job) -> Job:
+        """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it."""
+        self._connections.check()
+        with self._changed:
+            self._waiting.append(job)
+        try:
+            self._work_until_ended(job)
+        except BaseException:
+            with self._changed, suppress(ValueError):
+                self._waiting.remove(job)
+            raise
+        if job.error is not None:
+            raise job.error
+        return job
+
+    def _work_until_ended(self, job: Job) -> None:
+        while not job.ended:
+            with self._changed:
+                while not job.ended and not (self._free and self._waiting):
+                    # A while, so that a signal is seen on every system.
+                    self._changed.wait(1.0)
+                if job.ended:
+                    return
+                lane, jobs = self._free.pop(), self._take()
+            try:
+                self._commit(lane, jobs, own=job)
+            finally:
+                with self._changed:
+                    self._free.append(lane)
+                    self._changed.notify_all()
+
+    def _take(self) -> list[Job]:
+        jobs = [self._waiting.popleft()]
+        rows, size = len(jobs[0].columns), jobs[0].columns.size
+        while self._waiting:
+            rows += len(self._waiting[0].columns)
+            size += self._waiting[0].columns.size
+            if rows > _MOST_ROWS or size > _MOST_BYTES:
+                break
+            jobs.append(self._waiting.popleft())
+        return jobs
+
+    def _commit(self, lane: Lane, jobs: list[Job], *, own: Job) -> None:
+        try:
+            lane.write(jobs)
+        except Exception as error:  # noqa: BLE001 - each waiting caller gets it
+            if len(jobs) > 1 and not isinstance(error, StoreUnavailableError):
+                # One of them is refused by the server itself: the others are not to suffer for it.
+                for job in jobs:
+                    self._commit(lane, [job], own=own)
+                return
+            for job in jobs:
+                if not job.ended:
+                    job.fail(error)
+        except BaseException:
+            # The interrupt is this caller's; the other jobs of the commit are not to suffer for it.
+            others = [other for other in jobs if other is not own]
+            try:
+                is_committed = lane.settle(jobs)
+            except BaseException:
+                for job in others:
+                    job.fail(failures.unavailable(self._connections.place, "interrupted", is_unknown=True))
+                raise
+            if not is_committed:
+                with self._changed:
+                    self._waiting.extendleft(reversed(others))
+            raise
+
+    def close(self) -> None:
+        """Wait for what is under way, and close the lanes."""
+        with self._changed:
+            while len(self._free) < len(self._all):
+                self._changed.wait(1.0)
+            for lane in self._all:
+                lane.close()

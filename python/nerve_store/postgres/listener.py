@@ -1,0 +1,108 @@
+"""Hearing of commits: one LISTEN of a process, whatever the number of its followers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from nerve_store.postgres.connections import Connections, Session
+from nerve_store.postgres.schema import channel
+
+LOOK_SECONDS = 1.0
+"""How often a follower looks although nothing woke it: a notice may be lost with its connection."""
+_TURN_SECONDS = 0.2
+"""How long closing a store may take on account of the thread."""
+
+
+class Listener:
+    """Counts the notices of a schema; its thread starts with the first that waits."""
+
+    def __init__(self, connections: Connections, schema: str, url: str | None) -> None:
+        self._connections = connections
+        self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel(schema)))
+        self._url = url
+        self._changed = threading.Condition()
+        self._notices = 0
+        self._run_notices = 0
+        self._is_listening = False
+        self._thread: threading.Thread | None = None
+        self._is_ending = False
+
+    def notices(self) -> int:
+        """How many commits were heard of; to be asked before looking, and handed to `wait`."""
+        self._start()
+        return self._notices
+
+    def run_notices(self) -> int:
+        """How many commits were heard of in which a run became queued."""
+        self._start()
+        return self._run_notices
+
+    def wait(self, known: int, seconds: float, *, of_runs: bool = False) -> None:
+        """Wait for another commit than those known, at most so long."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while not self._is_ending and (self._run_notices if of_runs else self._notices) == known:
+                left = end - time.monotonic()
+                # While nothing is heard yet, time is all there is to go by.
+                if left <= 0:
+                    return
+                self._changed.wait(left if self._is_listening else min(left, 0.05))
+                if not self._is_listening:
+                    return
+
+    def wake(self) -> None:
+        """Let all that wait look."""
+        with self._changed:
+            self._notices += 1
+            self._run_notices += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread, and let all that wait look."""
+        self._is_ending = True
+        self.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._is_ending:
+            with self._changed:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, args=(os.getpid(),), name="nerve_store-listen", daemon=True
+                    )
+                    self._thread.start()
+
+    def _run(self, process: int) -> None:
+        session: Session | None = None
+        while not self._is_ending and os.getpid() == process:
+            try:
+                if session is None:
+                    session = self._connections.connect(self._url)
+                    session.execute(self._listen)
+                    self._is_listening = True
+                    # What was committed meanwhile gave a notice that nobody heard.
+                    self.wake()
+                for notice in session.notifies(timeout=_TURN_SECONDS, stop_after=1):
+                    with self._changed:
+                        self._notices += 1
+                        self._run_notices += notice.payload == "run"
+                        self._changed.notify_all()
+            except psycopg.Error:
+                self._is_listening = False
+                if session is not None:
+                    with suppress(psycopg.Error):
+                        session.close()
+                session = None
+                self.wake()
+                time.sleep(_TURN_SECONDS)
+        if session is not None:
+            with suppress(psycopg.Error):
+                session.close()

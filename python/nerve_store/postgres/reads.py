@@ -1,0 +1,270 @@
+"""Reading rows: those in the database, and those of the archive as if they had never left."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Self
+
+import psycopg
+
+from nerve_store._core import LogEntry
+from nerve_store.exceptions import QueryTimeoutError
+from nerve_store.postgres import checks, failures
+from nerve_store.postgres.archive.reader import ArchiveReader
+from nerve_store.postgres.base import OpenPostgres
+from nerve_store.postgres.connections import Session
+from nerve_store.postgres.filters import COLUMNS, Filter
+from nerve_store.postgres.texts import decode
+
+_PAGE_ROWS = 2_000
+_MARK = "\U0010ffff"
+_NONE: int | None = None
+
+
+def as_entry(row_id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int) -> LogEntry:
+    """A row as it was appended."""
+    if (
+        _MARK in source
+        or _MARK in type
+        or (ref_id is not None and _MARK in ref_id)
+        or (payload is not None and _MARK in payload)
+    ):
+        return LogEntry(row_id, decode(source), decode(type), decode(ref_id), decode(payload), timestamp)
+    return LogEntry(row_id, source, type, ref_id, payload, timestamp)
+
+
+class PostgresIterator:
+    """The rows of a filter or of an archived day, page by page; no transaction is open between steps."""
+
+    def __init__(self, rows: Iterator[LogEntry]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> LogEntry:
+        return next(self._rows)
+
+    def _take(self, most: int) -> list[LogEntry]:
+        """Up to so many rows at once; none at the end."""
+        return list(islice(self._rows, most))
+
+
+class Reads(OpenPostgres):
+    """Reading rows."""
+
+    def query(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> list[LogEntry]:
+        """The rows that match every filter given, in id order.
+
+        `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
+        exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
+        database are read from the archive as if they had not, each once. A row may be seen some milliseconds before it
+        is durable.
+        """
+        wanted = Filter.checked(
+            source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id,
+            before_id=before_id, limit=limit, descending=descending, archived=archived,
+        )  # fmt: skip
+        self._connections.check()
+        if limit == 0:
+            return []
+        return list(self._merged(wanted)) if wanted.archived else self._page(wanted)
+
+    def iter(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> PostgresIterator:
+        """The rows of `query`, any number of them in constant memory, holding no transaction between steps.
+
+        Rows appended after the call are not included.
+        """
+        wanted = Filter.checked(
+            source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id,
+            before_id=before_id, limit=limit, descending=descending, archived=archived,
+        ).between(before_id=self._last_id() + 1, limit=limit)  # fmt: skip
+        return PostgresIterator(self._merged(wanted) if wanted.archived else self._pages(wanted))
+
+    def count(
+        self,
+        *,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> int:
+        """How many rows `query` would return."""
+        wanted = Filter.checked(
+            source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id,
+            before_id=before_id, limit=limit, descending=descending, archived=archived,
+        )  # fmt: skip
+        self._connections.check()
+        if wanted.limit == 0:
+            return 0
+        if wanted.archived:
+            return sum(1 for _ in self._merged(wanted))
+        condition, parameters = wanted.condition()
+        counted = f"SELECT FROM {self._schema}.logs WHERE {condition}"
+        if wanted.limit is not None:
+            counted += f" LIMIT {wanted.limit}"
+        return int(self._value(f"SELECT count(*) FROM ({counted}) AS found", parameters))
+
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        timeout: float | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """The rows of one statement of SQL that reads, in a read-only transaction; the dialect is PostgreSQL's.
+
+        Tables: `logs`, `meta`, `workflow_runs`. Placeholders are the server's driver's: `%s`, or `%(name)s` for a
+        mapping. A statement that would write or returns no rows is a `ValueError`, and so is one that the server does
+        not understand. After `timeout` seconds it ends with `QueryTimeoutError`.
+        """
+        statement = checks.text(query)
+        if not isinstance(params, Mapping | list | tuple):
+            raise TypeError(f"params is a sequence or a mapping, not {type(params).__name__!r}")
+        milliseconds = 0 if timeout is None else max(1, round(checks.seconds(timeout, "timeout") * 1000))
+
+        def read(session: Session) -> list[tuple[Any, ...]]:
+            session.execute(
+                f"BEGIN READ ONLY; SET LOCAL search_path = {self._schema}, pg_catalog; "
+                f"SET LOCAL statement_timeout = {milliseconds}".encode()
+            )
+            try:
+                # The binary form allows one statement alone.
+                cursor = session.execute(statement.encode(), params or None, binary=True)
+                if cursor.description is None or session.info.transaction_status.name != "INTRANS":
+                    raise ValueError("sql takes a statement that reads and returns rows")
+                return cursor.fetchall()
+            finally:
+                if not session.closed:
+                    session.execute("ROLLBACK")
+
+        try:
+            return self._connections.read_untranslated(read)
+        except psycopg.errors.QueryCanceled as error:
+            if timeout is None:
+                failures.fail(error, self._path)
+            late = QueryTimeoutError(f"{self._path}: the statement did not end within {timeout} seconds")
+            late.path = self._path
+            raise late from None
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
+            raise ValueError(f"the server refused the statement: {' '.join(str(error).split())}") from error
+        except psycopg.Error as error:
+            failures.fail(error, self._path)
+
+    def _value(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        row = self._connections.read(lambda session: session.execute(statement.encode(), parameters).fetchone())
+        assert row is not None
+        return row[0]
+
+    def _last_id(self) -> int:
+        """The last id that is committed; the sequence's may be of a row that is not yet."""
+        return int(
+            self._value(
+                f"SELECT greatest((SELECT max(id) FROM {self._schema}.logs), "
+                f"(SELECT max(last_id) FROM {self._schema}.archive_days WHERE state = 0), 0)"
+            )
+        )
+
+    def _page(self, wanted: Filter, *, is_durable: bool = False) -> list[LogEntry]:
+        """The rows of the database; with `is_durable`, once they are on the server's disk."""
+        condition, parameters = wanted.condition()
+        order = "DESC" if wanted.descending else "ASC"
+        statement = f"SELECT {COLUMNS} FROM {self._schema}.logs WHERE {condition} ORDER BY id {order}"
+        if wanted.limit is not None:
+            statement += f" LIMIT {wanted.limit}"
+
+        def read(session: Session) -> list[LogEntry]:
+            rows = session.execute(statement.encode(), parameters, binary=True).fetchall()
+            if is_durable and rows and rows[-1][0] > self._durable_id and not self._read_only:
+                session.execute(f"SELECT {self._schema}.flush()")
+                self._durable_id = max(self._durable_id, rows[-1][0])
+            return [as_entry(*row) for row in rows]
+
+        return self._connections.read(read)
+
+    def _pages(self, wanted: Filter) -> Iterator[LogEntry]:
+        left, last = wanted.limit, _NONE
+        while left != 0:
+            size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            after = None if wanted.descending else last
+            before = last if wanted.descending else None
+            page = self._page(wanted.between(after_id=after, before_id=before, limit=size))
+            yield from page
+            if len(page) < size:
+                return
+            last = page[-1].id
+            left = None if left is None else left - len(page)
+
+    def _merged(self, wanted: Filter) -> Iterator[LogEntry]:
+        """Rows of the database and of the archive, each once, in order.
+
+        A page of rows is read first and the archive after it: a row that leaves the database in between is in a file
+        by then. One read of both at the same moment could miss the rows of a partition that is dropped meanwhile.
+        """
+        left, last = wanted.limit, _NONE
+        reader = ArchiveReader(self._connections, self._schema, self._archive)
+        while left != 0:
+            size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            after = None if wanted.descending else last
+            before = last if wanted.descending else None
+            span = wanted.between(after_id=after, before_id=before, limit=size)
+            page = self._page(span)
+            is_last = len(page) < size
+            if is_last:
+                archived = reader.rows(span)
+            elif wanted.descending:
+                archived = reader.rows(wanted.between(before_id=before, after_id=page[-1].id - 1, limit=None))
+            else:
+                archived = reader.rows(wanted.between(after_id=after, before_id=page[-1].id + 1, limit=None))
+            for entry in _united(page, archived, descending=wanted.descending):
+                yield entry
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
+            if is_last:
+                return
+            last = page[-1].id
+
+
+def _united(first: list[LogEntry], second: Iterator[LogEntry], *, descending: bool) -> Iterator[LogEntry]:
+    last: int | None = None
+    for entry in heapq.merge(first, second, key=lambda entry: entry.id, reverse=descending):
+        if entry.id != last:
+            yield entry
+        last = entry.id

@@ -1,0 +1,233 @@
+"""Workflow runs: changing and listing them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+from nerve_store._core import LogEntry
+from nerve_store.postgres import checks
+from nerve_store.postgres.base import OpenPostgres
+from nerve_store.postgres.claims import carried
+from nerve_store.postgres.connections import Session
+from nerve_store.postgres.operations import as_run, change_operation, create_operation, run_operation
+from nerve_store.postgres.texts import decode, encode
+from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
+
+_COLUMNS = "run_id, workflow, status, timestamp, exit_code"
+_ACTIVE = "status IN ('queued', 'started')"
+_PAGE_RUNS = 1_000
+
+
+def _read(row: tuple[Any, ...]) -> WorkflowRun:
+    return WorkflowRun(decode(row[0]), decode(row[1]), WorkflowRunStatus(row[2]), row[3], row[4])
+
+
+class Runs(OpenPostgres):
+    """Workflow runs."""
+
+    def create_workflow_run(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: checks.Status = "queued",
+        payload: str | None = None,
+        json: Any = checks.UNSET,
+        timestamp: int | datetime | None = None,
+        not_before: int | datetime | None = None,
+        exist_ok: bool = False,
+        durability: checks.Durability | None = None,
+    ) -> WorkflowRun:
+        """Log (workflow, <status>, run_id, payload) and create the run.
+
+        A run that is there is a `RunExistsError`, or with `exist_ok` returned as it is if it is of the same workflow.
+        `not_before` keeps a queued run from being claimed before.
+        """
+        state = checks.status(status)
+        row = self._row("workflow", str(state), checks.text(run_id), checks.payload_of(payload, json), timestamp)
+        job = self._job(durability)
+        job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
+        return as_run(self._commit(job).results[0])
+
+    def upsert_workflow_run(
+        self,
+        entry: checks.Row,
+        run: WorkflowRun,
+        *,
+        force: bool = False,
+        claim: RunClaim | None = None,
+        durability: checks.Durability | None = None,
+    ) -> LogEntry:
+        """Append `entry` and bring the run to the state `run`, both in one transaction.
+
+        A run that is not there may begin in any state; otherwise the transition must be legal
+        (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
+        a finished run is never lost to an update that has none. The entry's `ref_id` is the run's id, and a run keeps
+        its workflow (`ValueError`).
+        """
+        row, operation = run_operation(entry, run, force=force, claim=claim, max_payload_bytes=self._max_payload_bytes)
+        job = self._job(durability, carried(claim))
+        job.change(operation, row)
+        return row.stored(self._commit(job).results[0]["id"])
+
+    append_with_workflow_update = upsert_workflow_run
+
+    def transition(
+        self,
+        run_id: str,
+        status: checks.Status,
+        *,
+        expect: checks.Status | Collection[checks.Status] | None = None,
+        exit_code: int | None = None,
+        payload: str | None = None,
+        json: Any = checks.UNSET,
+        timestamp: int | datetime | None = None,
+        claim: RunClaim | None = None,
+        durability: checks.Durability | None = None,
+    ) -> WorkflowRun:
+        """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
+
+        `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state,
+        cannot go there, or is under a live lease that `claim` does not carry, is an `IllegalTransitionError` and
+        changes nothing; `killed` is allowed without the claim.
+        """
+        run_id = checks.text(run_id)
+        state = checks.status(status)
+        row = self._row("workflow", str(state), run_id, checks.payload_of(payload, json), timestamp)
+        job = self._job(durability, carried(claim))
+        job.change(change_operation(row, state, expect=expect, exit_code=exit_code, claim=claim), row)
+        return as_run(self._commit(job).results[0])
+
+    def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
+        """The run, or None."""
+        found = self._runs("run_id = %(run_id)s", {"run_id": encode(checks.text(run_id))}, "run_id", None)
+        return found[0] if found else None
+
+    def get_active_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
+        """The queued and started runs, oldest first."""
+        return self._runs_of(workflow, f" AND {_ACTIVE}", "timestamp, run_id")
+
+    def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
+        """All runs, newest first."""
+        return self._runs_of(workflow, "", "timestamp DESC, run_id DESC")
+
+    def _runs_of(self, workflow: str | None, condition: str, order: str) -> list[WorkflowRun]:
+        wanted = encode(checks.optional_text(workflow))
+        of_workflow = "true" if wanted is None else "workflow = %(workflow)s"
+        return self._runs(of_workflow + condition, {"workflow": wanted}, order, None)
+
+    def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: checks.Status | Collection[checks.Status] | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        """The runs that match, by (timestamp, run_id); bounds are on the run's timestamp, both inclusive.
+
+        `workflow` and `status` take one value or a collection. `after` is the last run of the previous page.
+        """
+        conditions, parameters = ["true"], dict[str, Any]()
+        if workflow is not None:
+            conditions.append("workflow = ANY(%(workflow)s)")
+            parameters["workflow"] = [encode(name) for name in checks.texts(workflow)]
+        if status is not None:
+            wanted = checks.statuses(status)
+            conditions.append("status = ANY(%(status)s)")
+            parameters["status"] = [str(item) for item in wanted]
+            if all(item.is_active for item in wanted):
+                conditions.append(_ACTIVE)
+        for name, value, operator in (("since", since, ">="), ("until", until, "<=")):
+            if value is not None:
+                conditions.append(f"timestamp {operator} %({name})s")
+                parameters[name] = checks.bound(value)
+        backwards = checks.flag(descending)
+        if after is not None:
+            if not isinstance(after, WorkflowRun):
+                raise TypeError(f'after is a WorkflowRun, not "{type(after).__name__}"')
+            conditions.append(f"(timestamp, run_id) {'<' if backwards else '>'} (%(after)s, %(after_id)s)")
+            # The first alone is what the index can begin at.
+            conditions.append(f"timestamp {'<=' if backwards else '>='} %(after)s")
+            parameters |= {"after": after.timestamp, "after_id": encode(after.run_id)}
+        order = "timestamp DESC, run_id DESC" if backwards else "timestamp, run_id"
+        return self._runs(" AND ".join(conditions), parameters, order, None if limit is None else checks.amount(limit))
+
+    def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: checks.Status | Collection[checks.Status] | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> Iterator[WorkflowRun]:
+        """The runs of `query_workflow_runs`, page by page, any number of them in constant memory."""
+        left = None if limit is None else checks.amount(limit)
+
+        def pages(after: WorkflowRun | None, left: int | None) -> Iterator[WorkflowRun]:
+            while left != 0:
+                size = _PAGE_RUNS if left is None else min(left, _PAGE_RUNS)
+                page = self.query_workflow_runs(
+                    workflow=workflow, status=status, since=since, until=until, after=after, limit=size,
+                    descending=descending,
+                )  # fmt: skip
+                yield from page
+                if len(page) < size:
+                    return
+                after = page[-1]
+                left = None if left is None else left - len(page)
+
+        # Wrong arguments are told by the call and not by the first step.
+        self.query_workflow_runs(
+            workflow=workflow, status=status, since=since, until=until, after=after, limit=0, descending=descending
+        )
+        return pages(after, left)
+
+    def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: checks.Status | Collection[checks.Status] | None = None,
+    ) -> dict[WorkflowRunStatus, int]:
+        """How many runs are in each state."""
+        wanted = None if workflow is None else [encode(name) for name in checks.texts(workflow)]
+        states = list(WorkflowRunStatus) if status is None else checks.statuses(status)
+
+        def read(session: Session) -> list[tuple[Any, ...]]:
+            return session.execute(
+                f"SELECT status, count(*) FROM {self._schema}.workflow_runs "
+                "WHERE (%(workflow)s::text[] IS NULL OR workflow = ANY(%(workflow)s)) AND status = ANY(%(status)s) "
+                "GROUP BY status",
+                {"workflow": wanted, "status": [str(item) for item in states]},
+            ).fetchall()
+
+        return {WorkflowRunStatus(name): count for name, count in self._connections.read(read)}
+
+    def delete_workflow_runs(self, *, before: int | datetime, workflow: str | Collection[str] | None = None) -> int:
+        """Delete the runs that are not active and took their state before; returns how many. Their rows stay."""
+        job = self._job(None)
+        job.change({
+            "op": "delete_runs",
+            "before": checks.timestamp(before),
+            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow)],
+        })  # fmt: skip
+        deleted: int = self._commit(job).results[0]
+        return deleted
+
+    def _runs(self, condition: str, parameters: dict[str, Any], order: str, limit: int | None) -> list[WorkflowRun]:
+        self._connections.check()
+        if limit == 0:
+            return []
+        statement = f"SELECT {_COLUMNS} FROM {self._schema}.workflow_runs WHERE {condition} ORDER BY {order}"
+        if limit is not None:
+            statement += f" LIMIT {limit}"
+        rows = self._connections.read(lambda session: session.execute(statement.encode(), parameters).fetchall())
+        return [_read(row) for row in rows]

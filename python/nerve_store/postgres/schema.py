@@ -1,0 +1,120 @@
+"""The tables and procedures in the database: made, brought up to date, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+
+import psycopg
+
+from nerve_store.exceptions import SchemaVersionError
+from nerve_store.postgres import failures
+from nerve_store.postgres.connections import Session
+
+VERSION = 1
+MIGRATIONS: dict[int, str] = {}
+"""What brings a schema from the version before to this one; the procedures are made anew with it."""
+
+_PROCEDURES = ("runs.sql", "write.sql")
+
+
+def quoted(name: str) -> str:
+    """The name of a schema in SQL; `ValueError` for what is none."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", name):
+        raise ValueError(f"schema is a name of up to 40 letters, digits and _, not {name!r}")
+    return f'"{name}"'
+
+
+def channel(name: str) -> str:
+    """The channel of the schema's notices."""
+    return f"nerve_store.{name}"
+
+
+def lock_key(name: str, purpose: str = "append") -> int:
+    """The key of an advisory lock of the schema: two schemas of a database share none."""
+    digest = hashlib.sha256(f"nerve_store {purpose} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def prepare(session: Session, name: str, place: str, *, read_only: bool) -> None:
+    """Make the schema, or bring it up to date, under a lock."""
+    schema = quoted(name)
+    try:
+        if not _is_there(session, schema):
+            if read_only:
+                error = SchemaVersionError(f"{place}: there is no log in this schema; open it for writing first")
+                error.path, error.supported = place, VERSION
+                raise error
+            with session.transaction():
+                session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
+                if not _is_there(session, schema):
+                    _create(session, name)
+        found = _version(session, schema)
+        if found > VERSION:
+            error = SchemaVersionError(
+                f"{place}: the schema has version {found}, and this nerve_store knows {VERSION} at the most; upgrade it"
+            )
+            error.path, error.found, error.supported = place, found, VERSION
+            raise error
+        if found < VERSION and not read_only:
+            _migrate(session, name)
+    except psycopg.Error as error:
+        failures.fail(error, place)
+
+
+def ensure_days(session: Session, schema: str) -> datetime:
+    """Make the partitions of today and tomorrow; when to call it again."""
+    today = datetime.now(UTC).date()
+    for day in (today, today + timedelta(days=1)):
+        session.execute(f"SELECT {schema}.ensure_day(%s)", (day,))
+    return datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
+
+
+def _is_there(session: Session, schema: str) -> bool:
+    row = session.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.state",)).fetchone()
+    return bool(row and row[0])
+
+
+def _version(session: Session, schema: str) -> int:
+    row = session.execute(f"SELECT schema_version FROM {schema}.state").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _create(session: Session, name: str) -> None:
+    # A role that may not create schemas can be given one.
+    found = session.execute("SELECT FROM pg_namespace WHERE nspname = %s", (name,)).fetchone()
+    if found is None:
+        session.execute(f"CREATE SCHEMA {quoted(name)}".encode())
+    session.execute(_script(name, "tables.sql"))
+    _make_procedures(session, name)
+
+
+def _migrate(session: Session, name: str) -> None:
+    with session.transaction():
+        session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
+        # No writer is between two versions.
+        session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name),))
+        for version in range(_version(session, quoted(name)) + 1, VERSION + 1):
+            session.execute(_filled(MIGRATIONS[version], name))
+            session.execute(f"UPDATE {quoted(name)}.state SET schema_version = %s", (version,))
+        _make_procedures(session, name)
+
+
+def _make_procedures(session: Session, name: str) -> None:
+    for file in _PROCEDURES:
+        session.execute(_script(name, file))
+
+
+def _script(name: str, file: str) -> bytes:
+    return _filled((files("nerve_store.postgres") / "sql" / file).read_text("utf-8"), name)
+
+
+def _filled(script: str, name: str) -> bytes:
+    return (
+        script.replace("@S@", quoted(name))
+        .replace("@LOCK@", str(lock_key(name)))
+        .replace("@CHANNEL@", channel(name))
+        .encode()
+    )

@@ -1,0 +1,97 @@
+-- Version 1 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
+CREATE TABLE @S@.state (            -- one row
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  schema_version int NOT NULL,
+  store_id uuid NOT NULL DEFAULT gen_random_uuid()
+);
+
+-- Has one row since the server last came up from anything but a clean shutdown: PostgreSQL empties an unlogged table
+-- when it recovers from a crash, and it is empty on a promoted standby and in a restored backup. See `lock_ids`.
+CREATE UNLOGGED TABLE @S@.alive (one boolean PRIMARY KEY DEFAULT true CHECK (one));
+
+CREATE SEQUENCE @S@.log_id;
+
+CREATE TABLE @S@.logs (
+  id bigint NOT NULL,
+  source text COLLATE "C" NOT NULL,
+  type text COLLATE "C" NOT NULL,
+  ref_id text COLLATE "C",
+  payload text COLLATE "C",
+  timestamp bigint NOT NULL,        -- milliseconds since 1970-01-01T00:00Z
+  is_round boolean NOT NULL         -- whether it takes a number in its run's thread
+) PARTITION BY RANGE (timestamp);
+CREATE INDEX logs_id ON @S@.logs (id);
+-- A key of an index is limited to 2,704 bytes, and a reference may have 64 KiB: queries compare both.
+CREATE INDEX logs_ref ON @S@.logs (left(ref_id, 512), id) WHERE ref_id IS NOT NULL;
+CREATE INDEX logs_round ON @S@.logs (left(ref_id, 512), id) WHERE is_round;
+CREATE INDEX logs_time ON @S@.logs (timestamp);
+CREATE TABLE @S@.logs_rest PARTITION OF @S@.logs DEFAULT;
+
+-- Texts of any length are unique by a hash index, which holds no texts; every writer holds the lock, so that an update
+-- and, if it found nothing, an insert are as good as ON CONFLICT.
+CREATE TABLE @S@.meta (
+  key text COLLATE "C" NOT NULL, value text COLLATE "C" NOT NULL, EXCLUDE USING hash (key WITH =)
+);
+
+CREATE TABLE @S@.workflow_runs (
+  run_id text COLLATE "C" NOT NULL,
+  workflow text COLLATE "C" NOT NULL,
+  status text COLLATE "C" NOT NULL
+    CHECK (status IN ('queued', 'started', 'completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')),
+  timestamp bigint NOT NULL,
+  exit_code bigint,
+  created_id bigint NOT NULL,       -- of the row that created it
+  not_before bigint,                -- milliseconds; a queued run is not claimed before
+  owner text COLLATE "C",
+  attempt bigint NOT NULL DEFAULT 0,
+  token bigint,                     -- the id of the `started` row of its newest claim; NULL once another change came
+  lease interval,
+  lease_until timestamptz,
+  EXCLUDE USING hash (run_id WITH =)
+) WITH (fillfactor = 70);
+CREATE INDEX workflow_runs_active ON @S@.workflow_runs (timestamp, created_id) WHERE status IN ('queued', 'started');
+CREATE INDEX workflow_runs_lease ON @S@.workflow_runs (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX workflow_runs_time ON @S@.workflow_runs (timestamp, left(run_id, 512));
+
+CREATE TABLE @S@.writers (          -- what each connection that writes did last; see `recover`
+  writer uuid PRIMARY KEY,
+  epoch bigint NOT NULL,
+  seq bigint NOT NULL,
+  first_id bigint NOT NULL,
+  results jsonb,
+  seen timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+CREATE TABLE @S@.keys (
+  key text COLLATE "C" NOT NULL,
+  id bigint NOT NULL,
+  timestamp bigint NOT NULL,        -- of the row
+  digest bytea NOT NULL,            -- of source, type, ref_id and payload
+  at timestamptz NOT NULL DEFAULT now(),
+  EXCLUDE USING hash (key WITH =)
+);
+CREATE INDEX keys_at ON @S@.keys (at);
+
+CREATE TABLE @S@.archive_days (
+  day date NOT NULL,
+  state smallint NOT NULL,          -- 0: the file that is there; 1: the one about to be published
+  format text NOT NULL,             -- jsonl or jsonl.zst
+  row_count bigint NOT NULL,
+  first_id bigint,
+  last_id bigint,
+  size bigint NOT NULL,
+  raw_size bigint NOT NULL,
+  sha256 text NOT NULL,
+  archived_at bigint NOT NULL,
+  kinds jsonb,                      -- its pairs [source, type]; NULL: more than 64
+  PRIMARY KEY (day, state)
+);
+CREATE TABLE @S@.archive_refs (     -- which references occur in which day
+  day date NOT NULL,
+  ref_id text COLLATE "C" NOT NULL,
+  round_ids bigint[] NOT NULL       -- the rows of it that are rounds; kept when the day's file is deleted
+);
+CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
+CREATE INDEX archive_refs_day ON @S@.archive_refs (day);
+
+INSERT INTO @S@.state (schema_version) VALUES (1);

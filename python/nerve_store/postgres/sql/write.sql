@@ -1,0 +1,174 @@
+-- All writes: one procedure call, one round trip. `@S@` is the quoted schema, `@CHANNEL@` its channel of notices.
+
+-- Takes the append lock until the transaction ends, and returns the last id that was given. From here on ids are given
+-- in the order of the commits, and no row of a run is locked by anybody else. The commit that follows does not wait for
+-- the disk: the lock is held for microseconds.
+CREATE OR REPLACE FUNCTION @S@.lock_ids() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE last bigint;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(@LOCK@);
+  SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
+  IF NOT EXISTS (SELECT FROM @S@.alive) THEN
+    -- The server came back without its last commits. Ids that a reader saw must not be given again to other rows.
+    last := last + CASE WHEN last = 0 THEN 0 ELSE 1000000 END;
+    INSERT INTO @S@.alive DEFAULT VALUES;
+    PERFORM setval('@S@.log_id', greatest(last, 1), last > 0);
+  END IF;
+  RETURN last;
+END $$;
+
+-- Waits until all that was committed before is on the disk.
+CREATE OR REPLACE FUNCTION @S@.flush() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  PERFORM pg_logical_emit_message(true, 'nerve_store', '');
+END $$;
+
+CREATE OR REPLACE FUNCTION @S@.refuse(detail jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'refused' USING ERRCODE = 'NS010', DETAIL = detail::text;
+END $$;
+
+-- `jobs` NULL: all rows are plain appends, which nothing can refuse.
+CREATE OR REPLACE PROCEDURE @S@.write(
+  w uuid, e bigint, q bigint, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], jobs jsonb,
+  is_durable boolean, INOUT first bigint, INOUT outcomes jsonb
+) LANGUAGE plpgsql AS $$
+DECLARE
+  before bigint := @S@.lock_ids();
+  last bigint := before;
+  wake text := '';
+BEGIN
+  UPDATE @S@.writers SET seq = q, first_id = before + 1, results = NULL, seen = now()
+    WHERE writer = w AND epoch = e AND seq < q;
+  IF NOT FOUND THEN RAISE EXCEPTION 'fenced' USING ERRCODE = 'NS001'; END IF;
+  IF jobs IS NULL THEN
+    last := @S@.put(s, t, r, p, ts, k, last);
+  ELSE
+    SELECT applied.last, applied.outcomes, applied.wake INTO last, outcomes, wake
+      FROM @S@.apply(jobs, s, t, r, p, ts, k, before) AS applied;
+    UPDATE @S@.writers SET results = outcomes WHERE writer = w;
+  END IF;
+  first := before + 1;
+  IF last > before THEN PERFORM setval('@S@.log_id', last); END IF;
+  PERFORM pg_notify('@CHANNEL@', wake);
+  COMMIT;
+  IF is_durable THEN PERFORM @S@.flush(); END IF;
+END $$;
+
+-- After a lost connection: fences the old one, whose call may still be waiting for the lock, and says whether its last
+-- call was committed. What it says is durable.
+CREATE OR REPLACE PROCEDURE @S@.recover(
+  w uuid, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
+) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM @S@.lock_ids();
+  UPDATE @S@.writers SET epoch = epoch + 1, seen = now() WHERE writer = w
+    RETURNING epoch, seq, first_id, results INTO current_epoch, last_seq, first, outcomes;
+  IF NOT FOUND THEN
+    INSERT INTO @S@.writers (writer, epoch, seq, first_id) VALUES (w, 1, 0, 0);
+    current_epoch := 1; last_seq := 0; first := 0;
+  END IF;
+  COMMIT;
+  PERFORM @S@.flush();
+END $$;
+
+CREATE OR REPLACE FUNCTION @S@.put(
+  s text[], t text[], r text[], p text[], ts bigint[], k boolean[], last bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO @S@.logs (id, source, type, ref_id, payload, timestamp, is_round)
+    SELECT last + u.o, u.s, u.t, u.r, u.p, u.ts, u.k
+    FROM unnest(s, t, r, p, ts, k) WITH ORDINALITY AS u(s, t, r, p, ts, k, o);
+  RETURN last + cardinality(s);
+END $$;
+
+-- Jobs that share a commit, each all or nothing: one that is refused leaves nothing behind.
+CREATE OR REPLACE FUNCTION @S@.apply(
+  jobs jsonb, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], before bigint,
+  OUT last bigint, OUT outcomes jsonb, OUT wake text
+) LANGUAGE plpgsql AS $$
+DECLARE job jsonb; done record; detail text;
+BEGIN
+  last := before; outcomes := '[]'; wake := '';
+  FOR job IN SELECT value FROM jsonb_array_elements(jobs) LOOP
+    BEGIN
+      SELECT * INTO done FROM @S@.run_job(job, s, t, r, p, ts, k, last);
+      last := done.last;
+      outcomes := outcomes || jsonb_build_array(jsonb_build_object('done', done.results));
+      wake := CASE WHEN done.wakes THEN 'run' ELSE wake END;
+    EXCEPTION WHEN SQLSTATE 'NS010' THEN
+      GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+      outcomes := outcomes || jsonb_build_array(jsonb_build_object('refused', detail::jsonb));
+    END;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION @S@.run_job(
+  job jsonb, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], before bigint,
+  OUT last bigint, OUT results jsonb, OUT wakes boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+  op jsonb; i int; n int; item jsonb; known @S@.keys; claim jsonb := job -> 'claim';
+BEGIN
+  last := before; results := '[]'; wakes := false;
+  IF claim IS NOT NULL THEN PERFORM @S@.check_claim(claim, job -> 'ops'); END IF;
+  FOR op IN SELECT value FROM jsonb_array_elements(job -> 'ops') LOOP
+    i := (op ->> 'row')::int;
+    n := coalesce((op ->> 'rows')::int, 0);
+    item := NULL;
+    CASE op ->> 'op'
+      WHEN 'rows' THEN
+        item := jsonb_build_object('id', last + 1);
+        last := @S@.put(s[i:i+n-1], t[i:i+n-1], r[i:i+n-1], p[i:i+n-1], ts[i:i+n-1], k[i:i+n-1], last);
+      WHEN 'key' THEN
+        SELECT * INTO known FROM @S@.keys WHERE key = op ->> 'key';
+        IF NOT FOUND THEN
+          last := @S@.put(s[i:i], t[i:i], r[i:i], p[i:i], ts[i:i], k[i:i], last);
+          INSERT INTO @S@.keys (key, id, timestamp, digest)
+            VALUES (op ->> 'key', last, ts[i], decode(op ->> 'digest', 'hex'));
+          item := jsonb_build_object('id', last);
+        ELSIF known.digest = decode(op ->> 'digest', 'hex') THEN
+          item := jsonb_build_object('id', known.id, 'timestamp', known.timestamp);
+        ELSE
+          PERFORM @S@.refuse(jsonb_build_object('kind', 'key', 'key', known.key, 'id', known.id));
+        END IF;
+      WHEN 'change' THEN
+        item := @S@.change_run(op, claim, last + 1);
+        IF item IS NOT NULL THEN
+          last := @S@.put(s[i:i], t[i:i], r[i:i], p[i:i], ts[i:i], k[i:i], last);
+          item := item || jsonb_build_object('id', last);
+        END IF;
+        wakes := wakes OR item ->> 'status' = 'queued';
+      WHEN 'create' THEN
+        item := @S@.create_run(op, last + 1);
+        IF item ->> 'is_new' = 'true' THEN
+          last := @S@.put(s[i:i], t[i:i], r[i:i], p[i:i], ts[i:i], k[i:i], last);
+          item := item || jsonb_build_object('id', last);
+          wakes := wakes OR item ->> 'status' = 'queued';
+        END IF;
+      WHEN 'claim' THEN
+        SELECT claimed.last, claimed.item INTO last, item FROM @S@.claim_run(op, last) AS claimed;
+      WHEN 'renew' THEN
+        item := @S@.renew_claim(op);
+      WHEN 'release' THEN
+        SELECT released.last, released.item INTO last, item FROM @S@.release_claim(op, last) AS released;
+        wakes := true;
+      WHEN 'set_meta' THEN
+        UPDATE @S@.meta SET value = op ->> 'value' WHERE key = op ->> 'key';
+        IF NOT FOUND THEN INSERT INTO @S@.meta VALUES (op ->> 'key', op ->> 'value'); END IF;
+      WHEN 'delete_meta' THEN
+        DELETE FROM @S@.meta WHERE key = op ->> 'key';
+        item := to_jsonb(FOUND);
+      WHEN 'delete_runs' THEN
+        DELETE FROM @S@.workflow_runs WHERE status NOT IN ('queued', 'started')
+          AND timestamp < (op ->> 'before')::bigint
+          AND (op -> 'workflow' IS NULL OR op -> 'workflow' ? workflow);
+        GET DIAGNOSTICS n = ROW_COUNT;
+        item := to_jsonb(n);
+    END CASE;
+    results := results || jsonb_build_array(item);
+  END LOOP;
+END $$;

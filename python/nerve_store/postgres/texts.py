@@ -1,0 +1,35 @@
+"""Texts as PostgreSQL takes them, and back.
+
+PostgreSQL refuses NUL in a text, and the store keeps it. A noncharacter that hardly any text contains marks the two
+characters that are written in another way: the mapping is one to one, so that equality in the database is equality of
+the texts, and nearly every text is stored as it is.
+"""
+
+from __future__ import annotations
+
+from typing import overload
+
+_MARK = "\U0010ffff"
+_NUL, _ITSELF = _MARK + "0", _MARK + "1"
+
+
+@overload
+def encode(text: str) -> str: ...
+@overload
+def encode(text: None) -> None: ...
+def encode(text: str | None) -> str | None:
+    """`text` without NUL."""
+    if text is None or ("\0" not in text and _MARK not in text):
+        return text
+    return text.replace(_MARK, _ITSELF).replace("\0", _NUL)
+
+
+@overload
+def decode(text: str) -> str: ...
+@overload
+def decode(text: None) -> None: ...
+def decode(text: str | None) -> str | None:
+    """The text that `encode` was given."""
+    if text is None or _MARK not in text:
+        return text
+    return text.replace(_NUL, "\0").replace(_ITSELF, _MARK)

@@ -1,0 +1,53 @@
+"""Deleting old days of the archive."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+
+import nerve_store as ns
+from contract.backends import needs
+from nerve_store.protocols import Log
+from support import day_files
+from support.archive import NOW, at, day, message
+
+
+def test_old_days_expire_and_rounds_keep_their_numbers(log: Log) -> None:
+    needs(log, "expire_archive")
+    log.append_many([("workflow", "thread_workflow_message", "run-1", message(n), at(n % 4)) for n in range(16)])
+    log.archive_logs(now=NOW)
+    rounds = log.get_thread_rounds("run-1", limit=100)
+    told = log.expire_archive(before=day(2), dry_run=True)
+    assert [item.day for item in told] == [day(0), day(1)]
+    assert list(day_files(log.archive_dir)) == [day(n) for n in range(4)]
+    assert log.expire_archive(before=day(2)) == told
+    assert list(day_files(log.archive_dir)) == [day(2), day(3)]
+    assert [item.day for item in log.archived_days()] == [day(2), day(3)]
+    kept = {entry.id for entry in log.query(archived=True)}
+    assert len(kept) == 8
+    assert log.get_thread_round_count("run-1") == 16
+    assert log.get_thread_rounds("run-1", limit=100) == [item for item in rounds if item.log_id in kept]
+    assert log.expire_archive(before=day(2)) == []
+    assert log.verify().ok
+    assert log.append("system", "tick").id == 17
+
+
+def test_day_of_an_active_run_stays(log: Log) -> None:
+    needs(log, "expire_archive")
+    log.append_many([("workflow", "tick", f"run-{n}", None, at(n)) for n in range(3)])
+    log.archive_logs(now=NOW)
+    run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, NOW)
+    log.upsert_workflow_run(("workflow", "started", "run-1", None, NOW), run)
+    assert [item.day for item in log.expire_archive(before=date(2026, 3, 1))] == [day(0), day(2)]
+    log.transition("run-1", "completed")
+    assert [item.day for item in log.expire_archive(before=date(2026, 3, 1))] == [day(1)]
+    assert day_files(log.archive_dir) == {}
+    assert Path(log.archive_dir).exists()
+
+
+def test_a_datetime_is_no_day(log: Log) -> None:
+    needs(log, "expire_archive")
+    with pytest.raises(TypeError):
+        log.expire_archive(before=datetime(2026, 1, 1))  # noqa: DTZ001

@@ -1,0 +1,100 @@
+"""Following the log: every row of every store, once, in id order, soon."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import nerve_store as ns
+from contract.backends import Backend
+from nerve_store.protocols import Log
+
+SOON = 5.0
+
+
+def take(follower: Iterator[ns.LogEntry], count: int) -> list[ns.LogEntry]:
+    return list(itertools.islice(follower, count))
+
+
+@pytest.mark.parametrize("after_id", [0, -1, 3, 10])
+def test_from_an_id(log: Log, after_id: int) -> None:
+    log.append_many([("system", "tick", None, None, n) for n in range(20)])
+    expected = log.query(after_id=after_id)
+    assert take(iter(log.follow(after_id=after_id)), len(expected)) == expected
+
+
+def test_from_now_on(log: Log) -> None:
+    log.append_many([("system", "before", None, None, n) for n in range(20)])
+    follower = log.follow()
+    entry = log.append("system", "after")
+    assert next(follower) == entry
+
+
+def test_only_what_matches(log: Log) -> None:
+    follower = log.follow(type="tick", ref_id="run-1")
+    log.append("system", "tick", "run-2")
+    log.append("system", "tock", "run-1")
+    wanted = log.append("system", "tick", "run-1")
+    assert next(follower) == wanted
+
+
+def test_row_of_another_store_wakes_a_follower_that_waits(backend: Backend) -> None:
+    log, other = backend.open(), backend.open()
+    follower = log.follow()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, follower)
+        time.sleep(0.3)
+        began = time.monotonic()
+        entry = other.append("system", "tick")
+        assert waiting.result(SOON) == entry
+        assert time.monotonic() - began < SOON
+
+
+def test_followers_beside_eight_writers_miss_nothing(backend: Backend) -> None:
+    stores = [backend.open(durability="normal") for _ in range(2)]
+    rows_each, writers = 50, 8
+    followers = [store.follow() for store in stores for _ in range(2)]
+
+    def write(number: int) -> None:
+        for position in range(rows_each):
+            stores[number % 2].append("system", f"w{number}", None, str(position), 1)
+
+    with ThreadPoolExecutor(writers + len(followers)) as pool:
+        taken = [pool.submit(take, follower, rows_each * writers) for follower in followers]
+        for done in [pool.submit(write, number) for number in range(writers)]:
+            done.result()
+        rows = [[entry.id for entry in item.result(60)] for item in taken]
+    assert rows == [list(range(1, rows_each * writers + 1))] * len(followers)
+
+
+def test_closing_the_store_ends_a_follower_that_waits(backend: Backend) -> None:
+    log = backend.open()
+    follower = log.follow()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, follower)
+        time.sleep(0.2)
+        log.close()
+        with pytest.raises(ns.StoreClosedError):
+            waiting.result(SOON)
+
+
+def test_closing_the_follower_ends_its_iteration(log: Log) -> None:
+    follower = log.follow()
+    if not hasattr(follower, "close"):
+        pytest.skip(f"{type(follower).__name__} has no close yet")
+    closing = threading.Timer(0.2, follower.close)
+    closing.start()
+    assert list(follower) == []
+    closing.join()
+    assert log.append("system", "tick").id == 1
+
+
+def test_follow_refuses_intervals_that_are_none(log: Log) -> None:
+    for interval in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="poll_interval"):
+            log.follow(poll_interval=interval)
