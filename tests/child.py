@@ -5,7 +5,20 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, campaign, claims, families, forked_work, forks, logs, payloads, reading, soak, vacuum
+from programs import (
+    backups,
+    blobs,
+    campaign,
+    claims,
+    families,
+    forked_work,
+    forks,
+    logs,
+    payloads,
+    reading,
+    soak,
+    vacuum,
+)
 
 PROGRAMS = {
     program.__name__: program
@@ -37,6 +50,8 @@ PROGRAMS = {
         forked_work.killed_archiver,
         blobs.write_each,
         blobs.write_in_other_ways,
+        backups.back_up,
+        backups.write_all,
         campaign.work,
         soak.soak,
         campaign.leave_commits_in_the_log,

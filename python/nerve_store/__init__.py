@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
+        BackupReport,
         BlobProblem,
         BlobStats,
         BlobVerifyReport,
@@ -81,6 +82,7 @@ __all__ = [
     "AsyncBlobWriter",
     "AsyncLogStore",
     "AsyncStore",
+    "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -134,6 +136,7 @@ _LAZY = {
     "records": (
         "ArchivedDay",
         "ArchiveResult",
+        "BackupReport",
         "BlobProblem",
         "BlobStats",
         "BlobVerifyReport",

@@ -16,6 +16,7 @@ from typing_extensions import Buffer
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
+    BackupReport,
     BlobStats,
     BlobVerifyReport,
     CollectReport,
@@ -641,7 +642,7 @@ class LogStore:
         begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
         `crashed`. The `started` row has no payload; its id is the claim's token.
 
-        - `workflow`, `run_id`: only runs of that workflow, only that run.
+        - `workflow`, `run_id`: only runs of that workflow, or of one of several; only that run.
         - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
           It is measured by a clock that no program sets, and ends when the machine is started anew.
         - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
@@ -853,8 +854,8 @@ class LogStore:
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
-        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-        job adopts it.
+        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+        archive job adopts it.
         """
     def read_archive(self, day: date) -> LogIterator:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
@@ -864,9 +865,9 @@ class LogStore:
     def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
         """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
 
-        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
-        The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
-        removes these then. `dry_run`: only say which days would go.
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+        again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+        archive job removes these then. `dry_run`: only say which days would go.
 
         Raises `ArchiveBusyError` while an archive job is under way.
         """
@@ -878,6 +879,15 @@ class LogStore:
         (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
+    def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
+        """Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
+
+        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older
+        backup of this database; one that was opened for writing since, or that is anything else, is refused
+        (`StoreIOError`). A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called
+        with (done, total) bytes.
+        """
+    def _backup_directory(self, target: Path, blobs: BlobStore, *, progress: Progress | None) -> BackupReport: ...
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
@@ -1006,10 +1016,10 @@ class BlobStore:
     ) -> CollectReport:
         """Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
 
-        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
-        a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
-        there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
-        with (done, total) shards.
+        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes
+        from a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at
+        all, there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is
+        called with (done, total) shards.
         """
     def _collect(
         self,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveResult",
     "ArchivedDay",
+    "BackupReport",
     "BlobProblem",
     "BlobStats",
     "BlobVerifyReport",
@@ -247,6 +248,34 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What `Store.backup` or `LogStore.backup` did."""
+
+    path: str
+    """The backup: a directory, or the file of a database."""
+    database_bytes: int
+    last_id: int | None
+    """The greatest id given out when the database was copied; None: none ever was."""
+    day_count: int
+    """Archive files that the backup has by now."""
+    new_day_count: int
+    """Those of them that it did not have before."""
+    blob_count: int
+    new_blob_count: int
+    copied_bytes: int
+    """Bytes of new archive files and blobs that were written."""
+    shared_bytes: int
+    """Bytes of new ones that the file system shares with the originals."""
+    problems: tuple[VerifyProblem, ...] = ()
+    """Archive files and blobs that are damaged or missing, and were not copied."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all was copied."""
         return not self.problems
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from nerve_store.records import BackupReport
     from nerve_store.types import Durability, Path, Progress
 
 __all__ = ["Store"]
@@ -66,6 +67,23 @@ class Store:
     def closed(self) -> bool:
         """Whether `close()` was called."""
         return self.logs.closed
+
+    def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
+        """Copy the store to the directory `target`, while others write, append, archive and store blobs.
+
+        The copy is a data directory of its own: `logs.db`, `archive/logs` and `blobs`, wherever `archive_dir` of this
+        store is. Every row acknowledged before the call is in it. What is copied is read back and compared with its
+        checksums before it gets its name. Archive files and blobs that are damaged or missing are in the report; a
+        damaged database is a `CorruptStoreError`.
+
+        Given again with the same `target`, only new archive files and blobs are copied, and the database as a whole.
+        Nothing is deleted there. Where the file system can, compressed archive files and blobs share their bytes with
+        the originals. The target is a whole backup at every instant, or refuses to be opened: a call that was
+        interrupted is simply repeated. A directory with a database that is no backup of this one, or that was opened
+        for writing since, is refused (`StoreIOError`). `progress` is called with (done, total) bytes.
+        """
+        report: BackupReport = self.logs._backup_directory(target, self.blobs, progress=progress)  # noqa: SLF001
+        return report
 
     def close(self) -> None:
         """Close the log database, and let go of the blobs' directories; harmless when that was done already."""

@@ -94,6 +94,22 @@ impl Staged {
         }
     }
 
+    /// A further name of an open file, to be published like one that was written here. An error where the file system or
+    /// its rules allow none.
+    pub(super) fn of_file(file: &File, directory: &Arc<Directory>) -> Result<Self> {
+        let file = file.try_clone().map_err(|error| Error::io(directory.path(), CREATE, &error))?;
+        let mut staged = Self {
+            file: PrivateFd::new(file),
+            directory: Arc::clone(directory),
+            name: None,
+            generation: Generation::current(),
+            written: 0,
+            begun: 0,
+        };
+        staged.give_name()?;
+        Ok(staged)
+    }
+
     /// The file.
     pub fn file(&self) -> &File {
         self.file.get()

@@ -112,8 +112,8 @@ impl LogStore {
 
     /// The days in the archive, oldest first, as the manifest describes them.
     ///
-    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-    /// job adopts it.
+    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+    /// archive job adopts it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let days = read(py, &self.store, store::LogStore::days)?;
         days.iter().map(|day| create_day(py, day)).collect()
@@ -121,9 +121,9 @@ impl LogStore {
 
     /// Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
     ///
-    /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out again.
-    /// The rows are gone for every read at once, also if the call is killed before the files are; the next archive job
-    /// removes these then. `dry_run`: only say which days would go.
+    /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+    /// again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+    /// archive job removes these then. `dry_run`: only say which days would go.
     ///
     /// Raises `ArchiveBusyError` while an archive job is under way.
     #[pyo3(

@@ -38,6 +38,12 @@ const FEW_BYTES: usize = 2048;
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobStore(Arc<blob::BlobStore>);
 
+impl BlobStore {
+    pub(super) fn shared(&self) -> Arc<blob::BlobStore> {
+        Arc::clone(&self.0)
+    }
+}
+
 #[pymethods]
 impl BlobStore {
     #[new]
@@ -179,10 +185,10 @@ impl BlobStore {
 
     /// Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
     ///
-    /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
-    /// a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
-    /// there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
-    /// with (done, total) shards.
+    /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes
+    /// from a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at
+    /// all, there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is
+    /// called with (done, total) shards.
     #[pyo3(name = "_collect", signature = (keep, *, grace, dry_run, progress))]
     fn collect<'py>(
         &self,

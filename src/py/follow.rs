@@ -38,8 +38,8 @@ struct State {
 }
 
 impl LogFollower {
-    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
-    /// taken, so that an interrupted step loses none.
+    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they
+    /// are taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
         let state = Arc::clone(&self.state);

@@ -25,8 +25,8 @@ type Ternary = unsafe extern "C-unwind" fn(Object, Object, Object) -> Object;
 
 /// A function by its address, as one that may unwind.
 ///
-/// pyo3 declares it as one that never does, and the compiler, which keeps one declaration a symbol, would take away what
-/// is to be done when it unwinds. It therefore must not see which function it is.
+/// pyo3 declares it as one that never does, and the compiler, which keeps one declaration a symbol, would take away
+/// what is to be done when it unwinds. It therefore must not see which function it is.
 ///
 /// # Safety
 ///
@@ -167,9 +167,9 @@ impl<'py> Iterator for Items<'py> {
 
 /// Looks at signals: an error if a handler raises.
 ///
-/// Since 3.12 `PyErr_CheckSignals`, which pyo3 calls, begins with a collection of cycles that is due. If that calls Python
-/// code (of `gc.callbacks`, a finalizer), handlers run there, and what they raise is printed and lost. This one begins
-/// with the signals, as the interpreter does between two instructions.
+/// Since 3.12 `PyErr_CheckSignals`, which pyo3 calls, begins with a collection of cycles that is due. If that calls
+/// Python code (of `gc.callbacks`, a finalizer), handlers run there, and what they raise is printed and lost. This one
+/// begins with the signals, as the interpreter does between two instructions.
 pub(super) fn check_signals(py: Python<'_>) -> PyResult<()> {
     // SAFETY: the thread is attached.
     let outcome = unsafe { ffi::Py_MakePendingCalls() };
@@ -220,8 +220,8 @@ fn is_finalizing() -> bool {
     function.is_some_and(|function| unsafe { function() } != 0)
 }
 
-/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal handlers.
-/// Where Python was started in another thread, signals wait for the end of a call.
+/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal
+/// handlers. Where Python was started in another thread, signals wait for the end of a call.
 pub(super) fn is_main_thread() -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: neither call takes memory.

@@ -5,6 +5,7 @@
 
 mod archive;
 mod argument;
+mod backup;
 mod batch;
 mod blob;
 mod blob_stream;

@@ -119,8 +119,8 @@ pub(super) struct UnitWarning {
 }
 
 impl UnitWarning {
-    /// Looks at timestamps before they are stored. A filter of warnings may turn this one into an exception: then nothing
-    /// is stored. `frames`: how far up the caller is.
+    /// Looks at timestamps before they are stored. A filter of warnings may turn this one into an exception: then
+    /// nothing is stored. `frames`: how far up the caller is.
     pub(super) fn look(&self, py: Python<'_>, timestamp: Option<Timestamp>, frames: u32) -> PyResult<()> {
         let Some(timestamp) = timestamp.filter(|timestamp| timestamp.is_like_seconds) else { return Ok(()) };
         if self.is_given.swap(true, Ordering::Relaxed) {

@@ -3,11 +3,13 @@
 //! Each method decides from its arguments whether the archive takes part; the bindings, and tests in Rust, call these and
 //! nothing below.
 
+mod backup;
 mod follow;
 mod handle;
 mod rows;
 mod tables;
 
+pub use backup::{Backup, CopyBlobs};
 pub use follow::Follower;
 pub use handle::{LogStore, StoreConfig, check_meta_key};
 pub use rows::Rows;

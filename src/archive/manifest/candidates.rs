@@ -72,7 +72,18 @@ impl Archive {
             candidates.extend(self.changed(connection, file, known, filter)?);
         }
         let mut doubtful = Vec::new();
-        for file in self.unlisted_files(&described, &files)? {
+        let unlisted = self.unlisted_files(&described, &files)?;
+        for (day, _) in &unlisted {
+            let is_listed =
+                |candidate: &DayCandidate| candidate.listed.day == *day && matches!(candidate.content, Content::Listed);
+            if let Some(position) = candidates.iter().position(is_listed)
+                && let Some(listed) = days::load(connection, *day, State::Current)?
+                && self.compressed_since(&listed)?.is_some()
+            {
+                candidates.swap_remove(position);
+            }
+        }
+        for file in unlisted {
             if !may_have_in_time(file.0, filter) {
                 continue;
             }

@@ -109,7 +109,7 @@ impl Archive {
     }
 
     /// The state of a file; None if there is none.
-    fn stamp(&self, (day, format): DayFile) -> Result<Option<Stamp>> {
+    pub(in crate::archive) fn stamp(&self, (day, format): DayFile) -> Result<Option<Stamp>> {
         let path = format::path_of(self.directory(), day, format);
         match std::fs::symlink_metadata(&path) {
             Ok(metadata) => Ok(Some(Stamp::of(&metadata))),

@@ -160,7 +160,8 @@ impl Archive {
     }
 }
 
-fn identity(connection: &Connection) -> Result<Option<String>> {
+/// The identity that the database has, if it has one.
+pub(crate) fn identity(connection: &Connection) -> Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT id FROM archive_owner LIMIT 1")?;
     Ok(statement.query_row([], |row| row.get(0)).optional()?)
 }

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use crate::archive::file::scan::{Watch, scan};
 use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::refs;
+use crate::archive::manifest::days::State;
 use crate::archive::manifest::values::set_of;
+use crate::archive::manifest::{days, refs};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -98,9 +99,12 @@ impl Archive {
     /// Reads a day's file from end to end, and compares it with the manifest.
     pub(super) fn check_day(&self, day: UtcDay, found: &mut Found) -> Result<()> {
         let Found { verified, archived, .. } = found;
-        let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
+        let Some(open) = verified.unless_damaged(Some(day), self.open_known_or_grown(day))? else { return Ok(()) };
         let path = open.reader.path().to_owned();
         verified.problems.extend(self.missing_ids(&path, &open.summary)?);
+        // A file that has grown tells by itself what is in it, until the next job adopts it.
+        let current = self.log.database().read("verify", |connection| days::load(connection, day, State::Current))?;
+        let is_listed = current.is_some_and(|listed| listed.sha256 == open.summary.sha256);
         let mut hidden = None;
         let mut rounds = Elements::default();
         let mut take_part = |part: Part| {
@@ -108,7 +112,7 @@ impl Archive {
                 for (ref_key, rows) in &part {
                     rounds.add_rounds(ref_key, &rows.rounds);
                     let known = refs::ids(connection, day, ref_key)?;
-                    if !set_of(&rows.ids).is_subset(&known) {
+                    if is_listed && !set_of(&rows.ids).is_subset(&known) {
                         hidden = Some(ref_key.clone());
                     }
                 }
@@ -119,7 +123,7 @@ impl Archive {
         let Some(file) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
         verified.day_count += 1;
         verified.archived_row_count += file.row_count();
-        if let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? {
+        if let Some(open) = verified.unless_damaged(Some(day), self.open_known_or_grown(day))? {
             let shared = verified.unless_damaged(Some(day), self.shared_ids(open))?.flatten();
             verified.problems.extend(shared);
         }
