@@ -68,7 +68,6 @@ impl LogStore {
         signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
         text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "the options")]
     fn upsert_workflow_run<'py>(
         &self,
         py: Python<'py>,
@@ -88,7 +87,6 @@ impl LogStore {
         signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
         text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "the options")]
     fn append_with_workflow_update<'py>(
         &self,
         py: Python<'py>,
