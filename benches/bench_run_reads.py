@@ -1,4 +1,4 @@
-"""Reading runs, beside the plain SQL on the predecessor's indexes: a million that have ended, and 50 that are active."""
+"""Reading runs, beside the plain SQL on the predecessor's indexes: a million that have ended and 50 that are active."""
 
 from __future__ import annotations
 

@@ -181,8 +181,8 @@ TOUCHES: dict[str, str] = {
     "another trigger of the name": "DROP TRIGGER log_row_deleted; CREATE TRIGGER log_row_deleted AFTER DELETE ON logs"
     " BEGIN SELECT 1; END; DELETE FROM logs WHERE id IN (15, 42)",
     "the table made anew": "CREATE TABLE anew (id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL,"
-    " type TEXT NOT NULL, ref_id TEXT, payload TEXT, timestamp INTEGER NOT NULL); INSERT INTO anew SELECT * FROM logs WHERE id % 2;"
-    " DROP TABLE logs; ALTER TABLE anew RENAME TO logs",
+    " type TEXT NOT NULL, ref_id TEXT, payload TEXT, timestamp INTEGER NOT NULL);"
+    " INSERT INTO anew SELECT * FROM logs WHERE id % 2; DROP TABLE logs; ALTER TABLE anew RENAME TO logs",
 }
 
 
@@ -305,8 +305,8 @@ def test_a_database_of_the_schema_before_counts_right(data_dir: Path) -> None:
         "DROP INDEX idx_workflow_runs_active; DROP INDEX idx_workflow_runs_ended; PRAGMA user_version = 4;"
         "DELETE FROM logs WHERE id % 5 = 0",
     )
-    for options in ({"read_only": True}, {}):
-        with ns.LogStore(path, **options) as store:
+    for read_only in (True, False):
+        with ns.LogStore(path, read_only=read_only) as store:
             for filters in FILTERS:
                 assert store.count(**filters) == plain(path, filters), filters
     with ns.LogStore(path, segment_rows=8) as store:
