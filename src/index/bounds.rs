@@ -36,34 +36,31 @@ pub(crate) fn sealed_end(connection: &Connection) -> Result<i64> {
     Ok(rows.next()?.map_or(Ok(i64::MIN), |row| row.get(0))?)
 }
 
-/// The last id whose reference is in the merged postings; below any if none is.
-pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
-    let mut statement = connection.prepare_cached("SELECT min(segment) FROM log_fresh")?;
-    match statement.query_row([], |row| row.get::<_, Option<i64>>(0))? {
-        Some(first) => Ok(first - 1),
-        None => sealed_end(connection),
-    }
+/// Where the parts of the log end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// The last id whose reference is in the merged postings; below any if none is.
+    pub(crate) merged: i64,
+    /// The last id that is sealed; below any if none is.
+    pub(crate) sealed: i64,
+    /// The last id; below any if there is no row.
+    pub(crate) last: i64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// All of them, by one statement.
+pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(segment) FROM log_fresh),
+                (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs)",
+    )?;
+    let (fresh, sealed, last): (Option<i64>, Option<i64>, Option<i64>) =
+        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let sealed = sealed.unwrap_or(i64::MIN);
+    let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
+    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN) })
+}
 
-    #[test]
-    fn a_tail_is_due_by_its_rows_and_not_by_its_ids() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(crate::index::schema::SCHEMA).unwrap();
-        connection.execute_batch("CREATE TABLE logs (id INTEGER PRIMARY KEY)").unwrap();
-        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0));
-        connection
-            .execute_batch("INSERT INTO log_segments VALUES (1, 9, 9, 0, 0, 0); INSERT INTO logs VALUES (9)")
-            .unwrap();
-        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0), "what is sealed does not count");
-        for (id, expected) in [(10, (false, 1)), (100, (false, 91)), (101, (true, 92)), (102, (true, 93))] {
-            connection.execute("INSERT INTO logs VALUES (?1)", [id]).unwrap();
-            assert_eq!(unsealed(&connection, 3).unwrap(), expected);
-        }
-        connection.execute_batch("DELETE FROM logs WHERE id IN (10, 101)").unwrap();
-        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 3));
-    }
+/// The last id whose reference is in the merged postings; below any if none is.
+pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
+    Ok(ends(connection)?.merged)
 }
