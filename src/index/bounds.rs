@@ -64,3 +64,26 @@ pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
 pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
     Ok(ends(connection)?.merged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_due_by_its_rows_and_not_by_its_ids() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(crate::index::schema::SCHEMA).unwrap();
+        connection.execute_batch("CREATE TABLE logs (id INTEGER PRIMARY KEY)").unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0));
+        connection
+            .execute_batch("INSERT INTO log_segments VALUES (1, 9, 9, 0, 0, 0); INSERT INTO logs VALUES (9)")
+            .unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0), "what is sealed does not count");
+        for (id, expected) in [(10, (false, 1)), (100, (false, 91)), (101, (true, 92)), (102, (true, 93))] {
+            connection.execute("INSERT INTO logs VALUES (?1)", [id]).unwrap();
+            assert_eq!(unsealed(&connection, 3).unwrap(), expected);
+        }
+        connection.execute_batch("DELETE FROM logs WHERE id IN (10, 101)").unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 3));
+    }
+}
