@@ -210,10 +210,10 @@ class LogIterator:
 
 @final
 class ArrowStream:
-    """Rows of a log for data tools: an object of Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
+    """Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
 
-    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type` (dictionaries
-    of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
+    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type`
+    (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
     """
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
@@ -516,11 +516,12 @@ class LogStore:
         descending: bool = False,
         archived: bool = False,
     ) -> ArrowStream:
-        """The rows of `query` for data tools, without Python objects: `pyarrow.table(logs.arrow())`,
-        `polars.from_arrow(logs.arrow(source="workflow"))`, `duckdb.sql("SELECT … FROM stream")`.
+        """The rows of `query` for data tools, without Python objects.
 
-        They are read as they are asked for, in batches of at most `batch_rows`, in constant memory, and no transaction is
-        open between batches. Rows that are appended after a reading began are not included.
+        `pyarrow.table(logs.arrow())`, `polars.DataFrame(logs.arrow(source="workflow"))`,
+        `duckdb.sql("SELECT … FROM stream")`. They are read as they are asked for, in batches of at most `batch_rows`,
+        in constant memory, and no transaction is open between batches. Rows that are appended after a reading began
+        are not included.
         """
     def count(
         self,
@@ -794,9 +795,9 @@ class LogStore:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
         `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not tell
-        of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no disk.
-        `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
+        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+        tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+        disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
