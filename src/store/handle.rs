@@ -14,6 +14,7 @@ use crate::index;
 use crate::log::{self, Log, LogConfig, LogStats, Pages};
 use crate::row::{Filter, LogEntry};
 use crate::store::follow::Follower;
+use crate::store::query::Query;
 use crate::store::rows::Rows;
 use crate::store::tables;
 
@@ -63,11 +64,18 @@ impl LogStore {
 
     /// Every row that matches, in the filter's order; `archived`: those of the archive as well.
     pub fn query(&self, filter: &Filter, archived: bool) -> Result<Vec<LogEntry>> {
-        if !archived {
-            return log::query(&self.log, filter);
+        let mut query = Query::new(filter.clone(), archived);
+        self.go_on(&mut query)?;
+        Ok(query.into_rows())
+    }
+
+    /// Reads what is still to come of a query. After an interruption it can be called again.
+    pub fn go_on(&self, query: &mut Query) -> Result<()> {
+        if !query.is_of_archive() {
+            return query.read(|filter, visit| log::each(&self.log, filter, visit));
         }
         self.archive.check_owner()?;
-        self.archive.query(filter)
+        query.read(|filter, visit| self.archive.each(filter, visit))
     }
 
     /// How many rows [`LogStore::query`] would return.
@@ -176,4 +184,12 @@ impl LogStore {
     pub fn close(&self) -> Result<()> {
         self.log.close()
     }
+}
+
+/// An error of the caller's if the key of meta is not the users' to change.
+pub fn check_meta_key(key: &str) -> Result<()> {
+    if key == ARCHIVED_UP_TO {
+        return Err(Error::Value(format!("meta {ARCHIVED_UP_TO:?} is the archive's; archive_logs keeps it")));
+    }
+    Ok(())
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from inspect import getdoc
 from typing import ParamSpec, TypeVar
 
@@ -103,3 +105,26 @@ class OpenStore(Handle):
         super()._become_inherited()
         self._channels._become_inherited()  # pyright: ignore[reportPrivateUsage]
         self._newsrooms.become_inherited()
+
+    async def _write(
+        self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        """Call a method of the store that writes, without a thread: it shares its commit with all else that waits."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[_Result] = loop.create_future()
+        try:
+            more = channel.perform(future, partial(function, *arguments, **options))
+        except BaseException:
+            channel.release(1)
+            raise
+        if more is None:
+            channel.release(1)
+        else:
+            channel.free -= more
+        return await future
