@@ -88,6 +88,7 @@ ASYNC = {
     "BlobStore": methods(PACKAGE / "aio" / "blobs.py")["AsyncBlobStore"],
 }
 STREAMS = {"LogIterator": "AsyncIterator[LogEntry]", "LogFollower": "AsyncLogFollower"}
+STREAMS |= {"WriteBatch": "AsyncBatch", "WorkflowRunIterator": "AsyncIterator[WorkflowRun]"}
 STREAMS |= {"BlobWriter": "AsyncBlobWriter", "BinaryIO": "AsyncBlobReader"}
 
 
