@@ -199,7 +199,7 @@ pub(super) fn checked_upsert(
     force: bool,
     claim: impl FnOnce(&str) -> Option<Fence>,
 ) -> PyResult<Upsert> {
-    let (run, timestamp) = extract_run(run)?;
+    let (run, timestamp) = extract_run(run, "run")?;
     let entry = store.check(given.borrow())?;
     let claim = claim(&run.run_id);
     let upsert = Upsert::new(&entry, run, force, claim)?;
