@@ -89,9 +89,7 @@ def blob_hash(data: Data) -> str:
 def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
 
-def salvage(
-    damaged: Path, target: Path, *, progress: Progress | None = None
-) -> SalvageReport:
+def salvage(damaged: Path, target: Path, *, progress: Progress | None = None) -> SalvageReport:
     """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
 
     `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
@@ -102,6 +100,7 @@ def salvage(
 
     `StoreIOError` if there is something at `target`, or if the database is in use.
     """
+
 def to_milliseconds(time: Timestamp) -> int:
     """The milliseconds of `time`, an integer or an aware `datetime`."""
 
