@@ -6,6 +6,7 @@ from nerve_store._core import (
     BUILD_PROFILE,
     DEFAULT_RETENTION,
     SQLITE_VERSION,
+    ArrowStream,
     BlobStore,
     BlobWriter,
     LogEntry,
@@ -13,6 +14,7 @@ from nerve_store._core import (
     LogIterator,
     LogStore,
     NewLogEntry,
+    WriteBatch,
     __version__,
     blob_hash,
     last_archivable_day,
@@ -47,7 +49,14 @@ from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
+    from nerve_store.aio import (
+        AsyncBlobReader,
+        AsyncBlobStore,
+        AsyncBlobWriter,
+        AsyncLogFollower,
+        AsyncLogStore,
+        AsyncStore,
+    )
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -78,9 +87,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "ArrowStream",
     "AsyncBlobReader",
     "AsyncBlobStore",
     "AsyncBlobWriter",
+    "AsyncLogFollower",
     "AsyncLogStore",
     "AsyncStore",
     "BackupReport",
@@ -124,6 +135,7 @@ __all__ = [
     "VerifyReport",
     "WorkflowRun",
     "WorkflowRunStatus",
+    "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
@@ -134,7 +146,7 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",

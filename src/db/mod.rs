@@ -10,6 +10,7 @@ mod database;
 mod failure;
 mod fork;
 mod held;
+mod inotify;
 mod open;
 mod readers;
 mod schema;
@@ -23,6 +24,7 @@ mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;
+mod watch;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
@@ -35,6 +37,7 @@ pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::SqlParams;
 pub(crate) use wal_condition::checksum as wal_checksum;
 pub use wal_condition::{WalCondition, wal_condition};
+pub(crate) use watch::Watching;
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

@@ -17,7 +17,7 @@ use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
-use crate::index::verify::{Elements, Observed, Segment, check_postings};
+use crate::index::verify::{Elements, Live, Observed, Segment, check_postings};
 use crate::row::{Filter, is_round_entry};
 
 impl Archive {
@@ -40,7 +40,14 @@ impl Archive {
     pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
         let read = self.log.database().read("verify", |connection| segment.live(connection))?;
         // Another process has rebuilt the index, or forgotten the segment.
-        let Some((live, zones)) = read else { return Ok(()) };
+        let Some(Live { rows: live, zones, overlooks }) = read else { return Ok(()) };
+        if overlooks {
+            let reason = format!(
+                "the index of the log is damaged (it does not know that rows of {} to {} have left); reindex() rebuilds it",
+                segment.ids.first, segment.ids.last
+            );
+            found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
+        }
         found.verified.segment_count += 1;
         found.verified.row_count += live.row_count();
         let Some(sealed) = self.sealed_rows(segment, &live, plan, &mut found.verified)? else { return Ok(()) };
