@@ -129,10 +129,15 @@ def _holders(path: str) -> list[str]:
     wanted = os.path.realpath(path)
     for process in _entries("/proc"):
         if process.name.isdigit() and int(process.name) != os.getpid():
-            with suppress(OSError):
-                if any(os.path.realpath(entry.path) == wanted for entry in os.scandir(f"{process.path}/fd")):
-                    found.append(_named(process.name))
+            if any(_link(descriptor.path) == wanted for descriptor in _entries(f"{process.path}/fd")):
+                found.append(_named(process.name))
     return found
+
+
+def _link(path: str) -> str:
+    with suppress(OSError):
+        return os.readlink(path)
+    return ""
 
 
 def _lock_holders(path: str) -> list[str]:

@@ -153,9 +153,10 @@ def _show(arguments: argparse.Namespace) -> int:
         rounds = store.get_thread_round_count(run.run_id)
         messages = len(store.get_thread_messages(run.run_id))
         events = len(store.get_thread_events(run.run_id))
+        claim = _claim(store, run)
     if arguments.json:
         counts = {"round_count": rounds, "message_count": messages, "event_count": events}
-        print_json({"run": run, "trigger_payload": trigger, **counts})
+        print_json({"run": run, "claim": claim, "trigger_payload": trigger, **counts})
         return 1 if problems else 0
     print_pairs(
         [
@@ -164,6 +165,7 @@ def _show(arguments: argparse.Namespace) -> int:
             ("status", run.status.value),
             ("exit code", _exit_code(run)),
             ("since", format_timestamp(run.timestamp)),
+            ("claim", "-" if claim is None else _claim_text(claim)),
             ("rounds", str(rounds)),
             ("messages", str(messages)),
             ("events", str(events)),
@@ -173,8 +175,26 @@ def _show(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _claim(store: LogStore, run: WorkflowRun) -> dict[str, object] | None:
+    """Who holds the run; None if it was changed without the claim, or was never claimed."""
+    if not store.sql("SELECT 1 FROM sqlite_schema WHERE name = 'run_claims'"):
+        return None
+    rows = store.sql(
+        "SELECT owner, attempt, expires_at FROM run_claims"
+        " WHERE run_id = ? AND owner IS NOT NULL AND status = ? AND status = 'started' AND timestamp = ?",
+        (run.run_id, run.status.value, run.timestamp),
+    )
+    return dict(zip(("owner", "attempt", "expires_at"), rows[0], strict=True)) if rows else None
+
+
+def _claim_text(claim: dict[str, object]) -> str:
+    lease = "" if claim["expires_at"] is None else f", lease until {format_timestamp(int(str(claim['expires_at'])))}"
+    return f"{claim['owner']}, attempt {claim['attempt']}{lease}"
+
+
 def _rounds(arguments: argparse.Namespace) -> int:
-    refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
+    # It has a limit of its own.
+    refuse_options(arguments, arguments.runs_parser, [name for name in _LIST_OPTIONS if name != "limit"])
     with open_logs(arguments.data) as store, counting_problems() as problems:
         rounds = store.get_thread_rounds(arguments.run_id, before=arguments.before, limit=arguments.limit)
         if not rounds:

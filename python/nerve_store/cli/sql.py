@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([[_plain(value) for value in row] for row in rows])
     elif arguments.format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        csv.writer(sys.stdout, lineterminator="\n").writerows([_plain(value) for value in row] for row in rows)
     elif rows:
         columns = [Column(f"column {number}", least=6) for number in range(1, len(rows[0]) + 1)]
         print_table(columns, ([_cell(value) for value in row] for row in rows))
