@@ -27,6 +27,8 @@ pub mod log;
 #[cfg(unix)]
 pub mod row;
 #[cfg(unix)]
+pub mod salvage;
+#[cfg(unix)]
 pub mod store;
 #[cfg(unix)]
 pub mod workflow;

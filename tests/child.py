@@ -5,7 +5,20 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import backups, blobs, campaign, families, forked_work, forks, logs, payloads, reading, soak, vacuum
+from programs import (
+    backups,
+    blobs,
+    campaign,
+    claims,
+    families,
+    forked_work,
+    forks,
+    logs,
+    payloads,
+    reading,
+    soak,
+    vacuum,
+)
 
 PROGRAMS = {
     program.__name__: program
@@ -29,6 +42,7 @@ PROGRAMS = {
         vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
+        forks.inherited_streams,
         families.family,
         families.inherited,
         families.open_files,
@@ -45,6 +59,9 @@ PROGRAMS = {
         campaign.work_among_others,
         campaign.work_in_turn,
         campaign.follow,
+        claims.append_keyed,
+        claims.claim_all,
+        claims.batches,
     )
 }
 

@@ -159,6 +159,10 @@ class StoreMachine(StoreWithLosses):
         legal = force or (not unknown and reference.is_legal(current.status if current else None, status))
         run = ns.WorkflowRun(run_id, workflow, ns.WorkflowRunStatus(status), timestamp, exit_code)
         entry = ns.NewLogEntry("workflow", status, run_id, payload, timestamp)
+        if current is not None and not unknown and workflow != current.workflow:
+            with pytest.raises(ValueError, match="workflow"):
+                self.logs.upsert_workflow_run(entry, run, force=force)
+            return
         if self.expect_change(
             lambda: self.logs.upsert_workflow_run(entry, run, force=force), run_id, status, legal=legal
         ):

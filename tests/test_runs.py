@@ -266,11 +266,24 @@ def test_missing_run_is_none(log_store: ns.LogStore) -> None:
 def test_upsert_takes_the_runs_new_fields(log_store: ns.LogStore) -> None:
     put(log_store, "queued")
     log_store.upsert_workflow_run(
-        ns.NewLogEntry("system", "renamed", None, "p", 8),
-        ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9),
+        ns.NewLogEntry("system", "renamed", "run-1", "p", 8),
+        ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 9, 3),
     )
-    assert log_store.get_workflow_run("run-1") == ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9)
-    assert as_row(log_store.query()[-1]) == (2, "system", "renamed", None, "p", 8)
+    assert log_store.get_workflow_run("run-1") == ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 9, 3)
+    assert as_row(log_store.query()[-1]) == (2, "system", "renamed", "run-1", "p", 8)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_upsert_refuses_a_row_of_another_run_and_another_workflow(log_store: ns.LogStore, force: bool) -> None:
+    put(log_store, "queued")
+    before = state(log_store)
+    for ref_id in ("run-2", None, ""):
+        with pytest.raises(ValueError, match="ref_id"):
+            log_store.upsert_workflow_run(("workflow", "started", ref_id, None, 1), run_in("started"), force=force)
+    other = ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9)
+    with pytest.raises(ValueError, match="workflow"):
+        log_store.upsert_workflow_run(("workflow", "started", "run-1", None, 1), other, force=force)
+    assert state(log_store) == before
 
 
 def test_runs_survive_close_and_reopen(data_dir: Path) -> None:

@@ -21,6 +21,8 @@ from nerve_store.records import (
     BlobVerifyReport,
     CollectReport,
     LogStats,
+    RunClaim,
+    SalvageReport,
     ThreadMessage,
     ThreadRound,
     VerifyReport,
@@ -47,6 +49,7 @@ __all__ = [
     "DEFAULT_RETENTION",
     "SQLITE_VERSION",
     "AppendChannel",
+    "ArrowStream",
     "BlobIterator",
     "BlobReader",
     "BlobStore",
@@ -57,11 +60,14 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "News",
     "WorkflowRunIterator",
+    "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "to_milliseconds",
     "utc_day",
 ]
@@ -86,6 +92,18 @@ def blob_hash(data: Data) -> str:
 
 def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def salvage(damaged: Path, target: Path, *, progress: Progress | None = None) -> SalvageReport:
+    """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
+
+    `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
+    well, and nothing there is changed. The new database has the rows, the runs, meta and the identity, so that it can
+    take the place of the damaged one. Rows for which neither the checksum of their segment nor the archive vouches are
+    kept, and listed as unverified: the newest, which are in no segment yet, and all rows of a segment that lost one.
+    Every other row is right. Runs and meta have no checksums. `progress` is called with (pages done, pages to do).
+
+    `StoreIOError` if there is something at `target`, or if the database is in use.
+    """
 
 def to_milliseconds(time: Timestamp) -> int:
     """The milliseconds of `time`, an integer or an aware `datetime`."""
@@ -207,6 +225,17 @@ class LogIterator:
         """Up to so many rows at once; none at the end."""
 
 @final
+class ArrowStream:
+    """Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
+
+    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type`
+    (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
+    """
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+
+@final
 class WorkflowRunIterator:
     """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
 
@@ -227,10 +256,27 @@ class BlobIterator:
 
 @final
 class LogFollower:
-    """The rows of a filter as they are appended, by whatever process; endless."""
+    """The rows of a filter as they are appended, by whatever process; endless, until it is closed.
+
+    As a context manager it is closed at the end.
+    """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
+    def close(self) -> None:
+        """End the iteration, in whatever thread it waits. Does nothing if it was closed before."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def _is_settled(self) -> bool:
+        """Whether nothing is to be read before something is announced."""
     def _poll(self) -> list[LogEntry]:
         """The rows that there are now, perhaps none; waits for nothing."""
 
@@ -263,6 +309,12 @@ class AppendChannel:
         durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
+    def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
+        """Call a method of the store that writes, and send what it writes on its way.
+
+        `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
+        one that every call takes; None if there is nothing to write, and the call takes none.
+        """
     def submit(self) -> None:
         """Submit what has gathered; called by the loop at the end of a turn."""
     def resolve(self) -> int:
@@ -272,6 +324,16 @@ class AppendChannel:
         """
     def futures(self) -> list[Future[Any]]:
         """The futures of what is on its way."""
+
+@final
+class News:
+    """A descriptor that is readable when a log may have changed; for `nerve_store.aio`."""
+
+    def __new__(cls, store: LogStore) -> Self: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when there may be something new."""
+    def take(self) -> None:
+        """Take the news in: what changes from now on makes the descriptor readable again."""
 
 @final
 class Interruption:
@@ -297,7 +359,7 @@ class BlobReader:
         """Close the file."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it was closed, or is that of the process which forked this one."""
     def flush(self) -> None:
         """Does nothing."""
     def readable(self) -> bool:
@@ -326,7 +388,7 @@ class BlobWriter:
         """The sha256 of the blob, lowercase hex; a `ValueError` before it is published."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed or discarded."""
+        """Whether it was closed or discarded, or is that of the process which forked this one."""
     def tell(self) -> int:
         """How many bytes were written."""
     def flush(self) -> None:
@@ -345,6 +407,86 @@ class BlobWriter:
         traceback: TracebackType | None,
         /,
     ) -> None: ...
+
+@final
+class WriteBatch:
+    """Changes that are committed together, all or none; `LogStore.batch` makes it.
+
+    Its methods check their arguments, and write nothing. At the end of the `with` block everything is committed in one
+    transaction, in the order of the calls. An exception in the block discards everything, and so does a change that is
+    refused: then nothing has changed.
+    """
+
+    @property
+    def ids(self) -> tuple[int, ...] | None:
+        """The ids of all its rows, in the order of the calls; None before the commit.
+
+        Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+        """
+    def append(
+        self,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: Timestamp | None = None,
+        *,
+        json: JsonArgument = ...,
+        key: str | None = None,
+    ) -> None:
+        """Add a row: see `LogStore.append`."""
+    def append_many(self, entries: Iterable[Row]) -> None:
+        """Add rows: see `LogStore.append_many`."""
+    def create_workflow_run(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: Status = "queued",
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
+        exist_ok: bool = False,
+    ) -> None:
+        """Add a new run: see `LogStore.create_workflow_run`."""
+    def upsert_workflow_run(
+        self,
+        entry: Row,
+        run: WorkflowRun,
+        *,
+        force: bool = False,
+    ) -> None:
+        """Add a row and the state of a run: see `LogStore.upsert_workflow_run`."""
+    def transition(
+        self,
+        run_id: str,
+        status: Status,
+        *,
+        expect: Expected | None = None,
+        exit_code: int | None = None,
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+    ) -> None:
+        """Add a change of state: see `LogStore.transition`."""
+    def set_meta(self, key: str, value: str) -> None:
+        """Add a value of meta: see `LogStore.set_meta`."""
+    def delete_meta(self, key: str) -> None:
+        """Add the removal of a key of meta: see `LogStore.delete_meta`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def _commit(self) -> tuple[int, ...]:
+        """Commit what was added, and return the ids."""
+    def _end(self) -> None:
+        """Discard what was added; nothing can be added any more."""
+    def _committed(self, ids: tuple[int, ...]) -> None:
+        """Tell the ids that were committed."""
 
 @final
 class LogStore:
@@ -406,22 +548,31 @@ class LogStore:
         *,
         json: JsonArgument = ...,
         durability: Durability | None = None,
+        key: str | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
         """Append one row and return it; it is as durable as asked when this returns.
 
         `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
         value, which is written compactly; NaN and infinities are a `ValueError`.
+
+        - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+          row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+          its row is archived, and for seven days at the least.
+        - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+          claim that is lost is a `ClaimLostError`, and nothing is appended.
         """
     def append_many(
         self,
         entries: Iterable[Row],
         *,
         durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> range:
         """Append rows in one transaction, all or none; returns their ids.
 
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-        before anything is written; an error names the index of the row.
+        before anything is written; an error names the index of the row. `claim`: as in `append`.
         """
     def query(
         self,
@@ -462,6 +613,28 @@ class LogStore:
 
         Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
         """
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream:
+        """The rows of `query` for data tools, without Python objects.
+
+        `pyarrow.table(logs.arrow())`, `polars.DataFrame(logs.arrow(source="workflow"))`,
+        `duckdb.sql("SELECT … FROM stream")`. They are read as they are asked for, in batches of at most `batch_rows`,
+        in constant memory, and no transaction is open between batches. Rows that are appended after a reading began
+        are not included.
+        """
     def count(
         self,
         *,
@@ -496,7 +669,79 @@ class LogStore:
     def list_meta(self, prefix: str = "") -> dict[str, str]:
         """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
-        """Set the value under `key`, as durable as the store."""
+        """Set the value under `key`, as durable as the store.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
+    def delete_meta(self, key: str) -> bool:
+        """Remove `key`, and say whether it was there.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
+    def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> WriteBatch:
+        """Begin a batch: changes that are committed together, all or none, at the end of its `with` block.
+
+        A `claim` fences all of it: a claim that is lost is a `ClaimLostError`, and nothing is changed.
+        """
+    def create_workflow_run(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: Status = "queued",
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
+        exist_ok: bool = False,
+        durability: Durability | None = None,
+    ) -> WorkflowRun:
+        """Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
+
+        A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
+        workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
+        takes a JSON value.
+        """
+    def claim_workflow_run(
+        self,
+        owner: str,
+        *,
+        workflow: str | Collection[str] | None = None,
+        run_id: str | None = None,
+        lease: float | timedelta = 60.0,
+        wait: float | timedelta = 0.0,
+        max_attempts: int | None = None,
+        durability: Durability | None = None,
+    ) -> RunClaim | None:
+        """Claim a run for `owner` and return the claim; None if there is none to claim.
+
+        A run whose lease ran out is taken over, the one whose lease ended first; else the oldest `queued` run that may
+        begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
+        `crashed`. The `started` row has no payload; its id is the claim's token.
+
+        - `workflow`, `run_id`: only runs of that workflow, or of one of several; only that run.
+        - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
+          It is measured by a clock that no program sets, and ends when the machine is started anew.
+        - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
+          another process within 25 milliseconds.
+        - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
+        """
+    def _is_run_free(
+        self, workflow: str | Collection[str] | None, run_id: str | None, max_attempts: int | None
+    ) -> bool:
+        """Whether a claim may take a run now; waits for nothing."""
+    def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
+        """Let a claim last for another lease from now on, and return it as it is then.
+
+        `lease` None: as long as the one before. A claim whose lease ran out can be renewed until another claimant
+        takes the run over. A claim that is lost is a `ClaimLostError`.
+        """
+    def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
+        """Give a claimed run back: log that it was interrupted and that it is queued again, in one commit.
+
+        `delay`: seconds, or a timedelta, for which it is not to be claimed. Returns the run. A claim that is lost is a
+        `ClaimLostError`.
+        """
     def upsert_workflow_run(
         self,
         entry: Row,
@@ -504,12 +749,17 @@ class LogStore:
         *,
         force: bool = False,
         durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
         """Append `entry` and bring the run to the state `run`, both in one transaction.
 
-        A run that is not there may begin in any state; otherwise the transition must be legal
-        (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
-        a finished run is never lost to an update that has none.
+        The entry's ref_id is the run, and a run that is there stays one of its workflow (`ValueError`). A run that is
+        not there may begin in any state; otherwise the transition must be legal (`IllegalTransitionError`), unless
+        forced. Repeating the current state is allowed and logged. The exit code of a finished run is never lost to an
+        update that has none.
+
+        While a claim's lease on the run lasts, only a call that carries the `claim`, kills the run or is forced may
+        change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
         """
     def append_with_workflow_update(
         self,
@@ -518,6 +768,7 @@ class LogStore:
         *,
         force: bool = False,
         durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
         """The predecessor's name for `upsert_workflow_run`."""
     def transition(
@@ -531,12 +782,14 @@ class LogStore:
         json: JsonArgument = ...,
         timestamp: Timestamp | None = None,
         durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> WorkflowRun:
         """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
 
         `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
-        cannot go there is an `IllegalTransitionError` and changes nothing. In place of `payload`, `json` takes a JSON
-        value.
+        cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
+        that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
+        place of `payload`, `json` takes a JSON value.
         """
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""
@@ -734,8 +987,9 @@ class LogStore:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
         `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-        archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
-        `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
+        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+        tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+        disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.

@@ -30,6 +30,7 @@ __all__ = [
     "ExitCode",
     "LogStats",
     "RunClaim",
+    "SalvageReport",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
@@ -124,16 +125,20 @@ class WorkflowRun:
 
 @dataclass(frozen=True, slots=True)
 class RunClaim:
-    """A worker's hold on a run that it works on, as it was when the claim was made or last renewed."""
+    """A run that is its owner's until the lease runs out and another claimant takes it over.
+
+    Pass it as `claim` to what is done for the run. Once the claim is lost, that raises `ClaimLostError`.
+    """
 
     run: WorkflowRun
+    """The run as it was when it was claimed or renewed."""
     owner: str
     attempt: int
-    """How many claims the run has had, this one included."""
+    """How often the run has been claimed, this claim included."""
     token: int
-    """The id of the claim's `started` row; it is never given to another claim."""
+    """The id of the claim's `started` row, never reused: a later claim of the run has a greater one."""
     expires_at: int
-    """When the lease runs out, in milliseconds; for display."""
+    """When the lease ends, in milliseconds; for display. What measures the lease is a clock that no program sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +278,19 @@ class BackupReport:
     def ok(self) -> bool:
         """Whether all was copied."""
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class SalvageReport:
+    """What `salvage` saved. Spans of ids are tuples (first, last), both inclusive, in order."""
+
+    row_count: int
+    """Rows in the new database."""
+    unverified: tuple[tuple[int, int], ...]
+    """Those of them that no checksum vouches for; every other row is right."""
+    missing: tuple[tuple[int, int], ...]
+    """Ids that the database held, or may have held, and that are neither in the new one nor in the archive. The last
+    span ends with 2**63 - 1 if nothing tells which id was the greatest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ use crate::db::wait::{interrupt_statements, wait_for_locks};
 use crate::durable::{self, Durability};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
-const STATEMENT_CACHE: usize = 64;
+const STATEMENT_CACHE: usize = 128;
 
 /// SQLite's smallest page, which is also the smallest database.
 const MIN_DATABASE_BYTES: u64 = 512;

@@ -10,8 +10,8 @@ use crate::base::error::{Error, Result};
 /// The newest schema that this build reads and writes.
 ///
 /// 0: `@uncaged/nerve-store` 0.5.0; 1: the same tables and indexes, marked as ours; 2: the segment index in their place; 3: the manifest
-/// of the archive as well; 4: long texts are named by their digests in both; 5: indexes of runs by what is read, and triggers that
-/// note what other programs do to sealed rows.
+/// of the archive as well; 4: long texts are named by their digests in both; 5: indexes of runs by what is read, triggers that
+/// note what other programs do to sealed rows, idempotency keys, and claims of runs.
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// The first schema with derived tables.
@@ -42,6 +42,31 @@ CREATE TABLE IF NOT EXISTS workflow_runs (
 );
 ";
 
+/// Tables that are ours alone and derived from nothing: idempotency keys, and claims of runs. `run_claims.status` and
+/// `timestamp` are the run's as its claim left them; a run that differs was changed without the claim.
+const OWN_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS append_keys (
+  key         TEXT PRIMARY KEY,
+  id          INTEGER NOT NULL,
+  digest      BLOB NOT NULL,
+  timestamp   INTEGER NOT NULL,
+  appended_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS run_claims (
+  run_id     TEXT PRIMARY KEY,
+  attempt    INTEGER NOT NULL,
+  token      INTEGER,
+  owner      TEXT,
+  lease      INTEGER,
+  boot       INTEGER,
+  expires    INTEGER,
+  expires_at INTEGER,
+  status     TEXT,
+  timestamp  INTEGER,
+  not_before INTEGER
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS run_claims_started ON run_claims(boot, expires) WHERE status = 'started';
+";
 /// An index or a trigger that belongs to the schema.
 #[derive(Debug)]
 pub struct Object {
@@ -216,9 +241,10 @@ fn put(connection: &Connection, object: &Object) -> Result<()> {
     Ok(())
 }
 
-/// The statements that create the derived tables that are not there.
+/// The statements that create the tables beside the predecessor's that are not there.
 pub(super) fn missing_tables(connection: &Connection, derived: &[&Derived]) -> Result<Vec<&'static str>> {
-    missing(connection, derived.iter().flat_map(|derived| derived.tables.split_inclusive(';')))
+    let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
+    missing(connection, statements.chain(OWN_TABLES.split_inclusive(';')))
 }
 
 fn missing(connection: &Connection, statements: impl Iterator<Item = &'static str>) -> Result<Vec<&'static str>> {
@@ -232,10 +258,15 @@ fn missing(connection: &Connection, statements: impl Iterator<Item = &'static st
 }
 
 /// Statements for what a database lacks that was not brought up to date, because it may not be written: tables and a view
-/// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept.
+/// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept. So
+/// do those in the place of derived tables of an older schema, whose meaning is another: all is read from rows and files.
 pub(super) fn stand_ins(connection: &Connection, derived: &[&Derived]) -> Result<Vec<String>> {
+    let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let is_older = (FIRST_DERIVED..SCHEMA_VERSION).contains(&version);
     let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
-    let missing = missing(connection, statements.chain(TABLES.split_inclusive(';')))?;
+    let statements: Vec<_> = statements.map(str::trim).filter(|statement| !statement.is_empty()).collect();
+    let mut missing = missing(connection, OWN_TABLES.split_inclusive(';').chain(TABLES.split_inclusive(';')))?;
+    missing.extend(if is_older { statements } else { self::missing(connection, statements.into_iter())? });
     let has_runs = !missing.iter().any(|statement| statement.contains(" workflow_runs "));
     let mut stand_ins: Vec<String> =
         missing.iter().map(|statement| statement.replace("CREATE TABLE", "CREATE TEMP TABLE")).collect();
@@ -264,6 +295,7 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     }
     let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.execute_batch(TABLES)?;
+    connection.execute_batch(OWN_TABLES)?;
     if !has_exit_code(connection)? {
         connection.execute_batch("ALTER TABLE workflow_runs ADD COLUMN exit_code INTEGER")?;
     }

@@ -17,7 +17,7 @@ use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
-use crate::index::lookup::estimate::Estimate;
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{count, estimate, restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
@@ -109,6 +109,7 @@ impl Core {
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut has_begun = false;
+        let mut given = None;
         let outcome = self.database.commit(operation, durability, |connection| {
             has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
@@ -117,13 +118,15 @@ impl Core {
                 // Another program may have put triggers of its own into the database, or removed them.
                 suit_triggers(connection, self.database.config().derived)?;
             }
-            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None };
+            let path = self.database.path();
+            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
             let value = body(&mut transaction)?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
+            given = transaction.last_id;
             Ok(value)
         });
         match outcome {
-            Ok(_) => self.changes.announce(),
+            Ok(_) => self.changes.announce(given),
             // A forked child waits for no lock.
             Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
@@ -197,7 +200,7 @@ impl Core {
         // Others may still have the database open; then no last close carries the commits over.
         self.database.checkpoint_at_close();
         self.database.close()?;
-        self.changes.announce();
+        self.changes.announce(None);
         Ok(())
     }
 
@@ -326,16 +329,23 @@ pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<
 
 /// A write transaction under way.
 pub struct Transaction<'a> {
-    connection: &'a Connection,
-    sealer: &'a mut Sealer,
+    pub(super) connection: &'a Connection,
+    pub(super) sealer: &'a mut Sealer,
     /// The greatest id that it has given out.
-    last_id: Option<i64>,
+    pub(super) last_id: Option<i64>,
+    /// Of the database.
+    path: &'a Path,
 }
 
 impl Transaction<'_> {
     /// The connection, for the tables besides the log, and for deleting rows.
     pub(crate) fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// The path of the database, for errors.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
     }
 
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.

@@ -13,9 +13,10 @@
 use std::fmt::Display;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyBool, PyString};
+use pyo3::types::{PyBool, PyDelta, PyString};
 
 /// Why an argument is refused.
 pub enum Refusal {
@@ -205,5 +206,25 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Seconds {
         })?;
         let duration = std::time::Duration::try_from_secs_f64(value).ok();
         duration.map(Self).ok_or_else(|| Refusal::Value(format!("is a number of seconds from 0, not {value}")))
+    }
+}
+
+/// A span of time from 0 on: seconds, or a timedelta.
+#[derive(Clone, Copy)]
+pub(super) struct SecondsOrDelta(pub(super) std::time::Duration);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for SecondsOrDelta {
+    type Error = Refusal;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        if object.is_instance_of::<PyBool>() {
+            return Err(Refusal::not(&object, "a number of seconds or a timedelta"));
+        }
+        let Ok(delta) = object.cast::<PyDelta>() else {
+            return object.extract::<Seconds>().map(|seconds| Self(seconds.0));
+        };
+        let seconds = delta.call_method0(intern!(object.py(), "total_seconds"))?.extract::<f64>()?;
+        let duration = std::time::Duration::try_from_secs_f64(seconds).ok();
+        duration.map(Self).ok_or_else(|| Refusal::Value(format!("is a span of time from 0, not {seconds} seconds")))
     }
 }

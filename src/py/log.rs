@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -13,17 +14,20 @@ use pyo3::types::{PyDict, PyType};
 use crate::db::Config;
 use crate::durable::Durability;
 use crate::log;
-use crate::log::Log;
+use crate::log::{DeleteMeta, Key, Log, SetMeta};
 use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, Record, date, import_records, path_text};
 use crate::py::entry::LogEntry;
 use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range, several};
+use crate::py::perform::{frames, perform};
+use crate::py::run_record::{Claim, check_ref, fence};
 use crate::py::timestamp::{Timestamp, UnitWarning};
 use crate::py::warning::warn_of_rebuild;
-use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
-use crate::store::{self, StoreConfig};
+use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, OwnedEntry};
+use crate::store::{self, StoreConfig, check_meta_key};
+use crate::workflow::{AppendClaimed, AppendOne};
 
 /// The defaults that the signature names.
 const DEFAULT_BUSY_TIMEOUT: Seconds = Seconds(Duration::from_secs(30));
@@ -158,15 +162,22 @@ impl LogStore {
     ///
     /// `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
     /// value, which is written compactly; NaN and infinities are a `ValueError`.
+    ///
+    /// - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+    ///   row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+    ///   its row is archived, and for seven days at the least.
+    /// - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+    ///   claim that is lost is a `ClaimLostError`, and nothing is appended.
     #[pyo3(
         signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, json = Json::NONE,
-            durability = None),
-        text_signature = "($self, source, type, ref_id=None, payload=None, timestamp=None, *, json=..., durability=None)"
+            durability = None, key = None, claim = None),
+        text_signature = "($self, source, type, ref_id=None, payload=None, timestamp=None, *, json=..., \
+            durability=None, key=None, claim=None)"
     )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
-    fn append(
+    fn append<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         source: Arg<Text>,
         r#type: Arg<Text>,
         ref_id: Option<Arg<Text>>,
@@ -174,26 +185,36 @@ impl LogStore {
         timestamp: Option<Arg<Timestamp>>,
         json: Json<'_>,
         durability: Option<Arg<Durability>>,
-    ) -> PyResult<LogEntry> {
+        key: Option<Arg<Text>>,
+        claim: Option<Arg<Claim>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         arguments!(source, r#type, ref_id, payload, timestamp, durability);
         let fields = Fields { source, kind: r#type, ref_id, payload: json.or(payload)?, timestamp };
         let entry = self.check(fields.borrow())?;
-        self.warn_of_seconds(py, timestamp, 1)?;
-        Ok(LogEntry(write(py, || self.log().append(&entry, durability))?))
+        if key.is_none() && claim.is_none() {
+            self.warn_of_seconds(py, timestamp, 1)?;
+            return LogEntry(write(py, || self.log().append(&entry, durability))?).into_bound_py_any(py);
+        }
+        arguments!(key, claim);
+        let (key, claim) = (key.map(|key| Key::checked(&key)).transpose()?, fence(claim));
+        claim.as_ref().map_or(Ok(()), |claim| check_ref(claim, entry.ref_id))?;
+        self.warn_of_seconds(py, timestamp, frames())?;
+        perform(py, &self.store, AppendOne { entry: (&entry).into(), key, claim }, durability)
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
     ///
     /// A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-    /// before anything is written; an error names the index of the row.
-    #[pyo3(signature = (entries, *, durability = None))]
+    /// before anything is written; an error names the index of the row. `claim`: as in `append`.
+    #[pyo3(signature = (entries, *, durability = None, claim = None))]
     fn append_many<'py>(
         &self,
         py: Python<'py>,
         entries: &Bound<'py, PyAny>,
         durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        arguments!(durability);
+        arguments!(durability, claim);
         let mut given = Vec::new();
         for (index, entry) in several(entries)?.enumerate() {
             given.push(given_at(py, index, &entry?)?);
@@ -202,8 +223,17 @@ impl LogStore {
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
         }
+        if let Some(Claim(claim)) = &claim {
+            for (index, row) in rows.iter().enumerate() {
+                check_ref(claim, row.ref_id).map_err(|error| at_index(py, index, error))?;
+            }
+        }
         for entry in &given {
-            self.warn_of_seconds(py, entry.timestamp(), 1)?;
+            self.warn_of_seconds(py, entry.timestamp(), frames())?;
+        }
+        if let Some(Claim(claim)) = claim.filter(|_| !rows.is_empty()) {
+            let entries = rows.iter().map(OwnedEntry::from).collect();
+            return perform(py, &self.store, AppendClaimed { entries, claim }, durability);
         }
         let first = write(py, || self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
@@ -224,9 +254,21 @@ impl LogStore {
     }
 
     /// Set the value under `key`, as durable as the store.
-    fn set_meta(&self, py: Python<'_>, key: Arg<Text>, value: Arg<Text>) -> PyResult<()> {
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
+    fn set_meta<'py>(&self, py: Python<'py>, key: Arg<Text>, value: Arg<Text>) -> PyResult<Bound<'py, PyAny>> {
         arguments!(key, value);
-        write(py, || log::set_meta(self.log().database(), &key, &value))
+        check_meta_key(&key)?;
+        perform(py, &self.store, SetMeta { key: key.to_string(), value: value.to_string() }, None)
+    }
+
+    /// Remove `key`, and say whether it was there.
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
+    fn delete_meta<'py>(&self, py: Python<'py>, key: Arg<Text>) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(key);
+        check_meta_key(&key)?;
+        perform(py, &self.store, DeleteMeta { key: key.to_string() }, None)
     }
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use crate::base::status::RunStatus;
-use crate::py::argument::{Arg, Flag, Refusal, Text, arguments};
+use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Record};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::run::{create_run, extract_run, list};
+use crate::py::run::list;
+use crate::py::run_record::{create_run, extract_run};
+use crate::py::several::{Several, names};
 use crate::py::timestamp::Timestamp;
 use crate::store;
 use crate::workflow::{self, Run, RunFilter, RunList};
@@ -20,30 +22,6 @@ static RUN_STATUS: Record = Record::new("WorkflowRunStatus");
 
 /// Runs that an iterator reads at a time.
 const PAGE_RUNS: u64 = 256;
-
-/// One value or a collection of them.
-struct Several<T>(Vec<T>);
-
-impl<'a, 'py, T> FromPyObject<'a, 'py> for Several<T>
-where
-    T: for<'b> FromPyObject<'b, 'py, Error = Refusal>,
-{
-    type Error = Refusal;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
-        if object.is_instance_of::<PyString>() {
-            return Ok(Self(vec![object.extract()?]));
-        }
-        if !object.hasattr("__iter__")? {
-            return Err(Refusal::not(&object, "str or a collection of them"));
-        }
-        interpreter::items(&object)?.map(|item| item?.extract()).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-fn names(workflow: Option<Several<Text>>) -> Option<Vec<String>> {
-    workflow.map(|Several(names)| names.iter().map(|name| name.to_string()).collect())
-}
 
 fn last_of(after: Option<&Bound<'_, PyAny>>) -> PyResult<Option<(i64, String)>> {
     let after = after.map(extract_run).transpose()?;

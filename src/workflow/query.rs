@@ -77,14 +77,22 @@ pub(super) fn delete_some(
     most: u64,
 ) -> Result<u64> {
     let mut deleted = 0;
-    let mut delete = connection.prepare_cached(&format!(
-        "DELETE FROM workflow_runs WHERE rowid IN (SELECT rowid FROM workflow_runs
-         WHERE {ENDED} AND workflow = ?1 AND status = ?2 AND timestamp < ?3 LIMIT ?4)"
-    ))?;
+    // In an order, so that both statements choose the same.
+    let some = format!(
+        "FROM workflow_runs WHERE {ENDED} AND workflow = ?1 AND status = ?2 AND timestamp < ?3
+         ORDER BY timestamp, rowid LIMIT ?4"
+    );
+    // What is known of their claims goes with them.
+    let mut forget =
+        connection.prepare_cached(&format!("DELETE FROM run_claims WHERE run_id IN (SELECT run_id {some})"))?;
+    let mut delete =
+        connection.prepare_cached(&format!("DELETE FROM workflow_runs WHERE rowid IN (SELECT rowid {some})"))?;
     for workflow in workflows_of(connection, workflows)? {
         for status in RunStatus::ALL.into_iter().filter(|status| !status.is_active()) {
             if deleted < most {
-                deleted += delete.execute((&workflow, status.name(), before, most - deleted))? as u64;
+                let which = (&workflow, status.name(), before, most - deleted);
+                forget.execute(which)?;
+                deleted += delete.execute(which)? as u64;
             }
         }
     }
@@ -311,7 +319,7 @@ fn read_page(
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut page = VecDeque::new();
     while let Some(row) = rows.next()? {
-        page.push_back((key_of(row)?, read(row, database)?));
+        page.push_back((key_of(row)?, read(row, database.path())?));
     }
     Ok(page)
 }

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import nerve_store as ns
 from programs import failure, say
+from support.calls import claim_of, fill_batch
 
 Durability = Literal["full", "normal"]
 DAY = date(2026, 1, 1)
@@ -158,12 +159,31 @@ def delete_before_writing(*, path: str, name: str, durability: Durability) -> No
 
 # --- asynchronous writes -----------------------------------------------------------------------------------------
 
-ENTRY = ("system", "tick", None, None, 0)
+ENTRY = ("system", "tick", "run-1", None, 0)
 RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
+
+
+def claimed(logs: Any) -> ns.RunClaim:
+    """The claim that the run "claimed" is under."""
+    return claim_of(logs._store)
+
+
+async def write_batch(logs: Any) -> None:
+    async with logs.batch() as batch:
+        fill_batch(batch)
+
+
 ASYNC_WRITES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "append": lambda logs: logs.append("system", "tick"),
     "append_many": lambda logs: logs.append_many([ENTRY]),
     "set_meta": lambda logs: logs.set_meta("key", "value"),
+    "delete_meta": lambda logs: logs.delete_meta("other"),
+    "batch": write_batch,
+    "create_workflow_run": lambda logs: logs.create_workflow_run("new", "deploy", not_before=5),
+    "claim_workflow_run": lambda logs: logs.claim_workflow_run("worker"),
+    "renew_claim": lambda logs: logs.renew_claim(claimed(logs), lease=100),
+    "release_claim": lambda logs: logs.release_claim(claimed(logs), delay=5),
+    "append once": lambda logs: logs.append("system", "tick", key="key"),
     "upsert_workflow_run": lambda logs: logs.upsert_workflow_run(ENTRY, RUN),
     "append_with_workflow_update": lambda logs: logs.append_with_workflow_update(ENTRY, RUN),
     "transition": lambda logs: logs.transition("run-1", "completed"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from inspect import getdoc
 from typing import ParamSpec, TypeVar
 
 from nerve_store._core import LogStore
 from nerve_store.aio.channel import Channels
+from nerve_store.aio.follow import Newsrooms
 from nerve_store.aio.forks import watch_store
 from nerve_store.aio.threads import Threads, run_in
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
@@ -95,8 +98,33 @@ class OpenStore(Handle):
             progress=progress,
         )
         self._channels = Channels(self._store)
+        self._newsrooms = Newsrooms(self._store)
         super().__init__(self._store.path)
 
     def _become_inherited(self) -> None:
         super()._become_inherited()
         self._channels._become_inherited()  # pyright: ignore[reportPrivateUsage]
+        self._newsrooms.become_inherited()
+
+    async def _write(
+        self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        """Call a method of the store that writes, without a thread: it shares its commit with all else that waits."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[_Result] = loop.create_future()
+        try:
+            more = channel.perform(future, partial(function, *arguments, **options))
+        except BaseException:
+            channel.release(1)
+            raise
+        if more is None:
+            channel.release(1)
+        else:
+            channel.free -= more
+        return await future

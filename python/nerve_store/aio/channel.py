@@ -1,4 +1,4 @@
-"""The appends of event loops that wait for their commit."""
+"""The writes of event loops that wait for their commit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ _Append: TypeAlias = Callable[
     ],
     int,
 ]
+_Perform: TypeAlias = Callable[["asyncio.Future[Any]", Callable[[], object]], int | None]
 _AppendMany: TypeAlias = Callable[["asyncio.Future[range]", Sequence[Row], Durability | None], int]
 
 IN_FLIGHT = 8192
-"""Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
+"""Places for the writes of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
 its texts. Further ones wait for a place first."""
 
 
@@ -46,6 +47,9 @@ class Channel:
         # As they are, since a thousand tasks that append at once pay for each call between.
         self.append: _Append = self._native.append
         self.append_many: _AppendMany = self._native.append_many
+        self.perform: _Perform = self._native.perform
+        self.committed: set[asyncio.Future[None]] = set()
+        """Resolved after the next commit of this loop."""
         self.futures: Callable[[], list[asyncio.Future[Any]]] = self._native.futures
         self._is_ending = False
         watch_loop(loop)
@@ -78,6 +82,9 @@ class Channel:
 
     def _resolve(self) -> None:
         self.release(self._native.resolve())
+        for news in self.committed:
+            if not news.done():
+                news.set_result(None)
         if self._is_ending and not self.futures():
             asyncio.get_running_loop().remove_reader(self._native.fileno())
 

@@ -15,6 +15,7 @@ from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
 from nerve_store.aio.threads import submit
 from nerve_store.aio.upkeep import Upkeep
+from nerve_store.records import RunClaim
 from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
 
 _SHARES = "In an event loop, the rows share their commit with all other appends that wait."
@@ -23,9 +24,9 @@ _SHARES = "In an event loop, the rows share their commit with all other appends 
 class AsyncLogStore(Reads, Runs, Upkeep):
     """`LogStore` for asyncio: its methods, awaitable, and async iterators; usable from several event loops at once.
 
-    Cancelling a waiting append neither blocks nor harms the store, but the row may be appended all the same: it is
-    already on its way. Any other call that is cancelled is interrupted: a write that still waits for its turn changes
-    nothing. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
+    Cancelling a write that waits for its commit neither blocks nor harms the store, but the write may be committed all
+    the same: it is already on its way. So may a claim, whose lease then runs out. Any other call that is cancelled is
+    interrupted. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         )
         self._last_channel: Channel | None = None
         finalize(self, self._channels.end).atexit = False
+        finalize(self, self._newsrooms.end).atexit = False
 
     @property
     @documented(LogStore.path)
@@ -85,7 +87,22 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         *,
         json: JsonArgument = ...,
         durability: Durability | None = None,
+        key: str | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
+        if key is not None or claim is not None:
+            return await self._write(
+                self._store.append,
+                source,
+                type,
+                ref_id,
+                payload,
+                timestamp,
+                json=json,
+                durability=durability,
+                key=key,
+                claim=claim,
+            )
         # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
         if self._closing:
             self._check_open()
@@ -107,11 +124,15 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         return await future
 
     @documented(LogStore.append_many, _SHARES)
-    async def append_many(self, entries: Iterable[Row], *, durability: Durability | None = None) -> range:
+    async def append_many(
+        self, entries: Iterable[Row], *, durability: Durability | None = None, claim: RunClaim | None = None
+    ) -> range:
         rows = list(entries)
         self._check_open()
         if not rows:
             return range(0)
+        if claim is not None:
+            return await self._write(self._store.append_many, rows, durability=durability, claim=claim)
         loop = asyncio.get_running_loop()
         channel = self._channels.open(loop)
         if channel.free > 0:
@@ -152,6 +173,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
                 await asyncio.shield(closing)
             finally:
                 self._channels.end()
+                self._newsrooms.end()
 
     async def __aenter__(self) -> Self:
         self._check_open()

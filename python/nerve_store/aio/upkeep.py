@@ -19,7 +19,11 @@ class Upkeep(OpenStore):
 
     @documented(LogStore.set_meta)
     async def set_meta(self, key: str, value: str) -> None:
-        await self._run(self._threads.write, self._store.set_meta, key, value)
+        await self._write(self._store.set_meta, key, value)
+
+    @documented(LogStore.delete_meta)
+    async def delete_meta(self, key: str) -> bool:
+        return await self._write(self._store.delete_meta, key)
 
     @documented(LogStore.archive_logs, _IN_A_THREAD)
     async def archive_logs(

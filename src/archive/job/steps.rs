@@ -29,6 +29,7 @@ use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
 use crate::index::doubt;
 use crate::index::lookup::restored;
+use crate::log::prune_keys;
 use crate::row::Filter;
 
 /// Between two attempts to lock the archive.
@@ -115,6 +116,7 @@ impl Archive {
         let known = self.log.database().read("read the manifest", days::list)?;
         let expired = self.log.database().read("read the manifest", expired::ids)?;
         self.log.prune(Some(&(self.archived_ids(&known, &[])? | expired)))?;
+        prune_keys(&self.log)?;
         job.check_conflicts()?;
         if is_complete && job.has_moved {
             set_watermark(&self.log, last_day, Durability::Full)?;

@@ -3,7 +3,7 @@
 use crate::db::{Config, Database};
 use crate::log::group_commit::*;
 use crate::log::{Log, LogConfig, query};
-use crate::row::Filter;
+use crate::row::{Filter, NewLogEntry};
 use std::sync::mpsc;
 
 fn opened() -> (tempfile::TempDir, Arc<Log>) {
@@ -20,10 +20,15 @@ fn row(payload: &str) -> NewLogEntry<'_> {
 /// Submits one row; the outcome is sent on with `token`.
 fn send(log: &Arc<Log>, payload: &str, token: u64, sender: &mpsc::Sender<(u64, Result<i64>)>) -> Result<()> {
     let sender = sender.clone();
-    let waiter = move |outcome: Result<Committed>| {
-        sender.send((token, outcome.map(|committed| committed.first_id))).unwrap();
+    let waiter = move |outcome: Result<Vec<Result<Done>>>| {
+        let id = outcome.map(|done| match done.into_iter().next().unwrap().unwrap() {
+            Done::Rows { first_id, .. } => first_id,
+            Done::Answer(_) => panic!("a row has an id"),
+        });
+        sender.send((token, id)).unwrap();
     };
-    log.submit(vec![OwnedEntry::from(&row(payload))], Durability::Full, Box::new(waiter)).map(|leads| assert!(!leads))
+    let works = vec![Work::Rows(vec![OwnedEntry::from(&row(payload))])];
+    log.submit(works, Durability::Full, Box::new(waiter)).map(|leads| assert!(!leads))
 }
 
 #[test]
