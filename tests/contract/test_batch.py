@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend, needs
-from nerve_store.protocols import Log
+from nerve_store.protocols import Batch, Log
 from support import as_rows
 
 RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 5)
@@ -29,13 +30,16 @@ def test_batch_writes_all_of_it_in_the_order_of_the_calls(log: Log) -> None:
         batch.append_many([("system", "second", None, None, 2), ns.NewLogEntry("system", "third", timestamp=3)])
         batch.create_workflow_run("run-1", "deploy", status="started", timestamp=4)
         batch.transition("run-1", "completed", exit_code=0, timestamp=5)
-        batch.upsert_workflow_run(("workflow", "started", "run-2", None, 6), ns.WorkflowRun("run-2", "w", RUN.status, 6))
+        batch.upsert_workflow_run(
+            ("workflow", "started", "run-2", None, 6), ns.WorkflowRun("run-2", "w", RUN.status, 6)
+        )
         batch.set_meta("a", "1")
         batch.set_meta("b", "2")
         batch.delete_meta("a")
         batch.append_many([])
         assert batch.ids is None
         assert log.count() == 1
+    assert batch.ids is not None
     assert batch.ids == (2, 3, 4, 5, 6, 7)
     assert [(entry.id, entry.type) for entry in log.query(after_id=1)] == list(
         zip(batch.ids, ["first", "second", "third", "started", "completed", "started"], strict=True)
@@ -47,7 +51,7 @@ def test_batch_writes_all_of_it_in_the_order_of_the_calls(log: Log) -> None:
 def test_exception_in_the_block_discards_everything(log: Log) -> None:
     needs(log, "batch", "list_meta")
     before = everything(log)
-    with pytest.raises(ZeroDivisionError), log.batch() as batch:
+    with pytest.raises(ZeroDivisionError), log.batch() as batch:  # noqa: PT012
         batch.append("system", "tick")
         batch.set_meta("a", "1")
         raise ZeroDivisionError
@@ -62,7 +66,7 @@ def test_what_is_refused_fails_all_of_the_batch(log: Log, place: int) -> None:
     log.upsert_workflow_run(("workflow", "started", "run-1", None, 5), RUN)
     log.append("system", "once", key="k")
     before = everything(log)
-    bad = [
+    bad: list[Callable[[Batch], None]] = [
         lambda batch: batch.transition("run-1", "queued"),
         lambda batch: batch.create_workflow_run("run-1", "deploy"),
         lambda batch: batch.append("system", "other", key="k"),
@@ -70,7 +74,7 @@ def test_what_is_refused_fails_all_of_the_batch(log: Log, place: int) -> None:
     ]
     errors = [ns.IllegalTransitionError, ns.RunExistsError, ns.IdempotencyError, ns.IllegalTransitionError]
     for action, error in zip(bad, errors, strict=True):
-        with pytest.raises(error), log.batch() as batch:
+        with pytest.raises(error), log.batch() as batch:  # noqa: PT012
             for position in range(3):
                 if position == place:
                     action(batch)
@@ -85,12 +89,13 @@ def test_wrong_arguments_are_refused_at_the_call(log: Log) -> None:
     needs(log, "batch")
     with log.batch() as batch:
         batch.append("system", "good")
-        for call in (
+        calls: list[Callable[[], None]] = [
             lambda: batch.append("system", "tick", timestamp=-1),
             lambda: batch.append_many([("system", "tick", None, None, -1)]),
             lambda: batch.transition("run-1", "paused"),
             lambda: batch.set_meta("a", "\ud800"),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(ValueError, match=r"."):
                 call()
     assert [entry.type for entry in log.query()] == ["good"]

@@ -68,7 +68,7 @@ def test_creating_logs_and_creates(runs: Log) -> None:
 def test_upsert_checks_what_it_is_told(runs: Log) -> None:
     runs.create_workflow_run("run-1", "deploy")
     before = runs.query(), runs.get_all_workflow_runs()
-    with pytest.raises(ValueError, match="ref_id|run-1"):
+    with pytest.raises(ValueError, match="run-1"):
         runs.upsert_workflow_run(("workflow", "started", "run-2", None, 1), ns.WorkflowRun("run-1", "deploy", S, 1))
     for force in (False, True):
         with pytest.raises(ValueError, match="workflow"):
@@ -143,7 +143,7 @@ def test_claim_fences_rows_changes_and_batches(runs: Log) -> None:
             claim=claim,
         ),
     )
-    with pytest.raises(ns.ClaimLostError), runs.batch(claim=claim) as batch:
+    with pytest.raises(ns.ClaimLostError), runs.batch(claim=claim) as batch:  # noqa: PT012
         batch.append("workflow", "tick", "run-1")
         batch.set_meta("a", "1")
     assert runs.get_meta("a") is None
@@ -314,7 +314,7 @@ def test_runs_are_queried_page_by_page(log: Log) -> None:
 def test_runs_are_counted_by_their_states(log: Log) -> None:
     everything = filled(log)
     for options in ({}, {"workflow": "deploy"}, {"status": ["queued", "failed"]}):
-        counted = {status: count for status, count in log.count_workflow_runs(**options).items() if count}  # type: ignore[arg-type]
+        counted = {status: count for status, count in log.count_workflow_runs(**options).items() if count}
         wanted: dict[ns.WorkflowRunStatus, int] = {}
         for run in everything:
             if run.workflow == options.get("workflow", run.workflow) and run.status in options.get("status", STATUSES):

@@ -10,8 +10,8 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.protocols import Log
-from reference import Row
 from reference import Log as Model
+from reference import Row
 from support import as_rows, is_one_line
 from support.calls import LOG_STORE_READS, LOG_STORE_WRITES
 from test_query import FILTERS, RUNS, SOURCES, TYPES

@@ -88,7 +88,7 @@ def append_all(log: Log | ns.LogStore, payloads: Iterable[str | None]) -> list[R
     for number, payload in enumerate(payloads):
         for source, kind in (("workflow", MESSAGE), ("workflow", EVENT), ("system", EVENT)):
             rows.append(Row(0, source, kind, RUN, payload, number))
-    ids = log.append_many(tuple(row)[1:] for row in rows)
+    ids = log.append_many(ns.NewLogEntry(*row[1:]) for row in rows)
     return [row._replace(id=row_id) for row_id, row in zip(ids, rows, strict=True)]
 
 
@@ -118,7 +118,10 @@ def test_rounds_of_deep_payloads_are_those_of_the_log_on_one_machine(backend: Ba
         append_all(log, DEEP)
         rounds = log.get_thread_rounds(RUN, limit=100)
         # Values that nest so deep cannot be compared without a deep stack.
-        return [log.get_thread_round_count(RUN), *((r.round, r.log_id, r.message.role, r.message.content) for r in rounds)]
+        return [
+            log.get_thread_round_count(RUN),
+            *((r.round, r.log_id, r.message.role, r.message.content) for r in rounds),
+        ]
 
     with ns.LogStore(tmp_path / "reference.db") as other:
         assert told(backend.open()) == told(other)
@@ -169,7 +172,13 @@ def test_a_row_that_cannot_be_read_is_reported_by_its_id(log: Log, caplog: pytes
 def test_archived_rows_of_a_run_are_read_and_numbered_as_before(log: Log) -> None:
     day = 86_400_000
     rows = [
-        ("workflow", (MESSAGE, EVENT)[n % 2], RUN, json.dumps({"type": "t", "role": "r", "content": str(n)}), n % 5 * day)
+        (
+            "workflow",
+            (MESSAGE, EVENT)[n % 2],
+            RUN,
+            json.dumps({"type": "t", "role": "r", "content": str(n)}),
+            n % 5 * day,
+        )
         for n in range(40)
     ]
     log.append_many([("workflow", "started", RUN, '{"prompt":"go","maxRounds":1}', 0), *rows])

@@ -1,7 +1,7 @@
 """PostgreSQL servers for the tests: those that are installed, started on a socket of their own; nothing is installed.
 
-A server is started once a test process, by an account that is not root (PostgreSQL refuses root), in a directory that is
-removed at the end. `make services` installs what is missing.
+A server is started once a test process, by an account that is not root (PostgreSQL refuses root), in a directory that
+is removed at the end. `make services` installs what is missing.
 """
 
 from __future__ import annotations

@@ -75,5 +75,5 @@ class Appends(OpenPostgres):
         return range(first_id, first_id + len(rows))
 
     def batch(self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
-        """Many things in one commit: a context manager whose methods note what is written at its end, all or nothing."""
+        """Many things in one commit: a context manager that writes at its end what was noted, all or nothing."""
         return PostgresBatch(self, durability=durability, claim=claim)

@@ -32,7 +32,7 @@ class PostgresBatch:
         self._row_counts: list[int] = []
         self._is_ended = False
         self.ids: tuple[int, ...] | None = None
-        """The ids of all its rows, in the order of the calls; a key that was there gives the first row's. None before."""
+        """The ids of its rows, in the order of the calls; a key that was there gives the first row's. None before."""
 
     def append(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from json import dumps
 from operator import index
@@ -89,9 +88,8 @@ def timestamp(value: Any) -> int:
         raise TypeError("'bool' object cannot be interpreted as an integer here")
     number = index(value)
     if not 0 <= number <= MAX_TIMESTAMP:
-        raise ValueError(
-            f"timestamp {number} is outside of the years 1970 to 9999 (milliseconds since the epoch, 0 to {MAX_TIMESTAMP})"
-        )
+        bounds = f"milliseconds since the epoch, 0 to {MAX_TIMESTAMP}"
+        raise ValueError(f"timestamp {number} is outside of the years 1970 to 9999 ({bounds})")
     return number
 
 
@@ -124,20 +122,20 @@ def status(value: Any) -> WorkflowRunStatus:
         raise ValueError(f'unknown status "{name}"; known are {known}') from None
 
 
-def statuses(value: Status | Collection[Status]) -> list[WorkflowRunStatus]:
+def statuses(value: Any) -> list[WorkflowRunStatus]:
     """One state or several."""
     if isinstance(value, str):
         return [status(value)]
-    if not isinstance(value, Iterable):
+    if not hasattr(value, "__iter__"):
         raise TypeError(f"{type(value).__name__!r} object is not an instance of 'str'")
     return [status(item) for item in value]
 
 
-def texts(value: str | Collection[str]) -> list[str]:
+def texts(value: Any) -> list[str]:
     """One text or several."""
     if isinstance(value, str):
         return [text(value)]
-    if not isinstance(value, Iterable) or isinstance(value, bytes):
+    if isinstance(value, bytes) or not hasattr(value, "__iter__"):
         raise TypeError(f"{type(value).__name__!r} object is not an instance of 'str'")
     return [text(item) for item in value]
 

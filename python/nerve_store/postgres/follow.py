@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from nerve_store._core import LogEntry
+from nerve_store.postgres import checks
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.listener import LOOK_SECONDS, Listener
 from nerve_store.postgres.reads import Reads
@@ -113,9 +114,7 @@ class Follows(Reads):
         looks each second beside that, so that `poll_interval` matters to no one here. It lives through a reconnect.
         Closing the store ends it with `StoreClosedError`; `close()` of the follower ends the iteration.
         """
-        if not isinstance(poll_interval, int | float) or isinstance(poll_interval, bool):
-            raise TypeError(f"poll_interval is a number of seconds, not {poll_interval!r}")
-        if not 0 < poll_interval < float("inf"):
+        if checks.seconds(poll_interval, "poll_interval") <= 0:
             raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
         wanted = Filter.checked(
             source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id, archived=archived

@@ -40,8 +40,7 @@ class Job:
         # A member that is None is left out: it then is NULL, and not JSON's null.
         self.operations.append({name: value for name, value in operation.items() if value is not None})
 
-    @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether its outcome is known."""
         return self._ended.is_set()
 

@@ -181,6 +181,8 @@ class Reads(OpenPostgres):
             late = QueryTimeoutError(f"{self._path}: the statement did not end within {timeout} seconds")
             late.path = self._path
             raise late from None
+        except psycopg.errors.InsufficientPrivilege as error:
+            failures.fail(error, self._path)
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
             raise ValueError(f"the server refused the statement: {' '.join(str(error).split())}") from error
         except psycopg.Error as error:

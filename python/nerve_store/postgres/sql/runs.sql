@@ -173,9 +173,10 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   first bigint := (day - date '1970-01-01')::bigint * 86400000; name text := 'logs_' || to_char(day, 'YYYYMMDD');
 BEGIN
-  IF to_regclass('@S@.' || name) IS NOT NULL THEN RETURN true; END IF;
+  -- Not to_regclass: what it has cached may be older than the lock.
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   PERFORM pg_advisory_xact_lock(@LOCK@);
-  IF to_regclass('@S@.' || name) IS NOT NULL THEN RETURN true; END IF;
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   IF EXISTS (SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000) THEN
     RETURN false;
   END IF;

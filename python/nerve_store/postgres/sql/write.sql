@@ -10,9 +10,9 @@ BEGIN
   SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
   IF NOT EXISTS (SELECT FROM @S@.alive) THEN
     -- The server came back without its last commits. Ids that a reader saw must not be given again to other rows.
-    last := last + CASE WHEN last = 0 THEN 0 ELSE 1000000 END;
+    last := last + 1000000;
     INSERT INTO @S@.alive DEFAULT VALUES;
-    PERFORM setval('@S@.log_id', greatest(last, 1), last > 0);
+    PERFORM setval('@S@.log_id', last);
   END IF;
   RETURN last;
 END $$;
