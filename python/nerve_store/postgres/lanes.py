@@ -179,48 +179,68 @@ class Lanes:
         self._waiting: deque[Job] = deque()
         self._free = [Lane(connections, schema) for _ in range(count)]
         self._all = list(self._free)
-        self._changed = threading.Condition()
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
 
     def run(self, job: Job) -> Job:
-        """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it."""
+        """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it.
+
+        A caller that finds a free lane leads: it commits what waits, its own job included, and hands the lane to the
+        first of those that came meanwhile. Each of the others sleeps until its job is committed or it is to lead.
+        """
         self._connections.check()
-        with self._changed:
+        with self._mutex:
             self._waiting.append(job)
+            if self._free:
+                job.lane = self._free.pop()
         try:
-            self._work_until_ended(job)
-        except BaseException:
-            with self._changed, suppress(ValueError):
-                self._waiting.remove(job)
-            raise
+            if job.lane is None:
+                job.wait()
+            if job.lane is not None:
+                with self._mutex:
+                    jobs = self._take(job)
+                self._commit(job.lane, jobs, own=job)
+        finally:
+            self._leave(job)
         if job.error is not None:
             raise job.error
         return job
 
-    def _work_until_ended(self, job: Job) -> None:
-        while not job.has_ended():
-            with self._changed:
-                while not job.has_ended() and not (self._free and self._waiting):
-                    # A while, so that a signal is seen on every system.
-                    self._changed.wait(1.0)
-                if job.has_ended():
-                    return
-                lane, jobs = self._free.pop(), self._take()
-            try:
-                self._commit(lane, jobs, own=job)
-            finally:
-                with self._changed:
-                    self._free.append(lane)
-                    self._changed.notify_all()
+    def _leave(self, job: Job) -> None:
+        with self._mutex:
+            # Interrupted before anything was done for it.
+            with suppress(ValueError):
+                self._waiting.remove(job)
+            lane, job.lane = job.lane, None
+            if lane is not None:
+                self._hand_on(lane)
 
-    def _take(self) -> list[Job]:
-        jobs = [self._waiting.popleft()]
-        rows, size = len(jobs[0].columns), jobs[0].columns.size
+    def _hand_on(self, lane: Lane) -> None:
+        for next_job in self._waiting:
+            if next_job.lane is None:
+                next_job.lane = lane
+                next_job.wake()
+                return
+        self._free.append(lane)
+        self._idle.notify_all()
+
+    def _take(self, own: Job) -> list[Job]:
+        """The leader's own job and others that wait, without those whose callers lead another lane."""
+        self._waiting.remove(own)
+        jobs, passed = [own], []
+        rows, size = len(own.columns), own.columns.size
         while self._waiting:
-            rows += len(self._waiting[0].columns)
-            size += self._waiting[0].columns.size
-            if rows > _MOST_ROWS or size > _MOST_BYTES:
-                break
-            jobs.append(self._waiting.popleft())
+            job = self._waiting[0]
+            if job.lane is None:
+                rows += len(job.columns)
+                size += job.columns.size
+                if rows > _MOST_ROWS or size > _MOST_BYTES:
+                    break
+                jobs.append(job)
+            else:
+                passed.append(job)
+            self._waiting.popleft()
+        self._waiting.extendleft(reversed(passed))
         return jobs
 
     def _commit(self, lane: Lane, jobs: list[Job], *, own: Job) -> None:
@@ -245,14 +265,14 @@ class Lanes:
                     job.fail(failures.unavailable(self._connections.place, "interrupted", is_unknown=True))
                 raise
             if not is_committed:
-                with self._changed:
+                with self._mutex:
                     self._waiting.extendleft(reversed(others))
             raise
 
     def close(self) -> None:
         """Wait for what is under way, and close the lanes."""
-        with self._changed:
+        with self._idle:
             while len(self._free) < len(self._all):
-                self._changed.wait(1.0)
-            for lane in self._all:
-                lane.close()
+                self._idle.wait(1.0)
+        for lane in self._all:
+            lane.close()

@@ -26,6 +26,18 @@ BEGIN
   PERFORM pg_logical_emit_message(true, 'nerve_store', '');
 END $$;
 
+-- The same for who only reads: those who committed are mostly about to flush it, and a flush of its own would take
+-- from theirs. Falls back on one of its own.
+CREATE OR REPLACE FUNCTION @S@.await_flush() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE read_until pg_lsn := pg_current_wal_insert_lsn();
+BEGIN
+  FOR attempt IN 1..10 LOOP
+    IF pg_current_wal_flush_lsn() >= read_until THEN RETURN; END IF;
+    PERFORM pg_sleep(0.0003);
+  END LOOP;
+  PERFORM @S@.flush();
+END $$;
+
 CREATE OR REPLACE FUNCTION @S@.refuse(detail jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'refused' USING ERRCODE = 'NS010', DETAIL = detail::text;
