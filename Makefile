@@ -1,5 +1,5 @@
 # Everything sets itself up: .venv with the pinned tools, the release build inside it. A second run does only what
-# changed. Needed beforehand: Python 3.11 or newer with venv, Rust with cargo and a C compiler, make.
+# changed. Needed beforehand: make, and what scripts/toolchain.sh looks for and names if it is missing.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find src -name '*.rs')
 TOOLS := $(VENV)/.tools-stamp
 BUILT := $(VENV)/.built-stamp
+# Holds the path of the environment once the tools are installed: without it, or after a move, the environment is made
+# anew. Its programs name their interpreter by its path.
+WHOLE := $(VENV)/.whole
 
 # pyo3 asks this interpreter, wherever cargo is called from; otherwise it would rebuild between callers.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
@@ -17,23 +20,31 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean
+.PHONY: help venv build quick stub demo test lint format bench torture sdist requirements clean toolchain FORCE \
+	wheel check-dist test-portable lint-workflows docs docs-serve
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 venv: $(TOOLS) ## .venv with the pinned tools
 
-$(TOOLS): requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@command -v cargo >/dev/null || { echo 'cargo is needed: install Rust first' >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+is_whole = test -x $(BIN)/python && test "$$(cat $(WHOLE) 2>/dev/null)" = '$(abspath $(VENV))'
+
+$(TOOLS): requirements-dev.txt $(if $(shell $(is_whole) && echo yes),,FORCE) | toolchain
+	@$(is_whole) || sh scripts/new-venv.sh $(PYTHON) $(VENV)
+	@rm -f $(WHOLE)
 	$(BIN)/python -m pip install --require-hashes -r requirements-dev.txt
+	@echo '$(abspath $(VENV))' >$(WHOLE)
 	@touch $@
+
+toolchain:
+	@sh scripts/toolchain.sh $(PYTHON)
+
+FORCE:
 
 build: $(BUILT) ## the release build in .venv; the Python files are used in place
 
-$(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pyproject.toml
+$(BUILT): $(TOOLS) $(RUST_SOURCES) Cargo.toml Cargo.lock .cargo/config.toml pyproject.toml | toolchain
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
 	@touch $@
 
@@ -69,6 +80,8 @@ lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/mypy benches
+	$(BIN)/basedpyright --warnings
+	PYTHONPATH=python $(BIN)/basedpyright --verifytypes nerve_store --ignoreexternal >/dev/null
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml nerve_store._core
 
 format: $(TOOLS) ## rewrite the sources in the common format
@@ -81,6 +94,17 @@ bench: $(BUILT) ## ours beside what a user would write instead; the table, JSON 
 		--benchmark-enable --benchmark-quiet --benchmark-autosave --benchmark-storage=benches/results \
 		--figures=docs/benchmarks/latest.json
 	$(if $(NERVE_BENCH_ROWS),,$(BIN)/python benches/plot.py)
+
+test-portable: $(TOOLS) ## the ways of other systems, tested on Linux: no eventfd, openat2, O_TMPFILE
+	cargo clippy --locked --quiet --all-targets --no-default-features --features portable -- -D warnings
+	cargo test --locked --no-default-features --features portable --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked --features portable
+	@rm -f $(BUILT)
+	$(BIN)/python -m pytest -n 2 $(patsubst %,tests/test_%.py,$(PORTABLE_TESTS))
+
+# What goes by the ways that differ.
+PORTABLE_TESTS := archive async async_reads blob_batches blob_care blob_handles blob_limits blob_streams blobs creation \
+	fork moved_files opening runs
 
 # Sweeps over processes of their own, which have nothing to do with threads of the test.
 NOT_IN_THREADS := model scale power kills replayed_images damage soak read_faults write_faults blob_write_faults
@@ -101,8 +125,40 @@ torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist
 
+# Zig links against the oldest C library that the name of the wheel promises.
+WHEEL_TARGET ?= $(shell rustc --print host-tuple 2>/dev/null)
+WHEEL_PYTHON ?= python3.11
+WHEEL_PROFILE ?= release
+WHEEL_PLATFORM = $(if $(findstring linux-gnu,$(WHEEL_TARGET)),--zig --compatibility manylinux2014,$(if \
+	$(findstring linux-musl,$(WHEEL_TARGET)),--zig --compatibility musllinux_1_2))
+RELEASE_VENV := $(VENV)-release
+RELEASE_BIN := $(RELEASE_VENV)/bin
+
+wheel: $(RELEASE_VENV)/.tools-stamp ## a wheel of WHEEL_TARGET, in dist/
+	PATH="$(abspath $(RELEASE_BIN)):$$PATH" $(RELEASE_BIN)/maturin build --profile $(WHEEL_PROFILE) --locked \
+		--target $(WHEEL_TARGET) $(WHEEL_PLATFORM) --interpreter $(WHEEL_PYTHON) --out dist
+
+check-dist: $(RELEASE_VENV)/.tools-stamp ## check what lies in dist/, and write the bills of materials there
+	PATH="$(abspath $(RELEASE_BIN)):$$PATH" $(RELEASE_BIN)/python scripts/check_dist.py dist
+
+lint-workflows: $(RELEASE_VENV)/.tools-stamp ## what the workflows of CI may do, and how they are written (needs Go)
+	$(RELEASE_BIN)/zizmor --offline --quiet .github/workflows
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+$(VENV)-%/.tools-stamp: requirements-%.txt | toolchain
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --require-hashes -r $<
+	@touch $@
+
+docs: $(BUILT) $(VENV)-docs/.tools-stamp ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+docs-serve: $(BUILT) $(VENV)-docs/.tools-stamp ## the site on http://127.0.0.1:8000, made anew at each change
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs serve --watch python
+
 requirements: ## pin the tools anew, from requirements-*.in; needs uv
-	for name in dev readers; do \
+	for name in dev docs readers release; do \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make requirements' \
 			--output-file requirements-$$name.txt requirements-$$name.in || exit; \
@@ -110,6 +166,6 @@ requirements: ## pin the tools anew, from requirements-*.in; needs uv
 
 clean: ## remove all that was made here
 	cargo clean
-	rm -rf $(VENV) $(DEMO_DATA) .bench dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-docs $(RELEASE_VENV) $(DEMO_DATA) .bench dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/nerve_store/*.so

@@ -4,6 +4,12 @@
 //! This crate is the core of the Python package `nerve_store`; `docs/architecture.md` is its map. Dependencies point one
 //! way, and `make lint` checks that they do. Python is known to `py` alone.
 
+#[cfg(not(unix))]
+compile_error!(
+    "nerve_store does not support Windows: it relies on POSIX locks, on handles of directories, and on names that outlive \
+     open files. Use it in WSL 2 or in a Linux container, on a file system of Linux."
+);
+
 pub mod archive;
 pub mod base;
 pub mod blob;

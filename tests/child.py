@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import blobs, campaign, families, forked_work, forks, logs, payloads, reading, soak, vacuum
+from programs import backups, blobs, campaign, claims, families, forked_work, forks, logs, payloads, reading, soak, vacuum
 
 PROGRAMS = {
     program.__name__: program
@@ -29,6 +29,7 @@ PROGRAMS = {
         vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
+        forks.inherited_streams,
         families.family,
         families.inherited,
         families.open_files,
@@ -37,12 +38,17 @@ PROGRAMS = {
         forked_work.killed_archiver,
         blobs.write_each,
         blobs.write_in_other_ways,
+        backups.back_up,
+        backups.write_all,
         campaign.work,
         soak.soak,
         campaign.leave_commits_in_the_log,
         campaign.work_among_others,
         campaign.work_in_turn,
         campaign.follow,
+        claims.append_keyed,
+        claims.claim_all,
+        claims.batches,
     )
 }
 

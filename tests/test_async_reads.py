@@ -93,7 +93,7 @@ LONG: dict[str, Callable[[ns.AsyncLogStore], Any]] = {
     "iter": lambda store: all_of(store.iter(archived=True)),
     "verify": lambda store: store.verify(),
     "reindex": lambda store: store.reindex(),
-    "stats": lambda store: store.stats(),
+    "stats": lambda store: store.stats(exact=True),
 }
 
 

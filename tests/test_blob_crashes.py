@@ -33,6 +33,7 @@ from support.blobs import (
     assert_set_aside,
     assert_whole,
     command,
+    is_in_memory,
     run,
     staged,
 )
@@ -169,11 +170,18 @@ def test_any_failing_call_loses_no_acknowledged_blob(tmp_path: Path, program: Ca
 
 
 def test_a_full_disk_that_shows_in_the_flush_does_not_poison(tmp_path: Path) -> None:
-    calls = run_faulted(write_each, path=str(tmp_path / "counted")).calls
-    # The first flush is that of the new root's entry, the second that of the first staged blob.
-    second = [number for number, call in enumerate(calls, 1) if call == "fsync"][1]
-    run = run_faulted(write_each, errno.ENOSPC, second, path=str(tmp_path / "blobs"))
-    assert run.said == ["StoreFullError 28", *list(CONTENTS)[1:]]
+    # The first flush is that of the new root's entry, the second that of the first staged blob. On a busy machine the
+    # first write asks more than once how fine the clock is, so that another call may have the number: then once more.
+    for attempt in range(20):
+        calls = run_faulted(write_each, path=str(tmp_path / f"counted-{attempt}")).calls
+        second = [number for number, call in enumerate(calls, 1) if call == "fsync"][1]
+        struck = run_faulted(write_each, errno.ENOSPC, second, path=str(tmp_path / f"blobs-{attempt}"))
+        if struck.call == "fsync" and struck.calls[:second].count("fsync") == 2:
+            said = struck.said
+            break
+    else:
+        pytest.fail("the second flush was never struck")
+    assert said == ["StoreFullError 28", *list(CONTENTS)[1:]]
 
 
 @pytest.mark.parametrize("program", [write_each, write_in_other_ways], ids=["single writes", "other ways"])
@@ -224,11 +232,12 @@ def trace(root: Path, durability: str) -> list[str]:
 
 def test_full_durability_flushes_bytes_before_the_name_and_both_before_the_answer(tmp_path: Path) -> None:
     file, shard = f"{HASH[:2]}/{HASH[2:]}", HASH[:2]
-    vouched_for = [HASH[:5]]
+    # An earlier writer flushed nothing: a full write of the same bytes makes up for it.
+    made_up_for = [f"flush {file}", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
+    # The way from the root on is known to be synced.
+    vouched_for = [*made_up_for[:2], HASH[:5]] if is_in_memory(tmp_path) else [HASH[:5]]
     published = ["flush .staging/*", "publish", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
     # The root is new here, so that its entry is flushed when it is made, too.
     assert trace(tmp_path / "full", "full") == ["flush ..", *published, *vouched_for]
     assert trace(tmp_path / "normal", "normal") == ["publish", HASH[:5], HASH[:5]]
-    # An earlier writer flushed nothing: a full write of the same bytes makes up for it.
-    made_up_for = [f"flush {file}", f"flush {shard}", "flush .", "flush ..", HASH[:5]]
     assert trace(tmp_path / "normal", "full") == [*made_up_for, *vouched_for]

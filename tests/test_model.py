@@ -159,6 +159,10 @@ class StoreMachine(StoreWithLosses):
         legal = force or (not unknown and reference.is_legal(current.status if current else None, status))
         run = ns.WorkflowRun(run_id, workflow, ns.WorkflowRunStatus(status), timestamp, exit_code)
         entry = ns.NewLogEntry("workflow", status, run_id, payload, timestamp)
+        if current is not None and not unknown and workflow != current.workflow:
+            with pytest.raises(ValueError, match="workflow"):
+                self.logs.upsert_workflow_run(entry, run, force=force)
+            return
         if self.expect_change(
             lambda: self.logs.upsert_workflow_run(entry, run, force=force), run_id, status, legal=legal
         ):
@@ -184,7 +188,9 @@ class StoreMachine(StoreWithLosses):
         )
 
         def call() -> None:
-            run = self.logs.transition(run_id, status, expect=expect, exit_code=exit_code, timestamp=timestamp)
+            expected = None if expect is None else set(map(ns.WorkflowRunStatus, expect))
+            to = ns.WorkflowRunStatus(status)
+            run = self.logs.transition(run_id, to, expect=expected, exit_code=exit_code, timestamp=timestamp)
             assert current is not None
             code = reference.merged_exit_code(current, status, exit_code)
             assert as_run(run) == Run(run_id, current.workflow, status, timestamp, code)

@@ -54,7 +54,7 @@ def test_only_the_changes_of_the_contract_are_legal(log_store: ns.LogStore, curr
 
         def change(run_id: str = run_id, status: str = status) -> object:
             if how == "transition":
-                return log_store.transition(run_id, status, timestamp=6)
+                return log_store.transition(run_id, ns.WorkflowRunStatus(status), timestamp=6)
             run = run_in(status, run_id=run_id, timestamp=6)
             return getattr(log_store, how)(("workflow", status, run_id, None, 6), run)
 
@@ -201,7 +201,7 @@ def test_repeating_a_finished_runs_state_leaves_its_exit_code(log_store: ns.LogS
     for code in (None, 0, 9):
         put(log_store, status, timestamp=6, exit_code=code)
         assert log_store.get_workflow_run("run-1") == run_in(status, timestamp=6, exit_code=3)
-        assert log_store.transition("run-1", status, exit_code=code, timestamp=7).exit_code == 3
+        assert log_store.transition("run-1", ns.WorkflowRunStatus(status), exit_code=code, timestamp=7).exit_code == 3
     assert log_store.count() == 7
 
 
@@ -266,11 +266,24 @@ def test_missing_run_is_none(log_store: ns.LogStore) -> None:
 def test_upsert_takes_the_runs_new_fields(log_store: ns.LogStore) -> None:
     put(log_store, "queued")
     log_store.upsert_workflow_run(
-        ns.NewLogEntry("system", "renamed", None, "p", 8),
-        ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9),
+        ns.NewLogEntry("system", "renamed", "run-1", "p", 8),
+        ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 9, 3),
     )
-    assert log_store.get_workflow_run("run-1") == ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9)
-    assert as_row(log_store.query()[-1]) == (2, "system", "renamed", None, "p", 8)
+    assert log_store.get_workflow_run("run-1") == ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 9, 3)
+    assert as_row(log_store.query()[-1]) == (2, "system", "renamed", "run-1", "p", 8)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_upsert_refuses_a_row_of_another_run_and_another_workflow(log_store: ns.LogStore, force: bool) -> None:
+    put(log_store, "queued")
+    before = state(log_store)
+    for ref_id in ("run-2", None, ""):
+        with pytest.raises(ValueError, match="ref_id"):
+            log_store.upsert_workflow_run(("workflow", "started", ref_id, None, 1), run_in("started"), force=force)
+    other = ns.WorkflowRun("run-1", "other", ns.WorkflowRunStatus.STARTED, 9)
+    with pytest.raises(ValueError, match="workflow"):
+        log_store.upsert_workflow_run(("workflow", "started", "run-1", None, 1), other, force=force)
+    assert state(log_store) == before
 
 
 def test_runs_survive_close_and_reopen(data_dir: Path) -> None:
@@ -286,7 +299,7 @@ def test_runs_survive_close_and_reopen(data_dir: Path) -> None:
 def test_runs_pickle_compare_and_refuse_changes() -> None:
     run = run_in("started", exit_code=3)
     assert pickle.loads(pickle.dumps(run)) == run
-    assert ns.WorkflowRun("run-1", "deploy", "started", 5, 3) == run  # type: ignore[arg-type]
+    assert ns.WorkflowRun("run-1", "deploy", "started", 5, 3) == run
     assert {run: 1}[run_in("started", exit_code=3)] == 1
     assert run != run_in("started")
     with pytest.raises(AttributeError):

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import nerve_store as ns
+from support import foreign_sql
 
 
 def test_stats_give_the_figures(data_dir: Path) -> None:
@@ -20,7 +21,7 @@ def test_stats_give_the_figures(data_dir: Path) -> None:
             ("workflow", "queued", "run-1", None, 700),
             ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.QUEUED, 700),
         )
-        store.set_meta(ns.ARCHIVED_UP_TO, "2026-03-25")
+        foreign_sql(path, "INSERT INTO meta VALUES ('archived_up_to', '2026-03-25')")
         stats = store.stats()
         assert Path(stats.path).samefile(path)
         assert (stats.row_count, stats.first_id, stats.last_id) == (4, 1, 4)

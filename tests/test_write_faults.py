@@ -21,13 +21,17 @@ from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
 
 SEGMENT_ROWS = 8
 FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
+WRITES: dict[str, Callable[[ns.LogStore], object]] = {
+    **LOG_STORE_WRITES,
+    "append once": lambda store: store.append("system", "tick", key="key"),
+}
 MODES: tuple[Durability, ...] = ("full", "normal")
 
 
 def write(*, path: str, name: str, durability: Durability = "full") -> None:
     """One of the writes, in its own opening of the store."""
     with ns.LogStore(path, durability=durability, segment_rows=SEGMENT_ROWS, busy_timeout=1) as store:
-        LOG_STORE_WRITES[name](store)
+        WRITES[name](store)
         say(name)
 
 
@@ -35,7 +39,7 @@ def append_in_two_calls(*, path: str, name: str) -> None:
     """The control: what should be one write, in two."""
     with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
         for _ in range(2):
-            LOG_STORE_WRITES["append"](store)
+            WRITES["append"](store)
         say(name)
 
 
@@ -51,7 +55,9 @@ def state(store: ns.LogStore) -> tuple[Any, ...]:
     """All that a reader can see but the time, which a write may take from the clock."""
     rows = [as_row(entry)[:-1] for entry in store.query(archived=True)]
     runs = [(run.run_id, run.workflow, run.status, run.exit_code) for run in store.get_all_workflow_runs()]
-    return rows, store.count(archived=True), runs, store.get_meta("key"), store.get_meta("other")
+    kept = ("SELECT run_id, attempt, token, owner, lease, status FROM run_claims", "SELECT key, id FROM append_keys")
+    ours = [store.sql(query) for query in kept]
+    return rows, store.count(archived=True), runs, store.get_meta("key"), store.get_meta("other"), ours
 
 
 def prepare(directory: Path) -> States:
@@ -63,6 +69,9 @@ def prepare(directory: Path) -> States:
         started = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, NOW)
         store.upsert_workflow_run(("workflow", "started", "run-1", '{"role":"a","content":""}', NOW), started)
         store.append("system", "tick", timestamp=at(0))
+        store.create_workflow_run("claimed", "deploy", timestamp=NOW)
+        assert store.claim_workflow_run("worker", lease=1_000_000) is not None
+        store.create_workflow_run("waiting", "deploy", timestamp=NOW)
         return States(state(store))
 
 
@@ -108,12 +117,12 @@ def swept_async(name: str, tmp_path: Path, fault: int, per_call: int | None, dur
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+@pytest.mark.parametrize("name", WRITES)
 def test_write_that_is_cut_short_happened_or_did_not(tmp_path: Path, name: str, fault: int) -> None:
     assert swept(name, tmp_path, fault, 1).total() >= 3
 
 
-@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+@pytest.mark.parametrize("name", WRITES)
 def test_normal_write_that_is_killed_happened_or_did_not(tmp_path: Path, name: str) -> None:
     assert swept(name, tmp_path, KILL, 1, durability="normal").total() >= 3
 
@@ -125,10 +134,10 @@ def test_asynchronous_write_that_is_cut_short_happened_or_did_not(tmp_path: Path
 
 
 def test_every_asynchronous_write_is_swept() -> None:
-    assert ASYNC_WRITES.keys() == LOG_STORE_WRITES.keys()
+    assert ASYNC_WRITES.keys() == WRITES.keys()
 
 
-@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+@pytest.mark.parametrize("name", WRITES)
 def test_write_that_cannot_read_happened_or_did_not(tmp_path: Path, name: str) -> None:
     assert swept(name, tmp_path, errno.EIO, 1, reads=True).total() >= 3
 
@@ -136,7 +145,7 @@ def test_write_that_cannot_read_happened_or_did_not(tmp_path: Path, name: str) -
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", MODES)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+@pytest.mark.parametrize("name", WRITES)
 def test_write_that_is_cut_short_at_any_call_happened_or_did_not(
     tmp_path: Path, name: str, fault: int, durability: Durability
 ) -> None:
@@ -154,7 +163,7 @@ def test_asynchronous_write_that_is_cut_short_at_any_call_happened_or_did_not(
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", LOG_STORE_WRITES)
+@pytest.mark.parametrize("name", WRITES)
 def test_write_that_cannot_read_at_any_call_happened_or_did_not(tmp_path: Path, name: str) -> None:
     assert swept(name, tmp_path, errno.EIO, None, reads=True).total() >= 20
 

@@ -1,6 +1,6 @@
 """Persistent storage for workflow and agent daemons: a log, workflow runs, an archive and blobs, in one directory."""
 
-import nerve_store._defaults  # noqa: F401, it completes the classes of the core
+import nerve_store._defaults  # noqa: F401  # pyright: ignore[reportUnusedImport] - it completes the core
 from nerve_store._core import (
     ARCHIVED_UP_TO,
     BUILD_PROFILE,
@@ -9,8 +9,11 @@ from nerve_store._core import (
     BlobStore,
     BlobWriter,
     LogEntry,
+    LogFollower,
+    LogIterator,
     LogStore,
     NewLogEntry,
+    WriteBatch,
     __version__,
     blob_hash,
     last_archivable_day,
@@ -38,15 +41,17 @@ from nerve_store.exceptions import (
     StoreIOError,
     StoreMovedError,
     StoreUnavailableError,
+    TimestampUnitWarning,
 )
 from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncLogStore
+    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
+        BackupReport,
         BlobProblem,
         BlobStats,
         BlobVerifyReport,
@@ -72,7 +77,12 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "AsyncBlobReader",
+    "AsyncBlobStore",
+    "AsyncBlobWriter",
     "AsyncLogStore",
+    "AsyncStore",
+    "BackupReport",
     "BlobCorruptError",
     "BlobNotFoundError",
     "BlobProblem",
@@ -88,6 +98,8 @@ __all__ = [
     "IdempotencyError",
     "IllegalTransitionError",
     "LogEntry",
+    "LogFollower",
+    "LogIterator",
     "LogStats",
     "LogStore",
     "NerveStoreError",
@@ -105,10 +117,12 @@ __all__ = [
     "StoreUnavailableError",
     "ThreadMessage",
     "ThreadRound",
+    "TimestampUnitWarning",
     "VerifyProblem",
     "VerifyReport",
     "WorkflowRun",
     "WorkflowRunStatus",
+    "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
@@ -118,10 +132,11 @@ __all__ = [
 
 
 _LAZY = {
-    "aio": ("AsyncLogStore",),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",
+        "BackupReport",
         "BlobProblem",
         "BlobStats",
         "BlobVerifyReport",
@@ -140,15 +155,17 @@ _LAZY = {
 """What is imported when it is asked for: dataclasses and asyncio take longer to import than all the rest."""
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _LAZY.items():
-        if name in names:
-            import importlib
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-            value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for module, names in _LAZY.items():
+            if name in names:
+                import importlib
+
+                value: object = getattr(importlib.import_module(f"nerve_store.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -4,27 +4,42 @@ Timestamps are integer milliseconds since the Unix epoch, UTC; a float or a bool
 without lone surrogates (`ValueError`); NUL is kept.
 """
 
-import os
 from asyncio import Future
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, timedelta
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, Protocol, Self, TypeAlias, TypeVar, final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from types import EllipsisType, TracebackType
+from typing import Any, BinaryIO, Final, Literal, Self, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer
 
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
+    BackupReport,
     BlobStats,
     BlobVerifyReport,
     CollectReport,
     LogStats,
+    RunClaim,
     ThreadMessage,
     ThreadRound,
     VerifyReport,
     WorkflowRun,
     WorkflowRunStatus,
+)
+from nerve_store.types import (
+    Data,
+    Durability,
+    Expected,
+    File,
+    JsonArgument,
+    Path,
+    Progress,
+    Row,
+    SqlParameters,
+    Status,
+    Timestamp,
 )
 
 __all__ = [
@@ -43,20 +58,17 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "WorkflowRunIterator",
+    "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "to_milliseconds",
     "utc_day",
 ]
 
-_Durability: TypeAlias = Literal["full", "normal"]
-_Status: TypeAlias = WorkflowRunStatus | str
 _Result = TypeVar("_Result")
-_SqlValue: TypeAlias = int | float | str | bytes | None
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> Buffer: ...
 
 __version__: Final[str]
 SQLITE_VERSION: Final[str]
@@ -68,14 +80,17 @@ DEFAULT_RETENTION: Final[timedelta]
 ARCHIVED_UP_TO: Final[str]
 """The meta key of the archive's watermark: the newest day that an archive job has finished."""
 
-def utc_day(timestamp: int) -> date:
+def utc_day(timestamp: Timestamp) -> date:
     """The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on."""
 
-def blob_hash(data: str | Buffer) -> str:
+def blob_hash(data: Data) -> str:
     """The sha256 of `data` (text as UTF-8), lowercase hex: the name that it has as a blob. Stores nothing."""
 
-def last_archivable_day(boundary: int) -> date:
+def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def to_milliseconds(time: Timestamp) -> int:
+    """The milliseconds of `time`, an integer or an aware `datetime`."""
 
 def normalize_blob_hash(text: str) -> str | None:
     """`text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits."""
@@ -94,7 +109,7 @@ class LogEntry:
     __match_args__: Final = ("id", "source", "type", "ref_id", "payload", "timestamp")
 
     def __new__(
-        cls, id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int
+        cls, id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: Timestamp
     ) -> Self: ...
     @property
     def id(self) -> int:
@@ -114,6 +129,9 @@ class LogEntry:
     @property
     def timestamp(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
+    @property
+    def time(self) -> datetime:
+        """The timestamp as an aware `datetime`, in UTC; an `OverflowError` outside of the years 1 to 9999."""
     def json(self) -> Any:
         """The payload parsed as JSON; None if there is none.
 
@@ -123,11 +141,29 @@ class LogEntry:
         """
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def _asdict(self) -> dict[str, Any]:
+        """The fields by their names, in their order."""
+    def _replace(
+        self,
+        *,
+        id: int | EllipsisType = ...,
+        source: str | EllipsisType = ...,
+        type: str | EllipsisType = ...,
+        ref_id: str | EllipsisType | None = ...,
+        payload: str | EllipsisType | None = ...,
+        timestamp: Timestamp | EllipsisType = ...,
+    ) -> Self:
+        """A row with other values in these fields."""
     def __reduce__(self) -> tuple[_LogEntryClass, tuple[int, str, str, str | None, str | None, int]]: ...
 
 @final
 class NewLogEntry:
-    """A row to append. `timestamp` is in milliseconds since the Unix epoch, UTC; None: the time of the append."""
+    """A row to append.
+
+    `timestamp` is in milliseconds since the Unix epoch, UTC, or an aware `datetime`; None: the time of the append. In
+    place of `payload`, `json` takes a JSON value, which is written compactly.
+    """
 
     __match_args__: Final = ("source", "type", "ref_id", "payload", "timestamp")
 
@@ -137,7 +173,9 @@ class NewLogEntry:
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
+        *,
+        json: JsonArgument = ...,
     ) -> Self: ...
     @property
     def source(self) -> str:
@@ -154,11 +192,12 @@ class NewLogEntry:
     @property
     def timestamp(self) -> int | None:
         """Milliseconds since the Unix epoch, UTC; None: the time of the append."""
+    @property
+    def time(self) -> datetime | None:
+        """The timestamp as an aware `datetime`, in UTC; None: the time of the append."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[_NewLogEntryClass, tuple[str, str, str | None, str | None, int | None]]: ...
-
-_AppendItem: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
 
 @final
 class LogIterator:
@@ -168,6 +207,18 @@ class LogIterator:
     def __next__(self) -> LogEntry: ...
     def _take(self, most: int) -> list[LogEntry]:
         """Up to so many rows at once; none at the end."""
+
+@final
+class WorkflowRunIterator:
+    """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
+
+    Any thread may take the next run. An interrupted step loses none.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> WorkflowRun: ...
+    def _take(self, most: int) -> list[WorkflowRun]:
+        """Up to `most` runs, none only at the end."""
 
 @final
 class BlobIterator:
@@ -199,8 +250,9 @@ class AppendChannel:
         type: str,
         ref_id: str | None,
         payload: str | None,
-        timestamp: int | None,
-        durability: _Durability | None,
+        timestamp: Timestamp | None,
+        json: JsonArgument,
+        durability: Durability | None,
     ) -> int:
         """Send a row on its way; `future` will be resolved with it.
 
@@ -209,10 +261,16 @@ class AppendChannel:
     def append_many(
         self,
         future: Future[range],
-        entries: Sequence[_AppendItem],
-        durability: _Durability | None,
+        entries: Sequence[Row],
+        durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
+    def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
+        """Call a method of the store that writes, and send what it writes on its way.
+
+        `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
+        one that every call takes; None if there is nothing to write, and the call takes none.
+        """
     def submit(self) -> None:
         """Submit what has gathered; called by the loop at the end of a turn."""
     def resolve(self) -> int:
@@ -265,7 +323,7 @@ class BlobWriter:
     Nothing is acknowledged before `close`. Memory is constant, whatever the size.
     """
 
-    def write(self, data: str | Buffer) -> int:
+    def write(self, data: Data) -> int:
         """Add bytes (text as UTF-8) and return how many. What is stored is hashed as it is stored."""
     def close(self) -> None:
         """Publish the blob; `hash` says its name. Does nothing if it was closed or discarded before."""
@@ -297,6 +355,86 @@ class BlobWriter:
     ) -> None: ...
 
 @final
+class WriteBatch:
+    """Changes that are committed together, all or none; `LogStore.batch` makes it.
+
+    Its methods check their arguments, and write nothing. At the end of the `with` block everything is committed in one
+    transaction, in the order of the calls. An exception in the block discards everything, and so does a change that is
+    refused: then nothing has changed.
+    """
+
+    @property
+    def ids(self) -> tuple[int, ...] | None:
+        """The ids of all its rows, in the order of the calls; None before the commit.
+
+        Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+        """
+    def append(
+        self,
+        source: str,
+        type: str,
+        ref_id: str | None = None,
+        payload: str | None = None,
+        timestamp: Timestamp | None = None,
+        *,
+        json: JsonArgument = ...,
+        key: str | None = None,
+    ) -> None:
+        """Add a row: see `LogStore.append`."""
+    def append_many(self, entries: Iterable[Row]) -> None:
+        """Add rows: see `LogStore.append_many`."""
+    def create_workflow_run(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: Status = "queued",
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
+        exist_ok: bool = False,
+    ) -> None:
+        """Add a new run: see `LogStore.create_workflow_run`."""
+    def upsert_workflow_run(
+        self,
+        entry: Row,
+        run: WorkflowRun,
+        *,
+        force: bool = False,
+    ) -> None:
+        """Add a row and the state of a run: see `LogStore.upsert_workflow_run`."""
+    def transition(
+        self,
+        run_id: str,
+        status: Status,
+        *,
+        expect: Expected | None = None,
+        exit_code: int | None = None,
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+    ) -> None:
+        """Add a change of state: see `LogStore.transition`."""
+    def set_meta(self, key: str, value: str) -> None:
+        """Add a value of meta: see `LogStore.set_meta`."""
+    def delete_meta(self, key: str) -> None:
+        """Add the removal of a key of meta: see `LogStore.delete_meta`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def _commit(self) -> tuple[int, ...]:
+        """Commit what was added, and return the ids."""
+    def _end(self) -> None:
+        """Discard what was added; nothing can be added any more."""
+    def _committed(self, ids: tuple[int, ...]) -> None:
+        """Tell the ids that were committed."""
+
+@final
 class LogStore:
     """The log database and its archive: rows, workflow runs, meta.
 
@@ -324,15 +462,15 @@ class LogStore:
 
     def __new__(
         cls,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
-        durability: _Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
-        archive_dir: str | os.PathLike[str] | None = None,
+        archive_dir: Path | None = None,
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str:
@@ -352,21 +490,35 @@ class LogStore:
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        durability: _Durability | None = None,
+        json: JsonArgument = ...,
+        durability: Durability | None = None,
+        key: str | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
-        """Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now."""
+        """Append one row and return it; it is as durable as asked when this returns.
+
+        `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
+        value, which is written compactly; NaN and infinities are a `ValueError`.
+
+        - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+          row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+          its row is archived, and for seven days at the least.
+        - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+          claim that is lost is a `ClaimLostError`, and nothing is appended.
+        """
     def append_many(
         self,
-        entries: Iterable[_AppendItem],
+        entries: Iterable[Row],
         *,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> range:
         """Append rows in one transaction, all or none; returns their ids.
 
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-        before anything is written; an error names the index of the row.
+        before anything is written; an error names the index of the row. `claim`: as in `append`.
         """
     def query(
         self,
@@ -374,8 +526,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -387,6 +539,7 @@ class LogStore:
         `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
         exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
         database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+        Without it, rows that an archive job takes away during a long query may be missing.
         """
     def iter(
         self,
@@ -394,8 +547,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -412,8 +565,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -424,10 +577,10 @@ class LogStore:
     def sql(
         self,
         query: str,
-        params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = (),
+        params: SqlParameters = (),
         *,
         timeout: float | None = None,
-    ) -> list[tuple[_SqlValue, ...]]:
+    ) -> list[tuple[Any, ...]]:
         """The rows of one read-only SQL statement, on a connection of its own.
 
         Tables: `logs`, `meta`, `workflow_runs`. Parameters are positional (`?`) or named (`:name`, without the colon
@@ -437,46 +590,130 @@ class LogStore:
         """
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
+    def list_meta(self, prefix: str = "") -> dict[str, str]:
+        """The values under all keys that begin with `prefix`, by key; with the default, of every key."""
     def set_meta(self, key: str, value: str) -> None:
-        """Set the value under `key`, as durable as the store."""
+        """Set the value under `key`, as durable as the store.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
+    def delete_meta(self, key: str) -> bool:
+        """Remove `key`, and say whether it was there.
+
+        The archive's own key, `archived_up_to`, is a `ValueError`.
+        """
+    def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> WriteBatch:
+        """Begin a batch: changes that are committed together, all or none, at the end of its `with` block.
+
+        A `claim` fences all of it: a claim that is lost is a `ClaimLostError`, and nothing is changed.
+        """
+    def create_workflow_run(
+        self,
+        run_id: str,
+        workflow: str,
+        *,
+        status: Status = "queued",
+        payload: str | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
+        exist_ok: bool = False,
+        durability: Durability | None = None,
+    ) -> WorkflowRun:
+        """Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
+
+        A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
+        workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
+        takes a JSON value.
+        """
+    def claim_workflow_run(
+        self,
+        owner: str,
+        *,
+        workflow: str | Collection[str] | None = None,
+        run_id: str | None = None,
+        lease: float | timedelta = 60.0,
+        wait: float | timedelta = 0.0,
+        max_attempts: int | None = None,
+        durability: Durability | None = None,
+    ) -> RunClaim | None:
+        """Claim a run for `owner` and return the claim; None if there is none to claim.
+
+        A run whose lease ran out is taken over, the one whose lease ended first; else the oldest `queued` run that may
+        begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
+        `crashed`. The `started` row has no payload; its id is the claim's token.
+
+        - `workflow`, `run_id`: only runs of that workflow, only that run.
+        - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
+          It is measured by a clock that no program sets, and ends when the machine is started anew.
+        - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
+          another process within 25 milliseconds.
+        - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
+        """
+    def _is_run_free(
+        self, workflow: str | Collection[str] | None, run_id: str | None, max_attempts: int | None
+    ) -> bool:
+        """Whether a claim may take a run now; waits for nothing."""
+    def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
+        """Let a claim last for another lease from now on, and return it as it is then.
+
+        `lease` None: as long as the one before. A claim whose lease ran out can be renewed until another claimant
+        takes the run over. A claim that is lost is a `ClaimLostError`.
+        """
+    def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
+        """Give a claimed run back: log that it was interrupted and that it is queued again, in one commit.
+
+        `delay`: seconds, or a timedelta, for which it is not to be claimed. Returns the run. A claim that is lost is a
+        `ClaimLostError`.
+        """
     def upsert_workflow_run(
         self,
-        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
         """Append `entry` and bring the run to the state `run`, both in one transaction.
 
-        A run that is not there may begin in any state; otherwise the transition must be legal
-        (`IllegalTransitionError`), unless forced. Repeating the current state is allowed and logged. The exit code of
-        a finished run is never lost to an update that has none.
+        The entry's ref_id is the run, and a run that is there stays one of its workflow (`ValueError`). A run that is
+        not there may begin in any state; otherwise the transition must be legal (`IllegalTransitionError`), unless
+        forced. Repeating the current state is allowed and logged. The exit code of a finished run is never lost to an
+        update that has none.
+
+        While a claim's lease on the run lasts, only a call that carries the `claim`, kills the run or is forced may
+        change it. A claim that is lost is a `ClaimLostError`, and nothing is changed.
         """
     def append_with_workflow_update(
         self,
-        entry: NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None],
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
-        durability: _Durability | None = None,
+        durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
         """The predecessor's name for `upsert_workflow_run`."""
     def transition(
         self,
         run_id: str,
-        status: _Status,
+        status: Status,
         *,
-        expect: _Status | Collection[_Status] | None = None,
+        expect: Expected | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
-        durability: _Durability | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        durability: Durability | None = None,
+        claim: RunClaim | None = None,
     ) -> WorkflowRun:
         """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
 
         `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
-        cannot go there is an `IllegalTransitionError` and changes nothing.
+        cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
+        that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
+        place of `payload`, `json` takes a JSON value.
         """
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""
@@ -488,6 +725,58 @@ class LogStore:
         """
     def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
         """All runs, newest first; an unreadable one as in `get_active_workflow_runs`."""
+    def query_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> list[WorkflowRun]:
+        """The runs that match every filter given, newest first unless `descending` is false.
+
+        `workflow` and `status` take one value or a collection. `since` and `until` bound the time at which the run
+        took its state, both inclusive. Runs of one timestamp are ordered by id. `after`: the last run of the previous
+        page, after which this one begins. The cost follows what is returned, not the number of runs; without
+        `workflow`, also the number of workflows. A run whose stored status is unknown is left out and reported, as in
+        `get_active_workflow_runs`.
+        """
+    def iter_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after: WorkflowRun | None = None,
+        limit: int | None = None,
+        descending: bool = True,
+    ) -> WorkflowRunIterator:
+        """The runs of `query_workflow_runs`, any number of them in constant memory, with no transaction between steps.
+
+        A run that changes its state meanwhile may be met twice or not at all, as its place in the order is another one
+        then.
+        """
+    def count_workflow_runs(
+        self,
+        *,
+        workflow: str | Collection[str] | None = None,
+        status: Expected | None = None,
+    ) -> Counter[WorkflowRunStatus]:
+        """How many runs are in each state, of the workflows and states given or of all.
+
+        A state that no run is in is left out, and reads as 0.
+        """
+    def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
+        """Delete the runs that are not active and took their state before `before`; returns how many.
+
+        `workflow`: of this workflow, or of these. Their rows stay in the log, and a run that is made again under such
+        an id sees them. Runs are deleted a thousand a transaction: what is deleted stays so when the call is
+        interrupted.
+        """
     def get_trigger_payload(self, run_id: str) -> Any:
         """What started the run, from its first `started` row; None if that says nothing.
 
@@ -519,14 +808,14 @@ class LogStore:
     def archive_logs(
         self,
         *,
-        now: int | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = timedelta(days=30),
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
         compression: Literal["zstd"] | None = None,
         dry_run: bool = False,
         wait: float = 0.0,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> ArchiveResult:
         """Move the rows of every UTC day that ended before `now - retention` to that day's file.
 
@@ -534,7 +823,7 @@ class LogStore:
         that is there already gains the new rows and loses none. Rows of queued and started runs stay. While others
         append, in whatever process, it goes at a third of its speed, so that they hardly notice.
 
-        - `now`: milliseconds; None: the clock.
+        - `now`: milliseconds, or an aware `datetime`; None: the clock.
         - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
         - `max_days`: at most so many days gain rows, the oldest first.
         - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
@@ -554,27 +843,36 @@ class LogStore:
     def _archive_logs(
         self,
         *,
-        now: int | None,
+        now: Timestamp | None,
         retention: timedelta,
         max_days: int | None,
         vacuum: bool | Literal["incremental"],
         compression: Literal["zstd"] | None,
         dry_run: bool,
         wait: float,
-        progress: Callable[[int, int], object] | None,
+        progress: Progress | None,
     ) -> ArchiveResult: ...
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the manifest describes them.
 
-        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-        job adopts it.
+        A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+        archive job adopts it.
         """
     def read_archive(self, day: date) -> LogIterator:
         """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none.
 
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
         """
-    def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
+    def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+
+        A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+        again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+        archive job removes these then. `dry_run`: only say which days would go.
+
+        Raises `ArchiveBusyError` while an archive job is under way.
+        """
+    def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 
         The file stays, and the next archive job deletes the rows again. Nothing is put back if the file is damaged
@@ -582,7 +880,16 @@ class LogStore:
         (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
         `progress` is called with (rows done, rows to do).
         """
-    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+    def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
+        """Copy the database to the file `target`, while others write; every row acknowledged before is in the copy.
+
+        The copy is verified and synced before it gets its name. A file that is there is replaced if it is an older
+        backup of this database; one that was opened for writing since, or that is anything else, is refused
+        (`StoreIOError`). A damaged database is a `CorruptStoreError`, and leaves what is there. `progress` is called
+        with (done, total) bytes.
+        """
+    def _backup_directory(self, target: Path, blobs: BlobStore, *, progress: Progress | None) -> BackupReport: ...
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check the database, its rows and every archive file, on all cores; what is wrong is in the report.
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
@@ -597,8 +904,8 @@ class LogStore:
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> LogFollower:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
@@ -607,17 +914,23 @@ class LogStore:
         archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
         `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
         """
-    def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
+    def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
 
         Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
-        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
-        the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
+        ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows
+        after the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
 
-        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
+        `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the
+        store.
         """
-    def stats(self) -> LogStats:
-        """Figures of the database; looks at every row."""
+    def stats(self, *, exact: bool = False) -> LogStats:
+        """Figures of the database, at a cost that does not grow with its rows.
+
+        `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
+        differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
+        programs.
+        """
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
     def __enter__(self) -> Self: ...
@@ -641,15 +954,15 @@ class BlobStore:
 
     def __new__(
         cls,
-        root: str | os.PathLike[str],
+        root: Path,
         *,
-        durability: _Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
     ) -> Self: ...
     @property
     def root(self) -> str:
         """The directory, absolute."""
-    def write(self, data: str | Buffer, *, verify: bool = False) -> str:
+    def write(self, data: Data, *, verify: bool = False) -> str:
         """Store `data` (text as UTF-8) and return its sha256, lowercase hex.
 
         Idempotent; a damaged copy is replaced. A blob that is there already is not read again if this object wrote or
@@ -661,14 +974,14 @@ class BlobStore:
         (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
         if it changes meanwhile, the stored blob is a mix of old and new bytes, always under the hash of that mix.
         """
-    def write_many(self, items: Iterable[str | Buffer], *, verify: bool = False) -> list[str]:
+    def write_many(self, items: Iterable[Data], *, verify: bool = False) -> list[str]:
         """Store many items at once and return their hashes, in their order.
 
         Hashes on all cores; flushes are overlapped, and each directory is flushed once. All are durable when this
         returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
         portions of 64 MiB, so that a generator may yield any number.
         """
-    def write_file(self, file: str | os.PathLike[str] | BinaryIO | _Readable, *, verify: bool = False) -> str:
+    def write_file(self, file: File, *, verify: bool = False) -> str:
         """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
 
         `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,
@@ -687,7 +1000,7 @@ class BlobStore:
         """
     def exists(self, hash: str, *, verify: bool = True) -> bool:
         """Whether the blob is there and its bytes match; `verify` False: whether a file is there."""
-    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> BlobVerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> BlobVerifyReport:
         """Read every blob, on all cores.
 
         A damaged one is moved to `<root>/.quarantine` (not with `read_only`) and reported; the next write of its
@@ -700,14 +1013,14 @@ class BlobStore:
         *,
         grace: timedelta = timedelta(hours=1),
         dry_run: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: Progress | None = None,
     ) -> CollectReport:
         """Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
 
-        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
-        a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
-        there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
-        with (done, total) shards.
+        Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes
+        from a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at
+        all, there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is
+        called with (done, total) shards.
         """
     def _collect(
         self,
@@ -715,7 +1028,7 @@ class BlobStore:
         *,
         grace: timedelta,
         dry_run: bool,
-        progress: Callable[[int, int], object] | None,
+        progress: Progress | None,
     ) -> CollectReport: ...
     def delete(self, hash: str) -> bool:
         """Remove the blob; False if there was none."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from nerve_store.records import ArchiveResult, CollectReport
+    from nerve_store.types import Progress, Timestamp
 
 _DEFAULT_GRACE = timedelta(hours=1)
 
@@ -23,14 +24,14 @@ _DEFAULT_GRACE = timedelta(hours=1)
 def archive_logs(
     self: LogStore,
     *,
-    now: int | None = None,
+    now: Timestamp | None = None,
     retention: timedelta = DEFAULT_RETENTION,
     max_days: int | None = None,
     vacuum: bool | Literal["incremental"] = False,
     compression: Literal["zstd"] | None = None,
     dry_run: bool = False,
     wait: float = 0.0,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> ArchiveResult:
     return self._archive_logs(
         now=now,
@@ -50,7 +51,7 @@ def collect(
     *,
     grace: timedelta = _DEFAULT_GRACE,
     dry_run: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> CollectReport:
     return self._collect(keep, grace=grace, dry_run=dry_run, progress=progress)
 

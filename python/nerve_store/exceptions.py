@@ -28,6 +28,7 @@ __all__ = [
     "StoreIOError",
     "StoreMovedError",
     "StoreUnavailableError",
+    "TimestampUnitWarning",
 ]
 
 
@@ -104,16 +105,29 @@ class IllegalTransitionError(NerveStoreError, ValueError):
     """The states that this call could have gone to."""
 
 
-class IdempotencyError(NerveStoreError, ValueError):
-    """A key was used for an append of another source, type, ref_id or payload; nothing was appended."""
-
-
 class RunExistsError(NerveStoreError, ValueError):
-    """A workflow run was to be created that exists; nothing was changed."""
+    """A run that was to be created is there already; nothing was changed."""
+
+    run_id: str | None = None
 
 
 class ClaimLostError(NerveStoreError):
-    """A call carried a claim that is not the newest of its run any more; nothing was changed."""
+    """A call carried a claim that is not its run's newest any more; nothing was changed.
+
+    The run was taken over, killed, given back or changed without the claim, by whatever program. Stop working on it.
+    """
+
+    run_id: str | None = None
+    token: int | None = None
+    """The token of the claim that was carried."""
+
+
+class IdempotencyError(NerveStoreError, ValueError):
+    """A key was given again with another row; nothing was appended."""
+
+    key: str | None = None
+    first_id: int | None = None
+    """The id of the row that the key was given with first."""
 
 
 class ArchiveError(NerveStoreError):
@@ -145,3 +159,10 @@ class BlobNotFoundError(NerveStoreError, FileNotFoundError):
 
     hash: str | None = None
     """What was asked for."""
+
+
+class TimestampUnitWarning(UserWarning):
+    """A timestamp lies between 1e9 and 1e11, as one in seconds does; timestamps are in milliseconds.
+
+    It is stored as it is. A store warns once.
+    """

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum, StrEnum
+
+from nerve_store._core import to_milliseconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nerve_store.types import Status, Timestamp
 
 __all__ = [
     "ArchiveResult",
     "ArchivedDay",
+    "BackupReport",
     "BlobProblem",
     "BlobStats",
     "BlobVerifyReport",
@@ -68,7 +77,24 @@ class ExitCode(IntEnum):
     CRASHED = 255
 
 
-@dataclass(frozen=True, slots=True)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_of(timestamp: int) -> datetime:
+    """The aware `datetime` of a timestamp, in UTC; an `OverflowError` outside of the years 1 to 9999."""
+    return _EPOCH + timedelta(milliseconds=timestamp)
+
+
+def _status(status: Any) -> WorkflowRunStatus:
+    try:
+        return WorkflowRunStatus(status)
+    except ValueError:
+        known = ", ".join(WorkflowRunStatus)
+        wrong = ValueError if isinstance(status, str) else TypeError
+        raise wrong(f"status is one of {known}, not {status!r}") from None
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class WorkflowRun:
     """A workflow run as it is now: the materialized state behind its log rows."""
 
@@ -77,24 +103,41 @@ class WorkflowRun:
     status: WorkflowRunStatus
     timestamp: int
     """When it took this state, in milliseconds."""
-    exit_code: int | None = None
+    exit_code: int | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "status", WorkflowRunStatus(self.status))
+    def __init__(
+        self, run_id: str, workflow: str, status: Status, timestamp: Timestamp, exit_code: int | None = None
+    ) -> None:
+        """`status` may be the status's value, and `timestamp` an aware `datetime`."""
+        put = object.__setattr__
+        put(self, "run_id", run_id)
+        put(self, "workflow", workflow)
+        put(self, "status", _status(status))
+        put(self, "timestamp", to_milliseconds(timestamp) if isinstance(timestamp, datetime) else timestamp)
+        put(self, "exit_code", exit_code)
+
+    @property
+    def time(self) -> datetime:
+        """The timestamp as an aware `datetime`, in UTC."""
+        return time_of(self.timestamp)
 
 
 @dataclass(frozen=True, slots=True)
 class RunClaim:
-    """A worker's hold on a run that it works on, as it was when the claim was made or last renewed."""
+    """A run that is its owner's until the lease runs out and another claimant takes it over.
+
+    Pass it as `claim` to what is done for the run. Once the claim is lost, that raises `ClaimLostError`.
+    """
 
     run: WorkflowRun
+    """The run as it was when it was claimed or renewed."""
     owner: str
     attempt: int
-    """How many claims the run has had, this one included."""
+    """How often the run has been claimed, this claim included."""
     token: int
-    """The id of the claim's `started` row; it is never given to another claim."""
+    """The id of the claim's `started` row, never reused: a later claim of the run has a greater one."""
     expires_at: int
-    """When the lease runs out, in milliseconds; for display."""
+    """When the lease ends, in milliseconds; for display. What measures the lease is a clock that no program sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +151,11 @@ class ThreadMessage:
     timestamp: int = 0
     """The writer's own clock, in milliseconds; 0 when it gave no number."""
 
+    @property
+    def time(self) -> datetime:
+        """The timestamp as an aware `datetime`, in UTC; an `OverflowError` outside of the years 1 to 9999."""
+        return time_of(self.timestamp)
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadRound:
@@ -119,6 +167,11 @@ class ThreadRound:
     timestamp: int
     """The log row's timestamp, in milliseconds."""
     message: ThreadMessage
+
+    @property
+    def time(self) -> datetime:
+        """The timestamp as an aware `datetime`, in UTC; an `OverflowError` outside of the years 1 to 9999."""
+        return time_of(self.timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +248,34 @@ class VerifyReport:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What `Store.backup` or `LogStore.backup` did."""
+
+    path: str
+    """The backup: a directory, or the file of a database."""
+    database_bytes: int
+    last_id: int | None
+    """The greatest id given out when the database was copied; None: none ever was."""
+    day_count: int
+    """Archive files that the backup has by now."""
+    new_day_count: int
+    """Those of them that it did not have before."""
+    blob_count: int
+    new_blob_count: int
+    copied_bytes: int
+    """Bytes of new archive files and blobs that were written."""
+    shared_bytes: int
+    """Bytes of new ones that the file system shares with the originals."""
+    problems: tuple[VerifyProblem, ...] = ()
+    """Archive files and blobs that are damaged or missing, and were not copied."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all was copied."""
         return not self.problems
 
 

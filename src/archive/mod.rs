@@ -5,6 +5,7 @@
 //! file, or in both; and every read that asks for archived rows sees each row once. `docs/durability.md`, "Archive",
 //! goes through the steps; `docs/format.md` describes the files and the manifest.
 
+mod copy;
 mod file;
 #[cfg(test)]
 mod fuzz;
@@ -20,6 +21,7 @@ pub use job::publish::ARCHIVED_UP_TO;
 pub use job::reindex::Reindexed;
 pub use job::steps::{JobOutcome, Options, Vacuum};
 pub use manifest::catalog::Archive;
+pub(crate) use manifest::owner::identity as identity_of;
 pub(crate) use manifest::schema::DERIVED;
 pub use problem::Problem;
 pub use read::day::{ArchivedDay, ArchivedRows};

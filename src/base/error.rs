@@ -149,6 +149,44 @@ pub enum Error {
         /// The sentence for people.
         reason: String,
     },
+    /// A run that was to be created is there already.
+    #[error("run {run_id:?} is there already ({workflow:?}, {status}); {way_out}")]
+    RunExists {
+        /// The run.
+        run_id: String,
+        /// The workflow that it is a run of.
+        workflow: String,
+        /// Its state.
+        status: RunStatus,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// The claim that a call carried is not its run's newest any more.
+    #[error(
+        "the claim {token} on run {run_id:?} is lost: {reason}; nothing was changed, and the run is not the claimant's any more"
+    )]
+    ClaimLost {
+        /// The run.
+        run_id: String,
+        /// The claim's token.
+        token: i64,
+        /// What became of it.
+        reason: String,
+    },
+    /// An idempotency key was given again, with another row.
+    #[error(
+        "key {key:?} was given with row {first_id} ({first}), and now with another row ({given}); a key belongs to one row: choose another"
+    )]
+    Idempotency {
+        /// The key.
+        key: String,
+        /// The id of the row that it was given with.
+        first_id: i64,
+        /// What is known of that row.
+        first: String,
+        /// The row that it is given with now.
+        given: String,
+    },
     /// The archive cannot do what was asked.
     #[error("{}: {reason}", path.display())]
     Archive {

@@ -110,12 +110,13 @@ fn exchange(fd: RawFd, other: RawFd) {
 
 /// A descriptor of something that no other process shares and that holds no data; below 0 without one.
 fn leads_nowhere() -> RawFd {
-    // SAFETY: both calls take a constant, or a static string.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    // SAFETY: the call takes constants.
     unsafe {
         libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+    // SAFETY: the call takes a constant, and a static string.
     unsafe {
         libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC)
     }

@@ -14,6 +14,9 @@ use crate::base::error::{Error, Result};
 /// How long work goes on at the most before it looks whether it is interrupted.
 pub const INTERVAL: Duration = Duration::from_millis(25);
 
+/// Reading so many rows takes about half of an interval, or longer.
+const LONG_ROWS: u64 = 16_384;
+
 /// Asks work to end, from any thread.
 #[derive(Debug, Default)]
 pub struct Stop(AtomicBool);
@@ -103,6 +106,17 @@ pub fn check_wait() -> Result<()> {
     check_scope(true)
 }
 
+/// An error if the call is to pause while it reads so many rows: better now than when some have been read in vain.
+pub fn check_rows(rows: u64) -> Result<()> {
+    if rows < LONG_ROWS {
+        return Ok(());
+    }
+    SCOPE.with_borrow(|scope| match scope.pause {
+        Some(pause) if !pause.only_waits && (pause.is_wanted)() => Err(Error::Paused),
+        _ => Ok(()),
+    })
+}
+
 /// Whether [`check_wait`] can be an error, now or later.
 pub fn is_interruptible() -> bool {
     SCOPE.with_borrow(|scope| scope.stop.is_some() || scope.deadline.is_some() || scope.pause.is_some())
@@ -119,6 +133,15 @@ pub fn waits_since() -> Instant {
 /// Does `work`, such as the commit of several callers' rows, without any interruption.
 pub fn shielded<T>(work: impl FnOnce() -> T) -> T {
     if is_interruptible() { Scope::default().enter(work) } else { work() }
+}
+
+/// Does `work`, which waits for something after what the call is for has been done: until `deadline` at the latest, and
+/// until an [`INTERVAL`] from now where the call pauses.
+pub fn afterwards<T>(deadline: Instant, work: impl FnOnce() -> T) -> T {
+    let mut scope = SCOPE.with_borrow(Scope::clone);
+    scope.deadline = Some(scope.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    scope.pause = scope.pause.map(|pause| Pause { at: Instant::now() + INTERVAL, only_waits: true, ..pause });
+    scope.enter(work)
 }
 
 /// Does `work`, the last part of a step, which is stopped only while it waits.
@@ -193,6 +216,24 @@ mod tests {
     }
 
     #[test]
+    fn a_read_of_many_rows_pauses_before_it_begins() {
+        let later = |only_waits, is_wanted| {
+            let pause =
+                Pause { at: Instant::now() + Duration::from_secs(3_600), only_waits, is_wanted, waits_since: None };
+            Scope { pause: Some(pause), ..Scope::default() }
+        };
+        later(false, || true).enter(|| {
+            check().unwrap();
+            check_rows(LONG_ROWS - 1).unwrap();
+            assert!(matches!(check_rows(LONG_ROWS), Err(Error::Paused)));
+            shielded(|| check_rows(LONG_ROWS).unwrap());
+        });
+        later(true, || true).enter(|| check_rows(LONG_ROWS).unwrap());
+        later(false, || false).enter(|| check_rows(LONG_ROWS).unwrap());
+        check_rows(LONG_ROWS).unwrap();
+    }
+
+    #[test]
     fn a_thread_without_a_reason_never_pauses() {
         pausing(false, || false).enter(|| {
             check_wait().unwrap();
@@ -205,6 +246,22 @@ mod tests {
         let (first, scope) = pausing(true, || true).enter_and_leave(waits_since);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(scope.enter(waits_since), first);
+    }
+
+    #[test]
+    fn what_waits_after_a_call_has_an_interval_of_its_own() {
+        let later = Instant::now() + Duration::from_secs(10);
+        pausing(false, || true).enter(|| {
+            assert!(check_wait().is_err());
+            afterwards(later, || {
+                check_wait().unwrap();
+                std::thread::sleep(INTERVAL);
+                check().unwrap();
+                assert!(matches!(check_wait(), Err(Error::Paused)));
+            });
+            afterwards(Instant::now(), || assert!(matches!(check_wait(), Err(Error::TimedOut))));
+        });
+        afterwards(later, || check_wait().unwrap());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Types and helpers that know nothing of files and databases: errors, states of a run, time, digests, threads.
 
+pub mod boot;
 pub mod digest;
 pub mod error;
 pub mod fork;
@@ -11,3 +12,4 @@ pub mod progress;
 pub(crate) mod scope;
 pub mod status;
 pub mod time;
+pub mod wakeup;

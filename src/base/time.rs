@@ -89,7 +89,7 @@ impl UtcDay {
     pub fn last_before(boundary: i64) -> Result<Self> {
         let day = Self::of(boundary)?;
         if day.0 == 0 {
-            return Err(Error::Value(format!("no day from 1970 on lies wholly before {boundary} ms")));
+            return Err(Error::Value(format!("boundary: no day from 1970 on lies wholly before {boundary} ms")));
         }
         Ok(Self(day.0 - 1))
     }

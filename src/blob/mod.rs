@@ -6,6 +6,7 @@
 
 mod batch;
 mod collect;
+mod copy;
 mod delete;
 mod get;
 mod list;

@@ -9,7 +9,6 @@ use crate::blob::path::Name;
 use crate::blob::root::OpenRoot;
 use crate::blob::stamp::Stamp;
 use crate::blob::store::BlobStore;
-use crate::blob::verified_cache::Trust;
 
 /// A blob that was written or found longer ago than this has its grace renewed when it is found again. `collect` adds as
 /// much to the grace, so that none is lost by it.
@@ -77,7 +76,7 @@ impl BlobStore {
             }
             if let Some((stamp, is_our_own)) = renew(root, name, &stamp)? {
                 if is_our_own {
-                    self.cache.insert(digest, stamp, Trust::Whole, synced);
+                    self.cache.insert(digest, stamp, root.trust_in_own_time(), synced);
                 }
                 return Ok(Presence::Intact { stamp, synced });
             }

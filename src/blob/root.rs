@@ -13,6 +13,8 @@ use crate::durable::{Directory, Staged};
 /// An open root.
 pub(super) struct OpenRoot {
     directory: Directory,
+    /// Of a store in memory a change may leave no trace.
+    shows_mapped_writes: bool,
     staging: OnceLock<Staging>,
     /// The shards whose entry in the root this handle knows to be synced. An earlier writer may have made the directory
     /// and died. It stays true because shards are never removed.
@@ -39,6 +41,7 @@ impl Deref for OpenRoot {
 impl OpenRoot {
     pub(super) fn new(directory: Directory) -> Self {
         Self {
+            shows_mapped_writes: directory.shows_mapped_writes(),
             directory,
             staging: OnceLock::new(),
             synced_shards: [const { AtomicBool::new(false) }; path::SHARDS],
@@ -68,9 +71,15 @@ impl OpenRoot {
     /// How far the stamp of a file is to be trusted that held the blob's bytes at `since_ns`.
     pub(super) fn trust(&self, since_ns: i128) -> Trust {
         match self.staging.get() {
+            _ if !self.shows_mapped_writes => Trust::None,
             Some(staging) if staging.tells_changes_apart => Trust::Whole,
             _ => Trust::Since(since_ns),
         }
+    }
+
+    /// The same of a file whose time of last write this handle has set, which no other program sets to the same.
+    pub(super) fn trust_in_own_time(&self) -> Trust {
+        if self.shows_mapped_writes { Trust::Whole } else { Trust::None }
     }
 
     /// The shard, which is made if it is missing.

@@ -2,6 +2,9 @@
 
 use rustix::fs::Stat;
 
+/// In nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+
 /// What changes when a file changes or is replaced by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -15,13 +18,15 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    #[expect(clippy::cast_lossless, reason = "the types differ between systems")]
+    #[cfg_attr(target_os = "linux", expect(clippy::unnecessary_cast, reason = "elsewhere it is an i32"))]
     pub(super) fn of(stat: &Stat) -> Self {
         Self {
-            device: stat.st_dev,
+            device: stat.st_dev as u64,
             inode: stat.st_ino,
             size: stat.st_size.unsigned_abs(),
-            modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            modified_ns: stat.st_mtime as i128 * SECOND + stat.st_mtime_nsec as i128,
+            changed_ns: stat.st_ctime as i128 * SECOND + stat.st_ctime_nsec as i128,
         }
     }
 
@@ -29,9 +34,4 @@ impl Stamp {
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode, self.size) == (other.device, other.inode, other.size)
     }
-}
-
-#[expect(clippy::cast_lossless, reason = "the types differ between systems")]
-fn nanoseconds(seconds: i64, fraction: u64) -> i128 {
-    seconds as i128 * 1_000_000_000 + fraction as i128
 }

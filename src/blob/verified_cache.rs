@@ -19,6 +19,8 @@ const TICK_WITHOUT_FRACTIONS_NS: i128 = 2_100_000_000;
 /// How far a stamp is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
+    /// A change may leave it as it is at any time.
+    None,
     /// No change leaves it as it is.
     Whole,
     /// A change in the same tick of the clock might. The file held the blob's bytes at this time.
@@ -45,6 +47,9 @@ impl VerifiedCache {
     /// Remembers that the file with this stamp held the blob's bytes at the time that `trust` tells of, and afterwards;
     /// and whether it and the way to it are synced.
     pub(super) fn insert(&self, digest: &Digest, stamp: Stamp, trust: Trust, synced: bool) {
+        if trust == Trust::None {
+            return;
+        }
         if let Trust::Since(since_ns) = trust {
             let has_fractions = stamp.changed_ns % 1_000_000_000 != 0;
             let tick = if has_fractions { TICK_NS } else { TICK_WITHOUT_FRACTIONS_NS };
@@ -129,6 +134,13 @@ mod tests {
         let whole = Stamp { changed_ns: 6_000_000_000, ..OLD };
         cache.insert(&digest, whole, Trust::Since(whole.changed_ns + TICK_NS), true);
         assert_eq!(cache.lookup(&digest, &whole), None);
+    }
+
+    #[test]
+    fn what_is_not_to_be_trusted_is_not_cached() {
+        let (digest, cache) = (Digest::of(b"x"), VerifiedCache::new());
+        cache.insert(&digest, OLD, Trust::None, true);
+        assert_eq!(cache.lookup(&digest, &OLD), None);
     }
 
     #[test]

@@ -24,7 +24,6 @@ pub(super) struct HeldFiles {
     database: Held,
     /// None in a read-only store, whose log other processes may begin and remove.
     wal: Option<Held>,
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "other systems have no way to ask"))]
     marks: Vec<Mark>,
 }
 
@@ -36,6 +35,7 @@ struct Held {
 
 /// A lock on a byte that no other process locks, on a file on which SQLite has locks: both end together.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "other systems have no way to ask"))]
 struct Mark {
     /// SQLite's, and open for as long as any of its connections.
     fd: RawFd,

@@ -5,6 +5,7 @@
 //! See `docs/decisions/0011-one-writer-pooled-readers.md`.
 
 mod checkpoints;
+mod copy;
 mod database;
 mod failure;
 mod fork;
@@ -25,9 +26,12 @@ mod wal_condition;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
+pub use copy::{has_rollback_journal, look_into};
 pub use database::{Config, Database};
 pub use fork::prepare as prepare_for_forks;
-pub use schema::{Derived, SCHEMA_VERSION};
+pub use open::UNFINISHED_BACKUP;
+pub use schema::{Derived, Object, SCHEMA_VERSION};
+pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::SqlParams;
 pub use wal_condition::{WalCondition, wal_condition};
 

@@ -20,13 +20,17 @@ use crate::db::wait::{interrupt_statements, wait_for_locks};
 use crate::durable::{self, Durability};
 
 /// Statements that a connection keeps compiled; the core has fewer than this many.
-const STATEMENT_CACHE: usize = 64;
+const STATEMENT_CACHE: usize = 128;
 
 /// SQLite's smallest page, which is also the smallest database.
 const MIN_DATABASE_BYTES: u64 = 512;
 
 /// The longest absolute path of a database: of SQLite's 512 bytes, eight are for the suffix `-journal`.
 const MAX_PATH_BYTES: usize = 504;
+
+/// The file that tells that a backup into its directory has not been finished. There a database is not created: beside half
+/// an archive, it would be taken for the whole.
+pub const UNFINISHED_BACKUP: &str = ".nerve-store-unfinished";
 
 /// What `PRAGMA auto_vacuum` says of a file that can be shortened in slices.
 pub(super) const INCREMENTAL: i64 = 2;
@@ -43,8 +47,8 @@ PRAGMA trusted_schema = OFF;
 const WRITER_PRAGMAS: &str = "
 -- 8 MiB instead of 2: the pages that a merge of some thousand references writes.
 PRAGMA cache_size = -8192;
--- After a burst, or a reader that was slow, the write-ahead log gives its space back.
-PRAGMA journal_size_limit = 67108864;
+-- After a large transaction, or a read that lasted, the write-ahead log gives its space back: 16 MiB are kept.
+PRAGMA journal_size_limit = 16777216;
 -- On macOS a plain fsync does not reach the disk. Elsewhere this has no effect.
 PRAGMA fullfsync = ON;
 ";
@@ -54,6 +58,13 @@ const CHECKPOINTER_PRAGMAS: &str = "
 -- The log is flushed before the database is written to, and that before the log begins anew.
 PRAGMA synchronous = NORMAL;
 PRAGMA checkpoint_fullfsync = ON;
+";
+
+/// Pragmas of a connection that writes a copy.
+const COPY_PRAGMAS: &str = "
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
 ";
 
 /// Pragmas of readers. Their files are opened read-only as well; this also covers temporary tables.
@@ -78,14 +89,17 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    let found = fs::canonicalize(parent).ok();
     if create {
-        check_length(&expected(parent)?.join(name))?;
+        let parent_expected = found.clone().map_or_else(|| expected(parent), Ok)?;
+        check_length(&parent_expected.join(name))?;
         durable::create_directories(parent, Durability::Full)?;
         // A failure is of no consequence: the next open tries again.
         let _ = durable::sweep_orphaned(parent);
     }
-    let parent =
-        fs::canonicalize(parent).map_err(|error| Error::io(parent, "open the database's directory", &error))?;
+    let parent = found
+        .map_or_else(|| fs::canonicalize(parent), Ok)
+        .map_err(|error| Error::io(parent, "open the database's directory", &error))?;
     let path = parent.join(name);
     check_length(&path)?;
     match fs::symlink_metadata(&path) {
@@ -111,6 +125,14 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
             Err(Error::errno(&path, "open the database", errno, reason))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+            let mark = parent.join(UNFINISHED_BACKUP);
+            if mark.exists() {
+                let reason = format!(
+                    "its directory holds a backup that was not finished: make the backup again, or remove {}",
+                    mark.display()
+                );
+                return Err(Error::errno(&path, "open the database", libc::ENOENT, reason));
+            }
             // Staged and published, so that the file is 0600 from its first moment and so that no descriptor of ours
             // is ever closed on a database that SQLite has open: that would drop the process's locks on it.
             durable::create_empty(&path, Durability::Full)?;
@@ -175,6 +197,8 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
             format!("its file system cannot share memory between processes (journal mode {mode:?}): use a local disk");
         return Err(Error::errno(context.path, context.operation, libc::ENOTSUP, reason));
     }
+    // A copy comes with a rollback journal, and opens its log with the first read after the change.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     connection.execute_batch(WRITER_PRAGMAS)?;
     if identity == Identity::Outdated {
         // A new database survives a power loss as well as its rows do.
@@ -182,6 +206,7 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
         schema::migrate(connection, context.path, derived)?;
         connection.execute_batch("COMMIT")?;
     }
+    schema::suit_triggers(connection, derived)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }
@@ -190,6 +215,14 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
 pub(super) fn checkpointer(context: Context<'_>) -> Result<Link> {
     let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.execute_batch(CHECKPOINTER_PRAGMAS).located(context, Some(&connection))?;
+    Ok(connection)
+}
+
+/// Opens the empty file at the context's path, to be filled with a copy: no other process knows of it, and the copy counts
+/// only once it is whole and flushed.
+pub(super) fn copy(context: Context<'_>) -> Result<Link> {
+    let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch(COPY_PRAGMAS).located(context, Some(&connection))?;
     Ok(connection)
 }
 
@@ -241,7 +274,7 @@ pub(super) fn unprepared_reader(context: Context<'_>, derived: &[&Derived]) -> R
     Ok(reader)
 }
 
-fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> Result<Link> {
+pub(super) fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> Result<Link> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = Link::new(Connection::open_with_flags(name, flags).located(context, None)?);
     wait_for_locks(&connection, context.busy_timeout);

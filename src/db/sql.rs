@@ -52,7 +52,7 @@ pub(super) fn run(connection: &Connection, query: &str, params: &SqlParams) -> R
 fn rows(connection: &Connection, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
     let mut statement = connection.prepare(query)?;
     if statement.column_count() == 0 {
-        return Err(Error::Value("sql() runs one statement that returns rows".into()));
+        return Err(Error::Value("query: sql() runs one statement that returns rows".into()));
     }
     bind(&mut statement, params)?;
     let width = statement.column_count();
@@ -84,7 +84,7 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &SqlParams) -> Result<(
         SqlParams::Positional(values) => {
             if values.len() != wanted {
                 return Err(Error::Value(format!(
-                    "the statement takes {wanted} parameters, {} were given",
+                    "params: the statement takes {wanted} parameters, {} were given",
                     values.len()
                 )));
             }
@@ -95,10 +95,10 @@ fn bind(statement: &mut rusqlite::Statement<'_>, params: &SqlParams) -> Result<(
         SqlParams::Named(values) => {
             for position in 1..=wanted {
                 let Some(name) = statement.parameter_name(position).map(|name| name[1..].to_owned()) else {
-                    return Err(Error::Value(format!("parameter {position} has no name: give a sequence")));
+                    return Err(Error::Value(format!("params: parameter {position} has no name; give a sequence")));
                 };
                 let Some((_, value)) = values.iter().find(|(given, _)| *given == name) else {
-                    return Err(Error::Value(format!("no value for the parameter {name:?}")));
+                    return Err(Error::Value(format!("params: no value for the parameter {name:?}")));
                 };
                 statement.raw_bind_parameter(position, value)?;
             }
@@ -112,10 +112,10 @@ fn refuse(error: Error) -> Error {
     let Error::Sqlite(failure) = error else { return error };
     match failure.sqlite_error_code() {
         Some(ErrorCode::AuthorizationForStatementDenied | ErrorCode::ReadOnly) => {
-            Error::Value("sql() only reads; the statement would do something else".into())
+            Error::Value("query: sql() only reads; the statement would do something else".into())
         }
         Some(ErrorCode::Unknown | ErrorCode::TypeMismatch | ErrorCode::ParameterOutOfRange | ErrorCode::TooBig)
-        | None => Error::Value(failure.to_string()),
+        | None => Error::Value(format!("query: {failure}")),
         Some(_) => Error::Sqlite(failure),
     }
 }

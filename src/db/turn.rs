@@ -24,6 +24,12 @@ impl<T> Turns<T> {
         Self { free: Mutex::new(Some(Box::new(value))), returned: Condvar::new() }
     }
 
+    /// The value, unless another thread has it.
+    pub(super) fn try_take(&self) -> Option<Turn<'_, T>> {
+        let value = self.lock().take()?;
+        Some(Turn { turns: self, value: Some(value) })
+    }
+
     /// Waits for the value; an error if the call was interrupted meanwhile.
     pub(super) fn take(&self) -> Result<Turn<'_, T>> {
         let mut free = self.lock();

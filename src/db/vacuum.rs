@@ -34,7 +34,7 @@ pub(super) fn vacuum(context: Context<'_>, checkpoints: &Checkpoints, writer: &T
     let deadline = Instant::now() + context.busy_timeout;
     loop {
         let rebuilt = {
-            let _held = checkpoints.hold();
+            let _held = checkpoints.hold()?;
             writer.take()?.rebuild(brief(context), directory)
         };
         match rebuilt {
@@ -58,7 +58,7 @@ pub(super) fn shorten(context: Context<'_>, checkpoints: &Checkpoints, writer: &
     loop {
         let is_emptied = {
             // The files do not become shorter beside a checkpoint.
-            let _held = checkpoints.hold();
+            let _held = checkpoints.hold()?;
             writer.take()?.empty_the_log(brief(context))?
         };
         if is_emptied || Instant::now() >= deadline {

@@ -2,19 +2,16 @@
 //! the directory before it. `docs/durability.md`, "Safe paths".
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxFlags, Timespec,
-    Timestamps,
-};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::sync::SYNC_DIRECTORY;
+use super::system::{self, Identity};
 use crate::base::error::{Error, Result};
 use crate::base::fork::DirectoryFd;
 
@@ -22,13 +19,14 @@ const OPEN: &str = "open a file";
 const LOCK: &str = "lock a directory";
 pub(super) const LOOK: &str = "look at a file";
 
-/// What kernels before 5.6 and some sandboxes lack; then the way is walked component by component.
-static OPENAT2_IS_MISSING: AtomicBool = AtomicBool::new(false);
-
 /// Locks are held for microseconds. A process that holds one for so long is stopped, or hangs on a dead disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The types of `tmpfs`, `ramfs` and `hugetlbfs` (`linux/magic.h`).
+#[cfg(target_os = "linux")]
+const MEMORY_FILE_SYSTEMS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
 /// An open directory.
 pub struct Directory {
@@ -38,9 +36,6 @@ pub struct Directory {
     identity: Option<Identity>,
 }
 
-/// Device, inode and mount.
-type Identity = (u32, u32, u64, u64);
-
 impl Directory {
     /// Opens the directory at `path`, which may lead through symbolic links: where a store lies is its owner's affair.
     /// None if there is nothing.
@@ -48,7 +43,7 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(handle) => {
-                let identity = identity(&handle, Path::new(""), AtFlags::EMPTY_PATH);
+                let identity = system::identity(&handle);
                 Ok(Some(Self { handle: DirectoryFd::new(handle), path: path.to_owned(), identity }))
             }
             Err(Errno::NOENT) => Ok(None),
@@ -59,7 +54,20 @@ impl Directory {
     /// Whether its path still leads to it: neither moved, nor replaced, nor under another mount. False if that cannot be
     /// told.
     pub fn is_at_its_path(&self) -> bool {
-        self.identity.is_some() && self.identity == identity(rustix::fs::CWD, &self.path, AtFlags::empty())
+        self.identity.is_some() && self.identity == system::identity_at(&self.path)
+    }
+
+    /// Whether every write through mapped memory sets the times of a file here, as POSIX wants it. In memory file systems it
+    /// sets none where a read has mapped the page. False if that cannot be told.
+    pub fn shows_mapped_writes(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return rustix::fs::fstatfs(&self.handle).is_ok_and(|found| {
+            // The upper half is the sign of a type that some systems make wider.
+            let kind = found.f_type as u32;
+            !MEMORY_FILE_SYSTEMS.contains(&kind)
+        });
+        #[cfg(not(target_os = "linux"))]
+        true
     }
 
     /// Opens the directory `name` in this one; None if there is nothing.
@@ -96,9 +104,18 @@ impl Directory {
     /// What the system says of the file at `below`, a folder and a name in it; None if there is none. Anything but a regular
     /// file is an error.
     pub fn look(&self, below: &str) -> Result<Option<Stat>> {
-        let Some(handle) = self.enter(below, OFlags::PATH)? else { return Ok(None) };
-        let stat = rustix::fs::fstat(&handle).map_err(|errno| failed(&self.path.join(below), LOOK, errno))?;
-        self.require_regular(below, &stat).map(|()| Some(stat))
+        let seen = match system::stat_beneath(&self.handle, below) {
+            Some(seen) => seen,
+            None => {
+                let Some((folder, name)) = self.folder(below)? else { return Ok(None) };
+                rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        };
+        match seen {
+            Ok(stat) => self.require_regular(below, &stat).map(|()| Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(&self.path.join(below), LOOK, errno)),
+        }
     }
 
     /// Opens the regular file at `below`, a folder and a name in it, for reading. What is anything else is not opened, because
@@ -122,49 +139,35 @@ impl Directory {
     /// bytes it had. A caller that finds anything else in it than expected opens it again, carefully: it may have been
     /// replaced in between. None if it takes more care to say what is there.
     pub fn open_quickly(&self, below: &str) -> Option<(File, u64)> {
-        if OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
-            return None;
-        }
-        let wanted = StatxFlags::TYPE | StatxFlags::SIZE;
-        let seen = rustix::fs::statx(&self.handle, below, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
-        if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::RegularFile {
-            return None;
-        }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let handle = rustix::fs::openat2(&self.handle, below, flags, Mode::empty(), resolve).ok()?;
-        Some((File::from(handle), seen.stx_size))
+        system::open_quickly(&self.handle, below).map(|(handle, size)| (File::from(handle), size))
     }
 
-    /// Opens what is at `below`; a link at the end is opened itself (with `PATH`) or refused.
+    /// Opens what is at `below`; a link is refused.
     fn enter(&self, below: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if !OPENAT2_IS_MISSING.load(Ordering::Relaxed) {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            match rustix::fs::openat2(&self.handle, below, flags, Mode::empty(), resolve) {
-                Ok(handle) => return Ok(Some(handle)),
-                Err(Errno::NOENT) => return Ok(None),
-                Err(Errno::NOSYS) => OPENAT2_IS_MISSING.store(true, Ordering::Relaxed),
-                // A link somewhere, or a sandbox that refuses the call: the slow way tells which and where.
-                Err(_) => {}
+        let opened = match system::open_beneath(&self.handle, below, flags) {
+            Some(opened) => opened,
+            // Step by step, which also tells what the link is, and where.
+            None => {
+                let Some((folder, name)) = self.folder(below)? else { return Ok(None) };
+                rustix::fs::openat(&folder, name, flags, Mode::empty())
             }
-        }
-        self.enter_step_by_step(below, flags)
-    }
-
-    fn enter_step_by_step(&self, below: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
-        let (folder, name) = below.split_once('/').unwrap_or((".", below));
-        let to_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = match rustix::fs::openat(&self.handle, folder, to_folder, Mode::empty()) {
-            Ok(handle) => handle,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => return Err(self.no_directory(folder, errno)),
-            Err(errno) => return Err(failed(&self.path.join(folder), "open a directory", errno)),
         };
-        match rustix::fs::openat(&handle, name, flags, Mode::empty()) {
+        match opened {
             Ok(handle) => Ok(Some(handle)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(&self.path.join(below), OPEN, errno)),
+        }
+    }
+
+    /// A handle on the folder of `below`, and the name in it; None if there is no such folder.
+    fn folder<'a>(&self, below: &'a str) -> Result<Option<(OwnedFd, &'a str)>> {
+        let (folder, name) = below.split_once('/').unwrap_or((".", below));
+        match rustix::fs::openat(&self.handle, folder, system::FOLDER, Mode::empty()) {
+            Ok(handle) => Ok(Some((handle, name))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno @ (Errno::NOTDIR | Errno::LOOP)) => Err(self.no_directory(folder, errno)),
+            Err(errno) => Err(failed(&self.path.join(folder), "open a directory", errno)),
         }
     }
 
@@ -238,7 +241,7 @@ impl Directory {
 
     /// Syncs its entries.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.handle).map_err(|errno| Error::flush(&self.path, SYNC_DIRECTORY, &errno.into()))
+        system::sync_entries(&self.handle).map_err(|errno| Error::flush(&self.path, SYNC_DIRECTORY, &errno.into()))
     }
 
     /// Waits for an advisory lock, which any number may share. Where the file system has no locks, there is none. One
@@ -283,13 +286,6 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.0.handle, FlockOperation::Unlock);
     }
-}
-
-fn identity(from: impl AsFd, path: &Path, flags: AtFlags) -> Option<Identity> {
-    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
-    let stat = rustix::fs::statx(from, path, flags, wanted).ok()?;
-    let has_mount = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    has_mount.then_some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id))
 }
 
 /// The time of the last write to be set, in nanoseconds since the epoch; the other time stays.

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one place that may")]
 
 mod directory;
+mod duplicate;
 mod durability;
 mod files;
 mod lock;
@@ -14,8 +15,10 @@ mod record;
 mod staged;
 mod sweep;
 mod sync;
+mod system;
 
 pub use directory::{Directory, Locked};
+pub use duplicate::{Batch, Copied, Sharing, digest_of, duplicate, is_same_file};
 pub use durability::Durability;
 pub use files::{create_directories, kind_name, open_regular, remove};
 pub use lock::DirectoryLock;

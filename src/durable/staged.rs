@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use rustix::io::Errno;
 
 use super::directory::{Directory, LOOK, failed, modified_at};
 use super::durability::Durability;
-use super::sync::{begin_sync, sync_staged};
+use super::sync::sync_staged;
+use super::system::{self, begin_sync};
 use crate::base::error::{Error, Result};
 use crate::base::fork::{Generation, PrivateFd};
 use crate::base::time::now_ns;
@@ -71,8 +72,7 @@ impl Staged {
             begun: 0,
         };
         if is_nameless {
-            let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-            return rustix::fs::openat(&directory.handle, ".", flags, mode).map(|file| made(file, None)).map_err(fault);
+            return system::create_nameless(&directory.handle, mode).map(|file| made(file, None)).map_err(fault);
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
@@ -92,6 +92,22 @@ impl Staged {
             Ok(staged) => Ok((staged, true)),
             Err(_) => Self::beneath(directory, false).map(|staged| (staged, false)),
         }
+    }
+
+    /// A further name of an open file, to be published like one that was written here. An error where the file system or
+    /// its rules allow none.
+    pub(super) fn of_file(file: &File, directory: &Arc<Directory>) -> Result<Self> {
+        let file = file.try_clone().map_err(|error| Error::io(directory.path(), CREATE, &error))?;
+        let mut staged = Self {
+            file: PrivateFd::new(file),
+            directory: Arc::clone(directory),
+            name: None,
+            generation: Generation::current(),
+            written: 0,
+            begun: 0,
+        };
+        staged.give_name()?;
+        Ok(staged)
     }
 
     /// The file.
@@ -156,12 +172,12 @@ impl Staged {
         let name = name.as_ref();
         self.generation.check(&target.path().join(name))?;
         let published = match &self.name {
-            None => self.link(target, name),
+            None => system::link_nameless(self.file(), &target.handle, name),
             Some(staged) => {
                 let (from, staged) = (&self.directory.handle, staged.as_str());
                 match rustix::fs::renameat_with(from, staged, &target.handle, name, RenameFlags::NOREPLACE) {
                     // Network file systems have no such renaming, but links.
-                    Err(Errno::INVAL | Errno::NOSYS) => {
+                    Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                         rustix::fs::linkat(from, staged, &target.handle, name, AtFlags::empty())
                             .inspect(|()| drop(self.directory.remove(staged)))
                     }
@@ -190,25 +206,13 @@ impl Staged {
         Ok(())
     }
 
-    /// Gives a file without a name one.
-    fn link(&self, target: &Directory, name: &OsStr) -> std::result::Result<(), Errno> {
-        match rustix::fs::linkat(&self.file, "", &target.handle, name, AtFlags::EMPTY_PATH) {
-            // Before Linux 6.10 it takes a privilege, which may also have been given up since the last one.
-            Err(Errno::NOENT) => {
-                let file = format!("/proc/self/fd/{}", self.file().as_raw_fd());
-                rustix::fs::linkat(rustix::fs::CWD, file, &target.handle, name, AtFlags::SYMLINK_FOLLOW)
-            }
-            linked => linked,
-        }
-    }
-
     /// Its name, which it is given if it has none.
     fn give_name(&mut self) -> Result<String> {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
         let name = new_name();
-        self.link(&self.directory, name.as_ref())
+        system::link_nameless(self.file(), &self.directory.handle, name.as_ref())
             .map_err(|errno| failed(&self.directory.path().join(&name), PUBLISH, errno))?;
         self.name = Some(name.clone());
         Ok(name)

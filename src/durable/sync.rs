@@ -1,9 +1,6 @@
 //! Flushing to the disk. A flush that fails is an [`Error::Flush`].
-#![expect(unsafe_code, reason = "`sync_file_range`, which has no safe wrapper")]
 
 use std::fs::File;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::durability::Durability;
@@ -47,18 +44,6 @@ pub fn sync_parent(path: &Path, durability: Durability) -> Result<()> {
 pub fn sync_directory(directory: &Path) -> Result<()> {
     let handle = File::open(directory).map_err(|error| Error::io(directory, "open a directory", &error))?;
     handle.sync_all().map_err(|error| Error::flush(directory, SYNC_DIRECTORY, &error))
-}
-
-/// Asks the system to begin with writing the bytes to the disk, so that a later sync has less to wait for, and others'
-/// syncs do not wait behind all of it at once. Promises nothing.
-pub(super) fn begin_sync(file: &File, offset: u64, size: u64) {
-    #[cfg(target_os = "linux")]
-    if let (Ok(offset), Ok(size)) = (i64::try_from(offset), i64::try_from(size)) {
-        // SAFETY: the call takes no memory, and the descriptor is open.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, size, libc::SYNC_FILE_RANGE_WRITE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (file, offset, size);
 }
 
 #[cfg(test)]

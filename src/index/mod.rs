@@ -12,6 +12,7 @@
 
 pub(crate) mod bounds;
 pub(crate) mod build;
+pub(crate) mod doubt;
 pub(crate) mod lookup;
 pub(crate) mod schema;
 pub(crate) mod verify;

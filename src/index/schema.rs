@@ -1,10 +1,20 @@
 //! The tables of the index. `docs/format.md` describes them.
 
+use rusqlite::Connection;
+
+use crate::base::error::Result;
 use crate::db::Derived;
 use crate::index::build::rekey::rekey;
+use crate::index::doubt;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &PREDECESSORS, upgrade: rekey };
+pub(crate) static DERIVED: Derived = Derived {
+    tables: SCHEMA,
+    triggers: &doubt::TRIGGERS,
+    replaced_indexes: &PREDECESSORS,
+    upgrade,
+    distrust: doubt::doubt_all,
+};
 
 /// The index's tables.
 pub(crate) const SCHEMA: &str = "
@@ -29,6 +39,7 @@ CREATE TABLE IF NOT EXISTS log_kinds (
   type          TEXT NOT NULL,
   segment       INTEGER NOT NULL,
   ids           BLOB,
+  row_count     INTEGER,
   PRIMARY KEY (source, type, segment)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log_restored (
@@ -48,11 +59,45 @@ CREATE TABLE IF NOT EXISTS log_postings (
   rounds        BLOB,
   PRIMARY KEY (ref_id, first_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log_deleted (
+  first_id      INTEGER PRIMARY KEY,
+  last_id       INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS log_changed (
+  first_id      INTEGER PRIMARY KEY,
+  last_id       INTEGER NOT NULL
+);
 ";
 
 /// Their names.
-pub(crate) const TABLES: [&str; 7] =
-    ["log_segments", "log_gaps", "log_zones", "log_kinds", "log_restored", "log_fresh", "log_postings"];
+pub(crate) const TABLES: [&str; 9] = [
+    "log_segments",
+    "log_gaps",
+    "log_zones",
+    "log_kinds",
+    "log_restored",
+    "log_fresh",
+    "log_postings",
+    "log_deleted",
+    "log_changed",
+];
+
+/// From this schema on, texts are named by their keys.
+const KEYED: i32 = 4;
+
+/// Brings an older index up to date. What is older than the triggers stays in doubt ([`doubt::doubt_all`]), since these are
+/// put in place only now.
+fn upgrade(connection: &Connection, version: i32) -> Result<()> {
+    if version < KEYED {
+        rekey(connection)?;
+    }
+    let has_counts =
+        connection.prepare("SELECT 1 FROM pragma_table_info('log_kinds') WHERE name = 'row_count'")?.exists([])?;
+    if !has_counts {
+        connection.execute_batch("ALTER TABLE log_kinds ADD COLUMN row_count INTEGER")?;
+    }
+    Ok(())
+}
 
 /// The predecessor's indexes, which it also puts back when it opens one of our databases.
 const PREDECESSORS: [&str; 3] = ["idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id"];

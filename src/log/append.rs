@@ -1,10 +1,13 @@
-//! Appending rows.
+//! What callers have committed: rows, and operations.
 
-use crate::base::error::Result;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
 use crate::durable::Durability;
-use crate::log::group_commit::Waiter;
+use crate::log::group_commit::{Outcome, Own, Waiter};
 use crate::log::handle::Log;
-use crate::row::{LogEntry, NewLogEntry, OwnedEntry};
+use crate::log::operation::{Operation, Shared, Work, downcast};
+use crate::row::{LogEntry, NewLogEntry};
 
 impl Log {
     /// Appends one checked row and returns it as it is stored.
@@ -17,17 +20,41 @@ impl Log {
         if entries.is_empty() {
             return Ok(0);
         }
-        self.commits().commit(entries, durability.unwrap_or(self.database().config().durability))
+        match self.commits().commit(Own::Rows(entries), self.durability(durability))? {
+            Outcome::First(id) => Ok(id),
+            Outcome::Answer(_) => Err(Error::Internal),
+        }
     }
 
-    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails. True: no thread
+    /// Performs an operation, in a commit that it shares with what other callers wait for.
+    pub fn perform<O: Operation>(&self, operation: O, durability: Option<Durability>) -> Result<O::Answer> {
+        self.perform_shared::<O>(&(Arc::new(operation) as Arc<dyn Shared>), durability)
+    }
+
+    /// The same of an operation, of the type `O`, that its caller may have to begin again.
+    pub fn perform_shared<O: Operation>(
+        &self,
+        operation: &Arc<dyn Shared>,
+        durability: Option<Durability>,
+    ) -> Result<O::Answer> {
+        match self.commits().commit(Own::Operation(operation), self.durability(durability))? {
+            Outcome::Answer(answer) => downcast::<O>(answer),
+            Outcome::First(_) => Err(Error::Internal),
+        }
+    }
+
+    /// Queues works and returns at once; `waiter` is called with their outcomes, unless this fails. True: no thread
     /// is to be had that commits them, and the caller is to call [`Log::commit_submitted`].
-    pub fn submit(&self, rows: Vec<OwnedEntry>, durability: Durability, waiter: Waiter) -> Result<bool> {
-        self.commits().submit(rows, durability, waiter)
+    pub fn submit(&self, works: Vec<Work>, durability: Durability, waiter: Waiter) -> Result<bool> {
+        self.commits().submit(works, durability, waiter)
     }
 
     /// Commits what was submitted, in the calling thread.
     pub fn commit_submitted(&self) {
         self.commits().lead();
+    }
+
+    fn durability(&self, asked: Option<Durability>) -> Durability {
+        asked.unwrap_or(self.database().config().durability)
     }
 }

@@ -8,15 +8,18 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
-use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived};
+use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived, suit_triggers};
 use crate::durable::Durability;
 use crate::index::bounds;
 use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
+use crate::index::doubt;
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
-use crate::index::lookup::{restored, rounds, search};
+use crate::index::lookup::{count, estimate, restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::insert;
@@ -110,8 +113,12 @@ impl Core {
             has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
             let mut sealer = self.sealer();
-            sealer.begin(connection)?;
-            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None };
+            if sealer.begin(connection)? {
+                // Another program may have put triggers of its own into the database, or removed them.
+                suit_triggers(connection, self.database.config().derived)?;
+            }
+            let path = self.database.path();
+            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
             let value = body(&mut transaction)?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
             Ok(value)
@@ -156,6 +163,8 @@ impl Core {
             for table in schema::TABLES {
                 transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
             }
+            // Readers of other processes know rows by the ids that they had.
+            doubt::doubt_all(transaction.connection)?;
             Ok(value)
         })?;
         self.unmerged.forget();
@@ -187,7 +196,7 @@ impl Core {
     pub fn close(&self) -> Result<()> {
         self.end_ids()?;
         // Others may still have the database open; then no last close carries the commits over.
-        self.database.checkpoint_if_due(1);
+        self.database.checkpoint_at_close();
         self.database.close()?;
         self.changes.announce();
         Ok(())
@@ -272,7 +281,12 @@ impl Snapshot<'_> {
 
     /// How many rows match.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
-        or_damaged(search::count(self.connection, self.unmerged, filter))
+        or_damaged(count::count(self.connection, self.unmerged, filter))
+    }
+
+    /// About how many rows there are, and when they were: exact unless more than `most` may have been deleted, or changed by other programs.
+    pub(crate) fn estimate(&self, most: u64) -> Result<Estimate> {
+        or_damaged(estimate::estimate(self.connection, self.unmerged, most))
     }
 
     /// How many rounds the run has.
@@ -313,16 +327,23 @@ pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<
 
 /// A write transaction under way.
 pub struct Transaction<'a> {
-    connection: &'a Connection,
-    sealer: &'a mut Sealer,
+    pub(super) connection: &'a Connection,
+    pub(super) sealer: &'a mut Sealer,
     /// The greatest id that it has given out.
-    last_id: Option<i64>,
+    pub(super) last_id: Option<i64>,
+    /// Of the database.
+    path: &'a Path,
 }
 
 impl Transaction<'_> {
     /// The connection, for the tables besides the log, and for deleting rows.
     pub(crate) fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// The path of the database, for errors.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
     }
 
     /// Inserts checked rows; returns the last id. Those of one call are consecutive.
@@ -342,6 +363,11 @@ impl Transaction<'_> {
         let put = insert::restore(self.connection, entries)?;
         restored::add(self.connection, &put)?;
         Ok(put.len() as u64)
+    }
+
+    /// Notes that rows between these ids are about to be deleted.
+    pub(crate) fn note_deleted(&self, within: IdSpan) -> Result<()> {
+        doubt::note_deleted(self.connection, within)
     }
 
     /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.

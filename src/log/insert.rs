@@ -1,5 +1,7 @@
 //! Inserting rows, in the caller's transaction.
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, Statement};
 
 use crate::base::error::Result;
@@ -8,6 +10,9 @@ use crate::row::{LogEntry, NewLogEntry};
 /// Rows that one statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
 const ROWS_PER_STATEMENT: usize = 16;
 const COLUMNS: usize = 5;
+
+static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_sql(1));
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_sql(ROWS_PER_STATEMENT));
 
 /// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.
 pub(crate) fn insert(
@@ -21,14 +26,14 @@ pub(crate) fn insert(
         (first_of(last, group.len())..).zip(group).try_for_each(|(id, entry)| inserted(id, entry))
     };
     if !groups.is_empty() {
-        let mut statement = connection.prepare_cached(&insert_sql(ROWS_PER_STATEMENT))?;
+        let mut statement = connection.prepare_cached(&INSERT_MANY)?;
         for group in groups {
             last = execute(&mut statement, connection, group)?;
             tell(last, group)?;
         }
     }
     if !rest.is_empty() {
-        let mut statement = connection.prepare_cached(&insert_sql(1))?;
+        let mut statement = connection.prepare_cached(&INSERT_ONE)?;
         for entry in rest {
             let group = std::slice::from_ref(entry);
             last = execute(&mut statement, connection, group)?;

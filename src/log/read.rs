@@ -16,11 +16,14 @@ const PAGE_ROWS: u64 = 1_024;
 
 /// Every row that matches, in the filter's order.
 pub fn query(core: &Core, filter: &Filter) -> Result<Vec<LogEntry>> {
-    core.read("query", |snapshot| {
-        let mut entries = Vec::new();
-        snapshot.search(filter, |entry| entries.push(entry))?;
-        Ok(entries)
-    })
+    let mut entries = Vec::new();
+    each(core, filter, &mut |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Calls `visit` with every row that matches, in the filter's order; an error comes after the rows before it.
+pub(crate) fn each(core: &Core, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+    core.read("query", |snapshot| snapshot.search(filter, visit))
 }
 
 /// How many rows [`query`] would return.
@@ -142,7 +145,6 @@ mod tests {
     }
 
     fn append(log: &Log, rows: &[Row]) -> Vec<LogEntry> {
-        let name = |number: &u8| ["a", "b", "c"][usize::from(*number % 3)];
         let entries: Vec<_> = rows
             .iter()
             .map(|(source, kind, ref_id, timestamp)| NewLogEntry {
@@ -157,13 +159,40 @@ mod tests {
         entries.iter().zip(first..).map(|(entry, id)| entry.stored(id)).collect()
     }
 
+    fn name(number: &u8) -> &'static str {
+        ["a", "b", "c"][usize::from(*number % 3)]
+    }
+
     /// As another program does it, behind the index's back: on a connection of its own.
     fn run_sql(database: &Database, sql: &str) {
         database.write("test", None, |connection| Ok(connection.execute_batch(sql)?)).unwrap();
     }
 
+    fn row() -> impl Strategy<Value = Row> {
+        (any::<u8>(), any::<u8>(), any::<Option<u8>>(), 0_i64..20)
+    }
+
     fn rows() -> impl Strategy<Value = Vec<Row>> {
-        proptest::collection::vec((any::<u8>(), any::<u8>(), any::<Option<u8>>(), 0_i64..20), 1..25)
+        proptest::collection::vec(row(), 1..25)
+    }
+
+    fn stored(id: i64, (source, kind, ref_id, timestamp): &Row) -> LogEntry {
+        let ref_id = ref_id.as_ref().map(name);
+        NewLogEntry { source: name(source), kind: name(kind), ref_id, payload: None, timestamp: Some(*timestamp) }
+            .stored(id)
+    }
+
+    /// The columns after the id, as SQL.
+    fn values(row: &Row) -> String {
+        let entry = stored(1, row);
+        let ref_id = entry.ref_id().map_or("NULL".to_owned(), |ref_id| format!("'{ref_id}'"));
+        format!("'{}', '{}', {ref_id}, NULL, {}", entry.source(), entry.kind(), entry.timestamp)
+    }
+
+    fn put(entries: &mut Vec<LogEntry>, entry: LogEntry) {
+        entries.retain(|known| known.id != entry.id);
+        entries.push(entry);
+        entries.sort_by_key(|entry| entry.id);
     }
 
     fn text() -> impl Strategy<Value = Option<String>> {
@@ -205,6 +234,10 @@ mod tests {
         AppendByAnotherWriter(Vec<Row>),
         AppendByAnotherProgram,
         Delete(i64),
+        Update(i64, Row),
+        Replace(i64, Row),
+        Move(i64, i64),
+        DeleteWithoutTriggers(i64),
         Seal,
         Reopen,
     }
@@ -215,6 +248,10 @@ mod tests {
             2 => rows().prop_map(Event::AppendByAnotherWriter),
             1 => Just(Event::AppendByAnotherProgram),
             1 => (1_i64..60).prop_map(Event::Delete),
+            1 => (1_i64..60, row()).prop_map(|(id, row)| Event::Update(id, row)),
+            1 => (1_i64..60, row()).prop_map(|(id, row)| Event::Replace(id, row)),
+            1 => (1_i64..60, 1_i64..60).prop_map(|(id, to)| Event::Move(id, to)),
+            1 => (1_i64..60).prop_map(Event::DeleteWithoutTriggers),
             1 => Just(Event::Seal),
             1 => Just(Event::Reopen),
         ]
@@ -248,6 +285,42 @@ mod tests {
                     Event::Delete(id) => {
                         run_sql(&stranger, &format!("DELETE FROM logs WHERE id BETWEEN {id} AND {}", id + 4));
                         entries.retain(|entry| !(id..=id + 4).contains(&entry.id));
+                    }
+                    Event::Update(id, row) => {
+                        run_sql(&stranger, &format!(
+                            "UPDATE logs SET (source, type, ref_id, payload, timestamp) = ({}) WHERE id BETWEEN {id} AND {}",
+                            values(&row), id + 2
+                        ));
+                        for entry in entries.iter_mut().filter(|entry| (id..=id + 2).contains(&entry.id)) {
+                            *entry = stored(entry.id, &row);
+                        }
+                    }
+                    Event::Replace(id, row) => {
+                        run_sql(&stranger, &format!("INSERT OR REPLACE INTO logs VALUES ({id}, {})", values(&row)));
+                        put(&mut entries, stored(id, &row));
+                    }
+                    Event::Move(id, to) => {
+                        run_sql(&stranger, &format!("UPDATE OR REPLACE logs SET id = {to} WHERE id = {id}"));
+                        if let Some(position) = entries.iter().position(|entry| entry.id == id) {
+                            let moved = entries.remove(position);
+                            let row = NewLogEntry {
+                                source: moved.source(),
+                                kind: moved.kind(),
+                                ref_id: moved.ref_id(),
+                                payload: None,
+                                timestamp: Some(moved.timestamp),
+                            };
+                            put(&mut entries, row.stored(to));
+                        }
+                    }
+                    Event::DeleteWithoutTriggers(id) => {
+                        run_sql(&stranger, &format!(
+                            "DROP TRIGGER log_row_deleted; DELETE FROM logs WHERE id BETWEEN {id} AND {}", id + 4
+                        ));
+                        entries.retain(|entry| !(id..=id + 4).contains(&entry.id));
+                        prop_assert_eq!(count(&other, &Filter::default()).unwrap(), entries.len() as u64);
+                        drop(log);
+                        log = opened(&directory, segment_rows);
                     }
                     Event::Seal => {
                         log.write("test", None, |transaction| transaction.seal()).unwrap();

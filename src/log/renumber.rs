@@ -25,6 +25,12 @@ impl Core {
             // The new ids are above all others, so that no two rows meet on the way.
             let count = connection.execute(
                 "UPDATE logs SET id = id + ?1 WHERE id >= ?2 AND id NOT IN (SELECT value FROM rarray(?3))",
+                (distance, first, Rc::new(kept.clone())),
+            )?;
+            // An idempotency key follows its row.
+            connection.execute(
+                "UPDATE append_keys SET id = id + ?1 WHERE id >= ?2 AND id NOT IN (SELECT value FROM rarray(?3))
+                   AND EXISTS (SELECT 1 FROM logs WHERE logs.id = append_keys.id + ?1)",
                 (distance, first, Rc::new(kept)),
             )?;
             let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM logs", [], |row| row.get(0))?;

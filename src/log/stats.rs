@@ -4,8 +4,10 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
+use crate::base::status::IS_ACTIVE;
 use crate::base::time::TimeSpan;
-use crate::db::Database;
+use crate::index::lookup::tail::Estimate;
+use crate::log::core::Core;
 
 /// Figures of a log database.
 #[derive(Clone, Debug)]
@@ -26,20 +28,37 @@ pub struct LogStats {
     pub free_bytes: u64,
 }
 
-/// Reads the figures; counts the rows.
-pub fn stats(database: &Database) -> Result<LogStats> {
+/// Rows that are looked at, at the most, where the index is not sure of them.
+const MOST_DOUBTFUL: u64 = 8_192;
+
+/// Whether a run has ended, in the words of the index of those.
+const ENDED: &str = "status IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
+
+/// Reads the figures; `exact`: looks at each row. Otherwise the rows are those that the index knows, of which more than
+/// [`MOST_DOUBTFUL`] may have been deleted since by other programs, or be on their way to the archive.
+pub fn stats(core: &Core, exact: bool) -> Result<LogStats> {
+    let database = core.database();
     let mut wal = database.path().as_os_str().to_owned();
     wal.push("-wal");
     let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
-    database.read("read figures", |connection| {
+    core.read("read figures", |snapshot| {
+        let connection = snapshot.connection();
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0));
         let id = |function: &str| {
             connection.query_row(&format!("SELECT {function}(id) FROM logs"), [], |row| row.get::<_, Option<i64>>(0))
         };
         let page_size = number("PRAGMA page_size")?;
-        let mut runs =
-            connection.prepare("SELECT status, count(*) FROM workflow_runs GROUP BY status ORDER BY status")?;
-        let (row_count, timestamps) = census(connection)?;
+        let mut runs = connection.prepare_cached(&format!(
+            "SELECT status, count(*) FROM workflow_runs WHERE {} AND status >= '' GROUP BY status
+             UNION ALL SELECT status, count(*) FROM workflow_runs WHERE {ENDED} GROUP BY status ORDER BY status",
+            *IS_ACTIVE
+        ))?;
+        let (row_count, timestamps) = if exact {
+            census(connection)?
+        } else {
+            let Estimate { row_count, times } = snapshot.estimate(MOST_DOUBTFUL)?;
+            (row_count, times)
+        };
         Ok(LogStats {
             row_count,
             ids: id("min")?.zip(id("max")?).and_then(|(first, last)| IdSpan::new(first, last)),
@@ -52,8 +71,7 @@ pub fn stats(database: &Database) -> Result<LogStats> {
     })
 }
 
-/// How many rows there are, and their least and greatest timestamp. Looks at every row: without an index of its own
-/// nothing else is exact once rows have been deleted.
+/// How many rows there are, and their least and greatest timestamp. Looks at every row.
 fn census(connection: &Connection) -> Result<(u64, Option<TimeSpan>)> {
     let (count, least, greatest): (u64, Option<i64>, Option<i64>) = connection.query_row(
         "SELECT count(*), CAST(min(timestamp) AS INTEGER), CAST(max(timestamp) AS INTEGER) FROM logs",

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyDate, PyTuple};
+use pyo3::types::{PyBool, PyDate, PyString, PyTuple};
 
 use crate::archive;
 use crate::archive::{Format, Options, Vacuum};
 use crate::base::time;
 use crate::base::time::UtcDay;
+use crate::py::argument::{Arg, Flag, Refusal, Seconds, Text, arguments};
 use crate::py::call::{Long, read};
-use crate::py::convert::{Count, Integer, Record, date, day, repr, seconds};
+use crate::py::convert::{Count, Record, Span, date, repr};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
+use crate::py::timestamp::Timestamp;
 use crate::py::warning::warn_of_problems;
 use crate::store;
 
@@ -29,14 +29,16 @@ pub(super) const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 
 
 /// The UTC day that `timestamp` (milliseconds, years 1970 to 9999, else `ValueError`) falls on.
 #[pyfunction]
-pub(super) fn utc_day(py: Python<'_>, timestamp: Integer) -> PyResult<Bound<'_, PyDate>> {
-    date(py, UtcDay::of(timestamp.0)?)
+pub(super) fn utc_day(py: Python<'_>, timestamp: Arg<Timestamp>) -> PyResult<Bound<'_, PyDate>> {
+    arguments!(timestamp);
+    date(py, UtcDay::of(timestamp.checked("timestamp")?)?)
 }
 
 /// The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`).
 #[pyfunction]
-pub(super) fn last_archivable_day(py: Python<'_>, boundary: Integer) -> PyResult<Bound<'_, PyDate>> {
-    date(py, UtcDay::last_before(boundary.0)?)
+pub(super) fn last_archivable_day(py: Python<'_>, boundary: Arg<Timestamp>) -> PyResult<Bound<'_, PyDate>> {
+    arguments!(boundary);
+    date(py, UtcDay::last_before(boundary.checked("boundary")?)?)
 }
 
 #[pymethods]
@@ -47,7 +49,7 @@ impl LogStore {
     /// that is there already gains the new rows and loses none. Rows of queued and started runs stay. While others
     /// append, in whatever process, it goes at a third of its speed, so that they hardly notice.
     ///
-    /// - `now`: milliseconds; None: the clock.
+    /// - `now`: milliseconds, or an aware `datetime`; None: the clock.
     /// - `retention`: how long rows stay; the default is `DEFAULT_RETENTION`, 30 days.
     /// - `max_days`: at most so many days gain rows, the oldest first.
     /// - `vacuum`: return the freed space to the file system. True rewrites the database in one go, and needs twice the
@@ -71,17 +73,19 @@ impl LogStore {
     fn archive_logs<'py>(
         &self,
         py: Python<'py>,
-        now: Option<Integer>,
-        retention: Duration,
-        max_days: Option<Count>,
-        vacuum: Vacuum,
-        compression: Option<Compression>,
-        dry_run: bool,
-        wait: f64,
+        now: Option<Arg<Timestamp>>,
+        retention: Arg<Span>,
+        max_days: Option<Arg<Count>>,
+        vacuum: Arg<Vacuum>,
+        compression: Option<Arg<Compression>>,
+        dry_run: Arg<Flag>,
+        wait: Arg<Seconds>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(now, retention, max_days, vacuum, compression, dry_run, wait);
+        let (retention, dry_run) = (retention.0, dry_run.0);
         let now = match now {
-            Some(now) => time::check_timestamp(now.0)?,
+            Some(now) => now.checked("now")?,
             None => time::now()?,
         };
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
@@ -91,7 +95,7 @@ impl LogStore {
             vacuum,
             format: compression.map_or(Format::Plain, |Compression(format)| format),
             dry_run,
-            wait: seconds("wait", wait)?,
+            wait: wait.0,
         };
         let store = Arc::clone(&self.store);
         let long = Long::reporting_to(progress)?.of(&self.store);
@@ -108,10 +112,34 @@ impl LogStore {
 
     /// The days in the archive, oldest first, as the manifest describes them.
     ///
-    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next archive
-    /// job adopts it.
+    /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
+    /// archive job adopts it.
     fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let days = read(py, &self.store, store::LogStore::days)?;
+        days.iter().map(|day| create_day(py, day)).collect()
+    }
+
+    /// Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+    ///
+    /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
+    /// again. The rows are gone for every read at once, also if the call is killed before the files are; the next
+    /// archive job removes these then. `dry_run`: only say which days would go.
+    ///
+    /// Raises `ArchiveBusyError` while an archive job is under way.
+    #[pyo3(
+        signature = (*, before, dry_run = Arg::OFF),
+        text_signature = "($self, *, before, dry_run=False)"
+    )]
+    fn expire_archive<'py>(
+        &self,
+        py: Python<'py>,
+        before: Arg<UtcDay>,
+        dry_run: Arg<Flag>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(before, dry_run);
+        let store = Arc::clone(&self.store);
+        let long = Long::reporting_to(None)?.of(&self.store);
+        let days = long.run(py, move |_| store.expire_archive(before, dry_run.0))?;
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
@@ -122,12 +150,8 @@ impl LogStore {
     /// (`ArchiveError`). Reads scan the restored rows until the next archive job or `reindex()`.
     /// `progress` is called with (rows done, rows to do).
     #[pyo3(signature = (day, *, progress = None))]
-    fn restore_archive(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = day)] day: UtcDay,
-        progress: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<u64> {
+    fn restore_archive(&self, py: Python<'_>, day: Arg<UtcDay>, progress: Option<Bound<'_, PyAny>>) -> PyResult<u64> {
+        arguments!(day);
         let store = Arc::clone(&self.store);
         Long::reporting_to(progress)?.of(&self.store).run(py, move |report| store.restore(day, report))
     }
@@ -158,7 +182,8 @@ impl LogStore {
     ///
     /// Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
     #[pyo3(name = "read_archive")]
-    fn read_archived_day(&self, py: Python<'_>, #[pyo3(from_py_with = day)] day: UtcDay) -> PyResult<LogIterator> {
+    fn read_archived_day(&self, py: Python<'_>, day: Arg<UtcDay>) -> PyResult<LogIterator> {
+        arguments!(day);
         Ok(LogIterator::over(&self.store, read(py, &self.store, move |store| store.read_day(day))?))
     }
 }
@@ -172,41 +197,36 @@ fn create_problem<'py>(py: Python<'py>, problem: &archive::Problem) -> PyResult<
 /// How files are compressed.
 struct Compression(Format);
 
-impl<'py> FromPyObject<'_, 'py> for Compression {
-    type Error = PyErr;
+impl<'a, 'py> FromPyObject<'a, 'py> for Compression {
+    type Error = Refusal;
 
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        match value.extract::<PyBackedStr>() {
-            Ok(name) if &*name == "zstd" => Ok(Self(Format::Zstd)),
-            Ok(name) => Err(PyValueError::new_err(format!(
-                "compression is None or 'zstd', not {}",
-                repr(value.py(), Some(&name))?
-            ))),
-            Err(_) => {
-                let found = value.get_type().name()?.to_string();
-                Err(PyTypeError::new_err(format!("compression is None or 'zstd', not {found:?}")))
-            }
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        const KNOWN: &str = "None or 'zstd'";
+        if !value.is_instance_of::<PyString>() {
+            return Err(Refusal::not(&value, KNOWN));
+        }
+        match &*value.extract::<Text>()? {
+            "zstd" => Ok(Self(Format::Zstd)),
+            other => Err(Refusal::Value(format!("is {KNOWN}, not {}", repr(value.py(), Some(other))?))),
         }
     }
 }
 
-impl<'py> FromPyObject<'_, 'py> for Vacuum {
-    type Error = PyErr;
+impl<'a, 'py> FromPyObject<'a, 'py> for Vacuum {
+    type Error = Refusal;
 
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(full) = value.extract::<bool>() {
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        const KNOWN: &str = "True, False or 'incremental'";
+        if value.is_instance_of::<PyBool>() {
+            let Flag(full) = value.extract()?;
             return Ok(if full { Self::Full } else { Self::No });
         }
-        match value.extract::<PyBackedStr>() {
-            Ok(name) if &*name == "incremental" => Ok(Self::Incremental),
-            Ok(name) => Err(PyValueError::new_err(format!(
-                "vacuum is True, False or 'incremental', not {}",
-                repr(value.py(), Some(&name))?
-            ))),
-            Err(_) => {
-                let found = value.get_type().name()?.to_string();
-                Err(PyTypeError::new_err(format!("vacuum is True, False or 'incremental', not {found:?}")))
-            }
+        if !value.is_instance_of::<PyString>() {
+            return Err(Refusal::not(&value, KNOWN));
+        }
+        match &*value.extract::<Text>()? {
+            "incremental" => Ok(Self::Incremental),
+            other => Err(Refusal::Value(format!("is {KNOWN}, not {}", repr(value.py(), Some(other))?))),
         }
     }
 }

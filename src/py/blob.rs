@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
@@ -14,12 +14,14 @@ use crate::base::error::Error;
 use crate::base::progress::Progress;
 use crate::blob;
 use crate::durable::Durability;
+use crate::py::argument::{Arg, Flag, Refusal, arguments, named};
 use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
 use crate::py::call::{Long, caught, detach};
-use crate::py::convert::{FilePath, Record, import_records};
+use crate::py::convert::{FilePath, Record, Span, import_records};
 use crate::py::interpreter;
+use crate::py::own::Own;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -37,14 +39,22 @@ const FEW_BYTES: usize = 2048;
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobStore(Arc<blob::BlobStore>);
 
+impl BlobStore {
+    pub(super) fn shared(&self) -> Arc<blob::BlobStore> {
+        Arc::clone(&self.0)
+    }
+}
+
 #[pymethods]
 impl BlobStore {
     #[new]
     #[pyo3(
-        signature = (root, *, durability = Durability::Full, read_only = false),
+        signature = (root, *, durability = Arg::of(Durability::Full), read_only = Arg::OFF),
         text_signature = "(root, *, durability='full', read_only=False)"
     )]
-    fn new(py: Python<'_>, root: FilePath, durability: Durability, read_only: bool) -> PyResult<Self> {
+    fn new(py: Python<'_>, root: Arg<FilePath>, durability: Arg<Durability>, read_only: Arg<Flag>) -> PyResult<Self> {
+        arguments!(root, durability, read_only);
+        let read_only = read_only.0;
         import_records(py)?;
         Ok(Self(Arc::new(detach(py, || blob::BlobStore::new(&root.0, durability, read_only))?)))
     }
@@ -65,8 +75,10 @@ impl BlobStore {
     /// Any C-contiguous buffer is taken as its bytes, without a copy if it is `bytes` or a view of them. Any other
     /// (`bytearray`, an array, a map of a file, and read-only views of them) is copied on the way, 256 KiB at a time:
     /// if it changes meanwhile, the stored blob is a mix of old and new bytes, always under the hash of that mix.
-    #[pyo3(signature = (data, *, verify = false))]
-    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
+    #[pyo3(signature = (data, *, verify = Arg::OFF), text_signature = "($self, data, *, verify=False)")]
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>, verify: Arg<Flag>) -> PyResult<String> {
+        arguments!(verify);
+        let verify = verify.0;
         let data = Data::of(data.clone())?;
         let shared = data.shared()?;
         Ok(detach(py, || shared.write_to(&self.0, verify))?.to_string())
@@ -77,8 +89,10 @@ impl BlobStore {
     /// Hashes on all cores; flushes are overlapped, and each directory is flushed once. All are durable when this
     /// returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
     /// portions of 64 MiB, so that a generator may yield any number.
-    #[pyo3(signature = (items, *, verify = false))]
-    fn write_many(&self, items: &Bound<'_, PyAny>, verify: bool) -> PyResult<Vec<String>> {
+    #[pyo3(signature = (items, *, verify = Arg::OFF), text_signature = "($self, items, *, verify=False)")]
+    fn write_many(&self, items: &Bound<'_, PyAny>, verify: Arg<Flag>) -> PyResult<Vec<String>> {
+        arguments!(verify);
+        let verify = verify.0;
         let digests = blob_write::write_many(&self.0, items, verify)?;
         Ok(digests.iter().map(Digest::to_string).collect())
     }
@@ -87,20 +101,25 @@ impl BlobStore {
     ///
     /// `file` is a path, or an object whose `read(size)` returns bytes; such an object is read from where it stands,
     /// and stays open. A path that cannot be read is an `OSError`.
-    #[pyo3(signature = (file, *, verify = false))]
-    fn write_file(&self, file: &Bound<'_, PyAny>, verify: bool) -> PyResult<String> {
+    #[pyo3(signature = (file, *, verify = Arg::OFF), text_signature = "($self, file, *, verify=False)")]
+    fn write_file(&self, file: &Bound<'_, PyAny>, verify: Arg<Flag>) -> PyResult<String> {
+        arguments!(verify);
+        let verify = verify.0;
         Ok(blob_write::write_file(&self.0, file, verify)?.to_string())
     }
 
     /// A file to write to, whose content becomes a blob when it is closed.
-    #[pyo3(signature = (*, verify = false))]
-    fn writer(&self, py: Python<'_>, verify: bool) -> PyResult<BlobWriter> {
+    #[pyo3(signature = (*, verify = Arg::OFF), text_signature = "($self, *, verify=False)")]
+    fn writer(&self, py: Python<'_>, verify: Arg<Flag>) -> PyResult<BlobWriter> {
+        arguments!(verify);
+        let verify = verify.0;
         Ok(BlobWriter::new(detach(py, || blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
     }
 
     /// The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ.
-    fn read<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let Some(digest) = parse(hash) else { return Ok(None) };
+    fn read<'py>(&self, py: Python<'py>, hash: Arg<Hash<'py>>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        arguments!(hash);
+        let Some(digest) = parse(&hash) else { return Ok(None) };
         if let Some(blob) = py.detach(|| self.0.open_quickly(&digest))
             && let Ok(bytes) =
                 blob_write::new_bytes(py, blob.size(), |bytes| py.detach(|| caught(|| blob.read_into(bytes))))
@@ -116,26 +135,30 @@ impl BlobStore {
     /// Bytes are verified as they are read. A blob of up to 256 KiB is verified before its first byte is returned. The
     /// last bytes of a larger one are withheld until all are verified: a caller that reads to the end has read the
     /// blob, or gets `BlobCorruptError`. Do not act on bytes before the end. The file cannot seek.
-    fn open<'py>(&self, py: Python<'py>, hash: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
-        let opened = match parse(hash) {
+    fn open<'py>(&self, py: Python<'py>, hash: Arg<Hash<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(hash);
+        let opened = match parse(&hash) {
             Some(digest) => detach(py, || self.0.open(&digest))?,
             None => None,
         };
-        let blob = opened.ok_or_else(|| self.not_found(hash))?;
+        let blob = opened.ok_or_else(|| self.not_found(&hash))?;
         let reader = interpreter::imported(py, "io", "BufferedReader")?;
         interpreter::call(&reader, (BlobReader::new(blob), READ_BUFFER_BYTES))
     }
 
     /// Whether the blob is there and its bytes match; `verify` False: whether a file is there.
-    #[pyo3(signature = (hash, *, verify = true))]
-    fn exists(&self, py: Python<'_>, hash: &Bound<'_, PyString>, verify: bool) -> PyResult<bool> {
-        let Some(digest) = parse(hash) else { return Ok(false) };
+    #[pyo3(signature = (hash, *, verify = Arg::ON), text_signature = "($self, hash, *, verify=True)")]
+    fn exists(&self, py: Python<'_>, hash: Arg<Hash<'_>>, verify: Arg<Flag>) -> PyResult<bool> {
+        arguments!(hash, verify);
+        let verify = verify.0;
+        let Some(digest) = parse(&hash) else { return Ok(false) };
         detach(py, || self.0.exists(&digest, verify))
     }
 
     /// Remove the blob; False if there was none.
-    fn delete(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<bool> {
-        let Some(digest) = parse(hash) else { return Ok(false) };
+    fn delete(&self, py: Python<'_>, hash: Arg<Hash<'_>>) -> PyResult<bool> {
+        arguments!(hash);
+        let Some(digest) = parse(&hash) else { return Ok(false) };
         detach(py, || self.0.delete(&digest))
     }
 
@@ -163,30 +186,35 @@ impl BlobStore {
 
     /// Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
     ///
-    /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes from
-    /// a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at all,
-    /// there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is called
-    /// with (done, total) shards.
+    /// Writing a blob that is there renews its grace, also in another process: choose `grace` longer than it takes
+    /// from a write until its hash can be in `keep`, and any number of writers may go on meanwhile. With no grace at
+    /// all, there must be none. What is no sha256 in `keep` is a `ValueError`, and nothing is deleted. `progress` is
+    /// called with (done, total) shards.
     #[pyo3(name = "_collect", signature = (keep, *, grace, dry_run, progress))]
     fn collect<'py>(
         &self,
         py: Python<'py>,
         keep: &Bound<'py, PyAny>,
-        grace: Duration,
-        dry_run: bool,
+        grace: Arg<Span>,
+        dry_run: Arg<Flag>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         static REPORT: Record = Record::new("CollectReport");
+        arguments!(grace, dry_run);
+        let (grace, dry_run) = (grace.0, dry_run.0);
         if keep.is_instance_of::<PyString>() {
             return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
+        }
+        if !keep.hasattr(intern!(py, "__iter__"))? {
+            return Err(Refusal::not(keep, "an iterable of hashes").about("keep"));
         }
         let mut kept = HashSet::new();
         for hash in interpreter::items(keep)? {
             let hash = hash?;
-            let hash = hash.cast::<PyString>()?;
+            let hash: Hash<'_> = named(&hash, "a hash in keep")?;
             // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
             let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
-            kept.insert(parse(hash).ok_or_else(wrong)?);
+            kept.insert(parse(&hash).ok_or_else(wrong)?);
         }
         let grace_ns = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX / 2);
         let store = Arc::clone(&self.0);
@@ -198,12 +226,13 @@ impl BlobStore {
     }
 
     /// The blob's size in bytes, from the file system; `BlobNotFoundError` if there is none.
-    fn size(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<u64> {
-        let size = match parse(hash) {
+    fn size(&self, py: Python<'_>, hash: Arg<Hash<'_>>) -> PyResult<u64> {
+        arguments!(hash);
+        let size = match parse(&hash) {
             Some(digest) => detach(py, || self.0.size(&digest))?,
             None => None,
         };
-        size.ok_or_else(|| self.not_found(hash))
+        size.ok_or_else(|| self.not_found(&hash))
     }
 
     /// How many blobs there are and how many bytes they hold; looks at every file.
@@ -236,12 +265,14 @@ impl BlobStore {
         self.close(py);
     }
 
-    fn __contains__(&self, py: Python<'_>, hash: &Bound<'_, PyString>) -> PyResult<bool> {
-        self.exists(py, hash, false)
+    fn __contains__(&self, py: Python<'_>, hash: Arg<Hash<'_>>) -> PyResult<bool> {
+        arguments!(hash);
+        let Some(digest) = parse(&hash) else { return Ok(false) };
+        detach(py, || self.0.exists(&digest, false))
     }
 
     fn __iter__(&self) -> BlobIterator {
-        BlobIterator(Mutex::new(self.0.digests()))
+        BlobIterator(Own::new(self.0.digests()))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -250,14 +281,14 @@ impl BlobStore {
 }
 
 impl BlobStore {
-    fn not_found(&self, hash: &Bound<'_, PyString>) -> PyErr {
+    fn not_found(&self, hash: &Hash<'_>) -> PyErr {
         Error::BlobNotFound { hash: hash.to_string_lossy().into_owned(), path: self.0.root().to_owned() }.into()
     }
 }
 
 /// The hashes of a blob store, in order.
 #[pyclass(frozen, module = "nerve_store._core")]
-pub(super) struct BlobIterator(Mutex<blob::BlobDigests>);
+pub(super) struct BlobIterator(Own<blob::BlobDigests>);
 
 #[pymethods]
 impl BlobIterator {
@@ -267,8 +298,8 @@ impl BlobIterator {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<String>> {
         // The lock is taken and given back while detached, so that no thread waits for it with the interpreter in hand.
-        let digest = py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).next());
-        Ok(digest.transpose()?.map(|digest| digest.to_string()))
+        let digest = detach(py, || self.0.lock()?.next().transpose())?;
+        Ok(digest.map(|digest| digest.to_string()))
     }
 }
 
@@ -283,11 +314,34 @@ pub(super) fn blob_hash(py: Python<'_>, data: Bound<'_, PyAny>) -> PyResult<Stri
 
 /// `text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits.
 #[pyfunction]
-pub(super) fn normalize_blob_hash(text: &Bound<'_, PyString>) -> Option<String> {
-    parse(text).map(|digest| digest.to_string())
+pub(super) fn normalize_blob_hash(text: Arg<Hash<'_>>) -> PyResult<Option<String>> {
+    arguments!(text);
+    Ok(parse(&text).map(|digest| digest.to_string()))
+}
+
+/// A `str` that may be a hash.
+pub(super) struct Hash<'py>(Bound<'py, PyString>);
+
+impl<'py> std::ops::Deref for Hash<'py> {
+    type Target = Bound<'py, PyString>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Hash<'py> {
+    type Error = Refusal;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        match object.cast::<PyString>() {
+            Ok(hash) => Ok(Self(hash.to_owned())),
+            Err(_) => Err(Refusal::not(&object, "str")),
+        }
+    }
 }
 
 /// Text that is no UTF-8 (a lone surrogate) is no hash either.
-fn parse(hash: &Bound<'_, PyString>) -> Option<Digest> {
+fn parse(hash: &Hash<'_>) -> Option<Digest> {
     Digest::parse(hash.to_str().ok()?)
 }

@@ -6,13 +6,14 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 
 use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyTypeError, PyValueError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+use pyo3::{ffi, intern};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
+use crate::py::argument::{Refusal, named, not_text};
 use crate::py::call::detach;
 use crate::py::convert::FilePath;
 use crate::py::interpreter;
@@ -47,7 +48,7 @@ impl<'py> Data<'py> {
     /// Its memory, for detached threads.
     pub(super) fn shared(&self) -> PyResult<Shared<'_>> {
         Ok(match self {
-            Self::Text(text) => Shared::Fixed(text.to_str()?.as_bytes()),
+            Self::Text(text) => Shared::Fixed(utf8(text)?),
             Self::Bytes(bytes) => Shared::Fixed(bytes.as_bytes()),
             Self::Exported(memory) if memory.is_of_bytes() => {
                 // SAFETY: `bytes` never change.
@@ -56,6 +57,11 @@ impl<'py> Data<'py> {
             Self::Exported(memory) => Shared::Changeable(memory.shared()),
         })
     }
+}
+
+/// Text as UTF-8.
+pub(super) fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
+    text.to_str().map(str::as_bytes).map_err(|error| not_text(text.py(), error).about("data"))
 }
 
 /// The memory of an object.
@@ -110,6 +116,9 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
     if items.is_instance_of::<PyString>() || items.is_instance_of::<PyBytes>() {
         return Err(PyTypeError::new_err("items are several, each str or bytes-like; write() takes one"));
     }
+    if !items.hasattr(intern!(items.py(), "__iter__"))? {
+        return Err(Refusal::not(items, "an iterable of str or bytes-like objects").about("items"));
+    }
     let py = items.py();
     let mut batch = Batch::new(store, verify);
     // Those that are written on their own, and where they belong.
@@ -132,8 +141,9 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         Ok::<_, PyErr>(())
     };
     for (count, item) in interpreter::items(items)?.enumerate() {
-        let data = Data::of(item?)?;
-        let shared = data.shared()?;
+        let at = |error| in_items(py, count, error);
+        let data = Data::of(item?).map_err(at)?;
+        let shared = data.shared().map_err(at)?;
         if matches!(shared, Shared::Changeable(_)) && shared.size() > CHUNK_BYTES {
             single.push((count, detach(py, || shared.write_to(store, verify))?));
         } else {
@@ -151,6 +161,18 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         digests.insert(index, digest);
     }
     Ok(digests)
+}
+
+/// The same exception, saying which of the items it is about.
+fn in_items(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
+    let message = || format!("items[{index}]: {}", error.value(py));
+    if error.get_type(py).is(py.get_type::<PyTypeError>()) {
+        PyTypeError::new_err(message())
+    } else if error.get_type(py).is(py.get_type::<PyValueError>()) {
+        PyValueError::new_err(message())
+    } else {
+        error
+    }
 }
 
 fn copied(memory: &Shared<'_>) -> Option<Vec<u8>> {
@@ -171,7 +193,7 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
             })
         });
     }
-    let path: FilePath = file.extract()?;
+    let path: FilePath = named(file, "file")?;
     let failed = |error: std::io::Error| {
         let reason = error.raw_os_error().map_or_else(|| error.to_string(), system_words);
         PyOSError::new_err((error.raw_os_error(), reason, path.0.as_os_str().to_owned()))
@@ -202,7 +224,7 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
 
 /// Looks at signals while detached.
 fn check_signals() -> PyResult<()> {
-    interpreter::attach(|py| py.check_signals()).ok_or(Error::Cancelled)?
+    interpreter::attach(interpreter::check_signals).ok_or(Error::Cancelled)?
 }
 
 /// The system's words for an error number, as Python has them.

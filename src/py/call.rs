@@ -5,7 +5,8 @@
 //! progress function runs while the core holds a lock or has begun a transaction on the same thread:
 //!
 //! - a read ([`read`]) is given up after an interval and begun again in a thread of its own, beside which the calling
-//!   thread looks at signals; a handler that raises ends the call at once;
+//!   thread looks at signals; a handler that raises ends the call at once. One that returns rows ([`read_rows`]) keeps
+//!   those it has read, and goes on after them in the calling thread;
 //! - a write ([`write`]) is given up while it waits for a lock, before it has begun anything, and is begun again; once
 //!   begun it is brought to its end, so that what raises has written nothing;
 //! - long work ([`Long`]) runs in a thread of its own from the beginning, and the calling thread reports progress.
@@ -28,7 +29,8 @@ use crate::base::fork::Generation;
 use crate::base::interrupt::{INTERVAL, Pause, Scope, Stop, check, check_wait};
 use crate::base::progress::Progress;
 use crate::py::interpreter;
-use crate::store::LogStore;
+use crate::row::LogEntry;
+use crate::store::{LogStore, Query};
 
 /// How long work in a thread of its own waits for an unanswered report before it goes on, if others wait for the work.
 const UNANSWERED: Duration = Duration::from_secs(1);
@@ -79,9 +81,28 @@ pub(super) fn read_within<T: Send + 'static>(
         Err(Error::Paused) => {}
         outcome => return Ok(outcome?),
     }
-    py.check_signals()?;
+    interpreter::check_signals(py)?;
     let theirs = Arc::clone(store);
     Long { deadline, is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| work(&theirs))
+}
+
+/// Reads the rows of a query, which goes on where it was given up, in this thread for as long as it gets on.
+pub(super) fn read_rows(py: Python<'_>, store: &Arc<LogStore>, mut query: Query) -> PyResult<Vec<LogEntry>> {
+    loop {
+        let known = query.row_count();
+        let scope = pausing(INTERVAL, false, None);
+        match py.detach(|| scope.enter(|| caught(|| store.go_on(&mut query)))) {
+            Err(Error::Paused) => interpreter::check_signals(py)?,
+            outcome => return Ok(outcome.map(|()| query.into_rows())?),
+        }
+        if query.row_count() == known || !query.goes_on_cheaply() {
+            let theirs = Arc::clone(store);
+            return Long { is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| {
+                theirs.go_on(&mut query)?;
+                Ok(query.into_rows())
+            });
+        }
+    }
 }
 
 /// Does work that writes in one transaction.
@@ -93,7 +114,7 @@ pub(super) fn write<T: Send>(py: Python<'_>, work: impl Fn() -> Result<T> + Sync
         match outcome {
             Err(Error::Paused) => {
                 waits_since = scope.pause.and_then(|pause| pause.waits_since).or(waits_since);
-                py.check_signals()?;
+                interpreter::check_signals(py)?;
             }
             outcome => return Ok(outcome?),
         }
@@ -160,7 +181,7 @@ impl Long {
         if !self.is_heard() {
             let scope = pausing(INTERVAL, false, None);
             match py.detach(|| scope.enter(|| caught(|| work(&mut |_, _| check())))) {
-                Err(Error::Paused) => py.check_signals()?,
+                Err(Error::Paused) => interpreter::check_signals(py)?,
                 outcome => return Ok(outcome?),
             }
         }
@@ -216,7 +237,7 @@ impl Long {
             if raised.is_none() {
                 let store = self.store.as_ref().map_or(0, address);
                 CALLS.with_borrow_mut(|calls| calls.push((store, Arc::clone(stop))));
-                let looked = py.check_signals().and_then(|()| match (&self.progress, &next) {
+                let looked = interpreter::check_signals(py).and_then(|()| match (&self.progress, &next) {
                     (Some(progress), Ok(News::Progress(done, total))) => {
                         interpreter::call(progress.bind(py), (*done, *total)).map(drop)
                     }
@@ -275,7 +296,7 @@ impl Long {
         let outcome = py.detach(|| {
             let mut report = |done: u64, total: u64| {
                 let reported = interpreter::attach(|py| {
-                    py.check_signals()?;
+                    interpreter::check_signals(py)?;
                     let progress = self.progress.as_ref().map(|progress| progress.bind(py));
                     progress.map_or(Ok(()), |progress| interpreter::call(progress, (done, total)).map(drop))
                 });

@@ -1,8 +1,9 @@
 //! Appending from event loops: what `nerve_store.aio` is built on.
 //!
-//! Each event loop has a channel. Appends go in with the future that is to be resolved; those of one turn of the loop
-//! are submitted together. The thread that commits them leaves the outcome in the mailbox and writes to a descriptor that the
-//! loop watches: commits never wait for the interpreter, and one wake-up takes in all the outcomes there are.
+//! Each event loop has a channel. Writes go in with the future that is to be resolved; those of one turn of the
+//! loop are submitted together. The thread that commits them leaves the outcome in the mailbox and writes to a
+//! descriptor that the loop watches: commits never wait for the interpreter, and one wake-up takes in all the
+//! outcomes there are.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -10,21 +11,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::{IntoPyObjectExt, intern};
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::base::fork::PrivateFd;
+use crate::base::wakeup::Wakeup;
 use crate::durable::Durability;
-use crate::log::Committed;
-use crate::py::convert::Integer;
-use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
+use crate::log::{Answer, Done, Work};
+use crate::py::argument::{Arg, Text, arguments};
+use crate::py::entry::LogEntry;
+use crate::py::fields::{Fields, Json};
+use crate::py::given::{at_index, given_at, range};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::perform::{Redirected, redirect};
+use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
 
 /// Bytes of text for which an append takes one more place among those in flight.
 const PLACE_BYTES: usize = 8 << 10;
+/// How far up the caller of an append is: above `AsyncLogStore`.
+const CALLER: u32 = 2;
 /// Places that are submitted without waiting for the end of the turn, so that their commit and the rest of a long turn
 /// go on at the same time.
 const BATCH_PLACES: usize = 256;
@@ -39,11 +44,13 @@ pub(super) struct AppendChannel {
 
 /// Outcomes that the loop has not taken in yet, by the number of the batch.
 struct Mailbox {
-    outcomes: Mutex<Vec<(u64, crate::Result<Committed>)>>,
-    /// Readable from when the first outcome arrives until they are taken.
-    /// A forked child has another one under its number, so that it cannot remove it from an `epoll` that it shares.
-    news: PrivateFd,
+    outcomes: Mutex<Vec<(u64, Outcome)>>,
+    /// Raised from when the first outcome arrives until they are taken.
+    news: Wakeup,
 }
+
+/// What became of a batch: of each of its works, unless the whole commit failed.
+type Outcome = crate::Result<Vec<crate::Result<Done>>>;
 
 /// What is on its way.
 #[derive(Default)]
@@ -56,11 +63,11 @@ struct Calls {
     last_batch: u64,
 }
 
-/// Calls and, in their order, their rows.
+/// Calls and, in their order, their works. The rows of calls that follow each other are one.
 #[derive(Default)]
 struct Batch {
     calls: Vec<Call>,
-    rows: Vec<OwnedEntry>,
+    works: Vec<Work>,
     /// The strongest that was asked for.
     durability: Option<Durability>,
     places: usize,
@@ -72,19 +79,19 @@ struct Call {
     places: usize,
 }
 
-/// What a future is resolved with: its row, or the ids of so many.
+/// What a future is resolved with: its row, the ids of so many, or what an operation answers.
 #[derive(Clone, Copy)]
 enum Wants {
     Entry,
     Ids(usize),
+    Answer(fn(Python<'_>, Answer) -> PyResult<Bound<'_, PyAny>>),
 }
 
 #[pymethods]
 impl AppendChannel {
     #[new]
     fn new(store: Py<LogStore>) -> std::io::Result<Self> {
-        let news = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: PrivateFd::new(news) });
+        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: Wakeup::new()? });
         Ok(Self { store, mailbox, calls: Mutex::default() })
     }
 
@@ -100,32 +107,61 @@ impl AppendChannel {
     fn append(
         slf: &Bound<'_, Self>,
         future: Py<PyAny>,
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        durability: Option<Durability>,
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Option<Arg<Timestamp>>,
+        json: Json<'_>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<usize> {
-        let timestamp = timestamp.map(|timestamp| timestamp.0);
-        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
-        let row = OwnedEntry::from(&slf.get().store.get().check(fields.borrow())?);
-        Self::gather(slf, future, Wants::Entry, std::iter::once(row), durability)
+        arguments!(source, r#type, ref_id, payload, timestamp, durability);
+        let fields = Fields { source, kind: r#type, ref_id, payload: json.or(payload)?, timestamp };
+        let store = slf.get().store.get();
+        let row = OwnedEntry::from(&store.check(fields.borrow())?);
+        store.warn_of_seconds(slf.py(), timestamp, CALLER)?;
+        Self::gather(slf, future, Wants::Entry, Gathered::Row(row), durability)
     }
 
     /// The same for rows that are all or nothing; `future` will be resolved with the range of their ids.
     fn append_many(
         slf: &Bound<'_, Self>,
         future: Py<PyAny>,
-        entries: Vec<Given>,
-        durability: Option<Durability>,
+        entries: Vec<Bound<'_, PyAny>>,
+        durability: Option<Arg<Durability>>,
     ) -> PyResult<usize> {
+        arguments!(durability);
+        let (py, store) = (slf.py(), slf.get().store.get());
         let mut rows = Vec::with_capacity(entries.len());
+        let mut timestamps = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            let checked = slf.get().store.get().check(entry.borrow());
-            rows.push(OwnedEntry::from(&checked.map_err(|error| at_index(slf.py(), index, error.into()))?));
+            let given = given_at(py, index, entry)?;
+            let checked = store.check(given.borrow()).map_err(|error| at_index(py, index, error.into()))?;
+            rows.push(OwnedEntry::from(&checked));
+            timestamps.push(given.timestamp());
         }
-        Self::gather(slf, future, Wants::Ids(rows.len()), rows.into_iter(), durability)
+        for timestamp in timestamps {
+            store.warn_of_seconds(py, timestamp, CALLER)?;
+        }
+        Self::gather(slf, future, Wants::Ids(rows.len()), Gathered::Rows(rows), durability)
+    }
+
+    /// Call a method of the store that writes, and send what it writes on its way.
+    ///
+    /// `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
+    /// one that every call takes; None if there is nothing to write, and the call takes none.
+    fn perform(slf: &Bound<'_, Self>, future: Py<PyAny>, function: Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+        let mut returned = None;
+        let redirected = redirect(&slf.get().store.get().store, || {
+            returned = Some(interpreter::call(&function, ())?);
+            Ok(())
+        })?;
+        if let Some(Redirected { operation, durability, told }) = redirected {
+            let work = Gathered::Work(Work::Operation(operation));
+            return Self::gather(slf, future, Wants::Answer(told), work, durability).map(Some);
+        }
+        interpreter::call_method(future.bind(slf.py()), intern!(slf.py(), "set_result"), (returned,))?;
+        Ok(None)
     }
 
     /// Submit what has gathered; called by the loop at the end of a turn.
@@ -178,7 +214,7 @@ impl AppendChannel {
         slf: &Bound<'_, Self>,
         future: Py<PyAny>,
         wants: Wants,
-        rows: impl Iterator<Item = OwnedEntry>,
+        gathered: Gathered,
         durability: Option<Durability>,
     ) -> PyResult<usize> {
         let (py, channel) = (slf.py(), slf.get());
@@ -191,9 +227,8 @@ impl AppendChannel {
         let mut calls = channel.calls();
         calls.is_scheduled = true;
         let batch = &mut calls.gathered;
-        let mut bytes = 0;
-        batch.rows.extend(rows.inspect(|row| bytes += row.borrow().text_bytes()));
-        let more = bytes / PLACE_BYTES;
+        let more = gathered.bytes() / PLACE_BYTES;
+        batch.take(gathered);
         batch.calls.push(Call { future, wants, places: 1 + more });
         batch.durability = batch.durability.max(Some(durability.unwrap_or(channel.default_durability())));
         batch.places += 1 + more;
@@ -217,7 +252,7 @@ impl AppendChannel {
         let waiter = Box::new(move |outcome| mailbox.put(number, outcome));
         let durability = batch.durability.unwrap_or(self.default_durability());
         let log = self.store.get().log();
-        match log.submit(batch.rows, durability, waiter) {
+        match log.submit(batch.works, durability, waiter) {
             Ok(false) => {}
             Ok(true) => py.detach(|| log.commit_submitted()),
             Err(error) => self.mailbox.put(number, Err(error)),
@@ -240,20 +275,51 @@ impl Calls {
     }
 }
 
+/// What a call gives to be committed.
+enum Gathered {
+    Row(OwnedEntry),
+    Rows(Vec<OwnedEntry>),
+    Work(Work),
+}
+
+impl Gathered {
+    fn bytes(&self) -> usize {
+        let bytes = |row: &OwnedEntry| row.borrow().text_bytes();
+        match self {
+            Self::Row(row) => bytes(row),
+            Self::Rows(rows) | Self::Work(Work::Rows(rows)) => rows.iter().map(bytes).sum(),
+            Self::Work(Work::Operation(operation)) => operation.size(),
+        }
+    }
+}
+
+impl Batch {
+    fn take(&mut self, gathered: Gathered) {
+        match (gathered, self.works.last_mut()) {
+            (Gathered::Row(row), Some(Work::Rows(rows))) => rows.push(row),
+            (Gathered::Row(row), _) => self.works.push(Work::Rows(vec![row])),
+            (Gathered::Rows(more) | Gathered::Work(Work::Rows(more)), Some(Work::Rows(rows))) => rows.extend(more),
+            (Gathered::Rows(rows), _) => self.works.push(Work::Rows(rows)),
+            (Gathered::Work(work), _) => self.works.push(work),
+        }
+    }
+}
+
 /// Resolves the futures of one batch.
-fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: crate::Result<Committed>) {
-    let (mut next_id, mut rows, error) = match outcome {
-        Ok(Committed { first_id, rows }) => (first_id, rows.into_iter(), None),
-        Err(error) => (0, Vec::new().into_iter(), Some(error)),
+fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: Outcome) {
+    let mut results = match outcome {
+        Ok(done) => Ok(Results { done: done.into_iter(), next_id: 0, rows: Vec::new().into_iter() }),
+        Err(error) => Err(error),
     };
     for Call { future, wants, .. } in calls {
         let future = future.bind(py);
-        let resolved = match &error {
-            Some(error) => {
-                interpreter::call_method(future, intern!(py, "set_exception"), (PyErr::from(error.clone()),))
-            }
-            None => result(py, wants, &mut next_id, &mut rows)
-                .and_then(|result| interpreter::call_method(future, intern!(py, "set_result"), (result,))),
+        let result = match &mut results {
+            Ok(results) => results.next(py, wants),
+            Err(error) => Err(error.clone().into()),
+        };
+        let resolved = match result {
+            Ok(result) => interpreter::call_method(future, intern!(py, "set_result"), (result,)),
+            Err(error) => interpreter::call_method(future, intern!(py, "set_exception"), (error,)),
         };
         if let Err(error) = resolved {
             // Done already means that it was cancelled.
@@ -265,47 +331,62 @@ fn resolve_all(py: Python<'_>, calls: Vec<Call>, outcome: crate::Result<Committe
     }
 }
 
-fn result<'py>(
-    py: Python<'py>,
-    wants: Wants,
-    next_id: &mut i64,
-    rows: &mut std::vec::IntoIter<OwnedEntry>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let first = *next_id;
-    match wants {
-        Wants::Entry => {
-            *next_id += 1;
-            let row = rows.next().ok_or(crate::Error::Internal)?;
-            LogEntry(row.into_stored(first)).into_bound_py_any(py)
+/// What became of the works of a batch, call by call.
+struct Results {
+    done: std::vec::IntoIter<crate::Result<Done>>,
+    /// Of the rows that are left of a work.
+    next_id: i64,
+    rows: std::vec::IntoIter<OwnedEntry>,
+}
+
+impl Results {
+    fn next<'py>(&mut self, py: Python<'py>, wants: Wants) -> PyResult<Bound<'py, PyAny>> {
+        if let Wants::Answer(told) = wants {
+            return match self.done.next().ok_or(crate::Error::Internal)?? {
+                Done::Answer(answer) => told(py, answer),
+                Done::Rows { .. } => Err(crate::Error::Internal.into()),
+            };
         }
-        Wants::Ids(count) => {
-            *next_id += i64::try_from(count)?;
-            rows.by_ref().take(count).for_each(drop);
-            range(py, first, count)
+        if self.rows.len() == 0
+            && let Some(done) = self.done.next()
+            && let Done::Rows { first_id, rows } = done?
+        {
+            (self.next_id, self.rows) = (first_id, rows.into_iter());
+        }
+        let first = self.next_id;
+        match wants {
+            Wants::Ids(count) => {
+                self.next_id += i64::try_from(count)?;
+                self.rows.by_ref().take(count).for_each(drop);
+                range(py, first, count)
+            }
+            _ => {
+                self.next_id += 1;
+                let row = self.rows.next().ok_or(crate::Error::Internal)?;
+                LogEntry(row.into_stored(first)).into_bound_py_any(py)
+            }
         }
     }
 }
 
 impl Mailbox {
-    fn outcomes(&self) -> MutexGuard<'_, Vec<(u64, crate::Result<Committed>)>> {
+    fn outcomes(&self) -> MutexGuard<'_, Vec<(u64, Outcome)>> {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, batch: u64, outcome: crate::Result<Committed>) {
+    fn put(&self, batch: u64, outcome: Outcome) {
         let mut outcomes = self.outcomes();
         outcomes.push((batch, outcome));
         let is_first = outcomes.len() == 1;
         drop(outcomes);
         if is_first {
-            // Fails only when it is at its greatest value, and then it is readable.
-            let _ = rustix::io::write(self.news.as_fd(), &1_u64.to_ne_bytes());
+            self.news.raise();
         }
     }
 
-    /// The outcomes that have arrived. The descriptor first: what arrives after it makes it readable again.
-    fn empty(&self) -> Vec<(u64, crate::Result<Committed>)> {
-        // It is not readable if this was called without news; nothing else can fail.
-        let _ = rustix::io::read(self.news.as_fd(), &mut [0; 8]);
+    /// The outcomes that have arrived. The descriptor first: what arrives after it raises it again.
+    fn empty(&self) -> Vec<(u64, Outcome)> {
+        self.news.lower();
         std::mem::take(&mut self.outcomes())
     }
 }

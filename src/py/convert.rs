@@ -4,38 +4,43 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyString, PyType};
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDateTime, PyDelta, PyString, PyType};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
 use crate::durable::Durability;
+use crate::py::argument::{Refusal, Text, not_text};
 use crate::py::interpreter;
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Durability {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match &*object.extract::<PyBackedStr>()? {
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        match &*object.extract::<Text>()? {
             "full" => Ok(Self::Full),
             "normal" => Ok(Self::Normal),
-            other => Err(PyValueError::new_err(format!("durability is \"full\" or \"normal\", not {other:?}"))),
+            other => {
+                let found = repr(object.py(), Some(other))?;
+                Err(Refusal::Value(format!("is 'full' or 'normal', not {found}")))
+            }
         }
     }
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for RunStatus {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let text = object.extract::<PyBackedStr>()?;
-        text.parse().map_err(|()| {
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        let text = object.extract::<Text>()?;
+        let Ok(status) = text.parse() else {
             let known = Self::ALL.map(Self::name).join(", ");
-            PyValueError::new_err(format!("unknown status {:?}; known are {known}", &*text))
-        })
+            let found = repr(object.py(), Some(&text))?;
+            return Err(Refusal::Value(format!("is one of {known}, not {found}")));
+        };
+        Ok(status)
     }
 }
 
@@ -44,17 +49,20 @@ impl<'a, 'py> FromPyObject<'a, 'py> for RunStatus {
 pub(super) struct Integer(pub(super) i64);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Integer {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
         if object.is_instance_of::<PyBool>() {
-            return Err(PyTypeError::new_err("'bool' object cannot be interpreted as an integer here"));
+            return Err(Refusal::not(&object, "int"));
         }
         object.extract::<i64>().map(Self).map_err(|error| {
-            if error.is_instance_of::<PyOverflowError>(object.py()) {
-                PyValueError::new_err("the integer does not fit into 64 bits")
+            let py = object.py();
+            if error.is_instance_of::<PyOverflowError>(py) {
+                Refusal::Value("does not fit into 64 bits".to_owned())
+            } else if error.is_instance_of::<PyTypeError>(py) {
+                Refusal::not(&object, "int")
             } else {
-                error
+                Refusal::Raised(error)
             }
         })
     }
@@ -65,11 +73,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Integer {
 pub(super) struct Count(pub(super) u64);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Count {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
         let Integer(value) = object.extract()?;
-        u64::try_from(value).map(Self).map_err(|_| PyValueError::new_err(format!("{value} is negative")))
+        u64::try_from(value).map(Self).map_err(|_| Refusal::Value(format!("is negative: {value}")))
     }
 }
 
@@ -77,29 +85,50 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Count {
 pub(super) struct FilePath(pub(super) PathBuf);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
-    type Error = PyErr;
+    type Error = Refusal;
 
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        let path: PathBuf = interpreter::file_path(&object)?.extract()?;
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        let path = interpreter::file_path(&object).and_then(|path| path.extract::<PathBuf>());
+        let path = path.map_err(|error| match error.is_instance_of::<PyTypeError>(object.py()) {
+            true => Refusal::not(&object, "str or os.PathLike"),
+            false => not_text(object.py(), error),
+        })?;
         let bytes = path.as_os_str().as_encoded_bytes();
         if bytes.is_empty() {
-            Err(PyValueError::new_err("the path is empty"))
+            Err(Refusal::Value("is an empty path".to_owned()))
         } else if bytes.contains(&0) {
-            Err(PyValueError::new_err("the path contains a NUL character"))
+            Err(Refusal::Value("is no path: it contains a NUL character".to_owned()))
         } else {
             Ok(Self(path))
         }
     }
 }
 
-/// A calendar date; a datetime, which is a date to `isinstance`, is refused.
-pub(super) fn day(date: &Bound<'_, PyAny>) -> PyResult<UtcDay> {
-    let date = date.cast::<PyDate>()?;
-    if date.hasattr("hour")? {
-        return Err(PyTypeError::new_err("a datetime.date is needed, not a datetime"));
+impl<'a, 'py> FromPyObject<'a, 'py> for UtcDay {
+    type Error = Refusal;
+
+    /// A calendar date; a datetime, which is a date to `isinstance`, is refused.
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        let Some(date) = object.cast::<PyDate>().ok().filter(|_| !object.is_instance_of::<PyDateTime>()) else {
+            return Err(Refusal::not(&object, "a datetime.date"));
+        };
+        Self::from_date(date.get_year(), date.get_month().into(), date.get_day().into())
+            .ok_or_else(|| Refusal::Value(format!("is outside of the years 1970 to 9999: {}", &*object)))
     }
-    UtcDay::from_date(date.get_year(), date.get_month().into(), date.get_day().into())
-        .ok_or_else(|| PyValueError::new_err("the day is outside of the years 1970 to 9999"))
+}
+
+/// A span of time that is not negative: a `timedelta`.
+pub(super) struct Span(pub(super) Duration);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Span {
+    type Error = Refusal;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
+        if !object.is_instance_of::<PyDelta>() {
+            return Err(Refusal::not(&object, "a datetime.timedelta"));
+        }
+        object.extract::<Duration>().map(Self).map_err(|_| Refusal::Value(format!("is negative: {}", &*object)))
+    }
 }
 
 /// The `datetime.date` of a day.
@@ -111,12 +140,6 @@ pub(super) fn date(py: Python<'_>, day: UtcDay) -> PyResult<Bound<'_, PyDate>> {
 /// A path as a `str`.
 pub(super) fn path_text(path: &std::path::Path) -> OsString {
     path.as_os_str().to_owned()
-}
-
-/// A number of seconds from 0 on; `name` is the argument's.
-pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value)
-        .map_err(|_| PyValueError::new_err(format!("{name} is a number of seconds from 0, not {value}")))
 }
 
 /// Text in the words of `repr`, or `None`.
@@ -199,10 +222,12 @@ impl<const FIELDS: usize> PlainRecord<FIELDS> {
             let setters = setters.try_into().map_err(|_| PyTypeError::new_err("a record has its fields"))?;
             Ok::<_, PyErr>(Parts { new: py.get_type::<PyAny>().getattr("__new__")?.unbind(), setters })
         })?;
-        let record = parts.new.bind(py).call1((class,))?;
-        for (setter, field) in parts.setters.iter().zip(fields) {
-            setter.bind(py).call1((&record, field))?;
-        }
-        Ok(record)
+        interpreter::uncollected(py, || {
+            let record = parts.new.bind(py).call1((class,))?;
+            for (setter, field) in parts.setters.iter().zip(fields) {
+                setter.bind(py).call1((&record, field))?;
+            }
+            Ok(record)
+        })
     }
 }

@@ -1,15 +1,21 @@
 //! The records that travel by the million: `LogEntry` and `NewLogEntry`.
 #![expect(unsafe_code, reason = "the interpreter is told not to track an object that can be in no circle")]
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyAny, PyRange, PyTuple, PyType};
+use pyo3::types::{PyAny, PyDict, PyIterator, PyTuple, PyType};
 
+use crate::py::argument::{Arg, Text, arguments};
+use crate::py::change::Change;
 use crate::py::convert::{Integer, repr};
+use crate::py::fields::{Fields, Json};
+use crate::py::interpreter;
 use crate::py::json::to_python;
+use crate::py::timestamp::{Timestamp, time_of};
 use crate::row;
+
+/// The names of a row's fields.
+const NAMES: [&str; 6] = ["id", "source", "type", "ref_id", "payload", "timestamp"];
 
 /// A row of the log.
 ///
@@ -23,19 +29,20 @@ impl LogEntry {
     #[classattr]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
     const __match_args__: (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str) =
-        ("id", "source", "type", "ref_id", "payload", "timestamp");
+        (NAMES[0], NAMES[1], NAMES[2], NAMES[3], NAMES[4], NAMES[5]);
 
     #[new]
     fn new(
-        id: Integer,
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Integer,
-    ) -> Self {
-        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp: Some(timestamp.0) };
-        Self(fields.borrow().stored(id.0))
+        id: Arg<Integer>,
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Arg<Timestamp>,
+    ) -> PyResult<Self> {
+        arguments!(id, source, r#type, ref_id, payload, timestamp);
+        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp: Some(timestamp) };
+        Ok(Self(fields.borrow().stored(id.0)))
     }
 
     /// Strictly increasing, never reused; the order of ids is the order of commits.
@@ -86,6 +93,52 @@ impl LogEntry {
         }
     }
 
+    /// The timestamp as an aware `datetime`, in UTC; an `OverflowError` outside of the years 1 to 9999.
+    #[getter]
+    fn time<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        time_of(py, self.0.timestamp)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.fields(py)?.try_iter()
+    }
+
+    /// The fields by their names, in their order.
+    fn _asdict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = PyDict::new(py);
+        for (name, value) in NAMES.iter().zip(self.fields(py)?) {
+            fields.set_item(name, value)?;
+        }
+        Ok(fields)
+    }
+
+    /// A row with other values in these fields.
+    #[pyo3(
+        signature = (*, id = Change::Keep, source = Change::Keep, r#type = Change::Keep, ref_id = Change::Keep,
+            payload = Change::Keep, timestamp = Change::Keep),
+        text_signature = "($self, *, id=..., source=..., type=..., ref_id=..., payload=..., timestamp=...)"
+    )]
+    fn _replace(
+        &self,
+        id: Change<Integer>,
+        source: Change<Text>,
+        r#type: Change<Text>,
+        ref_id: Change<Option<Text>>,
+        payload: Change<Option<Text>>,
+        timestamp: Change<Timestamp>,
+    ) -> PyResult<Self> {
+        arguments!(id, source, r#type, ref_id, payload, timestamp);
+        let entry = &self.0;
+        let replaced = row::NewLogEntry {
+            source: source.as_deref().unwrap_or(entry.source()),
+            kind: r#type.as_deref().unwrap_or(entry.kind()),
+            ref_id: ref_id.as_ref().map_or(entry.ref_id(), Option::as_deref),
+            payload: payload.as_ref().map_or(entry.payload(), Option::as_deref),
+            timestamp: Some(timestamp.map_or(entry.timestamp, |timestamp| timestamp.milliseconds)),
+        };
+        Ok(Self(replaced.stored(id.map_or(entry.id, |id| id.0))))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let entry = &self.0;
         Ok(format!(
@@ -100,9 +153,14 @@ impl LogEntry {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
-        let entry = &slf.get().0;
-        let fields = (entry.id, entry.source(), entry.kind(), entry.ref_id(), entry.payload(), entry.timestamp);
-        Ok((slf.get_type(), fields.into_pyobject(slf.py())?))
+        Ok((slf.get_type(), slf.get().fields(slf.py())?))
+    }
+}
+
+impl LogEntry {
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let entry = &self.0;
+        (entry.id, entry.source(), entry.kind(), entry.ref_id(), entry.payload(), entry.timestamp).into_pyobject(py)
     }
 }
 
@@ -115,7 +173,7 @@ impl<'py> IntoPyObject<'py> for Row {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let entry = Bound::new(py, LogEntry(self.0))?;
+        let entry = interpreter::uncollected(py, || Bound::new(py, LogEntry(self.0)))?;
         // Every class of pyo3 takes part in the collection of cycles, and rows are made by the million: looking at each
         // was a tenth of what it cost to read one. CPython does the same with tuples of texts and numbers.
         // SAFETY: the object is whole, takes part in the collection, and refers to no object that could refer to it.
@@ -124,7 +182,10 @@ impl<'py> IntoPyObject<'py> for Row {
     }
 }
 
-/// A row to append. `timestamp` is in milliseconds since the Unix epoch, UTC; None: the time of the append.
+/// A row to append.
+///
+/// `timestamp` is in milliseconds since the Unix epoch, UTC, or an aware `datetime`; None: the time of the append. In
+/// place of `payload`, `json` takes a JSON value, which is written compactly.
 #[pyclass(frozen, eq, hash, module = "nerve_store")]
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct NewLogEntry {
@@ -132,7 +193,20 @@ pub(super) struct NewLogEntry {
     kind: String,
     ref_id: Option<String>,
     payload: Option<String>,
-    timestamp: Option<i64>,
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+impl NewLogEntry {
+    /// The row in the core's terms.
+    pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
+        row::NewLogEntry {
+            source: &self.source,
+            kind: &self.kind,
+            ref_id: self.ref_id.as_deref(),
+            payload: self.payload.as_deref(),
+            timestamp: self.timestamp.map(|timestamp| timestamp.milliseconds),
+        }
+    }
 }
 
 #[pymethods]
@@ -143,21 +217,27 @@ impl NewLogEntry {
         ("source", "type", "ref_id", "payload", "timestamp");
 
     #[new]
-    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None))]
+    #[pyo3(
+        signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, json = Json::NONE),
+        text_signature = "(source, type, ref_id=None, payload=None, timestamp=None, *, json=...)"
+    )]
     fn new(
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-    ) -> Self {
-        Self {
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Option<Arg<Timestamp>>,
+        json: Json<'_>,
+    ) -> PyResult<Self> {
+        arguments!(source, r#type, ref_id, payload, timestamp);
+        let payload = json.or(payload)?;
+        Ok(Self {
             source: source.to_string(),
             kind: r#type.to_string(),
             ref_id: ref_id.map(|text| text.to_string()),
             payload: payload.map(|text| text.to_string()),
-            timestamp: timestamp.map(|timestamp| timestamp.0),
-        }
+            timestamp,
+        })
     }
 
     /// Who writes it.
@@ -187,7 +267,13 @@ impl NewLogEntry {
     /// Milliseconds since the Unix epoch, UTC; None: the time of the append.
     #[getter]
     fn timestamp(&self) -> Option<i64> {
-        self.timestamp
+        self.timestamp.map(|timestamp| timestamp.milliseconds)
+    }
+
+    /// The timestamp as an aware `datetime`, in UTC; None: the time of the append.
+    #[getter]
+    fn time<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.timestamp.map(|timestamp| time_of(py, timestamp.milliseconds)).transpose()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -197,120 +283,13 @@ impl NewLogEntry {
             repr(py, Some(&self.kind))?,
             repr(py, self.ref_id.as_deref())?,
             repr(py, self.payload.as_deref())?,
-            self.timestamp.map_or_else(|| "None".to_owned(), |timestamp| timestamp.to_string())
+            self.timestamp().map_or_else(|| "None".to_owned(), |timestamp| timestamp.to_string())
         ))
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
         let entry = slf.get();
-        let fields = (&entry.source, &entry.kind, &entry.ref_id, &entry.payload, entry.timestamp);
+        let fields = (&entry.source, &entry.kind, &entry.ref_id, &entry.payload, entry.timestamp());
         Ok((slf.get_type(), fields.into_pyobject(slf.py())?))
     }
-}
-
-/// A row to append as it was given; its texts are not copied.
-pub(super) enum Given {
-    New(Py<NewLogEntry>),
-    Stored(Py<LogEntry>),
-    Fields(Fields),
-}
-
-/// The fields of a row, its texts still Python's.
-pub(super) struct Fields {
-    pub(super) source: PyBackedStr,
-    pub(super) kind: PyBackedStr,
-    pub(super) ref_id: Option<PyBackedStr>,
-    pub(super) payload: Option<PyBackedStr>,
-    pub(super) timestamp: Option<i64>,
-}
-
-impl Fields {
-    /// The row in the core's terms.
-    pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
-        row::NewLogEntry {
-            source: &self.source,
-            kind: &self.kind,
-            ref_id: self.ref_id.as_deref(),
-            payload: self.payload.as_deref(),
-            timestamp: self.timestamp,
-        }
-    }
-}
-
-impl Given {
-    /// The row in the core's terms.
-    pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
-        match self {
-            Self::New(entry) => {
-                let entry = entry.get();
-                row::NewLogEntry {
-                    source: &entry.source,
-                    kind: &entry.kind,
-                    ref_id: entry.ref_id.as_deref(),
-                    payload: entry.payload.as_deref(),
-                    timestamp: entry.timestamp,
-                }
-            }
-            Self::Stored(entry) => {
-                let entry = &entry.get().0;
-                row::NewLogEntry {
-                    source: entry.source(),
-                    kind: entry.kind(),
-                    ref_id: entry.ref_id(),
-                    payload: entry.payload(),
-                    timestamp: Some(entry.timestamp),
-                }
-            }
-            Self::Fields(fields) => fields.borrow(),
-        }
-    }
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Given {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(tuple) = object.cast::<PyTuple>() {
-            type Row = (PyBackedStr, PyBackedStr, Option<PyBackedStr>, Option<PyBackedStr>, Option<Integer>);
-            if tuple.len() != 5 {
-                let length = tuple.len();
-                return Err(PyTypeError::new_err(format!(
-                    "a row as a tuple is (source, type, ref_id, payload, timestamp); this one has {length} items"
-                )));
-            }
-            let (source, kind, ref_id, payload, timestamp): Row = tuple.extract()?;
-            return Ok(Self::Fields(Fields {
-                source,
-                kind,
-                ref_id,
-                payload,
-                timestamp: timestamp.map(|timestamp| timestamp.0),
-            }));
-        }
-        if let Ok(entry) = object.cast::<NewLogEntry>() {
-            return Ok(Self::New(entry.to_owned().unbind()));
-        }
-        if let Ok(entry) = object.cast::<LogEntry>() {
-            return Ok(Self::Stored(entry.to_owned().unbind()));
-        }
-        let found = object.get_type().name()?.to_string();
-        Err(PyTypeError::new_err(format!("a row is a NewLogEntry, a LogEntry or a tuple, not {found:?}")))
-    }
-}
-
-/// The same exception, saying which of the rows it is about.
-pub(super) fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
-    let message = format!("entries[{index}]: {}", error.value(py));
-    if error.is_instance_of::<PyTypeError>(py) {
-        PyTypeError::new_err(message)
-    } else if error.is_instance_of::<PyValueError>(py) {
-        PyValueError::new_err(message)
-    } else {
-        error
-    }
-}
-
-/// The `range` of so many ids.
-pub(super) fn range(py: Python<'_>, first: i64, count: usize) -> PyResult<Bound<'_, PyAny>> {
-    py.get_type::<PyRange>().call1((first, first + i64::try_from(count)?))
 }

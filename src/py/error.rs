@@ -50,6 +50,24 @@ impl From<Error> for PyErr {
                         Ok(exception)
                     })
                 }
+                Error::RunExists { run_id, .. } => raise(py, "RunExistsError", (&message,)).and_then(|exception| {
+                    exception.setattr("run_id", run_id)?;
+                    Ok(exception)
+                }),
+                Error::ClaimLost { run_id, token, .. } => {
+                    raise(py, "ClaimLostError", (&message,)).and_then(|exception| {
+                        exception.setattr("run_id", run_id)?;
+                        exception.setattr("token", token)?;
+                        Ok(exception)
+                    })
+                }
+                Error::Idempotency { key, first_id, .. } => {
+                    raise(py, "IdempotencyError", (&message,)).and_then(|exception| {
+                        exception.setattr("key", key)?;
+                        exception.setattr("first_id", first_id)?;
+                        Ok(exception)
+                    })
+                }
                 Error::BlobCorrupt { hash, actual, path } => {
                     simple(py, "BlobCorruptError", &message, path).and_then(|exception| {
                         exception.setattr("hash", hash.to_string())?;

@@ -6,17 +6,22 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::MutexExt;
 
 use crate::base::fork::Generation;
 use crate::base::interrupt::INTERVAL;
+use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::timestamp::Timestamp;
 use crate::row::{self, Filter};
 use crate::store::{self, Follower};
+
+/// The default that the signature names.
+const DEFAULT_POLL_INTERVAL: Seconds = Seconds(Duration::from_millis(50));
 
 /// The rows of a filter as they are appended, by whatever process; endless.
 #[pyclass(frozen, module = "nerve_store._core")]
@@ -33,8 +38,8 @@ struct State {
 }
 
 impl LogFollower {
-    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they are
-    /// taken, so that an interrupted step loses none.
+    /// Reads the next rows unless some are there already; waits up to `timeout` for the first. They stay until they
+    /// are taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
         let state = Arc::clone(&self.state);
@@ -67,7 +72,7 @@ impl LogFollower {
             if let Some(entry) = buffered {
                 return Ok(Row(entry));
             }
-            py.check_signals()?;
+            interpreter::check_signals(py)?;
             self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
     }
@@ -87,32 +92,38 @@ impl LogStore {
     /// `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
     /// archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
     /// `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
-    #[pyo3(signature = (*, after_id = None, poll_interval = 0.05, source = None, r#type = None, ref_id = None, since = None,
-        until = None, archived = true))]
+    #[pyo3(
+        signature = (*, after_id = None, poll_interval = Arg::of(DEFAULT_POLL_INTERVAL), source = None, r#type = None, ref_id = None,
+            since = None, until = None, archived = Arg::ON),
+        text_signature = "($self, *, after_id=None, poll_interval=0.05, source=None, type=None, ref_id=None, \
+            since=None, until=None, archived=True)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the filters")]
     fn follow(
         &self,
         py: Python<'_>,
-        after_id: Option<Integer>,
-        poll_interval: f64,
-        source: Option<PyBackedStr>,
-        r#type: Option<PyBackedStr>,
-        ref_id: Option<PyBackedStr>,
-        since: Option<Integer>,
-        until: Option<Integer>,
-        archived: bool,
+        after_id: Option<Arg<Integer>>,
+        poll_interval: Arg<Seconds>,
+        source: Option<Arg<Text>>,
+        r#type: Option<Arg<Text>>,
+        ref_id: Option<Arg<Text>>,
+        since: Option<Arg<Timestamp>>,
+        until: Option<Arg<Timestamp>>,
+        archived: Arg<Flag>,
     ) -> PyResult<LogFollower> {
-        let poll_interval =
-            Duration::try_from_secs_f64(poll_interval).ok().filter(|interval| !interval.is_zero()).ok_or_else(
-                || PyValueError::new_err(format!("poll_interval is a number of seconds above 0, not {poll_interval}")),
-            )?;
-        let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+        arguments!(after_id, poll_interval, source, r#type, ref_id, since, until, archived);
+        let poll_interval = poll_interval.0;
+        if poll_interval.is_zero() {
+            return Err(PyValueError::new_err("poll_interval is a number of seconds above 0, not 0.0"));
+        }
+        let archived = archived.0;
+        let text = |text: Option<Text>| text.map(|text| text.to_string());
         let filter = Filter {
             source: text(source),
             kind: text(r#type),
             ref_id: text(ref_id),
-            since: since.map(|bound| bound.0),
-            until: until.map(|bound| bound.0),
+            since: since.map(|bound| bound.milliseconds),
+            until: until.map(|bound| bound.milliseconds),
             after_id: after_id.map(|id| id.0),
             ..Filter::default()
         };

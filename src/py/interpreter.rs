@@ -25,8 +25,8 @@ type Ternary = unsafe extern "C-unwind" fn(Object, Object, Object) -> Object;
 
 /// A function by its address, as one that may unwind.
 ///
-/// pyo3 declares it as one that never does, and the compiler, which keeps one declaration a symbol, would take away what
-/// is to be done when it unwinds. It therefore must not see which function it is.
+/// pyo3 declares it as one that never does, and the compiler, which keeps one declaration a symbol, would take away
+/// what is to be done when it unwinds. It therefore must not see which function it is.
 ///
 /// # Safety
 ///
@@ -165,6 +165,36 @@ impl<'py> Iterator for Items<'py> {
     }
 }
 
+/// Looks at signals: an error if a handler raises.
+///
+/// Since 3.12 `PyErr_CheckSignals`, which pyo3 calls, begins with a collection of cycles that is due. If that calls
+/// Python code (of `gc.callbacks`, a finalizer), handlers run there, and what they raise is printed and lost. This one
+/// begins with the signals, as the interpreter does between two instructions.
+pub(super) fn check_signals(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the thread is attached.
+    let outcome = unsafe { ffi::Py_MakePendingCalls() };
+    if outcome == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
+}
+
+/// Runs `make`, which makes Python objects and runs no Python code, while no collection of cycles begins.
+///
+/// Before 3.12 a collection begins in the allocation of an object, and may call Python code: handlers of signals that
+/// came meanwhile would run there, and what they raise would be lost. See [`check_signals`].
+pub(super) fn uncollected<T>(_py: Python<'_>, make: impl FnOnce() -> T) -> T {
+    struct Enable(bool);
+    impl Drop for Enable {
+        fn drop(&mut self) {
+            if self.0 {
+                // SAFETY: the thread is attached for longer than this lives.
+                unsafe { ffi::PyGC_Enable() };
+            }
+        }
+    }
+    // SAFETY: the thread is attached, and stays so: others neither see the setting nor change it.
+    let _enable = Enable(unsafe { ffi::PyGC_Disable() } != 0);
+    make()
+}
+
 /// Attaches a thread in the middle of long work. None once the interpreter is ending: nothing is to be told to it any
 /// more, and the work is to stop.
 pub(super) fn attach<T>(act: impl FnOnce(Python<'_>) -> T) -> Option<T> {
@@ -190,8 +220,8 @@ fn is_finalizing() -> bool {
     function.is_some_and(|function| unsafe { function() } != 0)
 }
 
-/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal handlers.
-/// Where Python was started in another thread, signals wait for the end of a call.
+/// Whether this is the process's first thread, which is the one that ends the interpreter and runs its signal
+/// handlers. Where Python was started in another thread, signals wait for the end of a call.
 pub(super) fn is_main_thread() -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: neither call takes memory.

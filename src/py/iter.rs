@@ -9,6 +9,7 @@ use pyo3::sync::MutexExt;
 use crate::base::fork::Generation;
 use crate::py::call::read;
 use crate::py::entry::Row;
+use crate::py::interpreter;
 use crate::store::{LogStore, Rows};
 
 /// The rows of a filter or of an archived day, page by page; no transaction is open between steps.
@@ -35,7 +36,7 @@ impl LogIterator {
     fn fill(&self, py: Python<'_>) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
         // `list(rows)` takes step after step without a look at signals.
-        py.check_signals()?;
+        interpreter::check_signals(py)?;
         let rows = Arc::clone(&self.rows);
         read(py, &self.store, move |_| rows.lock().unwrap_or_else(PoisonError::into_inner).fill())
     }

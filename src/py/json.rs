@@ -99,9 +99,9 @@ struct Open<'py> {
 impl<'py> Open<'py> {
     fn new(py: Python<'py>, is_object: bool) -> PyResult<Self> {
         // SAFETY: the interpreter is attached; a new reference or null comes back.
-        let object = unsafe {
-            Bound::from_owned_ptr_or_err(py, if is_object { ffi::PyDict_New() } else { ffi::PyList_New(0) })?
-        };
+        let object = interpreter::uncollected(py, || unsafe {
+            Bound::from_owned_ptr_or_err(py, if is_object { ffi::PyDict_New() } else { ffi::PyList_New(0) })
+        })?;
         Ok(Self { object, key: None })
     }
 

@@ -1,25 +1,37 @@
 //! `LogStore`: opening, appending, meta, closing. Its reads are in `read` and `sql`, its methods on runs in `run`, those
 //! on the archive in `archive`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PyType};
 
 use crate::db::Config;
 use crate::durable::Durability;
 use crate::log;
-use crate::log::Log;
+use crate::log::{DeleteMeta, Key, Log, SetMeta};
+use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{Long, end_calls_of, read, write};
-use crate::py::convert::{Count, FilePath, Integer, Record, date, import_records, path_text, seconds};
-use crate::py::entry::{Fields, Given, LogEntry, at_index, range};
-use crate::py::interpreter;
+use crate::py::convert::{Count, FilePath, Record, date, import_records, path_text};
+use crate::py::entry::LogEntry;
+use crate::py::fields::{Fields, Json};
+use crate::py::given::{at_index, given_at, range, several};
+use crate::py::perform::{frames, perform};
+use crate::py::run_record::{Claim, check_ref, fence};
+use crate::py::timestamp::{Timestamp, UnitWarning};
 use crate::py::warning::warn_of_rebuild;
-use crate::row::{self, DEFAULT_MAX_TEXT_BYTES};
-use crate::store::{self, StoreConfig};
+use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, OwnedEntry};
+use crate::store::{self, StoreConfig, check_meta_key};
+use crate::workflow::{AppendClaimed, AppendOne};
+
+/// The defaults that the signature names.
+const DEFAULT_BUSY_TIMEOUT: Seconds = Seconds(Duration::from_secs(30));
+const DEFAULT_SEGMENT_ROWS: u64 = 4_096;
 
 /// SQLite stores rows of up to a billion bytes, and a row has four texts.
 const MOST_TEXT_BYTES: u64 = 200 << 20;
@@ -52,6 +64,7 @@ static LOG_STATS: Record = Record::new("LogStats");
 pub(super) struct LogStore {
     pub(super) store: Arc<store::LogStore>,
     max_text_bytes: usize,
+    unit_warning: UnitWarning,
 }
 
 impl LogStore {
@@ -63,6 +76,11 @@ impl LogStore {
     pub(super) fn check<'a>(&self, entry: row::NewLogEntry<'a>) -> crate::Result<row::NewLogEntry<'a>> {
         entry.checked(self.max_text_bytes)
     }
+
+    /// Warns once of a timestamp in seconds, on behalf of the caller so many frames up.
+    pub(super) fn warn_of_seconds(&self, py: Python<'_>, timestamp: Option<Timestamp>, frames: u32) -> PyResult<()> {
+        self.unit_warning.look(py, timestamp, frames)
+    }
 }
 
 #[pymethods]
@@ -71,23 +89,26 @@ impl LogStore {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "the options")]
     #[pyo3(
-        signature = (path, *, durability = Durability::Full, read_only = false, busy_timeout = 30.0, archive_dir = None,
-            segment_rows = Count(4096), max_payload_bytes = Count(DEFAULT_MAX_TEXT_BYTES as u64), progress = None),
+        signature = (path, *, durability = Arg::of(Durability::Full), read_only = Arg::OFF,
+            busy_timeout = Arg::of(DEFAULT_BUSY_TIMEOUT), archive_dir = None,
+            segment_rows = Arg::of(Count(DEFAULT_SEGMENT_ROWS)),
+            max_payload_bytes = Arg::of(Count(DEFAULT_MAX_TEXT_BYTES as u64)), progress = None),
         text_signature = "(path, *, durability='full', read_only=False, busy_timeout=30.0, archive_dir=None, \
             segment_rows=4096, max_payload_bytes=67108864, progress=None)"
     )]
     fn new(
         py: Python<'_>,
-        path: FilePath,
-        durability: Durability,
-        read_only: bool,
-        busy_timeout: f64,
-        archive_dir: Option<FilePath>,
-        segment_rows: Count,
-        max_payload_bytes: Count,
+        path: Arg<FilePath>,
+        durability: Arg<Durability>,
+        read_only: Arg<Flag>,
+        busy_timeout: Arg<Seconds>,
+        archive_dir: Option<Arg<FilePath>>,
+        segment_rows: Arg<Count>,
+        max_payload_bytes: Arg<Count>,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let busy_timeout = seconds("busy_timeout", busy_timeout)?;
+        arguments!(path, durability, read_only, busy_timeout, archive_dir, segment_rows, max_payload_bytes);
+        let (read_only, busy_timeout) = (read_only.0, busy_timeout.0);
         if !(1..=MOST_TEXT_BYTES).contains(&max_payload_bytes.0) {
             return Err(PyValueError::new_err(format!(
                 "max_payload_bytes is from 1 to {MOST_TEXT_BYTES}, not {}",
@@ -106,7 +127,11 @@ impl LogStore {
         let long = Long::reporting_to(progress)?;
         let store =
             Arc::new(long.run_shortly(py, move |report| store::LogStore::open(&path.0, config.clone(), report))?);
-        Ok(Self { store, max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX) })
+        Ok(Self {
+            store,
+            max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
+            unit_warning: UnitWarning::default(),
+        })
     }
 
     /// The absolute path of the database.
@@ -133,66 +158,127 @@ impl LogStore {
         self.log().database().is_closed()
     }
 
-    /// Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now.
-    #[pyo3(signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, durability = None))]
+    /// Append one row and return it; it is as durable as asked when this returns.
+    ///
+    /// `timestamp` is in milliseconds, or an aware `datetime`; None: now. In place of `payload`, `json` takes a JSON
+    /// value, which is written compactly; NaN and infinities are a `ValueError`.
+    ///
+    /// - `key`: makes the append idempotent. A later one with the same key appends nothing and returns the first
+    ///   row; with another source, type, ref_id or payload it is an `IdempotencyError`. A key is remembered until
+    ///   its row is archived, and for seven days at the least.
+    /// - `claim`: the claim under which the row is written, of the run that `ref_id` names, if it names any. A
+    ///   claim that is lost is a `ClaimLostError`, and nothing is appended.
+    #[pyo3(
+        signature = (source, r#type, ref_id = None, payload = None, timestamp = None, *, json = Json::NONE,
+            durability = None, key = None, claim = None),
+        text_signature = "($self, source, type, ref_id=None, payload=None, timestamp=None, *, json=..., \
+            durability=None, key=None, claim=None)"
+    )]
     #[expect(clippy::too_many_arguments, reason = "the columns")]
-    fn append(
+    fn append<'py>(
         &self,
-        py: Python<'_>,
-        source: PyBackedStr,
-        r#type: PyBackedStr,
-        ref_id: Option<PyBackedStr>,
-        payload: Option<PyBackedStr>,
-        timestamp: Option<Integer>,
-        durability: Option<Durability>,
-    ) -> PyResult<LogEntry> {
-        let fields =
-            Fields { source, kind: r#type, ref_id, payload, timestamp: timestamp.map(|timestamp| timestamp.0) };
+        py: Python<'py>,
+        source: Arg<Text>,
+        r#type: Arg<Text>,
+        ref_id: Option<Arg<Text>>,
+        payload: Option<Arg<Text>>,
+        timestamp: Option<Arg<Timestamp>>,
+        json: Json<'_>,
+        durability: Option<Arg<Durability>>,
+        key: Option<Arg<Text>>,
+        claim: Option<Arg<Claim>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(source, r#type, ref_id, payload, timestamp, durability);
+        let fields = Fields { source, kind: r#type, ref_id, payload: json.or(payload)?, timestamp };
         let entry = self.check(fields.borrow())?;
-        Ok(LogEntry(write(py, || self.log().append(&entry, durability))?))
+        if key.is_none() && claim.is_none() {
+            self.warn_of_seconds(py, timestamp, 1)?;
+            return LogEntry(write(py, || self.log().append(&entry, durability))?).into_bound_py_any(py);
+        }
+        arguments!(key, claim);
+        let (key, claim) = (key.map(|key| Key::checked(&key)).transpose()?, fence(claim));
+        claim.as_ref().map_or(Ok(()), |claim| check_ref(claim, entry.ref_id))?;
+        self.warn_of_seconds(py, timestamp, frames())?;
+        perform(py, &self.store, AppendOne { entry: (&entry).into(), key, claim }, durability)
     }
 
     /// Append rows in one transaction, all or none; returns their ids.
     ///
     /// A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-    /// before anything is written; an error names the index of the row.
-    #[pyo3(signature = (entries, *, durability = None))]
+    /// before anything is written; an error names the index of the row. `claim`: as in `append`.
+    #[pyo3(signature = (entries, *, durability = None, claim = None))]
     fn append_many<'py>(
         &self,
         py: Python<'py>,
         entries: &Bound<'py, PyAny>,
-        durability: Option<Durability>,
+        durability: Option<Arg<Durability>>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(durability, claim);
         let mut given = Vec::new();
-        for (index, entry) in interpreter::items(entries)?.enumerate() {
-            given.push(entry?.extract::<Given>().map_err(|error| at_index(py, index, error))?);
+        for (index, entry) in several(entries)?.enumerate() {
+            given.push(given_at(py, index, &entry?)?);
         }
         let mut rows = Vec::with_capacity(given.len());
         for (index, entry) in given.iter().enumerate() {
             rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
+        }
+        if let Some(Claim(claim)) = &claim {
+            for (index, row) in rows.iter().enumerate() {
+                check_ref(claim, row.ref_id).map_err(|error| at_index(py, index, error))?;
+            }
+        }
+        for entry in &given {
+            self.warn_of_seconds(py, entry.timestamp(), frames())?;
+        }
+        if let Some(Claim(claim)) = claim.filter(|_| !rows.is_empty()) {
+            let entries = rows.iter().map(OwnedEntry::from).collect();
+            return perform(py, &self.store, AppendClaimed { entries, claim }, durability);
         }
         let first = write(py, || self.log().append_many(&rows, durability))?;
         range(py, first, rows.len())
     }
 
     /// The value under `key`, or None.
-    fn get_meta(&self, py: Python<'_>, key: PyBackedStr) -> PyResult<Option<String>> {
+    fn get_meta(&self, py: Python<'_>, key: Arg<Text>) -> PyResult<Option<String>> {
+        arguments!(key);
         let key = key.to_string();
         read(py, &self.store, move |store| log::get_meta(store.log().database(), &key))
     }
 
+    /// The values under all keys that begin with `prefix`, by key; with the default, of every key.
+    #[pyo3(signature = (prefix = ""))]
+    fn list_meta(&self, py: Python<'_>, prefix: &str) -> PyResult<BTreeMap<String, String>> {
+        let prefix = prefix.to_owned();
+        read(py, &self.store, move |store| store.list_meta(&prefix))
+    }
+
     /// Set the value under `key`, as durable as the store.
-    fn set_meta(&self, py: Python<'_>, key: PyBackedStr, value: PyBackedStr) -> PyResult<()> {
-        write(py, || log::set_meta(self.log().database(), &key, &value))
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
+    fn set_meta<'py>(&self, py: Python<'py>, key: Arg<Text>, value: Arg<Text>) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(key, value);
+        check_meta_key(&key)?;
+        perform(py, &self.store, SetMeta { key: key.to_string(), value: value.to_string() }, None)
+    }
+
+    /// Remove `key`, and say whether it was there.
+    ///
+    /// The archive's own key, `archived_up_to`, is a `ValueError`.
+    fn delete_meta<'py>(&self, py: Python<'py>, key: Arg<Text>) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(key);
+        check_meta_key(&key)?;
+        perform(py, &self.store, DeleteMeta { key: key.to_string() }, None)
     }
 
     /// Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
     ///
     /// Needed only if an error or `verify` says so. Files are taken as they are; missing ones are forgotten, damaged
-    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows after
-    /// the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
+    /// ones left as they are. Rows of the database that have ids of archived rows get new ids, and so do all rows
+    /// after the first of them. What is missing in files, and what got new ids, is logged by the logger `nerve_store`.
     ///
-    /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the store.
+    /// `progress` is called with (rows indexed, rows to index), inside the transaction: it must not write to the
+    /// store.
     #[pyo3(signature = (*, progress = None))]
     fn reindex(&self, py: Python<'_>, progress: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let store = Arc::clone(&self.store);
@@ -201,9 +287,14 @@ impl LogStore {
         Ok(())
     }
 
-    /// Figures of the database; looks at every row.
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (stats, watermark) = read(py, &self.store, store::LogStore::stats)?;
+    /// Figures of the database, at a cost that does not grow with its rows.
+    ///
+    /// `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
+    /// differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
+    /// programs.
+    #[pyo3(signature = (*, exact = false))]
+    fn stats<'py>(&self, py: Python<'py>, exact: bool) -> PyResult<Bound<'py, PyAny>> {
+        let (stats, watermark) = read(py, &self.store, move |store| store.stats(exact))?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {
             runs.set_item(status, count)?;

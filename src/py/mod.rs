@@ -4,25 +4,38 @@
 //! No Python runs while a lock of the core is held.
 
 mod archive;
+mod argument;
+mod backup;
+mod batch;
 mod blob;
 mod blob_stream;
 mod blob_write;
 mod call;
+mod change;
 mod channel;
+mod claim;
 mod convert;
 mod entry;
 mod error;
+mod fields;
 mod follow;
+mod given;
 mod interpreter;
 mod iter;
 mod json;
 mod log;
 mod memory;
+mod own;
+mod perform;
 mod read;
 mod report;
 mod run;
+mod run_query;
+mod run_record;
+mod several;
 mod sql;
 mod thread;
+mod timestamp;
 mod warning;
 
 use pyo3::prelude::*;
@@ -32,6 +45,8 @@ use pyo3::prelude::*;
 mod _core {
     use super::*;
 
+    #[pymodule_export]
+    use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
     #[pymodule_export]
@@ -43,7 +58,9 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day};
+    use super::run_query::WorkflowRunIterator;
+    #[pymodule_export]
+    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

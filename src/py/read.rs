@@ -1,14 +1,16 @@
 //! `LogStore`: the reads by a filter.
 
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 
-use crate::py::call::read;
+use crate::py::argument::{Arg, Flag, Text, arguments};
+use crate::py::call::{read, read_rows};
 use crate::py::convert::{Count, Integer};
 use crate::py::entry::Row;
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
+use crate::py::timestamp::Timestamp;
 use crate::row::Filter;
+use crate::store::Query;
 
 /// A method of `LogStore` that takes the filters of a read: its signature, and the [`Filter`] that they make.
 macro_rules! filtered {
@@ -19,37 +21,45 @@ macro_rules! filtered {
         #[pymethods]
         impl LogStore {
             $(#[$attribute])*
-            #[pyo3(signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None,
-                after_id = None, before_id = None, limit = None, descending = false, archived = false))]
+            #[pyo3(
+                signature = (*, source = None, r#type = None, ref_id = None, since = None, until = None,
+                    after_id = None, before_id = None, limit = None, descending = Arg::OFF, archived = Arg::OFF),
+                text_signature = "($self, *, source=None, type=None, ref_id=None, since=None, until=None, \
+                    after_id=None, before_id=None, limit=None, descending=False, archived=False)"
+            )]
             #[expect(clippy::too_many_arguments, reason = "the filters")]
             fn $name(
                 &self,
                 $py: Python<'_>,
-                source: Option<PyBackedStr>,
-                r#type: Option<PyBackedStr>,
-                ref_id: Option<PyBackedStr>,
-                since: Option<Integer>,
-                until: Option<Integer>,
-                after_id: Option<Integer>,
-                before_id: Option<Integer>,
-                limit: Option<Count>,
-                descending: bool,
-                archived: bool,
+                source: Option<Arg<Text>>,
+                r#type: Option<Arg<Text>>,
+                ref_id: Option<Arg<Text>>,
+                since: Option<Arg<Timestamp>>,
+                until: Option<Arg<Timestamp>>,
+                after_id: Option<Arg<Integer>>,
+                before_id: Option<Arg<Integer>>,
+                limit: Option<Arg<Count>>,
+                descending: Arg<Flag>,
+                archived: Arg<Flag>,
             ) -> $result {
-                let text = |text: Option<PyBackedStr>| text.map(|text| text.to_string());
+                arguments!(
+                    source, r#type, ref_id, since, until, after_id, before_id, limit, descending, archived
+                );
+                let text = |text: Option<Text>| text.map(|text| text.to_string());
+                let time = |bound: Option<Timestamp>| bound.map(|bound| bound.milliseconds);
                 let integer = |integer: Option<Integer>| integer.map(|integer| integer.0);
                 let $filter = Filter {
                     source: text(source),
                     kind: text(r#type),
                     ref_id: text(ref_id),
-                    since: integer(since),
-                    until: integer(until),
+                    since: time(since),
+                    until: time(until),
                     after_id: integer(after_id),
                     before_id: integer(before_id),
                     limit: limit.map(|limit| limit.0),
-                    descending,
+                    descending: descending.0,
                 };
-                let ($store, $archived) = (self, archived);
+                let ($store, $archived) = (self, archived.0);
                 $body
             }
         }
@@ -62,8 +72,9 @@ filtered! {
     /// `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
     /// exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
     /// database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+    /// Without it, rows that an archive job takes away during a long query may be missing.
     fn query(this, py, filter, archived) -> PyResult<Vec<Row>> {
-        let rows = read(py, &this.store, move |store| store.query(&filter, archived))?;
+        let rows = read_rows(py, &this.store, Query::new(filter, archived))?;
         Ok(rows.into_iter().map(Row).collect())
     }
 }

@@ -1,16 +1,19 @@
 //! `LogStore`: the users' own SQL.
 
-use pyo3::IntoPyObjectExt;
+use std::fmt::Display;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyMapping, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, intern};
 use rusqlite::types::Value;
 
 use crate::base::interrupt::INTERVAL;
 use crate::db::SqlParams;
+use crate::py::argument::{Arg, Refusal, Seconds, Text, arguments, named, type_name};
 use crate::py::call::read_within;
-use crate::py::convert::{Integer, seconds};
+use crate::py::convert::Integer;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::store;
@@ -27,20 +30,21 @@ impl LogStore {
     fn sql<'py>(
         &self,
         py: Python<'py>,
-        query: PyBackedStr,
+        query: Arg<Text>,
         params: Option<&Bound<'py, PyAny>>,
-        timeout: Option<f64>,
+        timeout: Option<Arg<Seconds>>,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        arguments!(query, timeout);
         let params = sql_params(params)?;
-        let timeout = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
+        let timeout = timeout.map(|timeout| timeout.0);
         let query = query.to_string();
         let run = move |store: &store::LogStore| store.log().database().sql(&query, &params);
         let rows = read_within(py, INTERVAL, timeout, &self.store, run)?;
-        rows.into_iter()
-            .map(|row| {
-                PyTuple::new(py, row.into_iter().map(|value| sql_result(py, value)).collect::<PyResult<Vec<_>>>()?)
-            })
-            .collect()
+        let row = |values: Vec<Value>| {
+            let values = values.into_iter().map(|value| sql_result(py, value));
+            PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
+        };
+        interpreter::uncollected(py, || rows.into_iter().map(row).collect())
     }
 }
 
@@ -51,31 +55,37 @@ fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
     }
     if let Ok(mapping) = params.cast::<PyMapping>() {
         let items = mapping.items()?.iter().map(|item| {
-            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
-            Ok((name, sql_value(&value)?))
+            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            let name = named::<Text>(&name, "params: a name")?.to_string();
+            let value = sql_value(&value, &name)?;
+            Ok((name, value))
         });
         return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
     }
-    let values = interpreter::items(params)?.map(|value| sql_value(&value?));
+    if !params.hasattr(intern!(params.py(), "__iter__"))? {
+        return Err(Refusal::not(params, "a sequence or a mapping of values").about("params"));
+    }
+    let values = interpreter::items(params)?.enumerate().map(|(index, value)| sql_value(&value?, index));
     Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
 }
 
-fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+/// The value of the parameter `place`.
+fn sql_value(value: &Bound<'_, PyAny>, place: impl Display) -> PyResult<Value> {
     if value.is_none() {
         Ok(Value::Null)
     } else if value.is_instance_of::<PyBool>() {
         Ok(Value::Integer(value.extract::<bool>()?.into()))
     } else if value.is_instance_of::<PyInt>() {
-        Ok(Value::Integer(value.extract::<Integer>()?.0))
+        Ok(Value::Integer(named::<Integer>(value, &format!("params[{place}]"))?.0))
     } else if let Ok(float) = value.cast::<PyFloat>() {
         Ok(Value::Real(float.value()))
     } else if value.is_instance_of::<PyString>() {
-        Ok(Value::Text(value.extract()?))
+        Ok(Value::Text(named::<Text>(value, &format!("params[{place}]"))?.to_string()))
     } else if value.is_instance_of::<PyBytes>() {
         Ok(Value::Blob(value.extract::<PyBackedBytes>()?.to_vec()))
     } else {
-        let found = value.get_type().name()?.to_string();
-        Err(PyTypeError::new_err(format!("an SQL value is None, int, float, str or bytes, not {found:?}")))
+        let found = type_name(value);
+        Err(PyTypeError::new_err(format!("params[{place}] must be None, int, float, str or bytes, not {found}")))
     }
 }
 

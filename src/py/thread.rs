@@ -5,11 +5,12 @@
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyDict;
 
+use crate::py::argument::{Arg, Text, arguments};
 use crate::py::call::read;
 use crate::py::convert::{Count, PlainRecord, repr};
+use crate::py::interpreter;
 use crate::py::json::{integer, to_python};
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report, report_row};
@@ -29,7 +30,8 @@ impl LogStore {
     /// The row's object, if it has a string `prompt` and a number `maxRounds`, as `{prompt, maxRounds, dryRun}`; else
     /// its `triggerPayload` object by the same rule; else that object as it is. A row whose payload cannot be read is
     /// reported to the logger `nerve_store`, and gives None.
-    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn get_trigger_payload<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        arguments!(run_id);
         let owned = run_id.to_string();
         let trigger = read(py, &self.store, move |store| run::trigger_payload(store, &owned))?;
         Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.pop())
@@ -39,7 +41,8 @@ impl LogStore {
     ///
     /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
     /// logger `nerve_store`.
-    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(run_id);
         let owned = run_id.to_string();
         let events = read(py, &self.store, move |store| run::events(store, &owned))?;
         self.build(py, &run_id, "events", &events, |py, _, event| to_python(py, event))
@@ -49,14 +52,16 @@ impl LogStore {
     ///
     /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
     /// logger `nerve_store`.
-    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: PyBackedStr) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(run_id);
         let owned = run_id.to_string();
         let messages = read(py, &self.store, move |store| run::messages(store, &owned))?;
         self.build(py, &run_id, "messages", &messages, |py, _, message| create_message(py, message))
     }
 
     /// How many rounds the run's thread has.
-    fn get_thread_round_count(&self, py: Python<'_>, run_id: PyBackedStr) -> PyResult<u64> {
+    fn get_thread_round_count(&self, py: Python<'_>, run_id: Arg<Text>) -> PyResult<u64> {
+        arguments!(run_id);
         let owned = run_id.to_string();
         read(py, &self.store, move |store| run::round_count(store, &owned))
     }
@@ -66,16 +71,18 @@ impl LogStore {
     /// A round is a command event or a message whose payload is JSON and no thread start. One that is neither a
     /// message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
     /// rounds may come back.
-    #[pyo3(signature = (run_id, *, before = Count(0), limit), text_signature = "($self, run_id, *, before=0, limit)")]
+    #[pyo3(signature = (run_id, *, before = Arg::of(Count(0)), limit), text_signature = "($self, run_id, *, before=0, limit)")]
     fn get_thread_rounds<'py>(
         &self,
         py: Python<'py>,
-        run_id: PyBackedStr,
-        before: Count,
-        limit: Count,
+        run_id: Arg<Text>,
+        before: Arg<Count>,
+        limit: Arg<Count>,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        arguments!(run_id, before, limit);
+        let before = before.0;
         let owned = run_id.to_string();
-        let rounds = read(py, &self.store, move |store| run::rounds(store, &owned, before.0, limit.0))?;
+        let rounds = read(py, &self.store, move |store| run::rounds(store, &owned, before, limit.0))?;
         self.build(py, &run_id, "rounds", &rounds, create_round)
     }
 }
@@ -94,7 +101,7 @@ impl LogStore {
         let mut left_out: Vec<_> =
             thread.malformed.iter().map(|(id, malformed)| (*id, Level::Warning, malformed.to_string())).collect();
         for (id, found) in &thread.found {
-            py.check_signals()?;
+            interpreter::check_signals(py)?;
             match create(py, *id, found) {
                 Ok(object) => built.push(object),
                 Err(error) if is_of_the_row(py, &error) => left_out.push((*id, Level::Error, error.to_string())),

@@ -51,6 +51,12 @@ impl Filter {
         TimeSpan { first: self.since.unwrap_or(i64::MIN), last: self.until.unwrap_or(i64::MAX) }
     }
 
+    /// Whether it asks for anything but ids.
+    pub(crate) fn has_conditions(&self) -> bool {
+        let Self { source, kind, ref_id, since, until, after_id: _, before_id: _, limit: _, descending: _ } = self;
+        [source, kind, ref_id].iter().any(|text| text.is_some()) || since.is_some() || until.is_some()
+    }
+
     /// Whether the row meets every condition; the limit aside.
     pub(crate) fn matches(&self, entry: &LogEntry) -> bool {
         let is = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| Some(wanted) == found);

@@ -1,5 +1,6 @@
 //! An open log with its archive.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::index;
 use crate::log::{self, Log, LogConfig, LogStats, Pages};
 use crate::row::{Filter, LogEntry};
 use crate::store::follow::Follower;
+use crate::store::query::Query;
 use crate::store::rows::Rows;
 use crate::store::tables;
 
@@ -61,11 +63,18 @@ impl LogStore {
 
     /// Every row that matches, in the filter's order; `archived`: those of the archive as well.
     pub fn query(&self, filter: &Filter, archived: bool) -> Result<Vec<LogEntry>> {
-        if !archived {
-            return log::query(&self.log, filter);
+        let mut query = Query::new(filter.clone(), archived);
+        self.go_on(&mut query)?;
+        Ok(query.into_rows())
+    }
+
+    /// Reads what is still to come of a query. After an interruption it can be called again.
+    pub fn go_on(&self, query: &mut Query) -> Result<()> {
+        if !query.is_of_archive() {
+            return query.read(|filter, visit| log::each(&self.log, filter, visit));
         }
         self.archive.check_owner()?;
-        self.archive.query(filter)
+        query.read(|filter, visit| self.archive.each(filter, visit))
     }
 
     /// How many rows [`LogStore::query`] would return.
@@ -115,6 +124,11 @@ impl LogStore {
         self.archive.move_days(options, progress)
     }
 
+    /// Deletes the files of the days before `before`, but for days in which an active run has rows; returns the days.
+    pub fn expire_archive(&self, before: UtcDay, dry_run: bool) -> Result<Vec<ArchivedDay>> {
+        self.archive.expire(before, dry_run)
+    }
+
     /// Puts the rows of `day` back under their ids; returns how many were not in the log.
     pub fn restore(&self, day: UtcDay, progress: &mut Progress<'_>) -> Result<u64> {
         self.archive.restore(day, progress)
@@ -153,15 +167,28 @@ impl LogStore {
         self.archive.each(filter, visit)
     }
 
-    /// Figures of the database, and the newest day that an archive job has finished.
-    pub fn stats(&self) -> Result<(LogStats, Option<UtcDay>)> {
-        let stats = log::stats(self.log.database())?;
+    /// Figures of the database, and the newest day that an archive job has finished; `exact`: each row is looked at.
+    pub fn stats(&self, exact: bool) -> Result<(LogStats, Option<UtcDay>)> {
+        let stats = log::stats(&self.log, exact)?;
         let watermark = log::get_meta(self.log.database(), ARCHIVED_UP_TO)?;
         Ok((stats, watermark.and_then(|day| day.parse().ok())))
+    }
+
+    /// The meta values whose keys begin with `prefix`, by key.
+    pub fn list_meta(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        log::list_meta(self.log.database(), prefix)
     }
 
     /// Waits for the calls under way and closes; later calls get [`crate::Error::Closed`].
     pub fn close(&self) -> Result<()> {
         self.log.close()
     }
+}
+
+/// An error of the caller's if the key of meta is not the users' to change.
+pub fn check_meta_key(key: &str) -> Result<()> {
+    if key == ARCHIVED_UP_TO {
+        return Err(Error::Value(format!("meta {ARCHIVED_UP_TO:?} is the archive's; archive_logs keeps it")));
+    }
+    Ok(())
 }

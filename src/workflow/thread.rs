@@ -1,6 +1,7 @@
 //! The thread of a run: what a daemon reads to recover it, and what a person reads to follow it.
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::status::RunStatus;
 use crate::row::payload::is_string;
 use crate::row::{EVENT, Filter, LogEntry, MESSAGE, Malformed, SOURCE};
 use crate::store::LogStore;
@@ -109,11 +110,24 @@ pub fn rounds(store: &LogStore, run_id: &str, before: u64, limit: u64) -> Result
     Ok(thread)
 }
 
-/// What started the run, from its first `started` row: one at most.
+/// What started the run, from its first `started` row: one at most. If that row has no payload, as that of a claim has
+/// none, from the nearest `queued` row before it.
 pub fn trigger_payload(store: &LogStore, run_id: &str) -> Result<Thread<Trigger>> {
-    let filter = Filter { limit: Some(1), ..of_run(run_id, "started") };
+    let first = |filter: Filter| {
+        let mut first = None;
+        store.each(&Filter { limit: Some(1), ..filter }, &mut |row| first = Some(row))?;
+        Ok::<_, Error>(first)
+    };
     let mut thread = Thread::default();
-    store.each(&filter, &mut |row| thread.add(&row, |_, object| trigger(object)))?;
+    let Some(mut row) = first(of_run(run_id, RunStatus::Started.name()))? else { return Ok(thread) };
+    if row.payload().is_none() {
+        let queued = of_run(run_id, RunStatus::Queued.name());
+        match first(Filter { before_id: Some(row.id), descending: true, ..queued })? {
+            Some(queued) => row = queued,
+            None => return Ok(thread),
+        }
+    }
+    thread.add(&row, |_, object| trigger(object));
     Ok(thread)
 }
 

@@ -121,7 +121,7 @@ class Worker:
         self.say(done="run", run=run_id, status="queued")
         for status in ("started", self.random.choice(["completed", "crashed", "failed"])):
             self.say(trying="run", run=run_id, status=status)
-            self.logs.transition(run_id, status, timestamp=self.timestamp())
+            self.logs.transition(run_id, ns.WorkflowRunStatus(status), timestamp=self.timestamp())
             self.say(done="run", run=run_id, status=status)
             if self.random.random() < 0.3:
                 break

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import nerve_store as ns
 from programs import failure, say
+from support.calls import claim_of, fill_batch
 
 Durability = Literal["full", "normal"]
 DAY = date(2026, 1, 1)
@@ -67,6 +68,8 @@ LOG_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "read_archive": lambda logs: list(logs.read_archive(DAY)),
     "dry run": lambda logs: logs.archive_logs(dry_run=True),
     "stats": lambda logs: logs.stats(),
+    "queries of runs": lambda logs: [logs.query_workflow_runs(limit=5), dict(logs.count_workflow_runs())],
+    "list_meta": lambda logs: logs.list_meta(),
 }
 BLOB_READS: dict[str, Callable[[ns.BlobStore], object]] = {
     "read": lambda blobs: [blobs.read(blob_hash) for blob_hash in blobs],
@@ -156,16 +159,37 @@ def delete_before_writing(*, path: str, name: str, durability: Durability) -> No
 
 # --- asynchronous writes -----------------------------------------------------------------------------------------
 
-ENTRY = ("system", "tick", None, None, 0)
+ENTRY = ("system", "tick", "run-1", None, 0)
 RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
+
+
+def claimed(logs: Any) -> ns.RunClaim:
+    """The claim that the run "claimed" is under."""
+    return claim_of(logs._store)
+
+
+async def write_batch(logs: Any) -> None:
+    async with logs.batch() as batch:
+        fill_batch(batch)
+
+
 ASYNC_WRITES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "append": lambda logs: logs.append("system", "tick"),
     "append_many": lambda logs: logs.append_many([ENTRY]),
     "set_meta": lambda logs: logs.set_meta("key", "value"),
+    "delete_meta": lambda logs: logs.delete_meta("other"),
+    "batch": write_batch,
+    "create_workflow_run": lambda logs: logs.create_workflow_run("new", "deploy", not_before=5),
+    "claim_workflow_run": lambda logs: logs.claim_workflow_run("worker"),
+    "renew_claim": lambda logs: logs.renew_claim(claimed(logs), lease=100),
+    "release_claim": lambda logs: logs.release_claim(claimed(logs), delay=5),
+    "append once": lambda logs: logs.append("system", "tick", key="key"),
     "upsert_workflow_run": lambda logs: logs.upsert_workflow_run(ENTRY, RUN),
     "append_with_workflow_update": lambda logs: logs.append_with_workflow_update(ENTRY, RUN),
     "transition": lambda logs: logs.transition("run-1", "completed"),
+    "delete_workflow_runs": lambda logs: logs.delete_workflow_runs(before=1),
     "archive_logs": lambda logs: logs.archive_logs(),
+    "expire_archive": lambda logs: logs.expire_archive(before=DAY),
     "restore_archive": lambda logs: logs.restore_archive(DAY),
     "reindex": lambda logs: logs.reindex(),
 }

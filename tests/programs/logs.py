@@ -36,7 +36,7 @@ def runs(*, path: str, count: int) -> None:
             store.upsert_workflow_run(("workflow", "queued", run_id, None, 1), queued)
             say([run_id, "queued"])
             for status, exit_code in (("started", None), ("completed", 0)):
-                store.transition(run_id, status, exit_code=exit_code, timestamp=2)
+                store.transition(run_id, ns.WorkflowRunStatus(status), exit_code=exit_code, timestamp=2)
                 say([run_id, status])
 
 
@@ -69,6 +69,28 @@ def restore(*, path: str, day: str, **options: Any) -> None:
         say(failure(error))
     else:
         say({"restored": restored})
+
+
+def expire(*, path: str, before: str, **options: Any) -> None:
+    """Expire the days before one; says which, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            days = store.expire_archive(before=date.fromisoformat(before))
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"expired": [str(item.day) for item in days]})
+
+
+def delete_runs(*, path: str, before: int, **options: Any) -> None:
+    """Delete old runs; says how many, or the error."""
+    try:
+        with ns.LogStore(path, **options) as store:
+            deleted = store.delete_workflow_runs(before=before)
+    except ns.NerveStoreError as error:
+        say(failure(error))
+    else:
+        say({"deleted": deleted})
 
 
 def reindex(*, path: str, **options: Any) -> None:

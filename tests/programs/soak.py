@@ -19,6 +19,8 @@ from programs import say
 
 DAY_MS = 86_400_000
 SAMPLES_A_SECOND = 2
+MOST_DAYS, FEWEST_DAYS = 30, 20
+"""Archived days that are kept: with their number the database grows, and what the connections cache of it."""
 
 
 class Soak:
@@ -60,6 +62,11 @@ class Soak:
         compression: Literal["zstd"] | None = random.choice([None, "zstd"])
         vacuum: Literal["incremental"] | bool = random.choice([False, "incremental"])
         self.logs.archive_logs(now=self.day * DAY_MS, retention=timedelta(0), compression=compression, vacuum=vacuum)
+        days = self.logs.archived_days()
+        if len(days) > MOST_DAYS:
+            for old in days[:-FEWEST_DAYS]:
+                Path(old.path).unlink()
+            self.logs.reindex()
         self.stop.wait(1)
 
     def write_blobs(self, random: Random) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import sys
 import threading
@@ -24,6 +25,18 @@ HASH = sha256(b"x")
 
 def place(blobs: ns.BlobStore, blob_hash: str) -> Path:
     return Path(blobs.root, blob_hash[:2], blob_hash[2:])
+
+
+def is_in_memory(directory: Path) -> bool:
+    """Whether a write through mapped memory changes no time of a file there, so that no copy is vouched for."""
+    path = directory / "mapped"
+    path.write_bytes(b"x")
+    os.utime(path, (0, 0))
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 1) as mapped:
+        mapped[0] ^= 1  # Read first: the page is then mapped, and the write meets no fault.
+    changed = path.stat().st_mtime_ns
+    path.unlink()
+    return changed == 0
 
 
 def staged(blobs: ns.BlobStore) -> list[str]:

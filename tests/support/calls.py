@@ -29,17 +29,53 @@ class StopAfter:
             raise Stop(f"{done} of {total}")
 
 
-_ENTRY = ("system", "tick", None, None, 0)
+_ENTRY = ("system", "tick", "run-1", None, 0)
 _RUN = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0)
+
+
+def claim_of(store: ns.LogStore, run_id: str = "claimed") -> ns.RunClaim:
+    """The newest claim of a run, as another process finds it; one that never was, if there is none."""
+    run = ns.WorkflowRun(run_id, "deploy", ns.WorkflowRunStatus.STARTED, 0)
+    query = "SELECT owner, attempt, token, expires_at FROM run_claims WHERE run_id = ? AND token IS NOT NULL"
+    rows: list[Any] = store.sql(query, (run_id,))
+    return ns.RunClaim(run, *(rows[0] if rows else ("another", 1, 1, 0)))
+
+
+def _write_batch(store: ns.LogStore) -> None:
+    with store.batch() as batch:
+        fill_batch(batch)
+
+
+def fill_batch(batch: ns.WriteBatch) -> None:
+    """One of each change that a batch takes."""
+    batch.append("system", "tick")
+    batch.append_many([_ENTRY] * 20)
+    batch.append("system", "keyed", key="batch")
+    batch.create_workflow_run("new", "deploy")
+    batch.transition("new", "started")
+    batch.upsert_workflow_run(
+        ("workflow", "failed", "new", None, 0), ns.WorkflowRun("new", "deploy", ns.WorkflowRunStatus.FAILED, 0, 1)
+    )
+    batch.set_meta("key", "value")
+    batch.delete_meta("other")
+
 
 LOG_STORE_WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     "append": lambda store: store.append("system", "tick"),
     "append_many": lambda store: store.append_many([_ENTRY]),
     "set_meta": lambda store: store.set_meta("key", "value"),
+    "delete_meta": lambda store: store.delete_meta("other"),
+    "batch": _write_batch,
+    "create_workflow_run": lambda store: store.create_workflow_run("new", "deploy", not_before=5),
+    "claim_workflow_run": lambda store: store.claim_workflow_run("worker"),
+    "renew_claim": lambda store: store.renew_claim(claim_of(store), lease=100),
+    "release_claim": lambda store: store.release_claim(claim_of(store), delay=5),
     "upsert_workflow_run": lambda store: store.upsert_workflow_run(_ENTRY, _RUN),
     "append_with_workflow_update": lambda store: store.append_with_workflow_update(_ENTRY, _RUN),
     "transition": lambda store: store.transition("run-1", "completed"),
+    "delete_workflow_runs": lambda store: store.delete_workflow_runs(before=1),
     "archive_logs": lambda store: store.archive_logs(),
+    "expire_archive": lambda store: store.expire_archive(before=date(2026, 1, 1)),
     "restore_archive": lambda store: store.restore_archive(date(2026, 1, 1)),
     "reindex": lambda store: store.reindex(),
 }
@@ -50,9 +86,13 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "follow": lambda store: next(store.follow(after_id=0)),
     "sql": lambda store: store.sql("SELECT 1"),
     "get_meta": lambda store: store.get_meta("key"),
+    "list_meta": lambda store: store.list_meta(),
     "get_workflow_run": lambda store: store.get_workflow_run("run-1"),
     "get_active_workflow_runs": lambda store: store.get_active_workflow_runs(),
     "get_all_workflow_runs": lambda store: store.get_all_workflow_runs(),
+    "query_workflow_runs": lambda store: store.query_workflow_runs(),
+    "iter_workflow_runs": lambda store: list(store.iter_workflow_runs()),
+    "count_workflow_runs": lambda store: store.count_workflow_runs(),
     "get_trigger_payload": lambda store: store.get_trigger_payload("run-1"),
     "get_thread_events": lambda store: store.get_thread_events("run-1"),
     "get_thread_messages": lambda store: store.get_thread_messages("run-1"),

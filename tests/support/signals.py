@@ -50,18 +50,18 @@ def archive_lock(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def handler(function: object) -> Iterator[None]:
-    """Handle SIGUSR1 by a call of `function`."""
+def handler(function: object, number: signal.Signals = signal.SIGUSR1) -> Iterator[None]:
+    """Handle a signal by a call of `function`."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         assert callable(function)
         function()
 
-    previous = signal.signal(signal.SIGUSR1, handle)
+    previous = signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, previous)
+        signal.signal(number, previous)
 
 
 @contextmanager

@@ -1,22 +1,20 @@
-"""What every part of the asynchronous log store is built on: the store, its threads, and its documentation."""
+"""What every asynchronous store is built on: its threads, its end, its documentation."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from inspect import getdoc
-from typing import Literal, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeVar
 
-from nerve_store._core import LogEntry, LogStore, NewLogEntry
+from nerve_store._core import LogStore
 from nerve_store.aio.channel import Channels
 from nerve_store.aio.forks import watch_store
 from nerve_store.aio.threads import Threads, run_in
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
-
-Durability: TypeAlias = Literal["full", "normal"]
-Progress: TypeAlias = Callable[[int, int], object]
-Row: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
+from nerve_store.types import Durability, Path, Progress
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -24,7 +22,7 @@ _Method = TypeVar("_Method", bound=Callable[..., object])
 
 
 def documented(original: object, addition: str = "") -> Callable[[_Method], _Method]:
-    """Give a method the documentation of the `LogStore` method that it calls, and an `addition`."""
+    """Give a method the documentation of the one that it calls, and an `addition`."""
 
     def document(method: _Method) -> _Method:
         method.__doc__ = "\n\n".join(filter(None, [getdoc(original), addition]))
@@ -33,17 +31,56 @@ def documented(original: object, addition: str = "") -> Callable[[_Method], _Met
     return document
 
 
-class OpenStore:
+class Handle:
+    """The threads that a store's calls block, until it is closed."""
+
+    def __init__(self, path: str) -> None:
+        """Of the store at `path`."""
+        self._path = path
+        self._threads = Threads()
+        self._closing = False
+        self._is_inherited = False
+        watch_store(self)
+
+    def _become_inherited(self) -> None:
+        """Called in a forked child: its threads and event loops are the parent's."""
+        self._closing = self._is_inherited = True
+
+    def _check_open(self) -> None:
+        if self._is_inherited:
+            forked = ForkedStoreError(
+                "this process was forked from the one that opened the store; open the store again in the child"
+            )
+            forked.path = self._path
+            raise forked
+        if self._closing:
+            error = StoreClosedError("the store is closed; open it again")
+            error.path = self._path
+            raise error
+
+    async def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        function: Callable[_Parameters, _Result],
+        /,
+        *arguments: _Parameters.args,
+        **options: _Parameters.kwargs,
+    ) -> _Result:
+        self._check_open()
+        return await run_in(pool, function, *arguments, **options)
+
+
+class OpenStore(Handle):
     """A log store and the threads that its calls block."""
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
         durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
-        archive_dir: str | os.PathLike[str] | None = None,
+        archive_dir: Path | None = None,
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
@@ -59,36 +96,32 @@ class OpenStore:
             max_payload_bytes=max_payload_bytes,
             progress=progress,
         )
-        self._threads = Threads()
         self._channels = Channels(self._store)
-        self._closing = False
-        self._is_inherited = False
-        watch_store(self)
+        super().__init__(self._store.path)
 
     def _become_inherited(self) -> None:
-        """Called in a forked child: its threads and event loops are the parent's."""
-        self._closing = self._is_inherited = True
-        self._channels._become_inherited()
+        super()._become_inherited()
+        self._channels._become_inherited()  # pyright: ignore[reportPrivateUsage]
 
-    def _check_open(self) -> None:
-        if self._is_inherited:
-            forked = ForkedStoreError(
-                "this process was forked from the one that opened the store; open the store again in the child"
-            )
-            forked.path = self._store.path
-            raise forked
-        if self._closing:
-            error = StoreClosedError("the store is closed; open it again")
-            error.path = self._store.path
-            raise error
-
-    async def _run(
-        self,
-        pool: ThreadPoolExecutor,
-        function: Callable[_Parameters, _Result],
-        /,
-        *arguments: _Parameters.args,
-        **options: _Parameters.kwargs,
+    async def _write(
+        self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs
     ) -> _Result:
+        """Call a method of the store that writes, without a thread: it shares its commit with all else that waits."""
         self._check_open()
-        return await run_in(pool, function, *arguments, **options)
+        loop = asyncio.get_running_loop()
+        channel = self._channels.open(loop)
+        if channel.free > 0:
+            channel.free -= 1
+        else:
+            await channel.wait_for_place(loop)
+        future: asyncio.Future[_Result] = loop.create_future()
+        try:
+            more = channel.perform(future, partial(function, *arguments, **options))
+        except BaseException:
+            channel.release(1)
+            raise
+        if more is None:
+            channel.release(1)
+        else:
+            channel.free -= more
+        return await future

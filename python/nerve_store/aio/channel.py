@@ -1,18 +1,37 @@
-"""The appends of event loops that wait for their commit."""
+"""The writes of event loops that wait for their commit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
-from nerve_store._core import AppendChannel, LogStore
+from nerve_store._core import AppendChannel, LogEntry, LogStore
 from nerve_store.aio.forks import watch_loop
+from nerve_store.types import Durability, JsonArgument, Row, Timestamp
+
+_Append: TypeAlias = Callable[
+    [
+        "asyncio.Future[LogEntry]",
+        str,
+        str,
+        str | None,
+        str | None,
+        Timestamp | None,
+        JsonArgument,
+        Durability | None,
+    ],
+    int,
+]
+_Perform: TypeAlias = Callable[["asyncio.Future[Any]", Callable[[], object]], int | None]
+_AppendMany: TypeAlias = Callable[["asyncio.Future[range]", Sequence[Row], Durability | None], int]
 
 IN_FLIGHT = 8192
-"""Places for the appends of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
+"""Places for the writes of one event loop that wait for their commit; each takes one, and one more for each 8 KiB of
 its texts. Further ones wait for a place first."""
 
 
@@ -20,14 +39,18 @@ class Channel:
     """What one event loop has in flight."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: LogStore) -> None:
-        self.loop = ref(loop)
-        self.free = IN_FLIGHT
+        self.loop: ref[asyncio.AbstractEventLoop] = ref(loop)
+        self.free: int = IN_FLIGHT
         """Places; below 0 when the last append took more than there were."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # a semaphore's release would look through all of them
         self._native = AppendChannel(store)
-        self.append = self._native.append
-        self.append_many = self._native.append_many
-        self.futures = self._native.futures
+        # As they are, since a thousand tasks that append at once pay for each call between.
+        self.append: _Append = self._native.append
+        self.append_many: _AppendMany = self._native.append_many
+        self.perform: _Perform = self._native.perform
+        self.committed: set[asyncio.Future[None]] = set()
+        """Resolved after the next commit of this loop."""
+        self.futures: Callable[[], list[asyncio.Future[Any]]] = self._native.futures
         self._is_ending = False
         watch_loop(loop)
         loop.add_reader(self._native.fileno(), self._resolve)
@@ -59,6 +82,9 @@ class Channel:
 
     def _resolve(self) -> None:
         self.release(self._native.resolve())
+        for news in self.committed:
+            if not news.done():
+                news.set_result(None)
         if self._is_ending and not self.futures():
             asyncio.get_running_loop().remove_reader(self._native.fileno())
 

@@ -37,7 +37,7 @@ def _in_child() -> None:
     for loop in list(_loops):
         _part(loop)
     for store in list(_stores):
-        store._become_inherited()
+        store._become_inherited()  # pyright: ignore[reportPrivateUsage]
 
 
 def _part(loop: asyncio.AbstractEventLoop) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from datetime import date
-from typing import Any, TypeAlias
+from typing import Any
 
 from nerve_store._core import LogEntry, LogIterator, LogStore
 from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import LogStats
-
-_SqlValue: TypeAlias = int | float | str | bytes | None
+from nerve_store.types import SqlParameters, Timestamp
 
 _PAGE_ROWS = 256
 """Rows that an async iterator takes from a thread at a time."""
@@ -27,8 +26,8 @@ class Reads(OpenStore):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -57,8 +56,8 @@ class Reads(OpenStore):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -89,8 +88,8 @@ class Reads(OpenStore):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -121,8 +120,8 @@ class Reads(OpenStore):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> AsyncIterator[LogEntry]:
         follower = await self._run(
@@ -148,7 +147,7 @@ class Reads(OpenStore):
     async def sql(
         self,
         query: str,
-        params: Sequence[_SqlValue] | Mapping[str, _SqlValue] = (),
+        params: SqlParameters = (),
         *,
         timeout: float | None = None,  # noqa: ASYNC109, it is the statement's
     ) -> list[tuple[Any, ...]]:
@@ -163,9 +162,13 @@ class Reads(OpenStore):
     async def get_meta(self, key: str) -> str | None:
         return await self._run(self._threads.read, self._store.get_meta, key)
 
+    @documented(LogStore.list_meta)
+    async def list_meta(self, prefix: str = "") -> dict[str, str]:
+        return await self._run(self._threads.read, self._store.list_meta, prefix)
+
     @documented(LogStore.stats)
-    async def stats(self) -> LogStats:
-        return await self._run(self._threads.read, self._store.stats)
+    async def stats(self, *, exact: bool = False) -> LogStats:
+        return await self._run(self._threads.read, self._store.stats, exact=exact)
 
     async def _rows(self, rows: LogIterator) -> AsyncIterator[LogEntry]:
         while page := await self._run(self._threads.read, rows._take, _PAGE_ROWS):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 from weakref import finalize
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store.aio.base import Durability, Progress, Row, documented
+from nerve_store.aio.base import documented
 from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
 from nerve_store.aio.threads import submit
 from nerve_store.aio.upkeep import Upkeep
+from nerve_store.records import RunClaim
+from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
 
 _SHARES = "In an event loop, the rows share their commit with all other appends that wait."
 
@@ -23,19 +24,19 @@ _SHARES = "In an event loop, the rows share their commit with all other appends 
 class AsyncLogStore(Reads, Runs, Upkeep):
     """`LogStore` for asyncio: its methods, awaitable, and async iterators; usable from several event loops at once.
 
-    Cancelling a waiting append neither blocks nor harms the store, but the row may be appended all the same: it is
-    already on its way. Any other call that is cancelled is interrupted: a write that still waits for its turn changes
-    nothing. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
+    Cancelling a write that waits for its commit neither blocks nor harms the store, but the write may be committed all
+    the same: it is already on its way. So may a claim, whose lease then runs out. Any other call that is cancelled is
+    interrupted. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
         durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
-        archive_dir: str | os.PathLike[str] | None = None,
+        archive_dir: Path | None = None,
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
@@ -81,10 +82,26 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | None = None,
+        timestamp: Timestamp | None = None,
         *,
+        json: JsonArgument = ...,
         durability: Durability | None = None,
+        key: str | None = None,
+        claim: RunClaim | None = None,
     ) -> LogEntry:
+        if key is not None or claim is not None:
+            return await self._write(
+                self._store.append,
+                source,
+                type,
+                ref_id,
+                payload,
+                timestamp,
+                json=json,
+                durability=durability,
+                key=key,
+                claim=claim,
+            )
         # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
         if self._closing:
             self._check_open()
@@ -98,7 +115,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
             await channel.wait_for_place(loop)
         future: asyncio.Future[LogEntry] = loop.create_future()
         try:
-            more = channel.append(future, source, type, ref_id, payload, timestamp, durability)
+            more = channel.append(future, source, type, ref_id, payload, timestamp, json, durability)
         except BaseException:
             channel.release(1)
             raise
@@ -106,11 +123,15 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         return await future
 
     @documented(LogStore.append_many, _SHARES)
-    async def append_many(self, entries: Iterable[Row], *, durability: Durability | None = None) -> range:
+    async def append_many(
+        self, entries: Iterable[Row], *, durability: Durability | None = None, claim: RunClaim | None = None
+    ) -> range:
         rows = list(entries)
         self._check_open()
         if not rows:
             return range(0)
+        if claim is not None:
+            return await self._write(self._store.append_many, rows, durability=durability, claim=claim)
         loop = asyncio.get_running_loop()
         channel = self._channels.open(loop)
         if channel.free > 0:

@@ -51,10 +51,10 @@ class Threads:
 
     def __init__(self) -> None:
         self._pools: list[ThreadPoolExecutor] = []
-        self.read = self._pool("read")
-        self.write = self._pool("write")
-        self.job = self._pool("job")
-        self.close = self._pool("close")
+        self.read: ThreadPoolExecutor = self._pool("read")
+        self.write: ThreadPoolExecutor = self._pool("write")
+        self.job: ThreadPoolExecutor = self._pool("job")
+        self.close: ThreadPoolExecutor = self._pool("close")
 
     def _pool(self, kind: str) -> ThreadPoolExecutor:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"nerve_store-{kind}")

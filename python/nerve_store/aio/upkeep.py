@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from os import PathLike
 from typing import Literal
 
 from nerve_store._core import DEFAULT_RETENTION, LogStore
-from nerve_store.aio.base import OpenStore, Progress, documented
-from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
+from nerve_store.aio.base import OpenStore, documented
+from nerve_store.records import ArchivedDay, ArchiveResult, BackupReport, VerifyReport
+from nerve_store.types import Progress, Timestamp
 
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
@@ -17,13 +19,17 @@ class Upkeep(OpenStore):
 
     @documented(LogStore.set_meta)
     async def set_meta(self, key: str, value: str) -> None:
-        await self._run(self._threads.write, self._store.set_meta, key, value)
+        await self._write(self._store.set_meta, key, value)
+
+    @documented(LogStore.delete_meta)
+    async def delete_meta(self, key: str) -> bool:
+        return await self._write(self._store.delete_meta, key)
 
     @documented(LogStore.archive_logs, _IN_A_THREAD)
     async def archive_logs(
         self,
         *,
-        now: int | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
@@ -49,6 +55,10 @@ class Upkeep(OpenStore):
     async def archived_days(self) -> list[ArchivedDay]:
         return await self._run(self._threads.read, self._store.archived_days)
 
+    @documented(LogStore.expire_archive)
+    async def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
+        return await self._run(self._threads.job, self._store.expire_archive, before=before, dry_run=dry_run)
+
     @documented(LogStore.restore_archive, _IN_A_THREAD)
     async def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         return await self._run(self._threads.job, self._store.restore_archive, day, progress=progress)
@@ -56,6 +66,10 @@ class Upkeep(OpenStore):
     @documented(LogStore.verify, _IN_A_THREAD)
     async def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         return await self._run(self._threads.job, self._store.verify, progress=progress)
+
+    @documented(LogStore.backup, _IN_A_THREAD)
+    async def backup(self, target: str | PathLike[str], *, progress: Progress | None = None) -> BackupReport:
+        return await self._run(self._threads.job, self._store.backup, target, progress=progress)
 
     @documented(LogStore.reindex, _IN_A_THREAD)
     async def reindex(self, *, progress: Progress | None = None) -> None:

@@ -32,7 +32,7 @@ impl Archive {
         let mut problems = Vec::new();
         for file in self.unlisted_files(&described, &files)? {
             // Of two files of one day one is adopted, and the job merges the other into it.
-            if days.contains(&file.0) || adopted.contains(&file.0) {
+            if adopted.contains(&file.0) || days.contains(&file.0) && !self.is_compressed_since(file.0)? {
                 continue;
             }
             match self.examine(file)?.as_deref() {
@@ -57,6 +57,13 @@ impl Archive {
             }
         }
         Ok(problems)
+    }
+
+    /// Whether a compressed file has taken the place of the plain one that the manifest lists.
+    fn is_compressed_since(&self, day: UtcDay) -> Result<bool> {
+        let listed =
+            self.log.database().read("read the manifest", |connection| days::load(connection, day, State::Current))?;
+        listed.map_or(Ok(false), |listed| Ok(self.compressed_since(&listed)?.is_some()))
     }
 
     /// The files that the manifest describes.

@@ -1,6 +1,7 @@
 //! An archive job: which rows go, writing them, publishing the files, deleting the rows.
 
 pub(crate) mod adopt;
+pub(crate) mod expire;
 pub(crate) mod export;
 pub(crate) mod plan;
 pub(crate) mod publish;

@@ -28,7 +28,8 @@ pub(crate) struct Archivable {
 
 /// The runs that are active.
 pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {}", *IS_ACTIVE))?;
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {} AND status >= ''", *IS_ACTIVE))?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -171,13 +172,13 @@ impl<'a> Picker<'a> {
     }
 }
 
-/// Deletes the rows from `first` to `last` in the caller's transaction, except those whose run is active.
-pub(crate) fn delete_unpinned(connection: &Connection, first: i64, last: i64) -> Result<()> {
+/// Deletes the rows of a span in the caller's transaction, except those whose run is active.
+pub(crate) fn delete_unpinned(connection: &Connection, span: IdSpan) -> Result<()> {
     let mut statement = connection.prepare_cached(&format!(
         "DELETE FROM logs WHERE id BETWEEN ?1 AND ?2
          AND NOT EXISTS (SELECT 1 FROM workflow_runs WHERE run_id = logs.ref_id AND {})",
         *IS_ACTIVE
     ))?;
-    statement.execute([first, last])?;
+    statement.execute(<(i64, i64)>::from(span))?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::{days, refs};
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::base::time;
 use crate::base::time::UtcDay;
 use crate::durable;
@@ -101,7 +102,9 @@ fn delete_rows(log: &Core, throttle: &Throttle, ids: &RoaringTreemap) -> Result<
                     last += 1;
                     left -= 1;
                 }
-                plan::delete_unpinned(transaction.connection(), first.cast_signed(), last.cast_signed())?;
+                let span = IdSpan { first: first.cast_signed(), last: last.cast_signed() };
+                transaction.note_deleted(span)?;
+                plan::delete_unpinned(transaction.connection(), span)?;
             }
             Ok(rows)
         })?;

@@ -3,8 +3,8 @@
 use crate::archive::file::format;
 use crate::archive::file::format::Format;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
+use crate::archive::manifest::{days, expired};
 use crate::base::error::{Error, Result};
 use crate::durable;
 use crate::durable::Durability;
@@ -12,6 +12,9 @@ use crate::durable::Durability;
 impl Archive {
     /// A publication that was interrupted has either happened or not.
     pub(crate) fn recover(&self) -> Result<()> {
+        for day in self.log.database().read("read the manifest", expired::pending)? {
+            self.remove_expired(day)?;
+        }
         for day in self.log.database().read("read the manifest", days::pending)? {
             let found = match self.open_known(day) {
                 Ok(found) => Some(found.summary),

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use roaring::RoaringTreemap;
+use rusqlite::Connection;
 
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::manifest::seen::Examined;
-use crate::archive::manifest::{days, missing, refs, strays};
+use crate::archive::manifest::{days, expired, missing, refs, strays};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
-use crate::index::build::sealer::Archived;
+use crate::index::build::sealer::{Archived, ArchivedRounds};
 
 /// What a rebuild found, and did.
 #[derive(Debug, Default)]
@@ -40,8 +41,15 @@ impl Archive {
             done.missing = self.relist(&mut read, progress)?;
             done.renumbered = self.resolve_conflicts()?;
         }
-        let archived = Archived { ids: &read, each_round: &|connection, visit| refs::each_round(connection, visit) };
-        self.log.reindex(&archived, refs::forget_rounds, progress)?;
+        let each_round: &ArchivedRounds<'_> = &|connection, visit| {
+            refs::each_round(connection, &mut *visit)?;
+            expired::each_round(connection, visit)
+        };
+        let forget_rounds = |connection: &Connection| {
+            refs::forget_rounds(connection)?;
+            expired::forget_rounds(connection)
+        };
+        self.log.reindex(&Archived { ids: &read, each_round }, forget_rounds, progress)?;
         Ok(done)
     }
 

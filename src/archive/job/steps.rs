@@ -13,9 +13,9 @@ use crate::archive::job::plan::{Archivable, Picker, active_runs, archivable};
 use crate::archive::job::publish::{save_refs, set_watermark};
 use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::overlap::described;
+use crate::archive::manifest::{days, expired};
 use crate::archive::problem::Problem;
 use crate::archive::read::day::ArchivedDay;
 use crate::base::error::{Error, Result};
@@ -27,7 +27,9 @@ use crate::base::scope::scope;
 use crate::base::time::UtcDay;
 use crate::durable;
 use crate::durable::{DirectoryLock, Durability, Staged};
+use crate::index::doubt;
 use crate::index::lookup::restored;
+use crate::log::prune_keys;
 use crate::row::Filter;
 
 /// Between two attempts to lock the archive.
@@ -107,9 +109,14 @@ impl Archive {
             self.log.write("index the log", Some(Durability::Normal), |transaction| transaction.seal())?;
         }
         let is_complete = job.move_all()?;
-        self.log.database().write("archive", Some(Durability::Normal), restored::forget_gone)?;
+        self.log.database().write("archive", Some(Durability::Normal), |connection| {
+            restored::forget_gone(connection)?;
+            doubt::settle(connection)
+        })?;
         let known = self.log.database().read("read the manifest", days::list)?;
-        self.log.prune(Some(&self.archived_ids(&known, &[])?))?;
+        let expired = self.log.database().read("read the manifest", expired::ids)?;
+        self.log.prune(Some(&(self.archived_ids(&known, &[])? | expired)))?;
+        prune_keys(&self.log)?;
         job.check_conflicts()?;
         if is_complete && job.has_moved {
             set_watermark(&self.log, last_day, Durability::Full)?;

@@ -72,7 +72,18 @@ impl Archive {
             candidates.extend(self.changed(connection, file, known, filter)?);
         }
         let mut doubtful = Vec::new();
-        for file in self.unlisted_files(&described, &files)? {
+        let unlisted = self.unlisted_files(&described, &files)?;
+        for (day, _) in &unlisted {
+            let is_listed =
+                |candidate: &DayCandidate| candidate.listed.day == *day && matches!(candidate.content, Content::Listed);
+            if let Some(position) = candidates.iter().position(is_listed)
+                && let Some(listed) = days::load(connection, *day, State::Current)?
+                && self.compressed_since(&listed)?.is_some()
+            {
+                candidates.swap_remove(position);
+            }
+        }
+        for file in unlisted {
             if !may_have_in_time(file.0, filter) {
                 continue;
             }
@@ -146,6 +157,11 @@ fn begins_here(snapshot: &Snapshot<'_>, filter: &Filter) -> Result<bool> {
 }
 
 impl DayCandidate {
+    /// How many of its rows are wanted, as far as that is known without opening it.
+    pub(in crate::archive) fn known_rows(&self) -> u64 {
+        self.wanted.as_ref().map_or(self.listed.row_count, RoaringTreemap::len)
+    }
+
     fn of_unlisted(unlisted: &Arc<Unlisted>, filter: &Filter) -> Option<Self> {
         let span = unlisted.summary.id_span()?;
         if span.intersect(filter.ids()?).is_none() || !may_have_in_time(unlisted.summary.day, filter) {

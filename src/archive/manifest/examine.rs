@@ -15,9 +15,9 @@ use crate::archive::file::remains::Remains;
 use crate::archive::file::scan::{Watch, scan};
 use crate::archive::file::summary::{Part, Summary};
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::{Described, State};
 use crate::archive::manifest::seen::{DamagedFile, DayFile, Examined, Files, Stamp, Unlisted};
+use crate::archive::manifest::{days, expired};
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_wait;
 use crate::log;
@@ -63,8 +63,12 @@ impl Archive {
         if unlisted.is_empty() {
             return Ok(unlisted);
         }
-        let described = self.log.database().read("read the manifest", days::described)?;
-        Ok(without(&unlisted, &described))
+        let (described, expired) = self.log.database().read("read the manifest", |connection| {
+            Ok((days::described(connection)?, expired::pending(connection)?))
+        })?;
+        let mut unlisted = without(&unlisted, &described);
+        unlisted.retain(|file| !expired.contains(&file.0));
+        Ok(unlisted)
     }
 
     /// Those of the described files that are there, and are not what the manifest says. One that was changed a moment ago is
@@ -105,7 +109,7 @@ impl Archive {
     }
 
     /// The state of a file; None if there is none.
-    fn stamp(&self, (day, format): DayFile) -> Result<Option<Stamp>> {
+    pub(in crate::archive) fn stamp(&self, (day, format): DayFile) -> Result<Option<Stamp>> {
         let path = format::path_of(self.directory(), day, format);
         match std::fs::symlink_metadata(&path) {
             Ok(metadata) => Ok(Some(Stamp::of(&metadata))),

@@ -1,5 +1,8 @@
 //! Files that have more rows than the manifest says, because the database is an older copy of the one that wrote them, or
-//! because another program wrote all of a day's rows anew. They are read as they are, and adopted by the next job.
+//! because another program wrote all of a day's rows anew; and compressed files in the place of plain ones, for the first of
+//! these reasons. They are read as they are, and adopted by the next job.
+
+use std::sync::Arc;
 
 use crate::archive::file::format::Format;
 use crate::archive::file::reader::DayReader;
@@ -7,7 +10,7 @@ use crate::archive::file::summary::Summary;
 use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
-use crate::archive::manifest::seen::{DayFile, Examined};
+use crate::archive::manifest::seen::{DayFile, Examined, Unlisted};
 use crate::base::digest::Hasher;
 use crate::base::error::Result;
 use crate::base::time::UtcDay;
@@ -49,6 +52,23 @@ impl Archive {
         let is_same = hasher.finish() == listed.sha256;
         self.seen().grown.insert(file, ((found.sha256, listed.sha256), is_same));
         Ok(is_same)
+    }
+
+    /// The compressed file with which a job has replaced a plain one of these rows; None if there is none.
+    pub(in crate::archive) fn compressed_since(&self, listed: &Summary) -> Result<Option<Arc<Unlisted>>> {
+        if listed.format != Format::Plain || self.stamp((listed.day, Format::Plain))?.is_some() {
+            return Ok(None);
+        }
+        // No other program writes these, and all of their bytes are under checksums.
+        Ok(match self.examine((listed.day, Format::Zstd))?.as_deref() {
+            Some(Examined::Whole(found)) if listed.ids.is_subset(&found.summary.ids) => Some(Arc::clone(found)),
+            _ => None,
+        })
+    }
+
+    /// Opens the file of a listed day, as it is listed or with rows besides.
+    pub(in crate::archive) fn open_known_or_grown(&self, day: UtcDay) -> Result<OpenDay> {
+        self.open_known(day).or_else(|error| self.open_grown(day)?.ok_or(error))
     }
 
     /// Opens the file of a listed day that has grown; None if it has not.

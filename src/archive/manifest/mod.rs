@@ -5,6 +5,7 @@ pub(crate) mod catalog;
 pub(crate) mod damage;
 pub(crate) mod days;
 pub(crate) mod examine;
+pub(crate) mod expired;
 pub(crate) mod grown;
 pub(crate) mod ids;
 pub(crate) mod missing;

@@ -6,10 +6,10 @@ use crate::archive::file::reader::{DayReader, damaged};
 use crate::archive::file::summary::Summary;
 use crate::archive::manifest::candidates::{Content, DayCandidate};
 use crate::archive::manifest::catalog::{Archive, OpenDay};
-use crate::archive::manifest::days;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::examine::patiently;
 use crate::archive::manifest::seen::DayFile;
+use crate::archive::manifest::{days, expired};
 use crate::base::digest::{Digest, Hasher};
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
@@ -18,10 +18,21 @@ impl Archive {
     /// Opens the file of a candidate; None if it is gone although nothing promises that it is there.
     pub(in crate::archive) fn open_candidate(&self, candidate: &DayCandidate) -> Result<Option<OpenDay>> {
         match &candidate.content {
-            Content::Listed => patiently(|| self.open_known(candidate.listed.day)).map(Some),
+            Content::Listed => self.open_listed(candidate.listed.day),
             Content::Unlisted(_) => self.open_unlisted_or_adopted((candidate.listed.day, candidate.listed.format)),
             Content::Unreadable(error) => Err(error.clone()),
         }
+    }
+
+    /// Opens the file of a day that the manifest listed a moment ago; None if it has been expired since.
+    fn open_listed(&self, day: UtcDay) -> Result<Option<OpenDay>> {
+        let opened = patiently(|| self.open_known(day));
+        if opened.is_err()
+            && self.log.database().read("read the manifest", |connection| expired::is_expired(connection, day))?
+        {
+            return Ok(None);
+        }
+        opened.map(Some)
     }
 
     /// Opens the file of a day that the manifest knows.
@@ -44,6 +55,12 @@ impl Archive {
             }
             // A job may have published another file since; then the manifest has changed as well.
             if tried == Some(digests) {
+                if let Some(current) = listed.last()
+                    && self.compressed_since(current)?.is_some()
+                    && let Some(open) = self.open_unlisted((day, Format::Zstd))?
+                {
+                    return Ok(open);
+                }
                 return Err(self.not_as_listed(day, &listed));
             }
             tried = Some(digests);

@@ -45,6 +45,15 @@ pub(in crate::archive) fn forget(connection: &Connection, day: UtcDay) -> Result
     Ok(())
 }
 
+/// Forgets up to so many of them, in the caller's transaction; says whether there may be others.
+pub(in crate::archive) fn forget_some(connection: &Connection, day: UtcDay, most: usize) -> Result<bool> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM archive_refs WHERE day = ?1 AND (ref_id, first_id) IN
+         (SELECT ref_id, first_id FROM archive_refs WHERE day = ?1 LIMIT ?2)",
+    )?;
+    Ok(statement.execute((day.to_string(), most))? >= most)
+}
+
 /// The ids of the reference's rows in the day's file.
 pub(in crate::archive) fn ids(connection: &Connection, day: UtcDay, ref_key: &str) -> Result<RoaringTreemap> {
     set(connection, "ids", day, ref_key)

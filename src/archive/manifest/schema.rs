@@ -7,7 +7,8 @@ use crate::db::Derived;
 use crate::index::build::rekey::rekey_column;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived = Derived { tables: SCHEMA, replaced_indexes: &[], upgrade };
+pub(crate) static DERIVED: Derived =
+    Derived { tables: SCHEMA, triggers: &[], replaced_indexes: &[], upgrade, distrust: |_| Ok(()) };
 
 /// The manifest's tables.
 pub(crate) const SCHEMA: &str = "
@@ -48,10 +49,27 @@ CREATE TABLE IF NOT EXISTS archive_missing (
 CREATE TABLE IF NOT EXISTS archive_owner (
   id TEXT PRIMARY KEY
 );
+CREATE TABLE IF NOT EXISTS archive_expired (
+  day     TEXT PRIMARY KEY,
+  ids     BLOB NOT NULL,
+  pending INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS archive_expired_rounds (
+  ref_id   TEXT NOT NULL,
+  first_id INTEGER NOT NULL,
+  rounds   BLOB NOT NULL,
+  PRIMARY KEY (ref_id, first_id)
+) WITHOUT ROWID;
 ";
 
+/// From this schema on, texts are named by their keys.
+const KEYED: i32 = 4;
+
 /// Gives long texts their keys; a day whose kinds were named by long texts is one of too many kinds.
-fn upgrade(connection: &Connection) -> Result<()> {
+fn upgrade(connection: &Connection, version: i32) -> Result<()> {
+    if version >= KEYED {
+        return Ok(());
+    }
     rekey_column(connection, "archive_refs", "ref_id")?;
     let sql = "UPDATE archive_days SET kinds = NULL WHERE octet_length(kinds) > 512 OR instr(kinds, char(0x10ffff))";
     Ok(connection.execute_batch(sql)?)

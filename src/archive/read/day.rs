@@ -8,6 +8,7 @@ use crate::archive::file::reader::DayReader;
 use crate::archive::file::summary::Summary;
 use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
+use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::Examined;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
@@ -47,20 +48,7 @@ impl Archive {
             .database()
             .read("read the manifest", |connection| Ok((days::list(connection)?, days::described(connection)?)))?;
         let known: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
-        let mut days: Vec<ArchivedDay> = listed
-            .into_iter()
-            .map(|listed| ArchivedDay {
-                day: listed.day,
-                row_count: listed.row_count,
-                path: path_of(self.directory(), listed.day, listed.format),
-                size: listed.size,
-                sha256: listed.sha256,
-                added_rows: 0,
-                format: listed.format,
-                id_span: listed.id_span,
-                archived_at: Some(listed.archived_at),
-            })
-            .collect();
+        let mut days: Vec<ArchivedDay> = listed.into_iter().map(|listed| self.listed_day(listed)).collect();
         for file in self.unlisted_files(&described, &files)? {
             // The second file of a day is none of its own; one that is damaged says nothing of its day, and `verify` and
             // the next job name it.
@@ -72,6 +60,20 @@ impl Archive {
         }
         days.sort_by_key(|day| day.day);
         Ok(days)
+    }
+
+    pub(crate) fn listed_day(&self, listed: Listed) -> ArchivedDay {
+        ArchivedDay {
+            day: listed.day,
+            row_count: listed.row_count,
+            path: path_of(self.directory(), listed.day, listed.format),
+            size: listed.size,
+            sha256: listed.sha256,
+            added_rows: 0,
+            format: listed.format,
+            id_span: listed.id_span,
+            archived_at: Some(listed.archived_at),
+        }
     }
 
     pub(crate) fn archived_day(&self, summary: &Summary) -> ArchivedDay {

@@ -10,11 +10,12 @@ use roaring::RoaringTreemap;
 
 use crate::archive::manifest::candidates::DayCandidate;
 use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::expired;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::manifest::values::set_of;
 use crate::base::error::Result;
 use crate::log::{Snapshot, by_ids};
-use crate::row::{Filter, LogEntry, NumberedRound};
+use crate::row::{Filter, LogEntry, NumberedRound, index_key};
 
 impl Archive {
     /// How many rounds the run has.
@@ -101,6 +102,7 @@ fn all_rounds(snapshot: &Snapshot<'_>, candidates: &[DayCandidate], run_id: &str
     for candidate in candidates {
         rounds |= candidate.rounds(snapshot.connection(), run_id)?;
     }
+    rounds |= expired::rounds(snapshot.connection(), &index_key(run_id))?;
     if rounds.is_empty() {
         return Ok(None);
     }

@@ -15,6 +15,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::read::merge::Merge;
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check_rows;
 use crate::log::Snapshot;
 use crate::row::{Filter, LogEntry};
 
@@ -43,6 +44,8 @@ impl Archive {
                 snapshot.search(filter, &mut *visit)?;
                 return Ok(None);
             }
+            let archived = candidates.iter().map(DayCandidate::known_rows).sum::<u64>();
+            check_rows(archived.min(filter.limit.unwrap_or(u64::MAX)))?;
             let mut live = VecDeque::new();
             snapshot.search(filter, |row| live.push_back(row))?;
             Ok(Some((candidates, live)))

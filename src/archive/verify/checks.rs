@@ -5,15 +5,16 @@ use std::borrow::Cow;
 use crate::archive::file::scan::{Watch, scan};
 use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::manifest::refs;
+use crate::archive::manifest::days::State;
 use crate::archive::manifest::values::set_of;
+use crate::archive::manifest::{days, refs};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
-use crate::index::verify::{Elements, Observed, Segment, check_postings};
+use crate::index::verify::{Elements, Live, Observed, Segment, check_postings};
 use crate::row::{Filter, is_round_entry};
 
 impl Archive {
@@ -21,7 +22,14 @@ impl Archive {
     pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
         let read = self.log.database().read("verify", |connection| segment.live(connection))?;
         // Another process has rebuilt the index, or forgotten the segment.
-        let Some((live, zones)) = read else { return Ok(()) };
+        let Some(Live { rows: live, zones, overlooks }) = read else { return Ok(()) };
+        if overlooks {
+            let reason = format!(
+                "the index of the log is damaged (it does not know that rows of {} to {} have left); reindex() rebuilds it",
+                segment.ids.first, segment.ids.last
+            );
+            found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
+        }
         found.verified.segment_count += 1;
         found.verified.row_count += live.row_count();
         let Some(sealed) = self.sealed_rows(segment, &live, plan, &mut found.verified)? else { return Ok(()) };
@@ -70,8 +78,13 @@ impl Archive {
             return Ok(Some(Cow::Owned(found)));
         }
         // The files answer for a segment that is wholly in them, and an index may never have seen what was put back.
+        if segment.is_made_up_of(&found, &plan.expired) {
+            return Ok(None);
+        }
         let is_archived = live.row_count() == 0 && segment.is_within(&plan.archived);
-        if is_archived || plan.restored.iter().any(|span| span.intersect(segment.ids).is_some()) {
+        let touches = |spans: &[IdSpan]| spans.iter().any(|span| span.intersect(segment.ids).is_some());
+        let is_changed = touches(&plan.changed);
+        if is_archived || (touches(&plan.restored) && !is_changed) {
             return Ok(None);
         }
         let (had, has) = (segment.row_count, found.row_count());
@@ -82,8 +95,9 @@ impl Archive {
             std::cmp::Ordering::Equal => "a row is not what was appended".to_owned(),
             std::cmp::Ordering::Greater => format!("there are {} rows more than were appended", has - had),
         };
+        let by_whom = if is_changed { ", and another program wrote at these ids" } else { "" };
         let reason = format!(
-            "ids {first} to {last}: {what}; restore a backup, or accept it with reindex() if another program did that"
+            "ids {first} to {last}: {what}{by_whom}; restore a backup, or accept it with reindex() if another program did that"
         );
         verified.problems.push(self.problem_inside(Some(segment.ids), reason));
         Ok(None)
@@ -92,9 +106,12 @@ impl Archive {
     /// Reads a day's file from end to end, and compares it with the manifest.
     pub(super) fn check_day(&self, day: UtcDay, found: &mut Found) -> Result<()> {
         let Found { verified, archived, .. } = found;
-        let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? else { return Ok(()) };
+        let Some(open) = verified.unless_damaged(Some(day), self.open_known_or_grown(day))? else { return Ok(()) };
         let path = open.reader.path().to_owned();
         verified.problems.extend(self.missing_ids(&path, &open.summary)?);
+        // A file that has grown tells by itself what is in it, until the next job adopts it.
+        let current = self.log.database().read("verify", |connection| days::load(connection, day, State::Current))?;
+        let is_listed = current.is_some_and(|listed| listed.sha256 == open.summary.sha256);
         let mut hidden = None;
         let mut rounds = Elements::default();
         let mut take_part = |part: Part| {
@@ -102,7 +119,7 @@ impl Archive {
                 for (ref_key, rows) in &part {
                     rounds.add_rounds(ref_key, &rows.rounds);
                     let known = refs::ids(connection, day, ref_key)?;
-                    if !set_of(&rows.ids).is_subset(&known) {
+                    if is_listed && !set_of(&rows.ids).is_subset(&known) {
                         hidden = Some(ref_key.clone());
                     }
                 }
@@ -113,7 +130,7 @@ impl Archive {
         let Some(file) = verified.unless_damaged(Some(day), scan(open.reader, watch))? else { return Ok(()) };
         verified.day_count += 1;
         verified.archived_row_count += file.row_count();
-        if let Some(open) = verified.unless_damaged(Some(day), self.open_known(day))? {
+        if let Some(open) = verified.unless_damaged(Some(day), self.open_known_or_grown(day))? {
             let shared = verified.unless_damaged(Some(day), self.shared_ids(open))?.flatten();
             verified.problems.extend(shared);
         }

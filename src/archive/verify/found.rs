@@ -12,8 +12,12 @@ pub(super) struct Plan {
     pub(super) days: Vec<Listed>,
     /// The ids in the files, as far as they can be read.
     pub(super) archived: RoaringTreemap,
+    /// The ids of rows whose files were deleted because they were old.
+    pub(super) expired: RoaringTreemap,
     /// Where rows lie that were put back from the archive.
     pub(super) restored: Vec<IdSpan>,
+    /// Where other programs overwrote rows, or put some among others.
+    pub(super) changed: Vec<IdSpan>,
     pub(super) kinds: Kinds,
 }
 

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
 
-use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::format::{Format, list_of_no_day, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
-use crate::archive::manifest::{days, strays};
+use crate::archive::manifest::seen::DayFile;
+use crate::archive::manifest::{days, expired, strays};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -17,12 +18,21 @@ use crate::base::parallel;
 use crate::base::parallel::News;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
+use crate::index::doubt;
 use crate::index::verify::{Segment, segments};
 
 /// Segments that one step checks.
 const STEP_SEGMENTS: usize = 8;
 /// Findings that SQLite reports at the most.
 const MOST_FINDINGS: u32 = 100;
+
+/// What is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Everything,
+    /// Without the files, and what the postings say of them.
+    Rows,
+}
 
 /// What one step checks.
 enum Step {
@@ -47,6 +57,15 @@ impl Step {
 impl Archive {
     /// Checks the database, the index and every file, on all cores.
     pub fn verify(&self, progress: &mut Progress<'_>) -> Result<Verified> {
+        self.verify_extent(Extent::Everything, progress)
+    }
+
+    /// Checks the database, and the rows of the sealed segments wherever they are.
+    pub fn verify_rows(&self, progress: &mut Progress<'_>) -> Result<Verified> {
+        self.verify_extent(Extent::Rows, progress)
+    }
+
+    fn verify_extent(&self, extent: Extent, progress: &mut Progress<'_>) -> Result<Verified> {
         let files = self.files()?;
         let read = self.log.database().read("verify", |connection| {
             Ok((
@@ -55,9 +74,11 @@ impl Archive {
                 segments(connection)?,
                 days::pending(connection)?,
                 strays::faults(connection)?,
+                doubt::changed(connection, IdSpan::ALL)?,
+                expired::ids(connection)?,
             ))
         });
-        let (days, described, segments, pending, faults) = match read {
+        let (days, described, segments, pending, faults, changed, expired) = match read {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
@@ -68,30 +89,29 @@ impl Archive {
         };
         let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
-        let plan = Plan { days, archived, restored: segments.restored, kinds: segments.kinds };
+        let plan = Plan { days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
         let days = &plan.days;
         let mut steps = vec![Step::Database];
-        steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
-        steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
+        if extent == Extent::Everything {
+            steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
+            steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
+        }
         steps.extend(segments.list.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(days)).sum();
         let mut found = Found::default();
         let problems = &mut found.verified.problems;
-        problems.extend(self.doubled_ids(days)?);
         problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
-        for listed in days {
-            let other = (listed.day, listed.format.other());
-            if files.contains(&other) && !pending.contains(&listed.day) {
-                let path = path_of(self.directory(), other.0, other.1);
-                let reason =
-                    "the manifest knows another file of this day; the next archive job merges the two".to_owned();
-                problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
+        if extent == Extent::Everything {
+            if let Err(Error::Archive { path, reason }) = self.check_owner() {
+                problems.push(Problem { path, day: None, ids: None, reason });
             }
-        }
-        for pair in unlisted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-            let path = path_of(self.directory(), pair[1].0, pair[1].1);
-            let reason = "the day has another file as well; the next archive job merges the two".to_owned();
-            problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
+            problems.extend(list_of_no_day(self.directory())?.into_iter().map(|path| {
+                let reason =
+                    "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
+                Problem { path, day: None, ids: None, reason: reason.to_owned() }
+            }));
+            problems.extend(self.doubled_ids(days)?);
+            problems.extend(self.doubled_days(days, &files, &pending, &unlisted));
         }
         progress(0, total)?;
         let (next, mut done) = (AtomicUsize::new(0), 0);
@@ -104,12 +124,42 @@ impl Archive {
             }
             progress(done, total)
         })?;
-        self.check_postings(&mut found)?;
+        if extent == Extent::Everything {
+            self.check_postings(&mut found)?;
+        }
         let mut verified = found.verified;
         verified.problems.sort_by(|one, other| {
             (&one.path, one.day, one.ids, &one.reason).cmp(&(&other.path, other.day, other.ids, &other.reason))
         });
         Ok(verified)
+    }
+
+    /// Days that have two files.
+    fn doubled_days(
+        &self,
+        days: &[Listed],
+        files: &[DayFile],
+        pending: &[UtcDay],
+        unlisted: &[DayFile],
+    ) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for listed in days {
+            let other = (listed.day, listed.format.other());
+            // A compressed file alone is one in its place, or the one in its place is missing, which is told elsewhere.
+            let is_doubled = files.contains(&other) && files.contains(&(listed.day, listed.format));
+            if is_doubled && !pending.contains(&listed.day) {
+                let path = path_of(self.directory(), other.0, other.1);
+                let reason =
+                    "the manifest knows another file of this day; the next archive job merges the two".to_owned();
+                problems.push(Problem { path, day: Some(listed.day), ids: None, reason });
+            }
+        }
+        for pair in unlisted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let path = path_of(self.directory(), pair[1].0, pair[1].1);
+            let reason = "the day has another file as well; the next archive job merges the two".to_owned();
+            problems.push(Problem { path, day: Some(pair[1].0), ids: None, reason });
+        }
+        problems
     }
 
     /// Something wrong inside the database.

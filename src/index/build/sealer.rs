@@ -8,6 +8,7 @@ use crate::base::ids::IdSpan;
 use crate::index::bounds::{sealed_end, unsealed_span};
 use crate::index::build::merge::{each_known_round, merge_if_due};
 use crate::index::build::segment::Gathered;
+use crate::index::doubt;
 use crate::index::schema::TABLES;
 use crate::row::COLUMNS;
 use crate::row::IndexedRow;
@@ -39,15 +40,16 @@ impl Sealer {
         Self { segment_rows: segment_rows.max(1), tail: Tail::Unknown, data_version: 0 }
     }
 
-    /// To be called first in each write transaction.
-    pub(crate) fn begin(&mut self, connection: &Connection) -> Result<()> {
+    /// To be called first in each write transaction; says whether another connection has committed since the last one.
+    pub(crate) fn begin(&mut self, connection: &Connection) -> Result<bool> {
         let mut statement = connection.prepare_cached("PRAGMA data_version")?;
         let version = statement.query_row([], |row| row.get(0))?;
-        if version != self.data_version {
+        let is_behind = version != self.data_version;
+        if is_behind {
             self.tail = Tail::Unknown;
             self.data_version = version;
         }
-        Ok(())
+        Ok(is_behind)
     }
 
     /// The transaction did not commit.
@@ -156,6 +158,10 @@ impl Sealer {
         // What follows may be shorter than a segment, and is sealed when there is more; but departed rounds are known
         // to nothing else.
         seal(&mut tail, connection)?;
+        if sealed_end(connection)? == i64::MIN {
+            // Readers of other processes may know rows that have left.
+            doubt::doubt_all(connection)?;
+        }
         progress(total, total)?;
         self.tail = Tail::Read(Box::new(tail));
         Ok(())
@@ -167,6 +173,7 @@ impl Sealer {
                 seal(tail, connection)?;
             }
             tail.add_departed(id, run_id);
+            doubt::note_deleted(connection, IdSpan::of(id))?;
             seal_if_full(tail, connection)?;
         }
         Ok(())

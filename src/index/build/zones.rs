@@ -8,8 +8,8 @@ use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::build::postings::damaged;
 
-/// Zones of a full segment.
-const ZONES: u64 = 16;
+/// Zones of a full segment: a read by time looks at the rows of those at both its ends.
+const ZONES: u64 = 64;
 
 /// Bytes of a zone: the offset of its last row, and its least and greatest timestamp.
 const ZONE_BYTES: usize = 4 + 8 + 8;
@@ -56,27 +56,62 @@ impl Zones {
     }
 }
 
+/// Parts of a segment by what its zones say of bounds of time.
+#[derive(Default)]
+pub(crate) struct Split {
+    /// All of their rows are within the bounds.
+    pub(crate) within: Vec<IdSpan>,
+    /// Some of their rows may be.
+    pub(crate) cut: Vec<IdSpan>,
+}
+
+/// The parts of the segment `segment` that may have rows at `times`, each kind ascending.
+pub(crate) fn split(connection: &Connection, segment: IdSpan, times: TimeSpan) -> Result<Split> {
+    let mut split = Split::default();
+    each(connection, segment, |span, zone_times| match zone_times {
+        Some(zone_times) if times.covers(zone_times) => extend(&mut split.within, span),
+        Some(zone_times) if !zone_times.overlaps(times) => {}
+        _ => extend(&mut split.cut, span),
+    })?;
+    Ok(split)
+}
+
 /// The spans of ids in the segment `within` whose zones allow one of `times`, ascending.
 pub(crate) fn spans(connection: &Connection, within: IdSpan, times: TimeSpan) -> Result<Vec<IdSpan>> {
-    let mut statement = connection.prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?;
-    let bytes: Option<Vec<u8>> = statement.query_row([within.first], |row| row.get(0)).optional()?;
-    let Some(bytes) = bytes else { return Ok(vec![within]) };
-    let (zones, []) = bytes.as_chunks::<ZONE_BYTES>() else { return Err(damaged("a zone is cut off")) };
-    let mut spans: Vec<IdSpan> = Vec::new();
-    let mut first = within.first;
-    for zone in zones {
-        let (offset, zone_times) = fields(zone);
-        let last = within.first.saturating_add(offset);
-        if zone_times.overlaps(times) {
-            let span = IdSpan { first, last };
-            match spans.last_mut() {
-                Some(open) if open.adjoins(span) => open.last = last,
-                _ => spans.push(span),
-            }
+    let mut spans = Vec::new();
+    each(connection, within, |span, zone_times| {
+        if zone_times.is_none_or(|zone_times| zone_times.overlaps(times)) {
+            extend(&mut spans, span);
         }
+    })?;
+    Ok(spans)
+}
+
+/// Adds a span to others, or to the last of them if it adjoins that.
+fn extend(spans: &mut Vec<IdSpan>, span: IdSpan) {
+    match spans.last_mut() {
+        Some(open) if open.adjoins(span) => open.last = span.last,
+        _ => spans.push(span),
+    }
+}
+
+/// Calls `visit` with each zone of a segment, and when its rows were; with the segment, if that is not known.
+fn each(connection: &Connection, segment: IdSpan, mut visit: impl FnMut(IdSpan, Option<TimeSpan>)) -> Result<()> {
+    let mut statement = connection.prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?;
+    let bytes: Option<Vec<u8>> = statement.query_row([segment.first], |row| row.get(0)).optional()?;
+    let Some(bytes) = bytes else {
+        visit(segment, None);
+        return Ok(());
+    };
+    let (zones, []) = bytes.as_chunks::<ZONE_BYTES>() else { return Err(damaged("a zone is cut off")) };
+    let mut first = segment.first;
+    for zone in zones {
+        let (offset, times) = fields(zone);
+        let last = segment.first.saturating_add(offset);
+        visit(IdSpan { first, last }, Some(times));
         first = last.saturating_add(1);
     }
-    Ok(spans)
+    Ok(())
 }
 
 /// Whether the zones in `bytes` say of these rows of the segment that begins with `first_id` when they were.

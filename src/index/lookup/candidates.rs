@@ -10,6 +10,7 @@ use crate::base::ids::IdSpan;
 use crate::index::bounds::sealed_end;
 use crate::index::build::postings::{decode, ids};
 use crate::index::build::zones;
+use crate::index::doubt;
 use crate::index::lookup::paged::Paged;
 use crate::index::lookup::restored::{self, Stretch};
 use crate::index::lookup::sections::{Section, sections};
@@ -43,11 +44,13 @@ pub(crate) fn candidates<'a>(
     if filter.limit == Some(0) || times.first > times.last {
         return Ok(Box::new(std::iter::empty()));
     }
-    let restored = restored::spans(connection, ids)?;
-    if restored.is_empty() {
+    let mut scanned = restored::spans(connection, ids)?;
+    scanned.extend(doubt::changed(connection, ids)?);
+    if scanned.is_empty() {
         return by_index(connection, unmerged, filter, ids);
     }
-    let mut stretches = restored::stretches(ids, &restored);
+    scanned.sort_unstable();
+    let mut stretches = restored::stretches(ids, &scanned);
     if filter.descending {
         stretches.reverse();
     }

@@ -2,9 +2,12 @@
 
 pub(crate) mod candidates;
 mod check;
+pub(crate) mod count;
+pub(crate) mod estimate;
 mod paged;
 pub(crate) mod restored;
 pub(crate) mod rounds;
 pub(crate) mod search;
 mod sections;
+pub(crate) mod tail;
 pub(crate) mod unmerged;

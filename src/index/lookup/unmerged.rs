@@ -11,6 +11,8 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::index::bounds::{merged_end, sealed_end};
 use crate::index::build::postings::{each_posting, ids};
+use crate::index::doubt::Trust;
+use crate::index::lookup::tail::TailCounts;
 use crate::row::COLUMNS;
 use crate::row::{IndexedRow, index_key, is_round};
 
@@ -26,6 +28,9 @@ pub(crate) struct UnmergedIds {
 #[derive(Default)]
 pub(crate) struct UnmergedIndex {
     state: Mutex<State>,
+    /// How many rows of which kinds are not sealed yet.
+    pub(crate) tail: TailCounts,
+    pub(crate) trust: Trust,
 }
 
 struct State {
@@ -47,6 +52,7 @@ impl UnmergedIndex {
     /// The index was built anew.
     pub(crate) fn forget(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        self.tail.forget();
     }
 
     /// Where the merged rows end, and the rows with the reference of this key after that, in the caller's transaction.

@@ -5,12 +5,16 @@
 //! commits its own rows and all that are queued, and so on. A lone caller hands over to no other.
 //! Who leads and who is told is `queue`'s business; this module knows what a commit is.
 //!
-//! Invariants: rows were checked before they were queued, so that one caller's rows cannot fail another's. A leader takes
-//! the others' rows once its transaction has begun, so that a caller that waits for another process's lock can be
-//! interrupted, whichever thread waits for it; from then on nothing interrupts the commit.
+//! Invariants: rows were checked before they were queued, and an operation that is refused has changed nothing, so
+//! that one caller cannot fail another. All share an error of the commit itself. A leader takes the others' work
+//! once its transaction has begun, so that a caller that waits for another process's lock can be interrupted,
+//! whichever thread waits for it; from then on nothing interrupts the commit.
 
 mod queue;
 mod sync;
+mod write;
+
+pub(super) use write::{Outcome, Own};
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,43 +25,49 @@ use crate::base::interrupt::{check_wait, is_interruptible, shielded};
 use crate::db::CHECKPOINT_PAGES;
 use crate::durable::Durability;
 use crate::log::core::Core;
-use crate::log::group_commit::queue::{Done, Flushed, Patience, Queue, Submitted, Told};
-use crate::log::insert::first_of;
-use crate::row::{NewLogEntry, OwnedEntry};
+use crate::log::group_commit::queue::{Done as Told, Flushed, Patience, Queue, Submitted, Told as ToldThread};
+use crate::log::group_commit::write::{apply, apply_own};
+use crate::log::operation::{Done, Work};
+use crate::row::OwnedEntry;
 
 /// Texts that may wait in the queue before further callers wait for room.
 const QUEUE_BYTES: usize = 16 << 20;
-/// What a row costs in the queue besides its texts.
+/// What a row or an operation costs in the queue besides its texts.
 const ROW_BYTES: usize = 128;
 
-/// Rows that were committed.
-pub struct Committed {
-    /// The id of the first; the others follow one by one.
-    pub first_id: i64,
-    /// The rows.
-    pub rows: Vec<OwnedEntry>,
-}
-
-/// Tells a caller that blocks no thread what became of its rows; called by the thread that committed them.
-pub type Waiter = Box<dyn FnOnce(Result<Committed>) + Send>;
+/// Tells a caller that blocks no thread what became of its works, in their order; called by the thread that committed
+/// them. The outer error is of the whole commit.
+pub type Waiter = Box<dyn FnOnce(Result<Vec<Result<Done>>>) + Send>;
 
 /// The commits of one log.
 pub(crate) struct GroupCommit {
     core: Arc<Core>,
-    queue: Queue<Rows, Result<i64>, Waiter>,
+    queue: Queue<Submission, Result<Outcome>, Waiter>,
 }
 
-type Job = queue::Job<Rows, Result<i64>, Waiter>;
+type Job = queue::Job<Submission, Result<Outcome>, Waiter>;
 type Panic = Box<dyn Any + Send>;
 
-/// A caller's rows, checked.
-struct Rows {
-    rows: Vec<OwnedEntry>,
+/// What a caller has to be committed, checked.
+struct Submission {
+    works: Works,
     durability: Durability,
 }
 
-/// The leader's own rows, which are not copied.
-type Own<'a> = (&'a [NewLogEntry<'a>], Durability);
+/// A thread has one work, an event loop all of a turn.
+enum Works {
+    One(Work),
+    Many(Vec<Work>),
+}
+
+impl Works {
+    fn all(&self) -> &[Work] {
+        match self {
+            Self::One(work) => std::slice::from_ref(work),
+            Self::Many(works) => works,
+        }
+    }
+}
 
 impl GroupCommit {
     pub(super) fn new(core: Arc<Core>) -> Self {
@@ -69,36 +79,31 @@ impl GroupCommit {
         self.queue.end();
     }
 
-    /// Commits checked rows together with those of other callers; returns the first id.
-    pub(super) fn commit(&self, rows: &[NewLogEntry<'_>], durability: Durability) -> Result<i64> {
-        self.core.database().check_writable("append")?;
-        let queued = |(rows, durability): Own<'_>| {
-            let rows: Vec<_> = rows.iter().map(OwnedEntry::from).collect();
-            let bytes = bytes_of(&rows);
-            (Rows { rows, durability }, bytes)
+    /// Commits a caller's work together with that of other callers.
+    pub(super) fn commit(&self, own: Own<'_>, durability: Durability) -> Result<Outcome> {
+        self.core.database().check_writable(own.name())?;
+        let queued = |(own, durability): (Own<'_>, Durability)| {
+            let work = own.to_work();
+            let bytes = bytes_of(&work);
+            (Submission { works: Works::One(work), durability }, bytes)
         };
         let mut panic = None;
-        let first_id =
-            self.queue.run((rows, durability), queued, &mut |own| self.flush(own, &mut panic), &Interruptible);
+        let outcome = self.queue.run((own, durability), queued, &mut |own| self.flush(own, &mut panic), &Interruptible);
         // The lead is handed over by now, so that a panic in a commit stops no other caller.
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
         self.core.database().checkpoint_if_due(CHECKPOINT_PAGES);
-        first_id
+        outcome
     }
 
-    /// Queues checked rows and returns at once; `waiter` is called with their outcome, unless this fails. True: no thread is
+    /// Queues works and returns at once; `waiter` is called with their outcomes, unless this fails. True: no thread is
     /// to be had that commits them, and the caller is to call [`Self::lead`].
-    pub(super) fn submit(
-        self: &Arc<Self>,
-        rows: Vec<OwnedEntry>,
-        durability: Durability,
-        waiter: Waiter,
-    ) -> Result<bool> {
+    pub(super) fn submit(self: &Arc<Self>, works: Vec<Work>, durability: Durability, waiter: Waiter) -> Result<bool> {
         self.core.database().check_writable("append")?;
-        let bytes = bytes_of(&rows);
-        match self.queue.submit(Rows { rows, durability }, bytes, waiter, || self.start_committers()) {
+        let bytes = works.iter().map(bytes_of).sum();
+        let submission = Submission { works: Works::Many(works), durability };
+        match self.queue.submit(submission, bytes, waiter, || self.start_committers()) {
             Submitted::Queued => Ok(false),
             Submitted::Leads => Ok(true),
             Submitted::Refused => Err(Error::Closed { path: self.core.database().path().to_owned() }),
@@ -132,12 +137,13 @@ impl GroupCommit {
         std::thread::Builder::new().name("nerve_store-commit".into()).spawn(run).is_ok()
     }
 
-    /// Commits the leader's own rows and what is queued in one transaction, and tells the callers that wait without a
+    /// Commits the leader's own work and what is queued in one transaction, and tells the callers that wait without a
     /// thread.
-    fn flush(&self, own: Option<Own<'_>>, panic: &mut Option<Panic>) -> Flushed<Result<i64>> {
+    fn flush(&self, own: Option<(Own<'_>, Durability)>, panic: &mut Option<Panic>) -> Flushed<Result<Outcome>> {
         let mut durability = own.map(|(_, durability)| durability);
-        let end = self.queue.look(|rows| durability = durability.max(Some(rows.durability)));
+        let end = self.queue.look(|submission| durability = durability.max(Some(submission.durability)));
         let durability = durability.unwrap_or(Durability::Normal);
+        let own = own.map(|(own, _)| own);
         let mut jobs = Vec::new();
         let mut write = || {
             catch_unwind(AssertUnwindSafe(|| self.write(own, durability, &mut jobs))).unwrap_or_else(|caught| {
@@ -145,38 +151,37 @@ impl GroupCommit {
                 Err(Error::Internal)
             })
         };
-        // A leader without rows of its own works for others, which its interruptions do not concern.
+        // A leader without work of its own works for others, which its interruptions do not concern.
         let outcome = if own.is_some() { write() } else { shielded(write) };
-        let (own, firsts) = match outcome {
-            Ok((own, firsts)) => (Ok(own), Ok(firsts)),
+        let (own, outcomes) = match outcome {
+            Ok((own, outcomes)) => (own, Ok(outcomes)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
         let is_interrupted = matches!(own, Err(Error::Paused | Error::Cancelled | Error::TimedOut));
-        if own.is_err() && jobs.is_empty() && !is_interrupted {
+        if outcomes.is_err() && jobs.is_empty() && !is_interrupted {
             // They have waited as long as the leader.
             jobs = self.queue.take_before(end);
         }
-        Flushed { own, threads: tell(jobs, &firsts) }
+        Flushed { own, threads: tell(jobs, outcomes) }
     }
 
-    /// Commits; returns the first id of the leader's own rows, and that of each of `jobs`, which it takes from the queue.
-    fn write(&self, own: Option<Own<'_>>, durability: Durability, jobs: &mut Vec<Job>) -> Result<(i64, Vec<i64>)> {
-        self.core.commit("append", Some(durability), |transaction| {
+    /// Commits; returns the outcome of the leader's own work, and those of the works of `jobs`, which it takes from
+    /// the queue.
+    #[expect(clippy::type_complexity, reason = "the one caller takes it apart")]
+    fn write(
+        &self,
+        own: Option<Own<'_>>,
+        durability: Durability,
+        jobs: &mut Vec<Job>,
+    ) -> Result<(Result<Outcome>, Vec<Result<Outcome>>)> {
+        let name = own.map_or("append", |own| own.name());
+        self.core.commit(name, Some(durability), |transaction| {
             shielded(|| {
                 // Jobs that ask for more than the transaction was begun with have arrived since, and wait for the next.
-                *jobs = self.queue.take(|rows| rows.durability <= durability);
-                let own =
-                    own.map_or(Ok(0), |(rows, _)| transaction.insert(rows).map(|last| first_of(last, rows.len())))?;
-                // All in one go, so that small jobs share statements as large ones do.
-                let rows: Vec<_> = jobs.iter().flat_map(|job| job.rows.rows.iter().map(OwnedEntry::borrow)).collect();
-                let last = transaction.insert(&rows)?;
-                let mut next = first_of(last, rows.len());
-                let firsts = jobs.iter().map(|job| {
-                    let first = next;
-                    next += job.rows.rows.len().cast_signed() as i64;
-                    first
-                });
-                Ok((own, firsts.collect()))
+                *jobs = self.queue.take(|submission| submission.durability <= durability);
+                let own = own.map_or(Ok(Ok(Outcome::First(0))), |own| apply_own(transaction, own))?;
+                let works = jobs.iter().flat_map(|job| job.rows.works.all());
+                Ok((own, apply(transaction, works)?))
             })
         })
     }
@@ -185,30 +190,51 @@ impl GroupCommit {
 /// A caller waits until its call is interrupted.
 struct Interruptible;
 
-impl Patience<Result<i64>> for Interruptible {
+impl Patience<Result<Outcome>> for Interruptible {
     fn is_limited(&self) -> bool {
         is_interruptible()
     }
 
-    fn ended(&self) -> Option<Result<i64>> {
+    fn ended(&self) -> Option<Result<Outcome>> {
         check_wait().err().map(Err)
     }
 }
 
-/// Tells the waiters; returns what the threads are to be told.
-fn tell(jobs: Vec<Job>, firsts: &Result<Vec<i64>>) -> Vec<Told<Result<i64>>> {
+/// Tells the waiters; returns what the threads are to be told. `outcomes`: of the works of all jobs.
+fn tell(jobs: Vec<Job>, outcomes: Result<Vec<Result<Outcome>>>) -> Vec<ToldThread<Result<Outcome>>> {
     let mut threads = Vec::new();
-    for (index, Job { rows: Rows { rows, .. }, done, .. }) in jobs.into_iter().enumerate() {
-        let first = firsts.as_ref().map(|firsts| firsts[index]).map_err(Error::clone);
-        match done {
-            Done::Thread(ticket) => threads.push((ticket, first)),
-            Done::Waiter(waiter) => waiter(first.map(|first_id| Committed { first_id, rows })),
+    let mut outcomes = outcomes.map(Vec::into_iter);
+    for Job { rows: Submission { works, .. }, done, .. } in jobs {
+        let mut next = || match &mut outcomes {
+            Ok(outcomes) => outcomes.next().unwrap_or(Err(Error::Internal)),
+            Err(error) => Err(error.clone()),
+        };
+        match (done, works) {
+            (Told::Thread(ticket), _) => threads.push((ticket, next())),
+            (Told::Waiter(waiter), works) => {
+                let works = match works {
+                    Works::One(work) => vec![work],
+                    Works::Many(works) => works,
+                };
+                let done: Vec<_> = works.into_iter().map(|work| Ok(next()?.of(work))).collect();
+                waiter(match &outcomes {
+                    Ok(_) => Ok(done),
+                    Err(error) => Err(error.clone()),
+                });
+            }
         }
     }
     threads
 }
 
-fn bytes_of(rows: &[OwnedEntry]) -> usize {
+fn bytes_of(work: &Work) -> usize {
+    match work {
+        Work::Rows(rows) => bytes_of_rows(rows),
+        Work::Operation(operation) => operation.size() + ROW_BYTES,
+    }
+}
+
+fn bytes_of_rows(rows: &[OwnedEntry]) -> usize {
     rows.iter().map(|row| row.borrow().text_bytes() + ROW_BYTES).sum()
 }
 

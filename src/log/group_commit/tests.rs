@@ -1,8 +1,9 @@
 //! Sharing commits, from several threads and without any.
 
+use crate::db::{Config, Database};
 use crate::log::group_commit::*;
 use crate::log::{Log, LogConfig, query};
-use crate::row::Filter;
+use crate::row::{Filter, NewLogEntry};
 use std::sync::mpsc;
 
 fn opened() -> (tempfile::TempDir, Arc<Log>) {
@@ -19,10 +20,15 @@ fn row(payload: &str) -> NewLogEntry<'_> {
 /// Submits one row; the outcome is sent on with `token`.
 fn send(log: &Arc<Log>, payload: &str, token: u64, sender: &mpsc::Sender<(u64, Result<i64>)>) -> Result<()> {
     let sender = sender.clone();
-    let waiter = move |outcome: Result<Committed>| {
-        sender.send((token, outcome.map(|committed| committed.first_id))).unwrap();
+    let waiter = move |outcome: Result<Vec<Result<Done>>>| {
+        let id = outcome.map(|done| match done.into_iter().next().unwrap().unwrap() {
+            Done::Rows { first_id, .. } => first_id,
+            Done::Answer(_) => panic!("a row has an id"),
+        });
+        sender.send((token, id)).unwrap();
     };
-    log.submit(vec![OwnedEntry::from(&row(payload))], Durability::Full, Box::new(waiter)).map(|leads| assert!(!leads))
+    let works = vec![Work::Rows(vec![OwnedEntry::from(&row(payload))])];
+    log.submit(works, Durability::Full, Box::new(waiter)).map(|leads| assert!(!leads))
 }
 
 #[test]
@@ -64,7 +70,9 @@ fn every_caller_gets_the_ids_of_its_own_rows() {
 #[test]
 fn a_failed_commit_fails_all_who_shared_it_and_nobody_after() {
     let (_directory, log) = opened();
-    log.database().write("test", None, |connection| {
+    // As another program does it, on a connection of its own.
+    let stranger = Database::open(log.database().path(), Config::default()).unwrap();
+    stranger.write("test", None, |connection| {
         Ok(connection.execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.payload = 'bad' BEGIN SELECT raise(ABORT, 'no'); END")?)
     }).unwrap();
     std::thread::scope(|scope| {

@@ -1,0 +1,158 @@
+"""The blob store for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from nerve_store._core import BlobStore
+from nerve_store.aio.base import Handle, documented
+from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter
+from nerve_store.aio.blob_writes import Writes
+from nerve_store.aio.threads import submit
+
+if TYPE_CHECKING:
+    from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
+    from nerve_store.types import Data, Durability, File, Path, Progress
+
+_IN_A_THREAD = "`progress` is called in another thread than the event loop's."
+_HASHES = 256
+"""Hashes that an iteration takes from a thread at a time."""
+_GRACE = timedelta(hours=1)
+
+
+class AsyncBlobStore(Handle):
+    """`BlobStore` for asyncio: its methods, awaitable, and its files as asynchronous streams.
+
+    Writes that wait at the same time share their flushes. Reads have threads of their own, so that none waits for a
+    write. A write that is cancelled may be stored all the same; reads, `verify`, `collect` and `write_file` are
+    interrupted. Use it with `async with`, or await `close()`.
+    """
+
+    def __init__(self, root: Path, *, durability: Durability = "full", read_only: bool = False) -> None:
+        """The blobs under `root`; the options are those of `BlobStore`."""
+        self._store = BlobStore(root, durability=durability, read_only=read_only)
+        super().__init__(self._store.root)
+        self._writes = Writes(self._store, self._threads.write)
+
+    @property
+    @documented(BlobStore.root)
+    def root(self) -> str:
+        return self._store.root
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closing and not self._is_inherited
+
+    @documented(BlobStore.write, "In an event loop, writes that wait at the same time are stored as by `write_many`.")
+    async def write(self, data: Data, *, verify: bool = False) -> str:
+        self._check_open()
+        if verify:
+            return await self._run(self._threads.write, self._store.write, data, verify=True)
+        return await self._writes.write(data)
+
+    @documented(BlobStore.write_many)
+    async def write_many(self, items: Iterable[Data], *, verify: bool = False) -> list[str]:
+        return await self._run(self._threads.write, self._store.write_many, items, verify=verify)
+
+    @documented(BlobStore.write_file, "A file object is read in another thread than the event loop's.")
+    async def write_file(self, file: File, *, verify: bool = False) -> str:
+        return await self._run(self._threads.write, self._store.write_file, file, verify=verify)
+
+    @documented(
+        BlobStore.writer,
+        "Use it with `async with`, or await `close()`: `async with blobs.writer() as w: await w.write(piece)`.",
+    )
+    def writer(self, *, verify: bool = False) -> AsyncBlobWriter:
+        self._check_open()
+        return AsyncBlobWriter(self, self._threads.write, lambda: self._store.writer(verify=verify))
+
+    @documented(BlobStore.read)
+    async def read(self, hash: str) -> bytes | None:
+        return await self._run(self._threads.read, self._store.read, hash)
+
+    @documented(
+        BlobStore.open,
+        "Use it with `async with`, or await it: `async with blobs.open(hash) as f: await f.read(size)`.",
+    )
+    def open(self, hash: str) -> AsyncBlobReader:
+        self._check_open()
+        return AsyncBlobReader(self, self._threads.read, lambda: self._store.open(hash))
+
+    @documented(BlobStore.exists)
+    async def exists(self, hash: str, *, verify: bool = True) -> bool:
+        return await self._run(self._threads.read, self._store.exists, hash, verify=verify)
+
+    @documented(BlobStore.delete)
+    async def delete(self, hash: str) -> bool:
+        return await self._run(self._threads.write, self._store.delete, hash)
+
+    @documented(BlobStore.verify, _IN_A_THREAD)
+    async def verify(self, *, progress: Progress | None = None) -> BlobVerifyReport:
+        return await self._run(self._threads.job, self._store.verify, progress=progress)
+
+    @documented(BlobStore.collect, _IN_A_THREAD)
+    async def collect(
+        self,
+        keep: Iterable[str],
+        *,
+        grace: timedelta = _GRACE,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> CollectReport:
+        return await self._run(
+            self._threads.job, self._store.collect, keep, grace=grace, dry_run=dry_run, progress=progress
+        )
+
+    @documented(BlobStore.size)
+    async def size(self, hash: str) -> int:
+        return await self._run(self._threads.read, self._store.size, hash)
+
+    @documented(BlobStore.stats)
+    async def stats(self) -> BlobStats:
+        return await self._run(self._threads.job, self._store.stats)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The hashes of all blobs, in order."""
+        hashes = iter(self._store)
+
+        def take() -> list[str]:
+            return [hash for _, hash in zip(range(_HASHES), hashes, strict=False)]
+
+        while page := await self._run(self._threads.read, take):
+            for hash in page:
+                yield hash
+
+    async def close(self) -> None:
+        """Let the writes under way finish; later calls raise `StoreClosedError`."""
+        if self._closing:
+            return
+        self._closing = True
+        # The caller may be cancelled; the writes are to finish all the same.
+        self._finishing = asyncio.ensure_future(self._finish())
+        await asyncio.shield(self._finishing)
+
+    async def _finish(self) -> None:
+        try:
+            await self._writes.finish()
+        finally:
+            closing = submit(self._threads.close, self._store.close)
+            self._threads.shutdown()
+            await asyncio.shield(closing)
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        closed = " (closed)" if self._closing else ""
+        return f"<AsyncBlobStore {self._store.root!r}{closed}>"

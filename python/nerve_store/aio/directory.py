@@ -1,0 +1,86 @@
+"""One data directory for asyncio."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from nerve_store.aio.blobs import AsyncBlobStore
+from nerve_store.aio.store import AsyncLogStore
+from nerve_store.store import directory_path
+
+if TYPE_CHECKING:
+    from nerve_store.types import Durability, Path, Progress
+
+
+class AsyncStore:
+    """`Store` for asyncio: one data directory, its log behind `logs`, its blobs behind `blobs`.
+
+    Use it with `async with`, or await `close()`.
+    """
+
+    logs: AsyncLogStore
+    blobs: AsyncBlobStore
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Durability = "full",
+        read_only: bool = False,
+        busy_timeout: float = 30.0,
+        archive_dir: Path | None = None,
+        segment_rows: int = 4096,
+        max_payload_bytes: int = 67108864,
+        progress: Progress | None = None,
+    ) -> None:
+        """Open the directory `path`, blocking for some milliseconds; the options are those of `Store`."""
+        directory = directory_path(path)
+        self._path = directory
+        blobs = os.path.join(directory, "blobs")
+        self.blobs = AsyncBlobStore(blobs, durability=durability, read_only=read_only)
+        self.logs = AsyncLogStore(
+            os.path.join(directory, "logs.db"),
+            durability=durability,
+            read_only=read_only,
+            busy_timeout=busy_timeout,
+            archive_dir=archive_dir,
+            segment_rows=segment_rows,
+            max_payload_bytes=max_payload_bytes,
+            progress=progress,
+        )
+
+    @property
+    def path(self) -> str:
+        """The directory, absolute."""
+        return self._path
+
+    @property
+    def archive_dir(self) -> str:
+        """The absolute path of the directory of the day files."""
+        return self.logs.archive_dir
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self.logs.closed
+
+    async def close(self) -> None:
+        """Let what is on its way finish, and close the log and the blobs; harmless when that was done already."""
+        try:
+            await self.logs.close()
+        finally:
+            await self.blobs.close()
+
+    async def __aenter__(self) -> Self:
+        await self.logs.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncStore({self._path!r})"

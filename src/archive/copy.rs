@@ -1,0 +1,156 @@
+//! Copying the day files into the archive of a backup.
+//!
+//! A file is read whole and compared with the manifest before it gets its name in the backup, and never takes the place of a
+//! good one if it is damaged. Files that are there already, by size and time of last write, are passed over. Nothing is
+//! deleted but the plain file of a day that was compressed since.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::archive::file::format::{Format, list, path_of};
+use crate::archive::manifest::catalog::Archive;
+use crate::archive::manifest::days::{self, State};
+use crate::archive::manifest::owner::MARK;
+use crate::archive::manifest::seen::{DayFile, Stamp};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::interrupt::check;
+use crate::durable::{self, Batch, Copied, Directory, Durability, digest_of, duplicate};
+
+const OPERATION: &str = "copy an archive file";
+
+/// How long a file that changes while it is copied is looked at again, and how often.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+impl Archive {
+    /// Bytes of the day files.
+    pub fn size(&self) -> Result<u64> {
+        let size = |(day, format)| {
+            std::fs::metadata(path_of(self.directory(), day, format)).map_or(0, |metadata| metadata.len())
+        };
+        Ok(list(self.directory())?.into_iter().map(size).sum())
+    }
+
+    /// Copies what is new into `target`. To be called after the database was copied: a file only ever gains rows, so that
+    /// each row that the copy of the database lacks is in a file. `advance` hears of bytes.
+    pub fn copy_to(&self, target: &Path, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<Copied> {
+        let mut copied = Copied::default();
+        let files = list(self.directory())?;
+        if files.is_empty() && self.listed_files()?.is_empty() {
+            return Ok(copied);
+        }
+        durable::create_directories(target, Durability::Full)?;
+        let Some(opened) = Directory::open(target)? else { return Ok(copied) };
+        let opened = Arc::new(opened);
+        self.copy_mark(&opened, target)?;
+        let mut batch = Batch::default();
+        for file in files {
+            check()?;
+            self.copy_file(file, &opened, &mut batch, &mut copied, advance)?;
+        }
+        batch.publish()?;
+        for (day, format) in self.listed_files()? {
+            let path = path_of(self.directory(), day, format);
+            if !path.exists() && !path_of(self.directory(), day, format.other()).exists() {
+                let reason = "it is missing: restore it, or call reindex(), which forgets the day".to_owned();
+                copied.problems.push((path, reason));
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Removes the plain files from `target` whose days were compressed since. To be called when the database that knows of it
+    /// has been published.
+    pub fn remove_compressed(&self, target: &Path) -> Result<()> {
+        let here = list(self.directory())?;
+        let there = list(target)?;
+        for &(day, format) in &there {
+            let other = (day, format.other());
+            if there.contains(&other) && here.contains(&other) && !here.contains(&(day, format)) {
+                durable::remove(&path_of(target, day, format), Durability::Full)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that the manifest lists.
+    fn listed_files(&self) -> Result<Vec<DayFile>> {
+        let listed = self.log.database().read(OPERATION, days::described)?;
+        Ok(listed.iter().filter(|file| file.state == State::Current).map(|file| file.file).collect())
+    }
+
+    /// The mark says whose archive it is, to other databases too.
+    fn copy_mark(&self, target: &Arc<Directory>, path: &Path) -> Result<()> {
+        let Some(source) = durable::open_regular(&self.directory().join(MARK))? else { return Ok(()) };
+        if path.join(MARK).exists() {
+            return Ok(());
+        }
+        let (staged, _) = duplicate(&source, target, false)?;
+        staged.publish(&path.join(MARK), Durability::Full)
+    }
+
+    fn copy_file(
+        &self,
+        file: DayFile,
+        target: &Arc<Directory>,
+        batch: &mut Batch,
+        copied: &mut Copied,
+        advance: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let path = path_of(self.directory(), file.0, file.1);
+        let place = path_of(target.path(), file.0, file.1);
+        let began = Instant::now();
+        loop {
+            // A job has replaced it by one of the other format, or removed it.
+            let Some(source) = durable::open_regular(&path)? else { return Ok(()) };
+            let metadata = source.metadata().map_err(|error| Error::io(&path, OPERATION, &error))?;
+            if let Ok(known) = std::fs::symlink_metadata(&place)
+                && (known.len(), known.mtime(), known.mtime_nsec())
+                    == (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+            {
+                copied.count += 1;
+                return advance(metadata.len());
+            }
+            // The predecessor writes to a plain file in place, which would change the backup as well.
+            let (staged, sharing) = duplicate(&source, target, file.1 == Format::Zstd)?;
+            let digest = digest_of(&staged)?;
+            let expected = self.expected_digests(file)?;
+            let is_same = is_still(&path, &metadata);
+            if expected.contains(&digest) || expected.is_empty() && is_same {
+                copied.take(sharing, metadata.len());
+                let name = format!("{}.{}", file.0, file.1);
+                batch.add(staged, target, &name)?;
+                return advance(metadata.len());
+            }
+            if is_same || began.elapsed() > LONGEST_WAIT {
+                let expected = expected.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or ");
+                let reason = format!("its sha256 is {digest} and should be {expected}; it was not copied");
+                copied.problems.push((path, reason));
+                return advance(metadata.len());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// The digests that the file may have by what the manifest says now; none if it does not know the file.
+    fn expected_digests(&self, (day, format): DayFile) -> Result<Vec<Digest>> {
+        let found = self.log.database().read(OPERATION, |connection| {
+            [State::Current, State::Pending].into_iter().map(|state| days::load(connection, day, state)).collect()
+        });
+        let found: Vec<_> = match found {
+            Ok(found) => found,
+            // A manifest that cannot be read knows nothing.
+            Err(Error::Corrupt { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(found.into_iter().flatten().filter(|file| file.format == format).map(|file| file.sha256).collect())
+    }
+}
+
+/// Whether the file at `path` is the one that was opened, and was not written to since.
+fn is_still(path: &Path, opened: &std::fs::Metadata) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| Stamp::of(&found) == Stamp::of(opened))
+}

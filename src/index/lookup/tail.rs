@@ -1,0 +1,134 @@
+//! How many rows of each kind are not sealed yet, as readers know it.
+//!
+//! Invariant: rows up to the last one seen are counted once. It is asked only where no row of the tail is in doubt, so that
+//! rows have only been added since.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::base::error::Result;
+use crate::base::time::TimeSpan;
+
+/// What is known of rows without looking at each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Estimate {
+    pub(crate) row_count: u64,
+    /// From the least to the greatest timestamp; None if there are no rows.
+    pub(crate) times: Option<TimeSpan>,
+}
+
+impl Estimate {
+    pub(super) fn add(&mut self, other: Self) {
+        self.row_count += other.row_count;
+        self.times = self.times.into_iter().chain(other.times).reduce(TimeSpan::union);
+    }
+}
+
+/// The counts, as far as reads have seen the tail.
+#[derive(Default)]
+pub(crate) struct TailCounts {
+    known: Mutex<Option<Known>>,
+}
+
+struct Known {
+    /// After the sealed rows up to here.
+    sealed_end: i64,
+    /// Up to this row; at the sealed end, none.
+    seen: i64,
+    total: u64,
+    /// When these rows were.
+    times: Option<TimeSpan>,
+    /// Another program stored something else than text as a source or a type.
+    has_odd: bool,
+    /// By source and type.
+    kinds: HashMap<Box<str>, HashMap<Box<str>, u64>>,
+}
+
+impl TailCounts {
+    /// Rows may have left the tail.
+    pub(crate) fn forget(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The rows after the sealed ones, in the caller's transaction, of which none is in doubt; None if the kinds of some
+    /// cannot be told.
+    pub(super) fn count(
+        &self,
+        connection: &Connection,
+        sealed_end: i64,
+        source: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<Option<u64>> {
+        self.with(connection, sealed_end, |known| known.of(source, kind))
+    }
+
+    /// How many there are, and when they were.
+    pub(super) fn estimate(&self, connection: &Connection, sealed_end: i64) -> Result<Estimate> {
+        self.with(connection, sealed_end, |known| Estimate { row_count: known.total, times: known.times })
+    }
+
+    fn with<T>(&self, connection: &Connection, sealed_end: i64, tell: impl FnOnce(&Known) -> T) -> Result<T> {
+        let last: Option<i64> =
+            connection.prepare_cached("SELECT max(id) FROM logs")?.query_row([], |row| row.get(0))?;
+        let last = last.map_or(sealed_end, |last| last.max(sealed_end));
+        let mut shared = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match shared.as_mut().filter(|known| known.sealed_end >= sealed_end) {
+            Some(known) => known,
+            None => shared.insert(Known::after(sealed_end)),
+        };
+        if known.sealed_end > sealed_end || known.seen > last {
+            // The caller's transaction is older than what is known here.
+            drop(shared);
+            let mut known = Known::after(sealed_end);
+            known.read_on(connection)?;
+            return Ok(tell(&known));
+        }
+        known.read_on(connection)?;
+        Ok(tell(known))
+    }
+}
+
+impl Known {
+    fn after(sealed_end: i64) -> Self {
+        Self { sealed_end, seen: sealed_end, total: 0, times: None, has_odd: false, kinds: HashMap::new() }
+    }
+
+    fn read_on(&mut self, connection: &Connection) -> Result<()> {
+        let mut statement = connection.prepare_cached(
+            "SELECT id, source, type, CAST(timestamp AS INTEGER) FROM logs WHERE id > ?1 ORDER BY id",
+        )?;
+        let mut rows = statement.query([self.seen])?;
+        while let Some(row) = rows.next()? {
+            self.seen = row.get(0)?;
+            self.total += 1;
+            let time = TimeSpan::of(row.get(3)?);
+            self.times = Some(self.times.map_or(time, |times| times.union(time)));
+            let (Ok(source), Ok(kind)) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str()) else {
+                self.has_odd = true;
+                continue;
+            };
+            match self.kinds.get_mut(source).and_then(|kinds| kinds.get_mut(kind)) {
+                Some(count) => *count += 1,
+                None => *self.kinds.entry(source.into()).or_default().entry(kind.into()).or_default() += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, source: Option<&str>, kind: Option<&str>) -> Option<u64> {
+        if self.has_odd && (source.is_some() || kind.is_some()) {
+            return None;
+        }
+        let of_kind = |kinds: &HashMap<Box<str>, u64>| match kind {
+            Some(kind) => kinds.get(kind).copied().unwrap_or(0),
+            None => kinds.values().sum(),
+        };
+        Some(match source {
+            Some(source) => self.kinds.get(source).map_or(0, of_kind),
+            None if kind.is_some() => self.kinds.values().map(of_kind).sum(),
+            None => self.total,
+        })
+    }
+}

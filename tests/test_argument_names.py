@@ -1,0 +1,121 @@
+"""Each argument that is refused is named in the text of the error, in Python's words.
+
+Every public call is tried with values that few arguments take; what it raises is a `TypeError` or a `ValueError` that
+names the argument, or one of our own errors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+
+WRONG: list[Any] = [1.5, "\ud800", None, True, -1, 2**70, b"x", object(), [1], "zz", timedelta(-1), 1e400, {1: 2}]
+GOOD: dict[str, Any] = {
+    "boundary": 10**12,
+    "data": b"",
+    "day": date(2020, 1, 1),
+    "entries": [],
+    "entry": ("s", "t", None, None, 1),
+    "hash": "0" * 64,
+    "id": 1,
+    "items": [],
+    "keep": [],
+    "key": "k",
+    "limit": 1,
+    "query": "SELECT 1",
+    "ref_id": "r",
+    "payload": None,
+    "run": ns.WorkflowRun("r", "w", "started", 1),
+    "run_id": "r",
+    "source": "s",
+    "status": "started",
+    "text": "x",
+    "timestamp": 1,
+    "type": "t",
+    "value": "v",
+    "workflow": "w",
+}
+NOT_PYTHON = re.compile(
+    r"rust|usize|\b[iu](8|16|32|64)\b|unwrap|\bC (int|long|ssize)|Py[A-Z]|panic|downcast", re.IGNORECASE
+)
+
+
+def parameters_of(call: Callable[..., object]) -> list[inspect.Parameter]:
+    return [parameter for parameter in inspect.signature(call).parameters.values() if parameter.name != "self"]
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    for owner in ("LogStore", "BlobStore", "Store"):
+        for name in ["", *vars(getattr(ns, owner))]:
+            if not name.startswith("_") and name != "close" and callable(getattr(getattr(ns, owner), name or "close")):
+                yield owner, name
+    for name in ("LogEntry", "NewLogEntry", "WorkflowRun", "utc_day", "last_archivable_day", "normalize_blob_hash"):
+        yield name, ""
+    yield "blob_hash", ""
+
+
+@pytest.mark.parametrize(("owner", "name"), list(calls()), ids="-".join)
+def test_a_refused_argument_is_named(owner: str, name: str, tmp_path: Path) -> None:
+    opened: Any = None
+    target = getattr(ns, owner)
+    if name:
+        opened = target(tmp_path / ("logs.db" if owner == "LogStore" else "blobs"))
+        target = getattr(opened, name)
+    good = GOOD | {"path": tmp_path / "other", "root": tmp_path / "other", "file": __file__}
+    parameters = parameters_of(target)
+    for refused in parameters:
+        for wrong in WRONG:
+            arguments = {p.name: good[p.name] for p in parameters if p.default is p.empty} | {refused.name: wrong}
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    made = target(**arguments)
+                    if hasattr(made, "close"):
+                        made.close()
+            except (TypeError, ValueError) as error:
+                if isinstance(error, ns.NerveStoreError):
+                    continue
+                text = str(error)
+                assert re.search(rf"\b{refused.name}\b", text), (refused.name, wrong, text)
+                assert not NOT_PYTHON.search(text), text
+                assert "\n" not in text
+            except (ns.NerveStoreError, OSError):
+                continue
+    if opened is not None:
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("items", "place"),
+    [
+        ([("s", "t", None, 7, 1)], "entries[0]: payload"),
+        ([("s", "t", None, None, 1), ("s", 7, None, None, 1)], "entries[1]: type"),
+        ([("s", "t", None, None, 1.5)], "entries[0]: timestamp"),
+        ([("s", "t", None, "\ud800", 1)], "payload"),
+        ([("s", "t")], "entries[0] "),
+        ([7], "entries[0] "),
+        ([("s" * 70_000, "t", None, None, 1)], "entries[0]: source"),
+    ],
+)
+def test_a_refused_row_names_its_place_and_its_field(kept: ns.LogStore, items: Any, place: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        kept.append_many(items)
+    assert place in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "place"), [([1, object()], "params[1]"), ({"a": 2**70}, "params[a]"), ({7: 1}, "params"), (7, "params")]
+)
+def test_a_refused_parameter_of_a_statement_is_named(kept: ns.LogStore, params: Any, place: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        kept.sql("SELECT :a, :b", params)
+    assert place in str(refused.value)

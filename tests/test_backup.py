@@ -1,0 +1,419 @@
+"""Backups: whole while others write, only what is new, never taken for whole when they are not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from programs.backups import back_up
+from reference import Row
+from support import as_rows, foreign_script, foreign_sql
+from support.archive import NOW, append, at, content_of, day, fill, message, put_run
+from support.disks import tiny_disk
+from support.faults import KILL, Run, Scenario, sweep
+from support.processes import start_child
+
+MARK = ".nerve-store-unfinished"
+
+
+def stored(directory: Path, **options: Any) -> list[Row]:
+    """A data directory with days in files of both formats, an active run, and blobs."""
+    with ns.Store(directory) as store:
+        fill(store.logs, days=6)
+        store.logs.archive_logs(now=NOW, max_days=2)
+        store.logs.archive_logs(now=NOW, max_days=2, compression="zstd")
+        put_run(store.logs, "started")
+        for number in range(9):
+            append(store.logs, at(number % 3, number), "run-1", message(number))
+        store.logs.set_meta("key", "value")
+        store.blobs.write_many([f"blob {number}" for number in range(40)])
+        return as_rows(store.logs.iter(archived=True))
+
+
+def change(directory: Path) -> list[Row]:
+    """What a second backup finds new: rows, late rows of archived days, a day that is compressed now, blobs."""
+    with ns.Store(directory) as store:
+        for number in range(20):
+            append(store.logs, at(number % 6, 100 + number), f"ref-{number % 3}")
+        store.logs.archive_logs(now=NOW, compression="zstd")
+        store.blobs.write("another blob")
+        return as_rows(store.logs.iter(archived=True))
+
+
+def assert_whole(backup: Path, rows: list[Row], blobs: set[str]) -> None:
+    """The backup verifies as it is, and holds these rows, in order, and these blobs."""
+    with ns.Store(backup, read_only=True) as store:
+        report = store.logs.verify()
+        assert report.ok, report.problems
+        assert store.blobs.verify().ok
+        assert as_rows(store.logs.iter(archived=True)) == rows
+        assert set(store.blobs) >= blobs
+        assert store.logs.get_meta("key") == "value"
+        assert [run.run_id for run in store.logs.get_active_workflow_runs()] == ["run-1"]
+
+
+def blobs_of(directory: Path) -> set[str]:
+    return set(ns.BlobStore(directory / "blobs", read_only=True))
+
+
+def test_a_backup_is_a_store_of_its_own(tmp_path: Path) -> None:
+    rows = stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        report = store.backup(tmp_path / "backup")
+    assert report.ok
+    assert (report.path, report.last_id) == (str(tmp_path / "backup"), rows[-1].id)
+    assert (report.day_count, report.new_day_count) == (4, 4)
+    assert (report.blob_count, report.new_blob_count) == (40, 40)
+    assert report.database_bytes == (tmp_path / "backup/logs.db").stat().st_size
+    assert_whole(tmp_path / "backup", rows, blobs_of(tmp_path / "store"))
+    # It goes on as the original would.
+    with ns.Store(tmp_path / "backup") as restored:
+        assert restored.logs.append("system", "tick").id == rows[-1].id + 1
+        restored.logs.archive_logs(now=NOW)
+        assert restored.logs.verify().ok
+
+
+def test_a_second_backup_copies_what_is_new(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.backup(tmp_path / "backup")
+        again = store.backup(tmp_path / "backup")
+    assert (again.new_day_count, again.new_blob_count, again.copied_bytes, again.shared_bytes) == (0, 0, 0, 0)
+    rows = change(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        report = store.backup(tmp_path / "backup")
+    assert (report.blob_count, report.new_blob_count) == (41, 1)
+    assert 0 < report.new_day_count <= report.day_count == 6
+    assert_whole(tmp_path / "backup", rows, blobs_of(tmp_path / "store"))
+    files = content_of(tmp_path / "backup/archive/logs")
+    assert files == content_of(tmp_path / "store/archive/logs")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst"])
+def test_a_backup_does_not_change_with_a_file_that_is_written_in_place(tmp_path: Path, suffix: str) -> None:
+    """The predecessor writes plain files in place; no program writes to compressed ones."""
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.backup(tmp_path / "backup")
+    path = next((tmp_path / "store/archive/logs").glob(f"*-??.{suffix}"))
+    copy = tmp_path / "backup/archive/logs" / path.name
+    if suffix == "jsonl":
+        before = copy.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(10)
+        assert copy.read_bytes() == before
+    else:
+        assert copy.stat().st_mtime_ns == path.stat().st_mtime_ns
+
+
+def damage(path: Path) -> None:
+    """One bit, under a new name and with a time of its own, as a copy of a damaged disk would have."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst"])
+def test_a_damaged_file_does_not_replace_a_good_one(tmp_path: Path, suffix: str, is_first: bool) -> None:
+    stored(tmp_path / "store")
+    path = next((tmp_path / "store/archive/logs").glob(f"*-??.{suffix}"))
+    copy = tmp_path / "backup/archive/logs" / path.name
+    blob = sorted(blobs_of(tmp_path / "store"))[3]
+    blob_path = tmp_path / "store/blobs" / blob[:2] / blob[2:]
+    with ns.Store(tmp_path / "store") as store:
+        if not is_first:
+            store.backup(tmp_path / "backup")
+        good = path.read_bytes()
+        damage(path)
+        damage(blob_path)
+        report = store.backup(tmp_path / "backup")
+    # A blob of the same size is known to be there, and was verified then.
+    expected = {str(path), str(blob_path)} if is_first else {str(path)}
+    assert {problem.path for problem in report.problems} == expected
+    assert not report.ok
+    assert copy.read_bytes() == good if not is_first else not copy.exists()
+    if not is_first:
+        with ns.Store(tmp_path / "backup", read_only=True) as store:
+            assert store.logs.verify().ok
+            assert store.blobs.verify().ok
+
+
+def test_a_missing_day_is_reported(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    (tmp_path / "store/archive/logs" / f"{day(0)}.jsonl").unlink()
+    with ns.Store(tmp_path / "store") as store:
+        report = store.backup(tmp_path / "backup")
+    assert [Path(problem.path).name for problem in report.problems] == [f"{day(0)}.jsonl"]
+
+
+def test_a_damaged_database_leaves_the_backup_that_is_there(tmp_path: Path) -> None:
+    rows = stored(tmp_path / "store")
+    blobs = blobs_of(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.logs.reindex()
+        store.logs.append_many(("s", "t", None, "a" * 50, 5) for _ in range(5000))
+        store.backup(tmp_path / "backup")
+        rows = as_rows(store.logs.iter(archived=True))
+    # A row that its segment's checksum knows differently: SQLite itself finds nothing wrong.
+    foreign_sql(tmp_path / "store/logs.db", "UPDATE logs SET payload = 'b' WHERE id = 1000")
+    with ns.Store(tmp_path / "store") as store, pytest.raises(ns.CorruptStoreError, match="no backup was made"):
+        store.backup(tmp_path / "backup")
+    assert_whole(tmp_path / "backup", rows, blobs)
+    assert not list((tmp_path / "backup").glob(".stage*"))
+
+
+def test_a_restored_backup_beside_newer_files_goes_on(tmp_path: Path) -> None:
+    """The database is that of the backup, the archive is the one that has gone on."""
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.backup(tmp_path / "backup")
+    rows = change(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.logs.archive_logs(now=NOW)
+    archived = {row.id for row in rows} - {row.id for row in as_rows(ns.LogStore(tmp_path / "store/logs.db").iter())}
+    shutil.copy(tmp_path / "backup/logs.db", tmp_path / "store/logs.db")
+    for suffix in ("-wal", "-shm", "-ids"):
+        (tmp_path / f"store/logs.db{suffix}").unlink(missing_ok=True)
+    with ns.Store(tmp_path / "store") as store:
+        found = {row.id: row for row in as_rows(store.logs.iter(archived=True))}
+        assert archived <= found.keys()
+        assert all(found[row.id] == row for row in rows if row.id in found)
+        new = store.logs.append("system", "tick")
+        assert new.id > max(archived)
+        store.logs.archive_logs(now=NOW)
+        assert store.logs.verify().ok
+
+
+# --- where a backup may go ---------------------------------------------------------------------------------------
+
+
+def refuse(store: ns.Store, target: Path) -> None:
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} if target.is_dir() else None
+    with pytest.raises((ns.StoreIOError, ValueError)) as caught:
+        store.backup(target)
+    assert str(target) in str(caught.value)
+    assert "target" in str(caught.value)
+    if before is not None:
+        after = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+        assert {path: after.get(path) for path in before if not path.name.endswith("-shm")} == {
+            path: content for path, content in before.items() if not path.name.endswith("-shm")
+        }
+
+
+def in_use(directory: Path) -> None:
+    with ns.Store(directory):
+        pass
+
+
+def of_another_store(directory: Path) -> None:
+    with ns.Store(directory.with_name("other")) as other:
+        other.backup(directory)
+
+
+def foreign_database(directory: Path) -> None:
+    directory.mkdir()
+    foreign_script(directory / "logs.db", "CREATE TABLE t (x); INSERT INTO t VALUES (1);")
+
+
+def no_database(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "logs.db").write_text("notes" * 1000)
+
+
+def newer_backup(directory: Path) -> None:
+    """A backup of the copy that went on."""
+    with ns.Store(directory.with_name("store")) as store:
+        store.backup(directory.with_name("earlier"))
+    with ns.Store(directory.with_name("earlier")) as store:
+        store.logs.append("system", "tick")
+        store.backup(directory)
+
+
+@pytest.mark.parametrize(
+    "occupy", [in_use, of_another_store, foreign_database, no_database, newer_backup], ids=lambda value: value.__name__
+)
+def test_what_is_no_older_backup_of_it_is_left_alone(tmp_path: Path, occupy: Callable[[Path], None]) -> None:
+    stored(tmp_path / "store")
+    occupy(tmp_path / "target")
+    with ns.Store(tmp_path / "store") as store:
+        refuse(store, tmp_path / "target")
+
+
+def test_a_backup_that_was_put_to_use_is_left_alone(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.backup(tmp_path / "backup")
+        in_use(tmp_path / "backup")
+        refuse(store, tmp_path / "backup")
+        refuse(store, tmp_path / "store")
+
+
+def test_the_database_alone(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    with ns.LogStore(tmp_path / "store/logs.db") as store:
+        rows = as_rows(store.iter())
+        first = store.backup(tmp_path / "sub/copy.db")
+        store.append("system", "tick", None, None, 3)
+        second = store.backup(tmp_path / "sub/copy.db")
+        assert second.last_id == (first.last_id or 0) + 1
+        assert [path.name for path in (tmp_path / "sub").iterdir()] == ["copy.db"]
+        for wrong in (tmp_path / "store/logs.db", tmp_path / "store"):
+            with pytest.raises((ns.StoreIOError, ValueError)):
+                store.backup(wrong)
+    with ns.LogStore(tmp_path / "sub/copy.db", read_only=True) as copy:
+        assert as_rows(copy.iter())[:-1] == rows
+    # Nothing lies beside it: it needs no log to be read.
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["copy.db"]
+
+
+def test_a_full_disk_leaves_the_backup_that_is_there(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    disk = tmp_path / "disk"
+    with tiny_disk(disk), ns.Store(tmp_path / "store") as store:
+        store.backup(disk / "backup")
+        before = content_of(disk / "backup/archive/logs")
+        store.logs.append_many(("s", "t", None, os.urandom(3000).hex(), 5) for _ in range(300))
+        with pytest.raises(ns.StoreFullError):
+            store.backup(disk / "backup")
+        assert content_of(disk / "backup/archive/logs") == before
+        with ns.Store(disk / "backup", read_only=True) as backup:
+            assert backup.logs.verify().ok
+
+
+def test_an_exception_of_progress_stops_it_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    rows = stored(tmp_path / "store")
+    calls: list[tuple[int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        calls.append((done, total))
+        if len(calls) == 20:
+            raise KeyError
+
+    with ns.Store(tmp_path / "store") as store:
+        with pytest.raises(KeyError):
+            store.backup(tmp_path / "backup", progress=report)
+        with pytest.raises(ns.StoreIOError, match="not finished"):
+            ns.Store(tmp_path / "backup")
+        calls = [(0, 0)] * 20
+        store.backup(tmp_path / "backup", progress=report)
+    done = [done for done, _ in calls[20:]]
+    assert done == sorted(done)
+    assert calls[-1][0] == calls[-1][1] > 0
+    assert_whole(tmp_path / "backup", rows, blobs_of(tmp_path / "store"))
+
+
+# --- beside others -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_acknowledged_before_is_in_it_while_four_processes_write(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    children = [
+        start_child(
+            "write_all", path=str(tmp_path / "store"), caller=f"caller-{number}", seconds=6, archives=number == 0
+        )
+        for number in range(4)
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "1\n"
+    with ns.Store(tmp_path / "store") as store:
+        for count in range(3):
+            before = as_rows(store.logs.iter(archived=True))
+            blobs = set(store.blobs)
+            target = tmp_path / ("backup" if count < 2 else "another")
+            report = store.backup(target)
+            assert report.ok, report.problems
+            assert (report.last_id or 0) >= before[-1].id
+            with ns.Store(target, read_only=True) as backup:
+                verified = backup.logs.verify()
+                assert verified.ok, verified.problems
+                rows = as_rows(backup.logs.iter(archived=True))
+                assert rows[: len(before)] == before
+                assert blobs <= set(backup.blobs)
+                # A row's blob was there before the row.
+                kept = set(backup.blobs)
+                assert all(
+                    row.payload in kept for row in rows if row.source == "system" and "caller" in (row.ref_id or "")
+                )
+    for child in children:
+        output, _ = child.communicate(timeout=60)
+        assert child.returncode == 0
+        assert int(output) > 20
+
+
+# --- cut short anywhere ------------------------------------------------------------------------------------------
+
+
+def check_backup(directory: Path, prepared: tuple[list[Row], list[Row]], _run: Run) -> None:
+    """The older backup or the newer one, whole; or none, which says so; and another call completes it."""
+    older, newer = prepared
+    backup = directory / "backup"
+    blobs = blobs_of(directory / "store")
+    if (backup / "logs.db").exists():
+        with ns.Store(backup, read_only=True) as store:
+            rows = as_rows(store.logs.iter(archived=True))
+            found = {row.id: row for row in rows}
+            report = store.logs.verify()
+            # Files may be newer than the database; of the rows nothing is missing, and none is another.
+            assert [row for row in older if found.get(row.id) != row] == []
+            assert all(row in newer for row in rows)
+            assert not [problem for problem in report.problems if "another file of this day" not in problem.reason]
+    elif backup.exists() and any(backup.iterdir()):
+        with pytest.raises(ns.StoreIOError, match="not finished"):
+            ns.Store(backup)
+    with ns.Store(directory / "store") as store:
+        assert store.backup(backup).ok
+    assert_whole(backup, newer, blobs)
+    assert not list(backup.glob(".*"))
+    assert not list((backup / "archive/logs").glob(".stage*"))
+
+
+def prepare_first(directory: Path) -> tuple[list[Row], list[Row]]:
+    rows = stored(directory / "store")
+    return [], rows
+
+
+def prepare_next(directory: Path) -> tuple[list[Row], list[Row]]:
+    older = stored(directory / "store")
+    with ns.Store(directory / "store") as store:
+        store.backup(directory / "backup")
+    return older, change(directory / "store")
+
+
+FIRST = Scenario(back_up, check_backup, prepare=prepare_first, name="store")
+NEXT = Scenario(back_up, check_backup, prepare=prepare_next, name="store")
+
+
+@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
+@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
+def test_cut_short(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
+    assert len(sweep(scenario, tmp_path, fault, per_call=2)) >= 10
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
+@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
+def test_cut_short_anywhere(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
+    sweep(scenario, tmp_path, fault)
+
+
+def test_retention_and_backups_of_a_daemon(tmp_path: Path) -> None:
+    """A backup each day of a store whose archive jobs run meanwhile."""
+    with ns.Store(tmp_path / "store") as store:
+        for number in range(8):
+            for offset in range(30):
+                append(store.logs, at(number, offset), f"ref-{offset % 3}")
+            store.logs.archive_logs(now=at(number), retention=timedelta(days=2))
+            store.backup(tmp_path / "backup")
+            with ns.Store(tmp_path / "backup", read_only=True) as backup:
+                assert backup.logs.count(archived=True) == 30 * (number + 1)
