@@ -141,6 +141,7 @@ def test_key_appends_once(backend: Backend) -> None:
         with pytest.raises(ns.IdempotencyError) as refused:
             other.append(*changed, key="k\0")
         assert isinstance(refused.value, ValueError)
+        assert (refused.value.key, refused.value.first_id) == ("k\0", first.id)
     assert log.count() == 2
 
 

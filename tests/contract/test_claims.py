@@ -44,6 +44,8 @@ def lost(log: Log, *calls: Callable[[], object]) -> None:
         with pytest.raises(ns.ClaimLostError) as refused:
             call()
         assert is_one_line(refused.value)
+        assert refused.value.run_id == "run-1"
+        assert refused.value.token is not None
     assert log.query() == before
 
 
@@ -57,6 +59,7 @@ def test_creating_logs_and_creates(runs: Log) -> None:
     with pytest.raises(ns.RunExistsError) as refused:
         runs.create_workflow_run("run-1", "deploy")
     assert isinstance(refused.value, ValueError)
+    assert refused.value.run_id == "run-1"
     assert runs.create_workflow_run("run-1", "deploy", exist_ok=True, timestamp=9) == run
     with pytest.raises(ns.RunExistsError):
         runs.create_workflow_run("run-1", "other", exist_ok=True)

@@ -22,7 +22,7 @@ BEGIN
   IF run.token IS DISTINCT FROM (claim ->> 'token')::bigint OR run.token IS NULL OR (run.status <> 'started' AND EXISTS (
       SELECT FROM jsonb_array_elements(ops) AS o(op)
       WHERE op ->> 'op' <> 'change' OR op ->> 'run_id' <> run.run_id OR op ->> 'status' <> run.status)) THEN
-    PERFORM @S@.refuse(jsonb_build_object('kind', 'claim', 'run_id', claim ->> 'run_id', 'status', run.status,
+    PERFORM @S@.refuse(jsonb_build_object('kind', 'claim', 'run_id', claim ->> 'run_id', 'token', claim -> 'token', 'status', run.status,
       'owner', run.owner));
   END IF;
 END $$;
