@@ -18,6 +18,7 @@ pub mod durable;
 mod index;
 pub mod log;
 pub mod row;
+pub mod salvage;
 pub mod store;
 pub mod workflow;
 

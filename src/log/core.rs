@@ -109,6 +109,7 @@ impl Core {
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut has_begun = false;
+        let mut given = None;
         let outcome = self.database.commit(operation, durability, |connection| {
             has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
@@ -121,10 +122,11 @@ impl Core {
             let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
             let value = body(&mut transaction)?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
+            given = transaction.last_id;
             Ok(value)
         });
         match outcome {
-            Ok(_) => self.changes.announce(),
+            Ok(_) => self.changes.announce(given),
             // A forked child waits for no lock.
             Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
@@ -198,7 +200,7 @@ impl Core {
         // Others may still have the database open; then no last close carries the commits over.
         self.database.checkpoint_at_close();
         self.database.close()?;
-        self.changes.announce();
+        self.changes.announce(None);
         Ok(())
     }
 

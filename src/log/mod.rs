@@ -17,9 +17,10 @@ mod renumber;
 mod reserve;
 mod stats;
 
+pub use changes::Listener;
 pub use core::{Core, LogConfig, Snapshot, Transaction};
 pub(crate) use core::{last_given_id, raise_last_given_id};
-pub use follow::{Follower, ReadPage, read_page};
+pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;
 pub(crate) use keys::prune_keys;
@@ -29,4 +30,5 @@ pub(crate) use meta::{read_meta, write_meta};
 pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
+pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
 use crate::base::error::{Error, Result};
@@ -98,13 +99,13 @@ impl LogStore {
     }
 
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before
-    /// they are read.
-    pub fn follow(&self, filter: Filter, archived: bool) -> Result<Follower> {
+    /// they are read. Where commits of other processes may go untold, they are looked for once an `interval`.
+    pub fn follow(&self, filter: Filter, archived: bool, interval: Duration) -> Result<Follower> {
         if archived {
             self.archive.check_owner()?;
         }
         let archive = archived.then(|| Arc::clone(&self.archive));
-        Follower::open(Arc::clone(self.log.core()), archive, filter)
+        Follower::open(Arc::clone(self.log.core()), archive, filter, interval)
     }
 
     /// The rows in the file of `day`, in the order of ids; an `Archive` error if there is no such day.

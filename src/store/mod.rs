@@ -3,6 +3,7 @@
 //! Each method decides from its arguments whether the archive takes part; the bindings, and tests in Rust, call these and
 //! nothing below.
 
+pub mod arrow;
 mod backup;
 mod follow;
 mod handle;

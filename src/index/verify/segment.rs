@@ -155,6 +155,37 @@ fn first_outside(connection: &Connection, within: IdSpan, spans: &[IdSpan]) -> R
 }
 
 impl Segment {
+    /// One of which no more is known.
+    pub(crate) fn found(ids: IdSpan, row_count: u64, checksum: i64, offsets: Option<RoaringBitmap>) -> Self {
+        Self { ids, row_count, times: TimeSpan { first: i64::MIN, last: i64::MAX }, checksum, offsets }
+    }
+
+    /// Whether it says as many ids as it says rows.
+    pub(crate) fn expects_its_rows(&self) -> bool {
+        match &self.offsets {
+            Some(offsets) => {
+                let last = offsets.max().and_then(|last| self.ids.first.checked_add(i64::from(last)));
+                offsets.len() == self.row_count && last.is_none_or(|last| last <= self.ids.last)
+            }
+            None => self.ids.len() == self.row_count,
+        }
+    }
+
+    /// The ids of the rows that were sealed; all that it spans, if it contradicts itself.
+    pub(crate) fn expected(&self) -> RoaringTreemap {
+        let IdSpan { first, last } = self.ids;
+        match &self.offsets {
+            Some(offsets) if self.expects_its_rows() => {
+                offsets.iter().map(|offset| (first + i64::from(offset)).cast_unsigned()).collect()
+            }
+            _ => {
+                let mut all = RoaringTreemap::new();
+                all.insert_range(first.max(0).cast_unsigned()..=last.max(0).cast_unsigned());
+                all
+            }
+        }
+    }
+
     /// What the log holds of the segment, and what the index says of when its rows were, in the caller's transaction;
     /// None if the segment is gone.
     pub(crate) fn live(&self, connection: &Connection) -> Result<Option<Live>> {
