@@ -6,6 +6,7 @@ compared with each other alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -66,9 +68,11 @@ def following(url: str) -> dict[str, float]:
     with PostgresLogStore(url) as log, PostgresLogStore(url) as reader:
         follower = reader.follow()
         arrived: list[float] = []
-        thread = threading.Thread(
-            target=lambda: [arrived.append(time.perf_counter()) for _ in zip(range(200), follower)]
-        )
+
+        def follow() -> None:
+            arrived.extend(time.perf_counter() for _ in itertools.islice(follower, 200))
+
+        thread = threading.Thread(target=follow)
         thread.start()
         time.sleep(0.3)
         begun, took = [], []
@@ -97,7 +101,7 @@ def reading(url: str) -> dict[str, float]:
                 "SELECT id, source, type, ref_id, payload, timestamp FROM reading.logs "
                 "WHERE left(ref_id, 512) = 'run-7' AND ref_id = 'run-7' ORDER BY id LIMIT 5000"
             )
-            ours, raw = [], []
+            count, ours, raw = 0, [], []
             for _ in range(20):
                 started = time.process_time()
                 count = len(log.query(ref_id="run-7", limit=5000))

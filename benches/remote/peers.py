@@ -65,7 +65,7 @@ class EventSourcing:
         from psycopg.conninfo import conninfo_to_dict
 
         parts = conninfo_to_dict(url)
-        self._application = Application(
+        self._application: Any = Application(
             env={
                 "PERSISTENCE_MODULE": "eventsourcing.postgres",
                 "POSTGRES_DBNAME": str(parts["dbname"]),

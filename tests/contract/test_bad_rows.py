@@ -132,7 +132,7 @@ def test_number_out_of_range_is_a_value_error(kept: Log) -> None:
             lambda: kept.query(limit=-1),
             lambda: kept.query(after_id=2**63),
             lambda: kept.get_thread_rounds("run-1", limit=-1),
-            lambda: kept.transition("run-1", "paused"),
+            lambda: kept.transition("run-1", "paused"),  # type: ignore[arg-type]
             lambda: kept.append("source", "type", durability="soon"),  # type: ignore[arg-type]
         ],
     )

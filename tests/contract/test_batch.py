@@ -92,7 +92,7 @@ def test_wrong_arguments_are_refused_at_the_call(log: Log) -> None:
         calls: list[Callable[[], None]] = [
             lambda: batch.append("system", "tick", timestamp=-1),
             lambda: batch.append_many([("system", "tick", None, None, -1)]),
-            lambda: batch.transition("run-1", "paused"),
+            lambda: batch.transition("run-1", "paused"),  # type: ignore[arg-type]
             lambda: batch.set_meta("a", "\ud800"),
         ]
         for call in calls:
@@ -189,7 +189,7 @@ def test_json_is_serialized_as_the_payload(log: Log) -> None:
         with pytest.raises(ValueError, match=r"."):
             log.append("system", "tick", json=bad)
     with pytest.raises(TypeError):
-        log.append("system", "tick", json=object())
+        log.append("system", "tick", json=object())  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         log.append("system", "tick", payload="x", json=1)
     log.create_workflow_run("run-1", "deploy", json={"prompt": "go", "maxRounds": 1})
@@ -219,3 +219,14 @@ def test_aware_times_are_taken_and_naive_ones_refused(log: Log) -> None:
             call()
     assert log.append("system", "tick", timestamp=datetime(1970, 1, 1, tzinfo=UTC)).timestamp == 0
     assert len(as_rows(log.query())) == 2
+
+
+def test_timestamp_that_looks_like_seconds_is_warned_of_once(backend: Backend) -> None:
+    seconds = 1_772_359_200
+    for _ in range(2):
+        log = backend.open()
+        log.append("system", "tick", timestamp=datetime.fromtimestamp(seconds / 1000, UTC))
+        with pytest.warns(ns.TimestampUnitWarning, match=str(seconds)) as warned:
+            assert log.append("system", "tick", timestamp=seconds).timestamp == seconds
+        assert [warning.filename for warning in warned] == [__file__]
+        log.append_many([("system", "tick", None, None, seconds)])

@@ -65,7 +65,8 @@ def test_creating_logs_and_creates(runs: Log) -> None:
         runs.create_workflow_run("run-1", "other", exist_ok=True)
     assert runs.count() == 1
     for status in STATUSES:
-        assert runs.create_workflow_run(status, "deploy", status=status).status == status
+        state = ns.WorkflowRunStatus(status)
+        assert runs.create_workflow_run(status, "deploy", status=state).status == status
 
 
 def test_upsert_checks_what_it_is_told(runs: Log) -> None:

@@ -16,6 +16,10 @@ def takes_a_log(log: protocols.Log) -> protocols.Log:
     return log
 
 
+def takes_an_asynchronous_log(log: protocols.AsyncLog) -> protocols.AsyncLog:
+    return log
+
+
 def takes_blobs(blobs: protocols.Blobs) -> protocols.Blobs:
     return blobs
 
@@ -40,8 +44,7 @@ def test_logs_have_every_method_of_the_protocol() -> None:
 
     def postgres_logs(one: PostgresLogStore, other: AsyncPostgresLogStore) -> None:
         takes_a_log(one)
-        asynchronous: protocols.AsyncLog = other
-        assert asynchronous
+        takes_an_asynchronous_log(other)
 
     assert members(protocols.Log) <= public_methods(PostgresLogStore)
     assert members(protocols.AsyncLog) <= public_methods(AsyncPostgresLogStore)

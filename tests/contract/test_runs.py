@@ -43,7 +43,7 @@ def test_only_the_changes_of_the_contract_are_legal(log: Log, how: str) -> None:
 
             def change(run_id: str = run_id, status: str = status) -> object:
                 if how == "transition":
-                    return log.transition(run_id, status, timestamp=6)
+                    return log.transition(run_id, ns.WorkflowRunStatus(status), timestamp=6)
                 run = run_in(status, run_id=run_id, timestamp=6)
                 return getattr(log, how)(("workflow", status, run_id, None, 6), run)
 
@@ -138,7 +138,7 @@ def test_repeating_a_finished_runs_state_leaves_its_exit_code(log: Log, status: 
     for code in (None, 0, 9):
         put(log, status, timestamp=6, exit_code=code)
         assert log.get_workflow_run("run-1") == run_in(status, timestamp=6, exit_code=3)
-        assert log.transition("run-1", status, exit_code=code, timestamp=7).exit_code == 3
+        assert log.transition("run-1", ns.WorkflowRunStatus(status), exit_code=code, timestamp=7).exit_code == 3
     assert log.count() == 7
 
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from json import dumps
 from operator import index
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from nerve_store._core import LogEntry, NewLogEntry
+from nerve_store._json import dumps
 from nerve_store.records import WorkflowRunStatus
-
-Durability: TypeAlias = Literal["full", "normal"]
-Row: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
-Status: TypeAlias = WorkflowRunStatus | str
-
-UNSET: Any = type("Unset", (), {"__repr__": lambda _: "..."})()
-"""The default of `json`: None is a value of JSON."""
+from nerve_store.types import Durability
 
 MAX_TIMESTAMP = 253_402_300_799_999
 MAX_NAME_BYTES = 65_536
@@ -105,11 +98,11 @@ def durability(value: Any) -> Durability:
 
 def payload_of(payload: Any, json: Any) -> str | None:
     """The payload of a call that takes `payload` or `json`."""
-    if json is UNSET:
+    if json is ...:
         return optional_text(payload)
     if payload is not None:
         raise TypeError("payload and json were both given; give one of them")
-    return dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return dumps(json)
 
 
 def status(value: Any) -> WorkflowRunStatus:

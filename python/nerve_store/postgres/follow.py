@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +12,7 @@ from nerve_store.postgres import checks
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.listener import LOOK_SECONDS, Listener
 from nerve_store.postgres.reads import Reads
+from nerve_store.types import Timestamp
 
 _PAGE_ROWS = 2_000
 
@@ -104,8 +104,8 @@ class Follows(Reads):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> PostgresFollower:
         """The rows that match, as they are appended by any process, each once, in id order.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from itertools import islice, starmap
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.filters import COLUMNS, Filter
 from nerve_store.postgres.texts import decode
+from nerve_store.types import Timestamp
 
 _PAGE_ROWS = 2_000
 _MARK = "\U0010ffff"
@@ -70,8 +70,8 @@ class Reads(OpenPostgres):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -100,8 +100,8 @@ class Reads(OpenPostgres):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -124,8 +124,8 @@ class Reads(OpenPostgres):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -10,7 +9,6 @@ from typing import Any, Literal, Protocol, Self
 
 from nerve_store._core import DEFAULT_RETENTION, LogEntry
 from nerve_store.protocols.batch import AsyncBatch
-from nerve_store.protocols.types import Durability, Progress, Row, Status, Time
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
@@ -22,6 +20,7 @@ from nerve_store.records import (
     WorkflowRun,
     WorkflowRunStatus,
 )
+from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Status, Timestamp
 
 
 class AsyncLog(Protocol):
@@ -41,9 +40,9 @@ class AsyncLog(Protocol):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: Time | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = ...,
+        json: JsonArgument = ...,
         key: str | None = None,
         claim: RunClaim | None = None,
         durability: Durability | None = None,
@@ -62,8 +61,8 @@ class AsyncLog(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -76,8 +75,8 @@ class AsyncLog(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -90,8 +89,8 @@ class AsyncLog(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -106,8 +105,8 @@ class AsyncLog(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> AsyncIterator[LogEntry]: ...
     async def sql(
@@ -124,9 +123,9 @@ class AsyncLog(Protocol):
         *,
         status: Status = "queued",
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
-        not_before: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
         durability: Durability | None = None,
     ) -> WorkflowRun: ...
@@ -156,8 +155,8 @@ class AsyncLog(Protocol):
         expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         claim: RunClaim | None = None,
         durability: Durability | None = None,
     ) -> WorkflowRun: ...
@@ -169,8 +168,8 @@ class AsyncLog(Protocol):
         *,
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -180,8 +179,8 @@ class AsyncLog(Protocol):
         *,
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -192,7 +191,9 @@ class AsyncLog(Protocol):
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]: ...
-    async def delete_workflow_runs(self, *, before: Time, workflow: str | Collection[str] | None = None) -> int: ...
+    async def delete_workflow_runs(
+        self, *, before: Timestamp, workflow: str | Collection[str] | None = None
+    ) -> int: ...
     async def claim_workflow_run(
         self,
         owner: str,
@@ -214,7 +215,7 @@ class AsyncLog(Protocol):
     async def archive_logs(
         self,
         *,
-        now: Time | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
@@ -230,7 +231,7 @@ class AsyncLog(Protocol):
     async def verify(self, *, progress: Progress | None = None) -> VerifyReport: ...
     async def reindex(self, *, progress: Progress | None = None) -> None: ...
     async def stats(self, *, exact: bool = False) -> LogStats: ...
-    async def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None: ...
+    async def backup(self, target: Path, *, progress: Progress | None = None) -> object: ...
     async def close(self) -> None: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-from nerve_store.protocols.types import Row, Status, Time
 from nerve_store.records import (
     WorkflowRun,
 )
+from nerve_store.types import JsonArgument, Row, Status, Timestamp
 
 
 class _Batching(Protocol):
     """What a batch notes; nothing is written before its block ends."""
 
-    ids: tuple[int, ...] | None
+    @property
+    def ids(self) -> tuple[int, ...] | None: ...
 
     def append(
         self,
@@ -23,9 +24,9 @@ class _Batching(Protocol):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: Time | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = ...,
+        json: JsonArgument = ...,
         key: str | None = None,
     ) -> None: ...
     def append_many(self, entries: Iterable[Row]) -> None: ...
@@ -36,9 +37,9 @@ class _Batching(Protocol):
         *,
         status: Status = "queued",
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
-        not_before: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
     ) -> None: ...
     def upsert_workflow_run(self, entry: Row, run: WorkflowRun, *, force: bool = False) -> None: ...
@@ -50,8 +51,8 @@ class _Batching(Protocol):
         expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
     ) -> None: ...
     def set_meta(self, key: str, value: str) -> None: ...
     def delete_meta(self, key: str) -> None: ...

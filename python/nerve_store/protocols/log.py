@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
@@ -10,7 +9,6 @@ from typing import Any, Literal, Protocol, Self
 
 from nerve_store._core import DEFAULT_RETENTION, LogEntry
 from nerve_store.protocols.batch import Batch
-from nerve_store.protocols.types import Durability, Progress, Row, Status, Time
 from nerve_store.records import (
     ArchivedDay,
     ArchiveResult,
@@ -22,6 +20,7 @@ from nerve_store.records import (
     WorkflowRun,
     WorkflowRunStatus,
 )
+from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Status, Timestamp
 
 
 class Following(Protocol):
@@ -49,9 +48,9 @@ class Log(Protocol):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: Time | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = ...,
+        json: JsonArgument = ...,
         key: str | None = None,
         claim: RunClaim | None = None,
         durability: Durability | None = None,
@@ -70,8 +69,8 @@ class Log(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -84,8 +83,8 @@ class Log(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -98,8 +97,8 @@ class Log(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -114,8 +113,8 @@ class Log(Protocol):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> Following: ...
     def sql(
@@ -132,9 +131,9 @@ class Log(Protocol):
         *,
         status: Status = "queued",
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
-        not_before: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
         durability: Durability | None = None,
     ) -> WorkflowRun: ...
@@ -164,8 +163,8 @@ class Log(Protocol):
         expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = ...,
-        timestamp: Time | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         claim: RunClaim | None = None,
         durability: Durability | None = None,
     ) -> WorkflowRun: ...
@@ -177,8 +176,8 @@ class Log(Protocol):
         *,
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -188,8 +187,8 @@ class Log(Protocol):
         *,
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -200,7 +199,7 @@ class Log(Protocol):
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]: ...
-    def delete_workflow_runs(self, *, before: Time, workflow: str | Collection[str] | None = None) -> int: ...
+    def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int: ...
     def claim_workflow_run(
         self,
         owner: str,
@@ -222,7 +221,7 @@ class Log(Protocol):
     def archive_logs(
         self,
         *,
-        now: Time | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
@@ -238,7 +237,7 @@ class Log(Protocol):
     def verify(self, *, progress: Progress | None = None) -> VerifyReport: ...
     def reindex(self, *, progress: Progress | None = None) -> None: ...
     def stats(self, *, exact: bool = False) -> LogStats: ...
-    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None: ...
+    def backup(self, target: Path, *, progress: Progress | None = None) -> object: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

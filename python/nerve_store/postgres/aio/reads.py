@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nerve_store._core import LogEntry
 from nerve_store.aio.base import documented
 from nerve_store.postgres.aio.base import OpenAsyncPostgres
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import LogStats
-
-Progress: TypeAlias = Callable[[int, int], object]
+from nerve_store.types import Timestamp
 
 
 class AsyncReads(OpenAsyncPostgres):
@@ -25,8 +23,8 @@ class AsyncReads(OpenAsyncPostgres):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -55,8 +53,8 @@ class AsyncReads(OpenAsyncPostgres):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
 
 from nerve_store._core import LogEntry
 from nerve_store.aio.base import documented
-from nerve_store.postgres import checks
 from nerve_store.postgres.aio.base import OpenAsyncPostgres
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import RunClaim, ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
-
-Progress: TypeAlias = Callable[[int, int], object]
+from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
 
 
 class AsyncRuns(OpenAsyncPostgres):
@@ -25,13 +23,13 @@ class AsyncRuns(OpenAsyncPostgres):
         run_id: str,
         workflow: str,
         *,
-        status: checks.Status = "queued",
+        status: Status = "queued",
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
-        not_before: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> WorkflowRun:
         return await self._run(
             self._threads.write,
@@ -50,12 +48,12 @@ class AsyncRuns(OpenAsyncPostgres):
     @documented(PostgresLogStore.upsert_workflow_run)
     async def upsert_workflow_run(
         self,
-        entry: checks.Row,
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         return await self._run(
             self._threads.write,
@@ -70,12 +68,12 @@ class AsyncRuns(OpenAsyncPostgres):
     @documented(PostgresLogStore.append_with_workflow_update)
     async def append_with_workflow_update(
         self,
-        entry: checks.Row,
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         return await self._run(
             self._threads.write,
@@ -91,15 +89,15 @@ class AsyncRuns(OpenAsyncPostgres):
     async def transition(
         self,
         run_id: str,
-        status: checks.Status,
+        status: Status,
         *,
-        expect: checks.Status | Collection[checks.Status] | None = None,
+        expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> WorkflowRun:
         return await self._run(
             self._threads.write,
@@ -132,9 +130,9 @@ class AsyncRuns(OpenAsyncPostgres):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        status: Status | Collection[Status] | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -156,14 +154,12 @@ class AsyncRuns(OpenAsyncPostgres):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
+        status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]:
         return await self._run(self._threads.read, self._store.count_workflow_runs, workflow=workflow, status=status)
 
     @documented(PostgresLogStore.delete_workflow_runs)
-    async def delete_workflow_runs(
-        self, *, before: int | datetime, workflow: str | Collection[str] | None = None
-    ) -> int:
+    async def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
         return await self._run(self._threads.write, self._store.delete_workflow_runs, before=before, workflow=workflow)
 
     @documented(PostgresLogStore.claim_workflow_run)
@@ -176,7 +172,7 @@ class AsyncRuns(OpenAsyncPostgres):
         lease: float | timedelta = 60.0,
         wait: float | timedelta = 0.0,
         max_attempts: int | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> RunClaim | None:
         return await self._run(
             self._threads.job,

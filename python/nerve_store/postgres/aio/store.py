@@ -6,14 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from nerve_store._core import LogEntry
 from nerve_store.aio.base import documented
-from nerve_store.postgres import checks
 from nerve_store.postgres.aio.reads import AsyncReads
 from nerve_store.postgres.aio.runs import AsyncRuns
 from nerve_store.postgres.aio.upkeep import AsyncUpkeep
@@ -21,6 +20,7 @@ from nerve_store.postgres.batch import PostgresBatch
 from nerve_store.postgres.listener import LOOK_SECONDS
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import RunClaim, WorkflowRun
+from nerve_store.types import Durability, Status, Timestamp
 
 
 class AsyncPostgresBatch(PostgresBatch):
@@ -51,7 +51,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         schema: str = "nerve",
         archive: str | os.PathLike[str] | None = None,
         listen_url: str | None = None,
-        durability: checks.Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
         max_payload_bytes: int = 67108864,
@@ -93,9 +93,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         return self._store.closed
 
     @documented(PostgresLogStore.batch)
-    def batch(
-        self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None
-    ) -> AsyncPostgresBatch:
+    def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> AsyncPostgresBatch:
         batch = AsyncPostgresBatch(self._store, durability=durability, claim=claim)
         batch._owner = self
         return batch
@@ -107,8 +105,8 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,
@@ -140,9 +138,9 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        status: Status | Collection[Status] | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -169,8 +167,8 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> AsyncIterator[LogEntry]:
         follower = await self._run(

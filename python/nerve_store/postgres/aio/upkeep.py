@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from datetime import date, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Literal
 
 from nerve_store._core import DEFAULT_RETENTION, LogEntry
 from nerve_store.aio.base import documented
-from nerve_store.postgres import checks
 from nerve_store.postgres.aio.base import OpenAsyncPostgres
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import ArchivedDay, ArchiveResult, RunClaim, VerifyReport
-
-Progress: TypeAlias = Callable[[int, int], object]
+from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
 
 
 class AsyncUpkeep(OpenAsyncPostgres):
@@ -27,12 +24,12 @@ class AsyncUpkeep(OpenAsyncPostgres):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | datetime | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = checks.UNSET,
+        json: JsonArgument = ...,
         key: str | None = None,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         return await self._run(
             self._threads.write,
@@ -51,10 +48,10 @@ class AsyncUpkeep(OpenAsyncPostgres):
     @documented(PostgresLogStore.append_many)
     async def append_many(
         self,
-        entries: Iterable[checks.Row],
+        entries: Iterable[Row],
         *,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> range:
         return await self._run(
             self._threads.write, self._store.append_many, entries, claim=claim, durability=durability
@@ -72,7 +69,7 @@ class AsyncUpkeep(OpenAsyncPostgres):
     async def archive_logs(
         self,
         *,
-        now: int | datetime | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,
@@ -115,5 +112,5 @@ class AsyncUpkeep(OpenAsyncPostgres):
         await self._run(self._threads.job, self._store.reindex, progress=progress)
 
     @documented(PostgresLogStore.backup)
-    async def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
-        await self._run(self._threads.job, self._store.backup, path, progress=progress)
+    async def backup(self, target: Path, *, progress: Progress | None = None) -> None:
+        await self._run(self._threads.job, self._store.backup, target, progress=progress)
