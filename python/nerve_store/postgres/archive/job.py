@@ -115,6 +115,10 @@ class ArchiveJob:
                 f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
                 f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
             )
+            # Of processes that were killed; one that lives gets another row with its next call.
+            self._session.execute(
+                f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
+            )
         return gained
 
     def adopt(self) -> None:
