@@ -133,7 +133,8 @@ torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE
 	HYPOTHESIS_PROFILE=long NERVE_TORTURE_COUNTS=$(abspath target/torture-counts) \
 		$(BIN)/python -m pytest -m torture -n 2 --dist=worksteal -o faulthandler_timeout=0; \
 	status=$$?; PYTHONPATH=tests $(BIN)/python -m support.counts target/torture-counts; exit $$status
-	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 $(patsubst %,--ignore=tests/test_%.py,$(NOT_IN_THREADS))
+	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 $(patsubst %,--ignore=tests/test_%.py,$(NOT_IN_THREADS)) \
+		--ignore=tests/contract --ignore=tests/postgres
 
 sdist: $(TOOLS) ## the source distribution, in dist/
 	$(BIN)/maturin sdist --out dist

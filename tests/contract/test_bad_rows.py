@@ -13,6 +13,8 @@ from nerve_store.protocols import Log
 from support import is_one_line
 from test_bad_rows import LONE_SURROGATES, NOT_TEXT, OUT_OF_RANGE
 
+IS_ABOUT_ARGUMENTS = True
+
 NOT_AN_INTEGER: tuple[Any, ...] = (1.0, float("nan"), True, "1", b"1", [1])
 
 

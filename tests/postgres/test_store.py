@@ -256,3 +256,19 @@ def test_closing_forgets_its_writers_and_connections(place: Backend) -> None:
         assert log.sql("SELECT count(*) FROM writers") == [(1,)]
     other = place.open()
     assert other.sql("SELECT count(*) FROM writers") == [(0,)]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_read_of_many_days_opens_few_files(place: Backend, descending: bool) -> None:
+    log = place.open()
+    log.append_many([("system", "tick", None, None, n // 2 * 86_400_000) for n in range(120)])
+    rows = log.query(descending=descending)
+    log.archive_logs()
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+    seen: list[ns.LogEntry] = []
+    for entry in log.iter(archived=True, descending=descending):
+        seen.append(entry)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+    assert seen == rows
+    assert most - before < 10

@@ -158,8 +158,8 @@ def create(version: str, **settings: str) -> Server:
 
 @functools.cache
 def shared(version: str) -> Server:
-    """The cluster of this version that the tests of this process share."""
-    server = create(version)
+    """The cluster of this version that the tests of this process share; nothing of it is to survive."""
+    server = create(version, fsync="off", full_page_writes="off")
     atexit.register(server.remove)
     return server
 
