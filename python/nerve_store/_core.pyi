@@ -93,9 +93,7 @@ def blob_hash(data: Data) -> str:
 def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
 
-def salvage(
-    damaged: Path, target: Path, *, progress: Progress | None = None
-) -> SalvageReport:
+def salvage(damaged: Path, target: Path, *, progress: Progress | None = None) -> SalvageReport:
     """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
 
     `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
@@ -106,6 +104,7 @@ def salvage(
 
     `StoreIOError` if there is something at `target`, or if the database is in use.
     """
+
 def to_milliseconds(time: Timestamp) -> int:
     """The milliseconds of `time`, an integer or an aware `datetime`."""
 
@@ -227,10 +226,10 @@ class LogIterator:
 
 @final
 class ArrowStream:
-    """Rows of a log for data tools: an object of Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
+    """Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
 
-    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type` (dictionaries
-    of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
+    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type`
+    (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
     """
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
@@ -360,7 +359,7 @@ class BlobReader:
         """Close the file."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it was closed, or is that of the process which forked this one."""
     def flush(self) -> None:
         """Does nothing."""
     def readable(self) -> bool:
@@ -389,7 +388,7 @@ class BlobWriter:
         """The sha256 of the blob, lowercase hex; a `ValueError` before it is published."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed or discarded."""
+        """Whether it was closed or discarded, or is that of the process which forked this one."""
     def tell(self) -> int:
         """How many bytes were written."""
     def flush(self) -> None:
@@ -629,11 +628,12 @@ class LogStore:
         descending: bool = False,
         archived: bool = False,
     ) -> ArrowStream:
-        """The rows of `query` for data tools, without Python objects: `pyarrow.table(logs.arrow())`,
-        `polars.from_arrow(logs.arrow(source="workflow"))`, `duckdb.sql("SELECT … FROM stream")`.
+        """The rows of `query` for data tools, without Python objects.
 
-        They are read as they are asked for, in batches of at most `batch_rows`, in constant memory, and no transaction is
-        open between batches. Rows that are appended after a reading began are not included.
+        `pyarrow.table(logs.arrow())`, `polars.DataFrame(logs.arrow(source="workflow"))`,
+        `duckdb.sql("SELECT … FROM stream")`. They are read as they are asked for, in batches of at most `batch_rows`,
+        in constant memory, and no transaction is open between batches. Rows that are appended after a reading began
+        are not included.
         """
     def count(
         self,
@@ -719,7 +719,7 @@ class LogStore:
         begin becomes `started`. Each run goes to one claimant, in whatever process. Taking a run over first logs
         `crashed`. The `started` row has no payload; its id is the claim's token.
 
-        - `workflow`, `run_id`: only runs of that workflow, only that run.
+        - `workflow`, `run_id`: only runs of that workflow, or of one of several; only that run.
         - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
           It is measured by a clock that no program sets, and ends when the machine is started anew.
         - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
@@ -987,9 +987,9 @@ class LogStore:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
         `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not tell
-        of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no disk.
-        `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
+        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+        tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+        disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.
