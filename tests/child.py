@@ -5,7 +5,20 @@ from __future__ import annotations
 import json
 import sys
 
-from programs import backups, blobs, campaign, claims, families, forked_work, forks, logs, payloads, reading, soak, vacuum
+from programs import (
+    backups,
+    blobs,
+    campaign,
+    claims,
+    families,
+    forked_work,
+    forks,
+    logs,
+    payloads,
+    reading,
+    soak,
+    vacuum,
+)
 
 PROGRAMS = {
     program.__name__: program
