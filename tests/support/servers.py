@@ -1,7 +1,7 @@
 """PostgreSQL servers for the tests: those that are installed, started on a socket of their own; nothing is installed.
 
-A server is started once a test process, by an account that is not root (PostgreSQL refuses root), in a directory that is
-removed at the end. `make services` installs what is missing.
+A server is started once a test process, by an account that is not root (PostgreSQL refuses root), in a directory that
+is removed at the end. `make services` installs what is missing.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def create(version: str, **settings: str) -> Server:
 
 @functools.cache
 def shared(version: str) -> Server:
-    """The cluster of this version that the tests of this process share."""
-    server = create(version)
+    """The cluster of this version that the tests of this process share; nothing of it is to survive."""
+    server = create(version, fsync="off", full_page_writes="off")
     atexit.register(server.remove)
     return server
 
