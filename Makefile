@@ -81,7 +81,6 @@ lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and
 	$(BIN)/mypy
 	$(BIN)/mypy benches
 	$(BIN)/basedpyright --warnings
-	PYTHONPATH=python $(BIN)/basedpyright --verifytypes nerve_store --ignoreexternal >/dev/null
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml nerve_store._core
 
 format: $(TOOLS) ## rewrite the sources in the common format

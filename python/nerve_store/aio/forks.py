@@ -38,7 +38,7 @@ def _in_child() -> None:
     for loop in list(_loops):
         _part(loop)
     for store in list(_stores):
-        store._become_inherited()  # pyright: ignore[reportPrivateUsage]
+        store._become_inherited()
 
 
 def _part(loop: asyncio.AbstractEventLoop) -> None:
