@@ -81,7 +81,6 @@ lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and
 	$(BIN)/mypy
 	$(BIN)/mypy benches
 	$(BIN)/basedpyright --warnings
-	PYTHONPATH=python $(BIN)/basedpyright --verifytypes nerve_store --ignoreexternal >/dev/null
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml nerve_store._core
 
 format: $(TOOLS) ## rewrite the sources in the common format
@@ -100,9 +99,10 @@ test-portable: $(TOOLS) ## the ways of other systems, tested on Linux: no eventf
 	cargo test --locked --no-default-features --features portable --quiet
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked --features portable
 	@rm -f $(BUILT)
-	$(BIN)/python -m pytest -n 2 $(patsubst %,tests/test_%.py,$(PORTABLE_TESTS))
+	$(BIN)/python -m pytest -n 2 $(patsubst %,tests/test_%.py,$(PORTABLE_TESTS)) -k 'not kill_while_a_store_is_created'
 
-# What goes by the ways that differ.
+# What goes by the ways that differ. A store whose creation is killed leaves a staged file for a day where staged files
+# have names.
 PORTABLE_TESTS := archive async async_reads blob_batches blob_care blob_handles blob_limits blob_streams blobs creation \
 	fork moved_files opening runs
 

@@ -68,7 +68,6 @@ impl LogStore {
         signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
         text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "the options")]
     fn upsert_workflow_run<'py>(
         &self,
         py: Python<'py>,
@@ -88,7 +87,6 @@ impl LogStore {
         signature = (entry, run, *, force = Arg::OFF, durability = None, claim = None),
         text_signature = "($self, entry, run, *, force=False, durability=None, claim=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "the options")]
     fn append_with_workflow_update<'py>(
         &self,
         py: Python<'py>,
@@ -201,7 +199,7 @@ pub(super) fn checked_upsert(
     force: bool,
     claim: impl FnOnce(&str) -> Option<Fence>,
 ) -> PyResult<Upsert> {
-    let (run, timestamp) = extract_run(run)?;
+    let (run, timestamp) = extract_run(run, "run")?;
     let entry = store.check(given.borrow())?;
     let claim = claim(&run.run_id);
     let upsert = Upsert::new(&entry, run, force, claim)?;
