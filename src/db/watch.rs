@@ -245,7 +245,12 @@ mod tests {
     fn counting() -> (Arc<AtomicU64>, Look) {
         let count = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&count);
-        (count, Arc::new(move || drop(theirs.fetch_add(1, Ordering::SeqCst))))
+        (
+            count,
+            Arc::new(move || {
+                theirs.fetch_add(1, Ordering::SeqCst);
+            }),
+        )
     }
 
     fn soon(is_so: impl Fn() -> bool) -> bool {
