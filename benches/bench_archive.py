@@ -346,3 +346,18 @@ def bench_memory(long_day: Path, tmp_path: Path, record: Record, compression: Co
             "idle store",
         )
     )
+
+
+def bench_foreign_deletes(databases: Databases, tmp_path: Path, record: Record) -> None:
+    """Another program deletes a tenth of the rows: with the triggers that note it, and without them."""
+    program = Path(__file__).with_name("foreign_deletes.py")
+    times: dict[str, list[float]] = {"with": [], "without": []}
+    for turn in range(6):
+        for triggers in sorted(times, reverse=bool(turn % 2)):
+            path = copy(databases.ours, tmp_path / triggers / "logs.db")
+            command = [sys.executable, str(program), str(path), "1000", str(databases.rows // 10), triggers]
+            times[triggers].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            shutil.rmtree(path.parent)
+    ours, peer = (statistics.median(times[triggers]) for triggers in ("with", "without"))
+    case = f"another program deletes {databases.rows // 10:,} rows; peer: without the triggers"
+    record(Figure(case, "s", ours, Target(Kind.SHARE, 1.05), peer, "sqlite3"))

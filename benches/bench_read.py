@@ -18,7 +18,7 @@ from databases import Databases
 from figures import Figure, Kind, Target
 from peers import COLUMNS, PEERS, Parameter, PeerLog, on_each
 from turns import Compare
-from workload import FIRST_TIMESTAMP, SPAN_MS, THE_RUN
+from workload import FIRST_TIMESTAMP, SCALE, SPAN_MS, THE_RUN
 
 MIDDLE = FIRST_TIMESTAMP + SPAN_MS // 2
 HOUR_MS = 3600 * 1000
@@ -114,13 +114,16 @@ def bench_open_and_query(compare: Compare, databases: Databases) -> None:
 
     peers = on_each({kind.name: kind for kind in PEERS}, peer)
     assert all(run(None) == ours(None) for run in peers.values())
-    compare(f"{query.case}, opened for it", ours=ours, peers=peers, work=lambda: None, rounds=20)
+    compare(
+        f"{query.case}, opened for it", ours=ours, peers=peers, work=lambda: None, rounds=20, target=Target(bound=1)
+    )
 
 
 COUNTS = [
-    Query("count()", ""),
-    Query("count(since, until), one hour", QUERIES[2].condition, QUERIES[2].filter),
-    Query("count(ref_id)", QUERIES[0].condition, QUERIES[0].filter),
+    Query("count()", "", bound=10),
+    Query("count(source, type)", "WHERE source = ? AND type = ?", {"source": "reflex", "type": "fired"}, bound=10),
+    Query("count(since, until), one hour", QUERIES[2].condition, QUERIES[2].filter, bound=2),
+    Query("count(ref_id)", QUERIES[0].condition, QUERIES[0].filter, bound=5),
 ]
 
 
@@ -136,7 +139,26 @@ def bench_count(large_store: ns.LogStore, large_peers: dict[str, PeerLog], compa
 
     peers = on_each(large_peers, peer)
     assert all(run(None) == ours(None) for run in peers.values())
-    compare(query.case, ours=ours, peers=peers, work=lambda: None, rounds=10)
+    compare(query.case, ours=ours, peers=peers, work=lambda: None, rounds=30, target=Target(bound=query.bound))
+
+
+def bench_stats(tmp_path: Path, compare: Compare) -> None:
+    """Ten times the rows of the other databases, small ones."""
+    path, rows = tmp_path / "logs.db", 10 * SCALE
+    # By a process of its own, whose memory and threads leave nothing behind.
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("databases.py")), "small", str(path), str(rows)], check=True
+    )
+    with ns.LogStore(path) as store:
+        assert store.stats().row_count == rows
+        compare(
+            f"stats() of {rows:,} rows",
+            ours=lambda _: store.stats(),
+            peers={},
+            work=lambda: None,
+            rounds=30,
+            target=Target(Kind.COST, 0.002),
+        )
 
 
 def bench_iter(

@@ -1,6 +1,6 @@
 """The databases that the reads are timed on, the same rows in each; and a program that builds one of them.
 
-    python benches/databases.py ours|upstream PATH ROWS
+    python benches/databases.py ours|upstream|small PATH ROWS
 
 Each is built by a process of its own: the two at once, and what is to become ours is never open in two SQLites.
 """
@@ -69,6 +69,13 @@ def build_day(path: Path, rows: int) -> None:
             store.append_many(batch)
 
 
+def build_small(path: Path, rows: int) -> None:
+    """Ours, with rows of few bytes."""
+    with ns.LogStore(path, durability="normal") as store:
+        for start in range(0, rows, 50_000):
+            store.append_many(("system", "tick", None, None, start + n) for n in range(min(50_000, rows - start)))
+
+
 def build_upstream(path: Path, rows: int) -> None:
     with closing(Sqlite3Log(path, durability="normal")) as log:
         for batch in database_rows(rows):
@@ -77,4 +84,4 @@ def build_upstream(path: Path, rows: int) -> None:
 
 if __name__ == "__main__":
     kind, path, rows = sys.argv[1:]
-    {"ours": build_ours, "upstream": build_upstream}[kind](Path(path), int(rows))
+    {"ours": build_ours, "upstream": build_upstream, "small": build_small}[kind](Path(path), int(rows))

@@ -127,8 +127,10 @@ def test_late_rows_make_the_day_anew(data_dir: Path) -> None:
 def test_rounds_that_the_archive_alone_knows_keep_their_numbers(data_dir: Path) -> None:
     """As the predecessor left them: its rows were gone before there was an index."""
     rows = prepared(data_dir)
-    tables = ("archive_days", "archive_contents", "archive_refs", "log_segments", "log_gaps", "log_zones", "log_kinds")
-    tables += ("log_fresh", "log_postings")
+    tables = (
+        *("archive_days", "archive_contents", "archive_refs"),
+        *("log_segments", "log_gaps", "log_zones", "log_kinds", "log_fresh", "log_postings"),
+    )
     foreign_script(data_dir / "logs.db", "".join(f"DELETE FROM {table};" for table in tables))
     with ns.LogStore(data_dir / "logs.db", segment_rows=SEGMENT_ROWS) as store:
         rounds = rounds_of(store)

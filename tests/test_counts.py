@@ -55,43 +55,54 @@ class Model:
 
     def apply(self, change: Change) -> None:
         kind, what = change
-        if kind in ("delete", "move"):
-            what = tuple(id + self.archived_up_to for id in what)
-        elif kind in ("update", "replace", "insert"):
-            what = (what[0] + self.archived_up_to, what[1])
-        if kind == "ours":
-            self.rows.update(zip(self.store.append_many(what), what, strict=True))
-        elif kind == "append":
-            foreign_many(self.path, INSERT, what)
-            self.rows = dict(self.stored())
-        elif kind == "delete":
-            foreign_sql(self.path, "DELETE FROM logs WHERE id BETWEEN ? AND ?", what)
-            self.rows = {id: row for id, row in self.rows.items() if not what[0] <= id <= what[1]}
-        elif kind == "update":
-            id, row = what
-            sql = "UPDATE logs SET source = ?, type = ?, ref_id = ?, payload = ?, timestamp = ? WHERE id = ?"
-            foreign_sql(self.path, sql, (*row, id))
-            if id in self.rows:
-                self.rows[id] = row
-        elif kind in ("replace", "insert"):
-            id, row = what
-            if kind == "replace" or id not in self.rows:
-                foreign_sql(self.path, REPLACE if kind == "replace" else INSERT_ROW_WITH_ID, (id, *row))
-                self.rows[id] = row
-        elif kind == "move":
-            old, new = what
-            foreign_sql(self.path, "UPDATE OR REPLACE logs SET id = ? WHERE id = ?", (new, old))
-            if old in self.rows:
-                self.rows[new] = self.rows.pop(old)
-        elif kind == "reopen":
-            self.store.close()
-            self.store = self.opened()
-        elif kind == "reindex":
-            self.store.reindex()
-        elif kind == "archive":
-            self.archived_up_to = max(self.rows, default=self.archived_up_to)
-            self.store.archive_logs(now=NOW, retention=timedelta(0))
-            self.rows = {}
+        getattr(self, f"do_{kind}")(what)
+
+    def do_ours(self, rows: list[tuple[Any, ...]]) -> None:
+        self.rows.update(zip(self.store.append_many(rows), rows, strict=True))
+
+    def do_append(self, rows: list[tuple[Any, ...]]) -> None:
+        foreign_many(self.path, INSERT, rows)
+        self.rows = dict(self.stored())
+
+    def do_delete(self, ids: tuple[int, int]) -> None:
+        first, last = (id + self.archived_up_to for id in ids)
+        foreign_sql(self.path, "DELETE FROM logs WHERE id BETWEEN ? AND ?", (first, last))
+        self.rows = {id: row for id, row in self.rows.items() if not first <= id <= last}
+
+    def do_update(self, what: tuple[int, tuple[Any, ...]]) -> None:
+        id, row = what[0] + self.archived_up_to, what[1]
+        sql = "UPDATE logs SET source = ?, type = ?, ref_id = ?, payload = ?, timestamp = ? WHERE id = ?"
+        foreign_sql(self.path, sql, (*row, id))
+        if id in self.rows:
+            self.rows[id] = row
+
+    def do_replace(self, what: tuple[int, tuple[Any, ...]]) -> None:
+        id, row = what[0] + self.archived_up_to, what[1]
+        foreign_sql(self.path, REPLACE, (id, *row))
+        self.rows[id] = row
+
+    def do_insert(self, what: tuple[int, tuple[Any, ...]]) -> None:
+        if what[0] + self.archived_up_to not in self.rows:
+            foreign_sql(self.path, INSERT_ROW_WITH_ID, (what[0] + self.archived_up_to, *what[1]))
+            self.rows[what[0] + self.archived_up_to] = what[1]
+
+    def do_move(self, ids: tuple[int, int]) -> None:
+        old, new = (id + self.archived_up_to for id in ids)
+        foreign_sql(self.path, "UPDATE OR REPLACE logs SET id = ? WHERE id = ?", (new, old))
+        if old in self.rows:
+            self.rows[new] = self.rows.pop(old)
+
+    def do_reopen(self, _: None) -> None:
+        self.store.close()
+        self.store = self.opened()
+
+    def do_reindex(self, _: None) -> None:
+        self.store.reindex()
+
+    def do_archive(self, _: None) -> None:
+        self.archived_up_to = max(self.rows, default=self.archived_up_to)
+        self.store.archive_logs(now=NOW, retention=timedelta(0))
+        self.rows = {}
 
     def stored(self) -> list[tuple[int, tuple[Any, ...]]]:
         return [(row[0], row[1:]) for row in foreign_sql(self.path, "SELECT * FROM logs")]
@@ -154,11 +165,13 @@ TOUCHES: dict[str, str] = {
     "update": "UPDATE logs SET source = 'other', type = 'odd', ref_id = 'r9', timestamp = 99 WHERE id IN (4, 31, 67)",
     "replace": "INSERT OR REPLACE INTO logs VALUES (5, 'other', 'odd', 'r9', NULL, 99), (68, 'o', 'o', 'r9', NULL, 99)",
     "replace by REPLACE": "REPLACE INTO logs VALUES (5, 'other', 'odd', 'r9', NULL, 99)",
-    "delete and put back under the id": "DELETE FROM logs WHERE id = 6; INSERT INTO logs VALUES (6, 'o', 'o', 'r9', NULL, 99)",
+    "delete and put back under the id": "DELETE FROM logs WHERE id = 6;"
+    "INSERT INTO logs VALUES (6, 'o', 'o', 'r9', NULL, 99)",
     "move": "UPDATE logs SET id = 500 WHERE id = 7",
     "move onto another": "UPDATE OR REPLACE logs SET id = 8 WHERE id = 9",
     "move all": "UPDATE logs SET id = id + 1000",
-    "an old id": "DELETE FROM logs WHERE id = 10; INSERT INTO logs (id, source, type, timestamp) VALUES (10, 'a', 'b', 1)",
+    "an old id": "DELETE FROM logs WHERE id = 10;"
+    "INSERT INTO logs (id, source, type, timestamp) VALUES (10, 'a', 'b', 1)",
     "below all ids": "INSERT INTO logs VALUES (-5, 'system', 'tick', 'r1', NULL, 3)",
     "upsert": "INSERT INTO logs VALUES (11, 'a', 'b', 'r9', NULL, 1) ON CONFLICT (id) DO UPDATE SET ref_id = 'r9'",
     "recursive triggers": "PRAGMA recursive_triggers = ON; REPLACE INTO logs VALUES (12, 'o', 'o', 'r9', NULL, 99)",
@@ -167,9 +180,9 @@ TOUCHES: dict[str, str] = {
     " DELETE FROM logs WHERE id IN (14, 41)",
     "another trigger of the name": "DROP TRIGGER log_row_deleted; CREATE TRIGGER log_row_deleted AFTER DELETE ON logs"
     " BEGIN SELECT 1; END; DELETE FROM logs WHERE id IN (15, 42)",
-    "the table made anew": "CREATE TABLE anew (id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, type TEXT NOT"
-    " NULL, ref_id TEXT, payload TEXT, timestamp INTEGER NOT NULL); INSERT INTO anew SELECT * FROM logs WHERE id % 2;"
-    " DROP TABLE logs; ALTER TABLE anew RENAME TO logs",
+    "the table made anew": "CREATE TABLE anew (id INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL,"
+    " type TEXT NOT NULL, ref_id TEXT, payload TEXT, timestamp INTEGER NOT NULL);"
+    " INSERT INTO anew SELECT * FROM logs WHERE id % 2; DROP TABLE logs; ALTER TABLE anew RENAME TO logs",
 }
 
 
@@ -269,7 +282,8 @@ def test_an_archive_job_leaves_one_span(data_dir: Path) -> None:
 def test_triggers_of_other_programs_fire_for_our_rows(log_store: ns.LogStore) -> None:
     foreign_script(
         log_store.path,
-        "CREATE TABLE seen (id INTEGER); CREATE TRIGGER watch AFTER INSERT ON logs BEGIN INSERT INTO seen VALUES (new.id); END",
+        "CREATE TABLE seen (id INTEGER);"
+        "CREATE TRIGGER watch AFTER INSERT ON logs BEGIN INSERT INTO seen VALUES (new.id); END",
     )
     log_store.append_many([ROW] * 3)
     assert log_store.sql("SELECT id FROM seen") == [(1,), (2,), (3,)]
@@ -291,8 +305,8 @@ def test_a_database_of_the_schema_before_counts_right(data_dir: Path) -> None:
         "DROP INDEX idx_workflow_runs_active; DROP INDEX idx_workflow_runs_ended; PRAGMA user_version = 4;"
         "DELETE FROM logs WHERE id % 5 = 0",
     )
-    for options in ({"read_only": True}, {}):
-        with ns.LogStore(path, **options) as store:
+    for read_only in (True, False):
+        with ns.LogStore(path, read_only=read_only) as store:
             for filters in FILTERS:
                 assert store.count(**filters) == plain(path, filters), filters
     with ns.LogStore(path, segment_rows=8) as store:

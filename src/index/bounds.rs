@@ -36,13 +36,33 @@ pub(crate) fn sealed_end(connection: &Connection) -> Result<i64> {
     Ok(rows.next()?.map_or(Ok(i64::MIN), |row| row.get(0))?)
 }
 
+/// Where the parts of the log end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// The last id whose reference is in the merged postings; below any if none is.
+    pub(crate) merged: i64,
+    /// The last id that is sealed; below any if none is.
+    pub(crate) sealed: i64,
+    /// The last id; below any if there is no row.
+    pub(crate) last: i64,
+}
+
+/// All of them, by one statement.
+pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(segment) FROM log_fresh),
+                (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs)",
+    )?;
+    let (fresh, sealed, last): (Option<i64>, Option<i64>, Option<i64>) =
+        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let sealed = sealed.unwrap_or(i64::MIN);
+    let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
+    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN) })
+}
+
 /// The last id whose reference is in the merged postings; below any if none is.
 pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
-    let mut statement = connection.prepare_cached("SELECT min(segment) FROM log_fresh")?;
-    match statement.query_row([], |row| row.get::<_, Option<i64>>(0))? {
-        Some(first) => Ok(first - 1),
-        None => sealed_end(connection),
-    }
+    Ok(ends(connection)?.merged)
 }
 
 #[cfg(test)]

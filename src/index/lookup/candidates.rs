@@ -78,9 +78,9 @@ fn by_index<'a>(
     let (older, newer) = match &filter.ref_id {
         Some(ref_id) => {
             let ref_key = index_key(ref_id);
-            let (merged_end, unmerged) = unmerged.ids(connection, &ref_key)?;
+            let (ends, unmerged) = unmerged.ids(connection, &ref_key)?;
             let unmerged = unmerged.ids.into_iter().filter(|id| within.contains(*id)).collect();
-            let merged = IdSpan::new(within.first, within.last.min(merged_end));
+            let merged = IdSpan::new(within.first, within.last.min(ends.merged));
             (
                 merged.map(|within| merged_candidates(connection, filter, ref_key, within)).transpose()?,
                 one(of_ids(unmerged, filter.descending)),

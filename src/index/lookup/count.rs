@@ -79,13 +79,11 @@ impl Counting<'_> {
 
     /// Of the rows of the reference of a key.
     fn of_reference(&self, ref_key: &str, span: IdSpan) -> Result<u64> {
+        let (ends, newest) = self.unmerged.ids(self.connection, ref_key)?;
         // What was read of the log's end by a later transaction is not the caller's.
-        let mut last = self.connection.prepare_cached("SELECT max(id) FROM logs")?;
-        let Some(last) = last.query_row([], |row| row.get::<_, Option<i64>>(0))? else { return Ok(0) };
-        let Some(span) = IdSpan::new(span.first, span.last.min(last)) else { return Ok(0) };
-        let (merged_end, newest) = self.unmerged.ids(self.connection, ref_key)?;
+        let Some(span) = IdSpan::new(span.first, span.last.min(ends.last)) else { return Ok(0) };
         let mut total = newest.ids.iter().filter(|id| span.contains(**id)).count() as u64;
-        let Some(merged) = IdSpan::new(span.first, span.last.min(merged_end)) else { return Ok(total) };
+        let Some(merged) = IdSpan::new(span.first, span.last.min(ends.merged)) else { return Ok(total) };
         // From the group in which the first id falls.
         let mut groups = self.connection.prepare_cached(
             "SELECT first_id, ids FROM log_postings WHERE ref_id = ?1 AND first_id <= ?3

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::index::bounds::{merged_end, sealed_end};
+use crate::index::bounds::{Ends, ends};
 use crate::index::build::postings::{each_posting, ids};
 use crate::index::doubt::Trust;
 use crate::index::lookup::tail::TailCounts;
@@ -55,20 +55,22 @@ impl UnmergedIndex {
         self.tail.forget();
     }
 
-    /// Where the merged rows end, and the rows with the reference of this key after that, in the caller's transaction.
-    pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(i64, UnmergedIds)> {
-        let merged_end = merged_end(connection)?;
+    /// Where the parts of the log end, and the rows with the reference of this key after the merged ones, in the caller's
+    /// transaction.
+    pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(Ends, UnmergedIds)> {
+        let ends = ends(connection)?;
+        let merged_end = ends.merged;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if merged_end < state.merged_end {
             // The caller's transaction is older than what is known here, which forgot what it needs.
             drop(state);
             let mut state = State { merged_end, seen: merged_end, ..State::default() };
-            state.read_on(connection)?;
-            return Ok((merged_end, state.refs.remove(ref_key).unwrap_or_default()));
+            state.read_on(connection, ends)?;
+            return Ok((ends, state.refs.remove(ref_key).unwrap_or_default()));
         }
         state.advance(merged_end);
-        state.read_on(connection)?;
-        Ok((merged_end, state.refs.get(ref_key).cloned().unwrap_or_default()))
+        state.read_on(connection, ends)?;
+        Ok((ends, state.refs.get(ref_key).cloned().unwrap_or_default()))
     }
 }
 
@@ -87,13 +89,12 @@ impl State {
         });
     }
 
-    fn read_on(&mut self, connection: &Connection) -> Result<()> {
-        let sealed_end = sealed_end(connection)?;
-        if self.seen < sealed_end {
+    fn read_on(&mut self, connection: &Connection, ends: Ends) -> Result<()> {
+        if self.seen < ends.sealed {
             self.read_fresh(connection)?;
-            self.seen = sealed_end;
+            self.seen = ends.sealed;
         }
-        self.read_tail(connection)
+        if self.seen < ends.last { self.read_tail(connection) } else { Ok(()) }
     }
 
     /// Reads the postings of the fresh segments, as far as their rows have not been seen.
