@@ -25,7 +25,7 @@ GOOD: dict[str, Any] = {
     "data": b"",
     "day": date(2020, 1, 1),
     "entries": [],
-    "entry": ("s", "t", None, None, 1),
+    "entry": ("s", "t", "r", None, 1),
     "hash": "0" * 64,
     "id": 1,
     "items": [],
