@@ -14,6 +14,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 COMMANDS = "<!-- every command -->"
 BENCHMARKS = "<!-- benchmark tables -->"
+OTHER_NAMES = "<!-- every other name -->"
 CONDITIONS = "<!-- benchmark conditions -->"
 
 
@@ -29,6 +30,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         markdown = markdown.replace(COMMANDS, command_reference())
     if BENCHMARKS in markdown:
         markdown = markdown.replace(BENCHMARKS, benchmark_tables()).replace(CONDITIONS, benchmark_conditions())
+    if OTHER_NAMES in markdown:
+        markdown = markdown.replace(OTHER_NAMES, other_names(markdown))
     return outside_links(markdown, page.file.src_uri)
 
 
@@ -45,6 +48,20 @@ def outside_links(markdown: str, page: str) -> str:
         return f"]({base}{found.relative_to(PROJECT)}{anchor})"
 
     return re.sub(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)", published, markdown)
+
+
+def other_names(markdown: str) -> str:
+    """The public classes and functions that the page does not name, so that none is left out."""
+    import nerve_store
+
+    here = set(re.findall(r"^::: nerve_store\.(\w+)", markdown, re.MULTILINE))
+    elsewhere = {"nerve_store.exceptions", "nerve_store.records"}
+    names = [
+        name
+        for name in nerve_store.__all__
+        if callable(value := getattr(nerve_store, name)) and name not in here and value.__module__ not in elsewhere
+    ]
+    return "\n\n".join(f"::: nerve_store.{name}" for name in names)
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

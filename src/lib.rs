@@ -10,18 +10,32 @@ compile_error!(
      open files. Use it in WSL 2 or in a Linux container, on a file system of Linux."
 );
 
+#[cfg(unix)]
 pub mod archive;
+#[cfg(unix)]
 pub mod base;
+#[cfg(unix)]
 pub mod blob;
+#[cfg(unix)]
 pub mod db;
+#[cfg(unix)]
 pub mod durable;
+#[cfg(unix)]
 mod index;
+#[cfg(unix)]
 pub mod log;
+#[cfg(unix)]
 pub mod row;
+#[cfg(unix)]
+pub mod salvage;
+#[cfg(unix)]
 pub mod store;
+#[cfg(unix)]
 pub mod workflow;
 
 #[cfg(feature = "python")]
+#[cfg(unix)]
 mod py;
 
+#[cfg(unix)]
 pub use base::error::{Error, Result};

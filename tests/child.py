@@ -42,6 +42,7 @@ PROGRAMS = {
         vacuum.vacuum_watched,
         forks.call_forked,
         forks.drop_forked,
+        forks.inherited_streams,
         families.family,
         families.inherited,
         families.open_files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from support.archive import (
 )
 from support.disks import tiny_disk
 from support.faults import KILL, Run, Scenario, SweepError, run_faulted, sweep
+from support.processes import run_command
 
 SWEPT_DAYS, SWEPT_ROWS, SEGMENT_ROWS = 4, 12, 8
 RUN = "run-2"
@@ -284,3 +286,33 @@ def test_full_disk_stops_the_run_and_nothing_is_lost(tmp_path: Path, compression
         resize("16m")
         store.archive_logs(now=NOW, compression=compression)
         assert len(assert_union(store, [*rows, *database_rows(store)]).database) == 1
+
+
+def test_without_free_descriptors_a_job_says_so_and_loses_nothing(data_dir: Path) -> None:
+    script = """
+import os, resource, sys
+from datetime import timedelta
+import nerve_store as ns
+DAY = 86_400_000
+with ns.LogStore(sys.argv[1]) as store:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    for free in range(12):
+        store.append_many([("source", "tick", None, None, free * DAY + n) for n in range(10)])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + free, hard))
+        try:
+            days = store.archive_logs(now=(free + 1) * DAY, retention=timedelta(0)).days
+            assert sum(day.added_rows for day in days) >= 10
+        except ns.StoreIOError as error:
+            assert error.errno == 24, error
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert store.count(archived=True) == 10 * (free + 1)
+        assert store.verify().ok
+    assert 2 <= refused <= 10, refused
+    store.archive_logs(now=99 * DAY, retention=timedelta(0))
+    assert store.count(archived=True) == 120 and store.count() == 0
+"""
+    done = run_command([sys.executable, "-c", script, str(data_dir / "logs.db")])
+    assert done.returncode == 0, done.stderr

@@ -66,8 +66,8 @@ def test_mark_is_written_by_the_first_job_that_moves_rows(data_dir: Path) -> Non
         assert not any(path.match("*.jsonl*") for path in [Path(store.archive_dir) / MARK])
 
 
-@pytest.mark.parametrize("older", [True, False], ids=["an older copy", "a database without rows"])
-def test_the_same_database_and_an_empty_one_adopt_the_archive(data_dir: Path, older: bool) -> None:
+@pytest.mark.parametrize("put_back", ["an older copy", "an empty file", "nothing"])
+def test_the_same_database_and_an_empty_one_adopt_the_archive(data_dir: Path, put_back: str) -> None:
     path = data_dir / "logs.db"
     with ns.LogStore(path) as store:
         rows = [append(store, at(0, n)) for n in range(3)]
@@ -76,8 +76,8 @@ def test_the_same_database_and_an_empty_one_adopt_the_archive(data_dir: Path, ol
         rows += [append(store, at(1, n)) for n in range(3)]
         store.archive_logs(now=NOW)
     path.unlink()
-    if older:
-        path.write_bytes(backup)
+    if put_back != "nothing":
+        path.write_bytes(backup if put_back == "an older copy" else b"")
     with ns.LogStore(path) as store:
         assert as_rows(store.query(archived=True)) == rows
         rows.append(append(store, at(2)))

@@ -211,3 +211,20 @@ def test_no_interleaving_of_the_two_archives_loses_a_row_in_silence(steps: list[
             assert as_row(store.append("s", "t")).id > known
         finally:
             store.close()
+
+
+def test_a_file_of_a_day_before_1970_is_named_by_verify(data_dir: Path) -> None:
+    with ns.LogStore(data_dir / "logs.db") as store:
+        append(store, at(0))
+        store.archive_logs(now=NOW)
+        strangers = [Path(store.archive_dir, name) for name in ("1969-12-31.jsonl", "2026-02-31.jsonl.zst")]
+        for stranger in strangers:
+            stranger.write_text("{}\n")
+        Path(store.archive_dir, "notes.jsonl").write_text("{}\n")
+        problems = store.verify().problems
+        assert [Path(problem.path) for problem in problems] == strangers
+        assert all("1970" in problem.reason for problem in problems)
+        assert store.count(archived=True) == 1
+        for stranger in strangers:
+            stranger.unlink()
+        assert store.verify().ok

@@ -16,6 +16,7 @@ import pytest
 import nerve_store as ns
 from reference import Row
 from support import INSERT_RUN, as_rows, foreign_sql
+from support.archive import MARK
 
 DAY_MS = 86_400_000
 MESSAGE = "thread_workflow_message"
@@ -26,7 +27,8 @@ COLUMNS = {
     "log_segments": ("first_id", "last_id", "row_count", "min_timestamp", "max_timestamp", "checksum"),
     "log_gaps": ("segment", "ids"),
     "log_zones": ("segment", "zones"),
-    "log_kinds": ("source", "type", "segment", "ids"),
+    "log_kinds": ("source", "type", "segment", "ids", "row_count"),
+    "log_deleted": ("first_id", "last_id"),
     "log_restored": ("first_id", "last_id"),
     "log_fresh": ("segment", "postings"),
     "log_postings": ("ref_id", "first_id", "ids", "round_count", "rounds_before", "rounds"),
@@ -232,6 +234,62 @@ def test_flipped_bit_of_a_derived_table_is_told_and_healed(
         scratch.mkdir()
         try_damage(template, truth, scratch, table, column, seed)
         shutil.rmtree(scratch)
+
+
+# --- what is derived from nothing --------------------------------------------------------------------------------
+
+GONE = "5 rows that it held are gone"
+UNIQUE = {"archive_missing": ("day", "ids"), "archive_owner": ("id",)}
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a day whose file has lost rows."""
+    data = tmp_path_factory.mktemp("cut") / "data"
+    with ns.LogStore(data / "logs.db") as store:
+        store.append_many([("source", "tick", f"ref-{n % 3}", "x", n // 40 * DAY_MS + n) for n in range(120)])
+        store.archive_logs(now=9 * DAY_MS, retention=timedelta(0))
+        file = Path(store.archived_days()[0].path)
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(lines[:20] + lines[25:]))
+        store.reindex()
+        assert [GONE in problem.reason for problem in store.verify().problems] == [True]
+    return data
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table in UNIQUE for column in UNIQUE[table]])
+@pytest.mark.parametrize(
+    "seeds", [range(20), pytest.param(range(20, 200), marks=pytest.mark.torture)], ids=["few", "many"]
+)
+def test_flipped_bit_of_what_is_stored_once_is_told_and_bars_nothing_for_good(
+    cut: Path, tmp_path: Path, table: str, column: str, seeds: range
+) -> None:
+    for seed in seeds:
+        data = tmp_path / str(seed)
+        shutil.copytree(cut, data)
+        path = data / "logs.db"
+        (old,) = foreign_sql(path, f"SELECT {column} FROM {table}")[0]
+        new = flipped(old, random.Random(f"{table} {column} {seed}"))
+        value = "CAST(? AS TEXT)" if isinstance(old, str) else "?"
+        foreign_sql(path, f"UPDATE {table} SET {column} = {value}", [new])
+        with ns.LogStore(path) as store:
+            store.append("source", "late", None, None, 9 * DAY_MS)
+            reasons = [problem.reason for problem in store.verify().problems]
+            if table == "archive_missing":
+                assert any("damaged" in reason for reason in reasons), (new, reasons)
+            elif any(MARK in reason for reason in reasons):
+                with pytest.raises(ns.ArchiveError, match=MARK):
+                    store.count(archived=True)
+                # The way out that it names.
+                (Path(store.archive_dir) / MARK).unlink()
+            assert store.count(archived=True) == 116
+            store.reindex()
+            store.archive_logs(now=11 * DAY_MS, retention=timedelta(0))
+            assert store.count(archived=True) == 116
+            reasons = [problem.reason for problem in store.verify().problems]
+            assert [reason for reason in reasons if GONE not in reason] == []
+            assert len(reasons) == (table == "archive_owner")
+        shutil.rmtree(data)
 
 
 # --- pages -------------------------------------------------------------------------------------------------------

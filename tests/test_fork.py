@@ -130,6 +130,12 @@ def test_an_inherited_store_refuses_every_call_and_waits_for_no_lock(tmp_path: P
     assert refused == [calls] * 30
 
 
+def test_inherited_blob_streams_refuse_every_call_and_wait_for_no_lock(tmp_path: Path) -> None:
+    calls, *exits, is_whole = run_program("inherited_streams", path=str(tmp_path / "blobs"))
+    assert exits == [len(calls)] * 20
+    assert is_whole
+
+
 def test_a_child_holds_no_file_of_its_parents_stores(tmp_path: Path) -> None:
     found, is_whole = run_program("open_files", path=str(tmp_path))
     assert found == []

@@ -258,7 +258,7 @@ DAMAGES: dict[str, tuple[str, Callable[[ns.LogStore], object]]] = {
     "merged postings": ("UPDATE log_postings SET ids = x'0badc0de'", lambda store: store.query(ref_id="r1")),
     "fresh postings": ("UPDATE log_fresh SET postings = x'ffffff7f00'", lambda store: store.query(ref_id="r1")),
     "kinds": (
-        "INSERT OR REPLACE INTO log_kinds SELECT source, type, segment, x'0badc0de' FROM log_kinds",
+        "INSERT OR REPLACE INTO log_kinds (source, type, segment, ids) SELECT source, type, segment, x'0badc0de' FROM log_kinds",
         lambda store: store.count(source="workflow", type=MESSAGE),
     ),
     "zones": ("UPDATE log_zones SET zones = x'0badc0de'", lambda store: store.query(since=1, until=1)),

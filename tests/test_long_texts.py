@@ -214,7 +214,12 @@ def test_index_of_an_older_schema_is_renamed_when_it_is_opened(data_dir: Path) -
         is_changed |= old != postings
         foreign_sql(path, "UPDATE log_fresh SET postings = ? WHERE segment = ?", [old, segment])
     assert is_changed
-    foreign_script(path, "PRAGMA user_version = 3")
+    foreign_script(path, "PRAGMA user_version = 3; ALTER TABLE log_kinds DROP COLUMN row_count")
+    with ns.LogStore(path, read_only=True) as store:
+        assert_found(store, rows, archived=True)
+        for text in by_key.values():
+            assert store.count(ref_id=text, archived=True) == sum(row.ref_id == text for row in rows)
+    assert foreign_sql(path, "PRAGMA user_version") == [(3,)]
     with ns.LogStore(path, segment_rows=3) as store:
         assert_found(store, rows, archived=True)
         assert store.sql("SELECT max(octet_length(ref_id)) <= 512 FROM log_postings") == [(1,)]

@@ -86,7 +86,7 @@ ASYNC = {
     },
     "BlobStore": methods(PACKAGE / "aio" / "blobs.py")["AsyncBlobStore"],
 }
-STREAMS = {"LogIterator": "AsyncIterator[LogEntry]", "LogFollower": "AsyncIterator[LogEntry]"}
+STREAMS = {"LogIterator": "AsyncIterator[LogEntry]", "LogFollower": "AsyncLogFollower"}
 STREAMS |= {"BlobWriter": "AsyncBlobWriter", "BinaryIO": "AsyncBlobReader"}
 
 

@@ -6,6 +6,7 @@ from nerve_store._core import (
     BUILD_PROFILE,
     DEFAULT_RETENTION,
     SQLITE_VERSION,
+    ArrowStream,
     BlobStore,
     BlobWriter,
     LogEntry,
@@ -18,6 +19,7 @@ from nerve_store._core import (
     blob_hash,
     last_archivable_day,
     normalize_blob_hash,
+    salvage,
     utc_day,
 )
 from nerve_store.exceptions import (
@@ -47,7 +49,14 @@ from nerve_store.store import Store
 
 TYPE_CHECKING = False  # typing's own would cost more to import than all that follows
 if TYPE_CHECKING:
-    from nerve_store.aio import AsyncBlobReader, AsyncBlobStore, AsyncBlobWriter, AsyncLogStore, AsyncStore
+    from nerve_store.aio import (
+        AsyncBlobReader,
+        AsyncBlobStore,
+        AsyncBlobWriter,
+        AsyncLogFollower,
+        AsyncLogStore,
+        AsyncStore,
+    )
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -59,6 +68,7 @@ if TYPE_CHECKING:
         ExitCode,
         LogStats,
         RunClaim,
+        SalvageReport,
         ThreadMessage,
         ThreadRound,
         VerifyProblem,
@@ -77,9 +87,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveResult",
     "ArchivedDay",
+    "ArrowStream",
     "AsyncBlobReader",
     "AsyncBlobStore",
     "AsyncBlobWriter",
+    "AsyncLogFollower",
     "AsyncLogStore",
     "AsyncStore",
     "BackupReport",
@@ -107,6 +119,7 @@ __all__ = [
     "QueryTimeoutError",
     "RunClaim",
     "RunExistsError",
+    "SalvageReport",
     "SchemaVersionError",
     "Store",
     "StoreBusyError",
@@ -127,12 +140,13 @@ __all__ = [
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "utc_day",
 ]
 
 
 _LAZY = {
-    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"),
+    "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",
@@ -143,6 +157,7 @@ _LAZY = {
         "CollectReport",
         "ExitCode",
         "LogStats",
+        "SalvageReport",
         "RunClaim",
         "ThreadMessage",
         "ThreadRound",

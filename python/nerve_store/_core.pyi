@@ -22,6 +22,7 @@ from nerve_store.records import (
     CollectReport,
     LogStats,
     RunClaim,
+    SalvageReport,
     ThreadMessage,
     ThreadRound,
     VerifyReport,
@@ -48,6 +49,7 @@ __all__ = [
     "DEFAULT_RETENTION",
     "SQLITE_VERSION",
     "AppendChannel",
+    "ArrowStream",
     "BlobIterator",
     "BlobReader",
     "BlobStore",
@@ -58,12 +60,14 @@ __all__ = [
     "LogIterator",
     "LogStore",
     "NewLogEntry",
+    "News",
     "WorkflowRunIterator",
     "WriteBatch",
     "__version__",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
+    "salvage",
     "to_milliseconds",
     "utc_day",
 ]
@@ -88,6 +92,18 @@ def blob_hash(data: Data) -> str:
 
 def last_archivable_day(boundary: Timestamp) -> date:
     """The last UTC day that lies wholly before `boundary` (milliseconds, from 1970-01-02 on, else `ValueError`)."""
+
+def salvage(damaged: Path, target: Path, *, progress: Progress | None = None) -> SalvageReport:
+    """Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
+
+    `damaged` is the file of a database that no process has open. Its `-wal` and `archive/logs` beside it are read as
+    well, and nothing there is changed. The new database has the rows, the runs, meta and the identity, so that it can
+    take the place of the damaged one. Rows for which neither the checksum of their segment nor the archive vouches are
+    kept, and listed as unverified: the newest, which are in no segment yet, and all rows of a segment that lost one.
+    Every other row is right. Runs and meta have no checksums. `progress` is called with (pages done, pages to do).
+
+    `StoreIOError` if there is something at `target`, or if the database is in use.
+    """
 
 def to_milliseconds(time: Timestamp) -> int:
     """The milliseconds of `time`, an integer or an aware `datetime`."""
@@ -209,6 +225,17 @@ class LogIterator:
         """Up to so many rows at once; none at the end."""
 
 @final
+class ArrowStream:
+    """Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
+
+    Each reading begins anew, with the rows that there are then. Columns: `id` (int64), `source` and `type`
+    (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
+    """
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+
+@final
 class WorkflowRunIterator:
     """Workflow runs in order, read as they are asked for; made by `LogStore.iter_workflow_runs`.
 
@@ -229,10 +256,27 @@ class BlobIterator:
 
 @final
 class LogFollower:
-    """The rows of a filter as they are appended, by whatever process; endless."""
+    """The rows of a filter as they are appended, by whatever process; endless, until it is closed.
+
+    As a context manager it is closed at the end.
+    """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> LogEntry: ...
+    def close(self) -> None:
+        """End the iteration, in whatever thread it waits. Does nothing if it was closed before."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None: ...
+    def _is_settled(self) -> bool:
+        """Whether nothing is to be read before something is announced."""
     def _poll(self) -> list[LogEntry]:
         """The rows that there are now, perhaps none; waits for nothing."""
 
@@ -282,6 +326,16 @@ class AppendChannel:
         """The futures of what is on its way."""
 
 @final
+class News:
+    """A descriptor that is readable when a log may have changed; for `nerve_store.aio`."""
+
+    def __new__(cls, store: LogStore) -> Self: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when there may be something new."""
+    def take(self) -> None:
+        """Take the news in: what changes from now on makes the descriptor readable again."""
+
+@final
 class Interruption:
     """Interrupts the calls that are made through it, from another thread."""
 
@@ -305,7 +359,7 @@ class BlobReader:
         """Close the file."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it was closed, or is that of the process which forked this one."""
     def flush(self) -> None:
         """Does nothing."""
     def readable(self) -> bool:
@@ -334,7 +388,7 @@ class BlobWriter:
         """The sha256 of the blob, lowercase hex; a `ValueError` before it is published."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed or discarded."""
+        """Whether it was closed or discarded, or is that of the process which forked this one."""
     def tell(self) -> int:
         """How many bytes were written."""
     def flush(self) -> None:
@@ -539,6 +593,7 @@ class LogStore:
         `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
         exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
         database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+        Without it, rows that an archive job takes away during a long query may be missing.
         """
     def iter(
         self,
@@ -557,6 +612,28 @@ class LogStore:
         """The rows of `query`, any number of them in constant memory, holding no transaction between steps.
 
         Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
+        """
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream:
+        """The rows of `query` for data tools, without Python objects.
+
+        `pyarrow.table(logs.arrow())`, `polars.DataFrame(logs.arrow(source="workflow"))`,
+        `duckdb.sql("SELECT … FROM stream")`. They are read as they are asked for, in batches of at most `batch_rows`,
+        in constant memory, and no transaction is open between batches. Rows that are appended after a reading began
+        are not included.
         """
     def count(
         self,
@@ -910,8 +987,9 @@ class LogStore:
         """The rows that match, as they are appended by any process, each once, in id order; endless.
 
         `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-        archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
-        `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
+        archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+        tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+        disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
     def reindex(self, *, progress: Progress | None = None) -> None:
         """Build the manifest of the archive anew from its files, and the index from the rows, in one transaction.

@@ -30,6 +30,7 @@ __all__ = [
     "ExitCode",
     "LogStats",
     "RunClaim",
+    "SalvageReport",
     "ThreadMessage",
     "ThreadRound",
     "VerifyProblem",
@@ -277,6 +278,19 @@ class BackupReport:
     def ok(self) -> bool:
         """Whether all was copied."""
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class SalvageReport:
+    """What `salvage` saved. Spans of ids are tuples (first, last), both inclusive, in order."""
+
+    row_count: int
+    """Rows in the new database."""
+    unverified: tuple[tuple[int, int], ...]
+    """Those of them that no checksum vouches for; every other row is right."""
+    missing: tuple[tuple[int, int], ...]
+    """Ids that the database held, or may have held, and that are neither in the new one nor in the archive. The last
+    span ends with 2**63 - 1 if nothing tells which id was the greatest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ use crate::base::error::{Error, Result};
 /// How long work goes on at the most before it looks whether it is interrupted.
 pub const INTERVAL: Duration = Duration::from_millis(25);
 
+/// Reading so many rows takes about half of an interval, or longer.
+const LONG_ROWS: u64 = 16_384;
+
 /// Asks work to end, from any thread.
 #[derive(Debug, Default)]
 pub struct Stop(AtomicBool);
@@ -101,6 +104,17 @@ pub fn check() -> Result<()> {
 /// The same for work that waits and has begun nothing yet.
 pub fn check_wait() -> Result<()> {
     check_scope(true)
+}
+
+/// An error if the call is to pause while it reads so many rows: better now than when some have been read in vain.
+pub fn check_rows(rows: u64) -> Result<()> {
+    if rows < LONG_ROWS {
+        return Ok(());
+    }
+    SCOPE.with_borrow(|scope| match scope.pause {
+        Some(pause) if !pause.only_waits && (pause.is_wanted)() => Err(Error::Paused),
+        _ => Ok(()),
+    })
 }
 
 /// Whether [`check_wait`] can be an error, now or later.
@@ -199,6 +213,24 @@ mod tests {
             assert!(matches!(check_wait(), Err(Error::Paused)));
         });
         assert!(matches!(pausing(false, || true).enter(check), Err(Error::Paused)));
+    }
+
+    #[test]
+    fn a_read_of_many_rows_pauses_before_it_begins() {
+        let later = |only_waits, is_wanted| {
+            let pause =
+                Pause { at: Instant::now() + Duration::from_secs(3_600), only_waits, is_wanted, waits_since: None };
+            Scope { pause: Some(pause), ..Scope::default() }
+        };
+        later(false, || true).enter(|| {
+            check().unwrap();
+            check_rows(LONG_ROWS - 1).unwrap();
+            assert!(matches!(check_rows(LONG_ROWS), Err(Error::Paused)));
+            shielded(|| check_rows(LONG_ROWS).unwrap());
+        });
+        later(true, || true).enter(|| check_rows(LONG_ROWS).unwrap());
+        later(false, || false).enter(|| check_rows(LONG_ROWS).unwrap());
+        check_rows(LONG_ROWS).unwrap();
     }
 
     #[test]

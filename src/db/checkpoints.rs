@@ -101,6 +101,20 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Runs one before the database is closed: other processes may go on, and then no last close runs one. A connection of
+    /// its own is not worth while any more.
+    pub(super) fn run_at_close(&self, context: Context<'_>, writer: &Turns<Writer>) {
+        let runner = self.runner.try_take();
+        if self.is_long() || runner.as_ref().is_none_or(|runner| runner.connection.is_some()) {
+            drop(runner);
+            return self.run_if_due(context, writer, 1);
+        }
+        let can_run = || !self.wal.poison.is_set() && self.wal.files.check(context).is_ok();
+        if self.is_due(1) && can_run() {
+            let _ = afterwards(Instant::now() + PATIENCE, || writer.take().map(|writer| writer.checkpoint(context)));
+        }
+    }
+
     /// Runs one after which the whole log is in the database file, unless a reader needs a part of it.
     pub(super) fn run_whole(&self, context: Context<'_>, writer: &Turns<Writer>) -> Result<()> {
         let runner = &mut *self.runner.take()?;

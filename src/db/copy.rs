@@ -15,6 +15,7 @@ use crate::base::interrupt::check;
 use crate::base::progress::Progress;
 use crate::db::database::Database;
 use crate::db::failure::{Context, Located};
+use crate::db::system::{descriptor_of, file_id_at};
 use crate::db::{fork, open};
 use crate::durable::Staged;
 
@@ -87,4 +88,10 @@ pub fn look_into<T>(path: &Path, body: impl FnOnce(&Connection) -> Result<T>) ->
     let context = Context { path, operation: "look at a database", busy_timeout: Duration::from_secs(5) };
     let connection = open::connect(context, path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     body(&connection).located(context, Some(&connection))
+}
+
+/// Whether this process has the file at `path` open as a database. Closing another descriptor of it would drop its locks.
+pub fn is_open_here(path: &Path) -> bool {
+    fork::prepare();
+    file_id_at(path).and_then(descriptor_of).is_some()
 }

@@ -176,6 +176,14 @@ impl Database {
         });
     }
 
+    /// Does the same for all commits, before a close.
+    pub fn checkpoint_at_close(&self) {
+        let _ = self.with_writing("checkpoint", |writing, context| {
+            writing.checkpoints.run_at_close(context, &writing.writer);
+            Ok(())
+        });
+    }
+
     /// Returns all free space of the file to the file system; says whether the file has become shorter, which an open read
     /// of any process prevents.
     pub fn vacuum(&self) -> Result<bool> {

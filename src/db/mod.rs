@@ -10,6 +10,7 @@ mod database;
 mod failure;
 mod fork;
 mod held;
+mod inotify;
 mod open;
 mod readers;
 mod schema;
@@ -23,17 +24,20 @@ mod vacuum;
 mod wait;
 mod wal;
 mod wal_condition;
+mod watch;
 mod writer;
 
 pub use checkpoints::CHECKPOINT_PAGES;
-pub use copy::{has_rollback_journal, look_into};
+pub use copy::{has_rollback_journal, is_open_here, look_into};
 pub use database::{Config, Database};
 pub use fork::prepare as prepare_for_forks;
 pub use open::UNFINISHED_BACKUP;
 pub use schema::{Derived, Object, SCHEMA_VERSION};
 pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::SqlParams;
+pub(crate) use wal_condition::checksum as wal_checksum;
 pub use wal_condition::{WalCondition, wal_condition};
+pub(crate) use watch::Watching;
 
 /// The version of the SQLite that is compiled in.
 pub fn sqlite_version() -> &'static str {

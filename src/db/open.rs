@@ -89,14 +89,17 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    let found = fs::canonicalize(parent).ok();
     if create {
-        check_length(&expected(parent)?.join(name))?;
+        let parent_expected = found.clone().map_or_else(|| expected(parent), Ok)?;
+        check_length(&parent_expected.join(name))?;
         durable::create_directories(parent, Durability::Full)?;
         // A failure is of no consequence: the next open tries again.
         let _ = durable::sweep_orphaned(parent);
     }
-    let parent =
-        fs::canonicalize(parent).map_err(|error| Error::io(parent, "open the database's directory", &error))?;
+    let parent = found
+        .map_or_else(|| fs::canonicalize(parent), Ok)
+        .map_err(|error| Error::io(parent, "open the database's directory", &error))?;
     let path = parent.join(name);
     check_length(&path)?;
     match fs::symlink_metadata(&path) {

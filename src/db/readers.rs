@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::db::failure::{Context, Located};
 use crate::db::fork::Link;
 use crate::db::held::HeldFiles;
@@ -64,10 +64,18 @@ impl Readers {
         if !reader.is_current(context) {
             return Err(unlocked::changed(context));
         }
-        // A connection that met an error is dropped, its transaction with it: it is cheap to open another.
-        let value = outcome.located(context, Some(connection))?;
-        self.keep(reader);
-        Ok(value)
+        let outcome = outcome.located(context, Some(connection));
+        // A connection that met an error is dropped, its transaction with it: it is cheap to open another. A call that
+        // pauses goes on with the pages that this one has in memory.
+        let is_whole = match &outcome {
+            Ok(_) => true,
+            Err(Error::Paused) => run(connection, "ROLLBACK").is_ok(),
+            Err(_) => false,
+        };
+        if is_whole {
+            self.keep(reader);
+        }
+        outcome
     }
 
     /// Gives a connection to the pool.

@@ -258,11 +258,15 @@ fn missing(connection: &Connection, statements: impl Iterator<Item = &'static st
 }
 
 /// Statements for what a database lacks that was not brought up to date, because it may not be written: tables and a view
-/// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept.
+/// of the connection's own. They say what migration would: nothing is sealed, no file is known, no exit code is kept. So
+/// do those in the place of derived tables of an older schema, whose meaning is another: all is read from rows and files.
 pub(super) fn stand_ins(connection: &Connection, derived: &[&Derived]) -> Result<Vec<String>> {
+    let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let is_older = (FIRST_DERIVED..SCHEMA_VERSION).contains(&version);
     let statements = derived.iter().flat_map(|derived| derived.tables.split_inclusive(';'));
-    let missing =
-        missing(connection, statements.chain(OWN_TABLES.split_inclusive(';')).chain(TABLES.split_inclusive(';')))?;
+    let statements: Vec<_> = statements.map(str::trim).filter(|statement| !statement.is_empty()).collect();
+    let mut missing = missing(connection, OWN_TABLES.split_inclusive(';').chain(TABLES.split_inclusive(';')))?;
+    missing.extend(if is_older { statements } else { self::missing(connection, statements.into_iter())? });
     let has_runs = !missing.iter().any(|statement| statement.contains(" workflow_runs "));
     let mut stand_ins: Vec<String> =
         missing.iter().map(|statement| statement.replace("CREATE TABLE", "CREATE TEMP TABLE")).collect();

@@ -63,6 +63,13 @@ pub(super) fn descriptor_of(id: FileId) -> Option<RawFd> {
     with_tables(|tables| tables.files.iter().find(|(_, open)| *open == id).map(|(fd, _)| *fd))
 }
 
+/// Which file is at `path`; None if there is none.
+pub(super) fn file_id_at(path: &std::path::Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).ok()?;
+    Some(FileId { device: found.dev() as libc::dev_t, inode: found.ino() as libc::ino_t })
+}
+
 /// Forgets what the parent of this process has open, and exchanges the memory that the two share for memory of this
 /// process's own.
 ///

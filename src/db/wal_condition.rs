@@ -81,7 +81,8 @@ fn look(mut log: impl Read) -> std::io::Result<WalCondition> {
     Ok(WalCondition::Whole)
 }
 
-fn checksum(is_little_endian: bool, (mut first, mut second): (u32, u32), bytes: &[u8]) -> (u32, u32) {
+/// The checksum of a write-ahead log, continued over `bytes`.
+pub(crate) fn checksum(is_little_endian: bool, (mut first, mut second): (u32, u32), bytes: &[u8]) -> (u32, u32) {
     let (pairs, _) = bytes.as_chunks::<8>();
     for [a, b, c, d, e, f, g, h] in pairs {
         let (one, two) = ([*a, *b, *c, *d], [*e, *f, *g, *h]);

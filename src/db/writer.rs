@@ -81,6 +81,12 @@ impl Writer {
         Ok(value)
     }
 
+    /// Carries over what no reader needs to find in the log, and waits for no lock. A failed flush is remembered.
+    pub(super) fn checkpoint(&self, context: Context<'_>) {
+        let run = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let _ = run.map_err(|error| self.wal.failed(error.into(), context, &self.connection));
+    }
+
     /// Carries the whole write-ahead log over and empties it, which shortens the database file to its pages; false if a
     /// read or another process's commit was in the way for the whole `busy_timeout`.
     pub(super) fn empty_the_log(&mut self, context: Context<'_>) -> Result<bool> {

@@ -7,13 +7,16 @@ use crate::base::ids::IdSpan;
 
 /// Whether at least `rows` rows are not sealed yet; and about how many there are, as an upper bound.
 pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)> {
-    let end = sealed_end(connection)?;
+    let most = unsealed_span(connection)?.map_or(0, IdSpan::len);
+    if most < rows {
+        // So few ids are no more rows, which need not be counted.
+        return Ok((false, most));
+    }
     let least: u64 = connection.query_row(
         "SELECT count(*) FROM (SELECT 1 FROM logs WHERE id > ?1 LIMIT ?2)",
-        (end, rows),
+        (sealed_end(connection)?, rows),
         |row| row.get(0),
     )?;
-    let most = unsealed_span(connection)?.map_or(0, IdSpan::len);
     Ok((least >= rows, most))
 }
 
@@ -39,5 +42,28 @@ pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
     match statement.query_row([], |row| row.get::<_, Option<i64>>(0))? {
         Some(first) => Ok(first - 1),
         None => sealed_end(connection),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_due_by_its_rows_and_not_by_its_ids() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(crate::index::schema::SCHEMA).unwrap();
+        connection.execute_batch("CREATE TABLE logs (id INTEGER PRIMARY KEY)").unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0));
+        connection
+            .execute_batch("INSERT INTO log_segments VALUES (1, 9, 9, 0, 0, 0); INSERT INTO logs VALUES (9)")
+            .unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 0), "what is sealed does not count");
+        for (id, expected) in [(10, (false, 1)), (100, (false, 91)), (101, (true, 92)), (102, (true, 93))] {
+            connection.execute("INSERT INTO logs VALUES (?1)", [id]).unwrap();
+            assert_eq!(unsealed(&connection, 3).unwrap(), expected);
+        }
+        connection.execute_batch("DELETE FROM logs WHERE id IN (10, 101)").unwrap();
+        assert_eq!(unsealed(&connection, 3).unwrap(), (false, 3));
     }
 }

@@ -17,7 +17,7 @@ use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
-use crate::index::lookup::estimate::Estimate;
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{count, estimate, restored, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
@@ -109,6 +109,7 @@ impl Core {
         body: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut has_begun = false;
+        let mut given = None;
         let outcome = self.database.commit(operation, durability, |connection| {
             has_begun = true;
             // Only the holder of the write transaction takes this lock, so that it is free.
@@ -121,10 +122,11 @@ impl Core {
             let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
             let value = body(&mut transaction)?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
+            given = transaction.last_id;
             Ok(value)
         });
         match outcome {
-            Ok(_) => self.changes.announce(),
+            Ok(_) => self.changes.announce(given),
             // A forked child waits for no lock.
             Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
@@ -196,9 +198,9 @@ impl Core {
     pub fn close(&self) -> Result<()> {
         self.end_ids()?;
         // Others may still have the database open; then no last close carries the commits over.
-        self.database.checkpoint_if_due(1);
+        self.database.checkpoint_at_close();
         self.database.close()?;
-        self.changes.announce();
+        self.changes.announce(None);
         Ok(())
     }
 

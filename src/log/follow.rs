@@ -2,12 +2,15 @@
 //!
 //! Ids are given out inside the write transaction, so their order is the order of commits, and a reader that has seen all rows
 //! up to an id has seen all that will ever be below it. A commit of this process wakes its followers; those of other
-//! processes are looked for at intervals, which reads SQLite's shared memory and no disk while nothing changes.
+//! processes are learned of by watching the database, in one thread for all followers. Without that thread each follower
+//! looks at intervals.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::base::error::Result;
+use crate::db::Watching;
+use crate::log::changes::Listener;
 use crate::log::core::Core;
 use crate::row::Filter;
 use crate::row::LogEntry;
@@ -15,59 +18,104 @@ use crate::row::LogEntry;
 /// Rows that one step returns at the most.
 const PAGE_ROWS: u64 = 512;
 
-/// Reads the rows of a filter, at most as many as its limit; also returns the greatest id that was looked at, unless the
-/// limit came before it.
-pub type ReadPage<'a> = dyn Fn(&Filter) -> Result<(Vec<LogEntry>, i64)> + 'a;
+/// What one look at the log finds.
+pub struct FollowedPage {
+    /// The rows of a filter, at most as many as its limit.
+    pub rows: Vec<LogEntry>,
+    /// The greatest id that was looked at, unless the limit came before it.
+    pub last: i64,
+    /// There may be more, without another commit.
+    pub is_partial: bool,
+}
+
+/// Reads the rows of a filter.
+pub type ReadPage<'a> = dyn Fn(&Filter) -> Result<FollowedPage> + 'a;
 
 /// The rows of a filter from an id on, without an end.
 pub struct Follower {
     filter: Filter,
+    /// What had been announced when everything there was had been read; None: there may be more.
+    seen: Option<u64>,
+    watching: Option<Arc<Watching>>,
 }
 
 impl Follower {
-    /// The rows that match `filter`, whose `after_id` says where to begin; None: after the last row there is now.
-    pub fn open(core: &Core, mut filter: Filter) -> Result<Self> {
+    /// The rows that match `filter`, whose `after_id` says where to begin; None: after the last row there is now. Where
+    /// commits of other processes may go untold, they are looked for once an `interval`.
+    pub fn open(core: &Arc<Core>, mut filter: Filter, interval: Duration) -> Result<Self> {
         if filter.after_id.is_none() {
             filter.after_id = Some(core.read("follow", |snapshot| snapshot.last_given_id())?);
         }
         filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
-        Ok(Self { filter })
+        let begin = || {
+            let watched = Arc::downgrade(core);
+            let look = move || watched.upgrade().map_or((), |core| look(&core));
+            Watching::begin(core.database().path(), interval, Arc::new(look))
+        };
+        let watching = core.changes().watching(interval, begin);
+        Ok(Self { filter, seen: None, watching })
+    }
+
+    /// Whether nothing is to be read before something is announced.
+    pub fn is_settled(&self, core: &Core) -> bool {
+        self.watching.is_some() && self.seen == Some(core.changes().count())
     }
 
     /// The next rows; none if there are none yet after `timeout`.
     pub fn next_page(&mut self, core: &Core, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
-        let changes = core.changes();
-        changes.waiting.fetch_add(1, Ordering::SeqCst);
-        let known = changes.count();
-        let mut page = self.read(read);
-        if matches!(&page, Ok(rows) if rows.is_empty()) && !timeout.is_zero() {
-            changes.wait(known, timeout);
-            page = self.read(read);
+        core.database().check_open()?;
+        let known = core.changes().count();
+        let page = if self.is_settled(core) { Vec::new() } else { self.read(known, read)? };
+        if !page.is_empty() || timeout.is_zero() {
+            return Ok(page);
         }
-        changes.waiting.fetch_sub(1, Ordering::SeqCst);
-        page
+        core.changes().wait(known, timeout);
+        let known = core.changes().count();
+        if self.is_settled(core) { Ok(Vec::new()) } else { self.read(known, read) }
     }
 
-    fn read(&mut self, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
-        let (page, last) = read(&self.filter)?;
+    fn read(&mut self, known: u64, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
+        self.seen = None;
+        let FollowedPage { rows, last, is_partial } = read(&self.filter)?;
         // Short of a full page, everything there is has been looked at.
-        let seen = match page.last() {
-            Some(entry) if Some(page.len() as u64) == self.filter.limit => entry.id,
+        let end = match rows.last() {
+            Some(entry) if Some(rows.len() as u64) == self.filter.limit => entry.id,
             _ => last,
         };
-        self.filter.after_id = self.filter.after_id.max(Some(seen));
-        Ok(page)
+        self.filter.after_id = self.filter.after_id.max(Some(end));
+        self.seen = (rows.is_empty() && !is_partial).then_some(known);
+        Ok(rows)
+    }
+}
+
+/// Tells `listener` of the log's changes from now on, for as long as it is there.
+pub fn listen(core: &Core, listener: Weak<dyn Listener>) {
+    core.changes().listen(listener);
+}
+
+/// Wakes all followers, for them to look at what has become of them.
+pub fn wake(core: &Core) {
+    core.changes().announce(None);
+}
+
+/// Looks whether another process has appended.
+fn look(core: &Core) {
+    match core.read("follow", |snapshot| snapshot.last_given_id()) {
+        Ok(last) if core.changes().is_news(last) => core.changes().announce(Some(last)),
+        Ok(_) => {}
+        // Followers are to meet it themselves.
+        Err(_) => core.changes().announce(None),
     }
 }
 
 /// The rows of the log alone, as [`ReadPage`].
-pub fn read_page(core: &Core, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+pub fn read_page(core: &Core, filter: &Filter) -> Result<FollowedPage> {
     core.read("follow", |snapshot| {
         let last = snapshot.last_given_id()?;
-        let mut page = Vec::new();
-        snapshot.search(filter, |entry| page.push(entry))?;
-        Ok((page, last))
+        let mut rows = Vec::new();
+        snapshot.search(filter, |entry| rows.push(entry))?;
+        Ok(FollowedPage { rows, last, is_partial: false })
     })
 }
 
@@ -76,6 +124,8 @@ mod tests {
     use super::*;
     use crate::log::{Log, LogConfig};
     use crate::row::NewLogEntry;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_follower_sees_each_row_of_each_writer_once() {
@@ -90,21 +140,27 @@ mod tests {
             log.append_many(&[row], None).unwrap()
         };
         put(&log, "before");
-        let mut all = Follower::open(&log, Filter::default()).unwrap();
-        let mut some =
-            Follower::open(&log, Filter { source: Some("a".into()), after_id: Some(0), ..Filter::default() }).unwrap();
+        let mut all = Follower::open(log.core(), Filter::default(), INTERVAL).unwrap();
+        let mut some = Follower::open(
+            log.core(),
+            Filter { source: Some("a".into()), after_id: Some(0), ..Filter::default() },
+            INTERVAL,
+        )
+        .unwrap();
         let read = |filter: &Filter| read_page(&log, filter);
         let (mut seen, mut seen_of_a) = (Vec::new(), Vec::new());
         let mut expected = Vec::new();
         for round in 0..40 {
             let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
             expected.push((put(writer, source), source));
-            seen.extend(all.next_page(&log, Duration::ZERO, &read).unwrap());
+            seen.extend(all.next_page(&log, Duration::from_secs(10), &read).unwrap());
             if round % 5 == 0 {
                 seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
             }
         }
-        seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
+        while seen_of_a.len() < expected.iter().filter(|(_, source)| *source == "a").count() {
+            seen_of_a.extend(some.next_page(&log, Duration::from_secs(10), &read).unwrap());
+        }
         assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
@@ -115,7 +171,7 @@ mod tests {
     fn a_commit_of_this_process_wakes_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let log = Log::open(&directory.path().join("logs.db"), LogConfig::default(), &mut |_, _| Ok(())).unwrap();
-        let mut follower = Follower::open(&log, Filter::default()).unwrap();
+        let mut follower = Follower::open(log.core(), Filter::default(), INTERVAL).unwrap();
         let started = std::time::Instant::now();
         let page = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {

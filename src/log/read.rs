@@ -16,11 +16,14 @@ const PAGE_ROWS: u64 = 1_024;
 
 /// Every row that matches, in the filter's order.
 pub fn query(core: &Core, filter: &Filter) -> Result<Vec<LogEntry>> {
-    core.read("query", |snapshot| {
-        let mut entries = Vec::new();
-        snapshot.search(filter, |entry| entries.push(entry))?;
-        Ok(entries)
-    })
+    let mut entries = Vec::new();
+    each(core, filter, &mut |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Calls `visit` with every row that matches, in the filter's order; an error comes after the rows before it.
+pub(crate) fn each(core: &Core, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+    core.read("query", |snapshot| snapshot.search(filter, visit))
 }
 
 /// How many rows [`query`] would return.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::db::{WalCondition, wal_condition};
 use crate::durable::{Durability, RECORD_BYTES, Record};
 
@@ -145,6 +145,18 @@ impl Bound {
             has_commits: words[2][0] == 1,
         }
     }
+}
+
+/// The greatest id that may have been given out in the database at `path`, if its last end was no clean close; an error if a
+/// process that appends has it open.
+pub(crate) fn reserved_ids(path: &Path) -> Result<Option<i64>> {
+    let reserve = IdReserve::of(path);
+    let Some(record) = Record::open(&reserve.path)? else { return Ok(None) };
+    if !record.try_lock_exclusive()? {
+        let reason = "another process appends to it: end that first".to_owned();
+        return Err(Error::errno(path, "look at the ids", libc::EBUSY, reason));
+    }
+    Ok(record.read()?.map(|bytes| Bound::decode(&bytes).greatest))
 }
 
 /// What tells this start of the machine from others; 0 where the system does not tell.

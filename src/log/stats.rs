@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::status::IS_ACTIVE;
 use crate::base::time::TimeSpan;
-use crate::index::lookup::estimate::Estimate;
+use crate::index::lookup::tail::Estimate;
 use crate::log::core::Core;
 
 /// Figures of a log database.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -21,6 +21,7 @@ use crate::py::blob_write::Data;
 use crate::py::call::{Long, caught, detach};
 use crate::py::convert::{FilePath, Record, Span, import_records};
 use crate::py::interpreter;
+use crate::py::own::Own;
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -271,7 +272,7 @@ impl BlobStore {
     }
 
     fn __iter__(&self) -> BlobIterator {
-        BlobIterator(Mutex::new(self.0.digests()))
+        BlobIterator(Own::new(self.0.digests()))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -287,7 +288,7 @@ impl BlobStore {
 
 /// The hashes of a blob store, in order.
 #[pyclass(frozen, module = "nerve_store._core")]
-pub(super) struct BlobIterator(Mutex<blob::BlobDigests>);
+pub(super) struct BlobIterator(Own<blob::BlobDigests>);
 
 #[pymethods]
 impl BlobIterator {
@@ -297,8 +298,8 @@ impl BlobIterator {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<String>> {
         // The lock is taken and given back while detached, so that no thread waits for it with the interpreter in hand.
-        let digest = py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).next());
-        Ok(digest.transpose()?.map(|digest| digest.to_string()))
+        let digest = detach(py, || self.0.lock()?.next().transpose())?;
+        Ok(digest.map(|digest| digest.to_string()))
     }
 }
 

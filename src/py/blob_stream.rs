@@ -1,10 +1,9 @@
 //! Blobs as files: `BlobWriter`, and what `BlobStore.open` reads from.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::base::digest::Digest;
@@ -14,6 +13,7 @@ use crate::blob::{CHUNK_BYTES, OpenBlob};
 use crate::py::blob_write::{new_bytes, utf8};
 use crate::py::call::{caught, detach};
 use crate::py::memory::ExportedMemory;
+use crate::py::own::Own;
 
 type Writer = blob::BlobWriter<Arc<blob::BlobStore>>;
 
@@ -23,7 +23,7 @@ type Writer = blob::BlobWriter<Arc<blob::BlobStore>>;
 /// Nothing is acknowledged before `close`. Memory is constant, whatever the size.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct BlobWriter {
-    state: Mutex<Writing>,
+    state: Own<Writing>,
     verify: bool,
 }
 
@@ -35,21 +35,12 @@ enum Writing {
 
 impl BlobWriter {
     pub(super) fn new(writer: Writer, verify: bool) -> Self {
-        Self { state: Mutex::new(Writing::Open(Box::new(writer))), verify }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Writing> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// While attached; waits detached.
-    fn locked(&self, py: Python<'_>) -> MutexGuard<'_, Writing> {
-        self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+        Self { state: Own::new(Writing::Open(Box::new(writer))), verify }
     }
 
     /// Any other thread's call has ended when this returns. Called while detached.
     fn finish(&self) -> crate::Result<Option<Digest>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock()?;
         match std::mem::replace(&mut *state, Writing::Discarded) {
             Writing::Open(writer) => {
                 let digest = writer.finish(self.verify)?;
@@ -65,7 +56,7 @@ impl BlobWriter {
     }
 
     fn add(&self, bytes: &[u8]) -> crate::Result<usize> {
-        match &mut *self.lock() {
+        match &mut *self.state.lock()? {
             Writing::Open(writer) => writer.write(bytes).map(|()| bytes.len()),
             _ => Err(Error::Value("the writer is closed".into())),
         }
@@ -109,8 +100,10 @@ impl BlobWriter {
     /// Give the blob up: nothing of it is left. Does nothing if it was closed before.
     fn discard(&self, py: Python<'_>) {
         py.detach(|| {
-            let mut state = self.lock();
-            if matches!(&*state, Writing::Open(_)) {
+            // A child leaves it to its parent.
+            if let Ok(mut state) = self.state.lock()
+                && matches!(&*state, Writing::Open(_))
+            {
                 *state = Writing::Discarded;
             }
         });
@@ -119,22 +112,22 @@ impl BlobWriter {
     /// The sha256 of the blob, lowercase hex; a `ValueError` before it is published.
     #[getter]
     fn hash(&self, py: Python<'_>) -> PyResult<String> {
-        match &*self.locked(py) {
+        match &*self.state.locked(py)? {
             Writing::Done(digest) => Ok(digest.to_string()),
             Writing::Open(_) => Err(PyValueError::new_err("the blob has no hash yet; close the writer first")),
             Writing::Discarded => Err(PyValueError::new_err("the blob was discarded and has no hash")),
         }
     }
 
-    /// Whether it was closed or discarded.
+    /// Whether it was closed or discarded, or is that of the process which forked this one.
     #[getter]
     fn closed(&self, py: Python<'_>) -> bool {
-        !matches!(&*self.locked(py), Writing::Open(_))
+        !self.state.locked(py).is_ok_and(|state| matches!(&*state, Writing::Open(_)))
     }
 
     /// How many bytes were written.
     fn tell(&self, py: Python<'_>) -> PyResult<u64> {
-        match &*self.locked(py) {
+        match &*self.state.locked(py)? {
             Writing::Open(writer) => Ok(writer.size()),
             _ => Err(PyValueError::new_err("the writer is closed")),
         }
@@ -183,7 +176,8 @@ impl BlobWriter {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        match &*self.locked(py) {
+        let Ok(state) = self.state.locked(py) else { return "<BlobWriter, of the parent process>".into() };
+        match &*state {
             Writing::Open(writer) => format!("<BlobWriter, {} bytes so far>", writer.size()),
             Writing::Done(digest) => format!("<BlobWriter, closed, {digest}>"),
             Writing::Discarded => "<BlobWriter, discarded>".into(),
@@ -193,7 +187,7 @@ impl BlobWriter {
 
 /// The raw file under the `io.BufferedReader` that `BlobStore.open` returns.
 #[pyclass(frozen, module = "nerve_store._core")]
-pub(super) struct BlobReader(Mutex<Option<Reading>>);
+pub(super) struct BlobReader(Own<Option<Reading>>);
 
 struct Reading {
     blob: OpenBlob,
@@ -208,11 +202,7 @@ struct Reading {
 impl BlobReader {
     pub(super) fn new(blob: OpenBlob) -> Self {
         let chunk = vec![0; blob.size().saturating_add(1).min(CHUNK_BYTES)];
-        Self(Mutex::new(Some(Reading { blob, chunk, at: 0, filled: 0, position: 0, failed: None })))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Reading>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(Own::new(Some(Reading { blob, chunk, at: 0, filled: 0, position: 0, failed: None })))
     }
 }
 
@@ -248,7 +238,7 @@ impl BlobReader {
         let exported = ExportedMemory::writable(buffer)?;
         let memory = exported.shared();
         detach(py, || {
-            let mut state = self.lock();
+            let mut state = self.0.lock()?;
             let Some(reading) = &mut *state else { return Ok(None) };
             if reading.at == reading.filled && memory.size() > 0 {
                 reading.refill()?;
@@ -264,16 +254,16 @@ impl BlobReader {
 
     /// The remaining bytes; `BlobCorruptError` if the blob's bytes do not match.
     fn readall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let left = py.detach(|| self.lock().as_ref().map(Reading::left)).ok_or_else(closed)?;
+        let left = detach(py, || Ok(self.0.lock()?.as_ref().map(Reading::left)))?.ok_or_else(closed)?;
         if left == 0 {
             // Nothing is left to verify what was read, if it was not: an empty file in the place of a blob.
-            detach(py, || self.lock().as_mut().map_or(Ok(()), Reading::refill))?;
+            detach(py, || self.0.lock()?.as_mut().map_or(Ok(()), Reading::refill))?;
         }
         new_bytes(py, left, |target| {
             let fill = || {
                 let mut filled = 0;
                 while filled < target.len() {
-                    let mut state = self.lock();
+                    let mut state = self.0.lock()?;
                     let Some(reading) = &mut *state else { break };
                     if reading.at == reading.filled {
                         reading.refill()?;
@@ -303,18 +293,19 @@ impl BlobReader {
 
     /// How many bytes were read.
     fn tell(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.lock().as_ref().map(|reading| reading.position)).ok_or_else(closed)
+        detach(py, || Ok(self.0.lock()?.as_ref().map(|reading| reading.position)))?.ok_or_else(closed)
     }
 
     /// Close the file.
     fn close(&self, py: Python<'_>) {
-        drop(py.detach(|| self.lock().take()));
+        // A child leaves it to its parent.
+        drop(py.detach(|| self.0.lock().ok().and_then(|mut state| state.take())));
     }
 
-    /// Whether it was closed.
+    /// Whether it was closed, or is that of the process which forked this one.
     #[getter]
     fn closed(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.lock().is_none())
+        py.detach(|| self.0.lock().map_or(true, |state| state.is_none()))
     }
 
     /// Does nothing.

@@ -5,7 +5,8 @@
 //! progress function runs while the core holds a lock or has begun a transaction on the same thread:
 //!
 //! - a read ([`read`]) is given up after an interval and begun again in a thread of its own, beside which the calling
-//!   thread looks at signals; a handler that raises ends the call at once;
+//!   thread looks at signals; a handler that raises ends the call at once. One that returns rows ([`read_rows`]) keeps
+//!   those it has read, and goes on after them in the calling thread;
 //! - a write ([`write`]) is given up while it waits for a lock, before it has begun anything, and is begun again; once
 //!   begun it is brought to its end, so that what raises has written nothing;
 //! - long work ([`Long`]) runs in a thread of its own from the beginning, and the calling thread reports progress.
@@ -28,7 +29,8 @@ use crate::base::fork::Generation;
 use crate::base::interrupt::{INTERVAL, Pause, Scope, Stop, check, check_wait};
 use crate::base::progress::Progress;
 use crate::py::interpreter;
-use crate::store::LogStore;
+use crate::row::LogEntry;
+use crate::store::{LogStore, Query};
 
 /// How long work in a thread of its own waits for an unanswered report before it goes on, if others wait for the work.
 const UNANSWERED: Duration = Duration::from_secs(1);
@@ -82,6 +84,25 @@ pub(super) fn read_within<T: Send + 'static>(
     interpreter::check_signals(py)?;
     let theirs = Arc::clone(store);
     Long { deadline, is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| work(&theirs))
+}
+
+/// Reads the rows of a query, which goes on where it was given up, in this thread for as long as it gets on.
+pub(super) fn read_rows(py: Python<'_>, store: &Arc<LogStore>, mut query: Query) -> PyResult<Vec<LogEntry>> {
+    loop {
+        let known = query.row_count();
+        let scope = pausing(INTERVAL, false, None);
+        match py.detach(|| scope.enter(|| caught(|| store.go_on(&mut query)))) {
+            Err(Error::Paused) => interpreter::check_signals(py)?,
+            outcome => return Ok(outcome.map(|()| query.into_rows())?),
+        }
+        if query.row_count() == known || !query.goes_on_cheaply() {
+            let theirs = Arc::clone(store);
+            return Long { is_abandoned: true, ..Long::default() }.of(store).run(py, move |_| {
+                theirs.go_on(&mut query)?;
+                Ok(query.into_rows())
+            });
+        }
+    }
 }
 
 /// Does work that writes in one transaction.

@@ -1,6 +1,7 @@
 //! Following the log.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use pyo3::sync::MutexExt;
 
 use crate::base::fork::Generation;
 use crate::base::interrupt::INTERVAL;
+use crate::log::wake;
 use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
@@ -23,12 +25,15 @@ use crate::store::{self, Follower};
 /// The default that the signature names.
 const DEFAULT_POLL_INTERVAL: Seconds = Seconds(Duration::from_millis(50));
 
-/// The rows of a filter as they are appended, by whatever process; endless.
+/// The rows of a filter as they are appended, by whatever process; endless, until it is closed.
+///
+/// As a context manager it is closed at the end.
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct LogFollower {
     store: Arc<store::LogStore>,
     poll_interval: Duration,
     state: Arc<Mutex<State>>,
+    is_closed: Arc<AtomicBool>,
     generation: Generation,
 }
 
@@ -42,10 +47,10 @@ impl LogFollower {
     /// are taken, so that an interrupted step loses none.
     fn fill(&self, py: Python<'_>, timeout: Duration) -> PyResult<()> {
         self.generation.check(Path::new(""))?;
-        let state = Arc::clone(&self.state);
+        let (state, is_closed) = (Arc::clone(&self.state), Arc::clone(&self.is_closed));
         let work = move |_: &store::LogStore| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.page.len() == 0 {
+            if state.page.len() == 0 && !is_closed.load(Ordering::SeqCst) {
                 state.page = state.follower.next_page(timeout)?.into_iter();
             }
             Ok(())
@@ -66,15 +71,54 @@ impl LogFollower {
         slf
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Row> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Row>> {
         loop {
+            if self.closed() {
+                return Ok(None);
+            }
             let buffered = self.lock(py)?.page.next();
             if let Some(entry) = buffered {
-                return Ok(Row(entry));
+                return Ok(Some(Row(entry)));
             }
             interpreter::check_signals(py)?;
             self.fill(py, self.poll_interval.min(INTERVAL))?;
         }
+    }
+
+    /// End the iteration, in whatever thread it waits. Does nothing if it was closed before.
+    fn close(&self, py: Python<'_>) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        if self.generation.is_current() {
+            // A waiting thread holds the state, and the store with it.
+            py.detach(|| wake(self.store.log()));
+        }
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type = None, exc = None, traceback = None))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) {
+        let _ = (exc_type, exc, traceback);
+        self.close(py);
+    }
+
+    /// Whether nothing is to be read before something is announced.
+    fn _is_settled(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.lock(py)?.follower.is_settled())
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.
@@ -90,8 +134,9 @@ impl LogStore {
     /// The rows that match, as they are appended by any process, each once, in id order; endless.
     ///
     /// `after_id` None: from now on. Rows that were archived before the follower came to them are read from the
-    /// archive, unless `archived` is false. A commit of this process is seen at once, one of another process within
-    /// `poll_interval` seconds; waiting reads no disk. Closing the store ends it with `StoreClosedError`.
+    /// archive, unless `archived` is false. A commit is seen at once, by whatever process; where the system does not
+    /// tell of other processes' writes (a network's file system), within `poll_interval` seconds. Waiting reads no
+    /// disk. `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
     #[pyo3(
         signature = (*, after_id = None, poll_interval = Arg::of(DEFAULT_POLL_INTERVAL), source = None, r#type = None, ref_id = None,
             since = None, until = None, archived = Arg::ON),
@@ -127,8 +172,10 @@ impl LogStore {
             after_id: after_id.map(|id| id.0),
             ..Filter::default()
         };
-        let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived))?;
+        let follower = read(py, &self.store, move |store| store.follow(filter.clone(), archived, poll_interval))?;
         let state = Arc::new(Mutex::new(State { follower, page: Vec::new().into_iter() }));
-        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, generation: Generation::current() })
+        let is_closed = Arc::default();
+        let generation = Generation::current();
+        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, is_closed, generation })
     }
 }

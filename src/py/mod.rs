@@ -5,6 +5,7 @@
 
 mod archive;
 mod argument;
+mod arrow;
 mod backup;
 mod batch;
 mod blob;
@@ -25,12 +26,15 @@ mod iter;
 mod json;
 mod log;
 mod memory;
+mod news;
+mod own;
 mod perform;
 mod read;
 mod report;
 mod run;
 mod run_query;
 mod run_record;
+mod salvage;
 mod several;
 mod sql;
 mod thread;
@@ -45,6 +49,8 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use super::arrow::ArrowStream;
+    #[pymodule_export]
     use super::batch::WriteBatch;
     #[pymodule_export]
     use super::call::Interruption;
@@ -57,7 +63,11 @@ mod _core {
     #[pymodule_export]
     use super::log::LogStore;
     #[pymodule_export]
+    use super::news::News;
+    #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
+    #[pymodule_export]
+    use super::salvage::salvage;
     #[pymodule_export]
     use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
     #[pymodule_export]

@@ -3,13 +3,14 @@
 use pyo3::prelude::*;
 
 use crate::py::argument::{Arg, Flag, Text, arguments};
-use crate::py::call::read;
+use crate::py::call::{read, read_rows};
 use crate::py::convert::{Count, Integer};
 use crate::py::entry::Row;
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::timestamp::Timestamp;
 use crate::row::Filter;
+use crate::store::Query;
 
 /// A method of `LogStore` that takes the filters of a read: its signature, and the [`Filter`] that they make.
 macro_rules! filtered {
@@ -71,8 +72,9 @@ filtered! {
     /// `since` and `until` bound the timestamp, both inclusive; `after_id` and `before_id` bound the id, both
     /// exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
     /// database are read from the archive as if they had not, each once; only files are opened that can hold a match.
+    /// Without it, rows that an archive job takes away during a long query may be missing.
     fn query(this, py, filter, archived) -> PyResult<Vec<Row>> {
-        let rows = read(py, &this.store, move |store| store.query(&filter, archived))?;
+        let rows = read_rows(py, &this.store, Query::new(filter, archived))?;
         Ok(rows.into_iter().map(Row).collect())
     }
 }

@@ -85,8 +85,8 @@ impl<V: FnMut(LogEntry)> Entries<V> {
         Self { rows: Gathering::default(), visit }
     }
 
-    /// Takes in a row that a statement over [`COLUMNS`] returned; see [`LogEntry::from_row`].
-    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<()> {
+    /// Takes in a row that a statement over [`COLUMNS`] returned, and returns its id; see [`LogEntry::from_row`].
+    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<i64> {
         let id = row.get(0)?;
         let required = |index| match row.get_ref(index)? {
             ValueRef::Text(text) => Ok(text),
@@ -108,7 +108,7 @@ impl<V: FnMut(LogEntry)> Entries<V> {
             self.finish()?;
         }
         self.rows.push((id, timestamp), texts);
-        Ok(())
+        Ok(id)
     }
 
     /// Passes on what is left.

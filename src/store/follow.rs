@@ -16,9 +16,19 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(super) fn open(core: Arc<Core>, archive: Option<Arc<Archive>>, filter: Filter) -> Result<Self> {
-        let follower = log::Follower::open(&core, filter)?;
+    pub(super) fn open(
+        core: Arc<Core>,
+        archive: Option<Arc<Archive>>,
+        filter: Filter,
+        interval: Duration,
+    ) -> Result<Self> {
+        let follower = log::Follower::open(&core, filter, interval)?;
         Ok(Self { core, archive, follower })
+    }
+
+    /// Whether nothing is to be read before something is announced.
+    pub fn is_settled(&self) -> bool {
+        self.follower.is_settled(&self.core)
     }
 
     /// The next rows; none if there are none yet after `timeout`.

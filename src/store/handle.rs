@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
 use crate::base::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::index;
 use crate::log::{self, Log, LogConfig, LogStats, Pages};
 use crate::row::{Filter, LogEntry};
 use crate::store::follow::Follower;
+use crate::store::query::Query;
 use crate::store::rows::Rows;
 use crate::store::tables;
 
@@ -62,11 +64,18 @@ impl LogStore {
 
     /// Every row that matches, in the filter's order; `archived`: those of the archive as well.
     pub fn query(&self, filter: &Filter, archived: bool) -> Result<Vec<LogEntry>> {
-        if !archived {
-            return log::query(&self.log, filter);
+        let mut query = Query::new(filter.clone(), archived);
+        self.go_on(&mut query)?;
+        Ok(query.into_rows())
+    }
+
+    /// Reads what is still to come of a query. After an interruption it can be called again.
+    pub fn go_on(&self, query: &mut Query) -> Result<()> {
+        if !query.is_of_archive() {
+            return query.read(|filter, visit| log::each(&self.log, filter, visit));
         }
         self.archive.check_owner()?;
-        self.archive.query(filter)
+        query.read(|filter, visit| self.archive.each(filter, visit))
     }
 
     /// How many rows [`LogStore::query`] would return.
@@ -90,13 +99,13 @@ impl LogStore {
     }
 
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before
-    /// they are read.
-    pub fn follow(&self, filter: Filter, archived: bool) -> Result<Follower> {
+    /// they are read. Where commits of other processes may go untold, they are looked for once an `interval`.
+    pub fn follow(&self, filter: Filter, archived: bool, interval: Duration) -> Result<Follower> {
         if archived {
             self.archive.check_owner()?;
         }
         let archive = archived.then(|| Arc::clone(&self.archive));
-        Follower::open(Arc::clone(self.log.core()), archive, filter)
+        Follower::open(Arc::clone(self.log.core()), archive, filter, interval)
     }
 
     /// The rows in the file of `day`, in the order of ids; an `Archive` error if there is no such day.

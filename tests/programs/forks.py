@@ -8,7 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from io import BufferedReader
+from typing import Any, cast
 
 import nerve_store as ns
 from programs import say
@@ -69,6 +73,71 @@ def drop_forked(*, path: str) -> None:
         store.append("system", "after", None, None, 0)
         say(counted_by_another_program(path))
     store.close()
+
+
+def refused_of(calls: dict[str, Callable[[], object]]) -> list[str]:
+    """Which of the calls a child is refused."""
+    refused = []
+    for name, call in calls.items():
+        try:
+            call()
+        except ns.ForkedStoreError:
+            refused.append(name)
+        else:
+            os.write(2, f"child: {name} was not refused\n".encode())
+    return refused
+
+
+def inherited_streams(*, path: str) -> None:
+    """What each method of inherited blob streams does in a child, while threads of the parent hold their locks."""
+    blobs = ns.BlobStore(path, durability="normal")
+    # So long that each step of a thread holds the lock for a while.
+    content = bytes(8 << 20)
+    blob_hash = blobs.write(content)
+    writer, reader, hashes = blobs.writer(), blobs.open(blob_hash), iter(blobs)
+    raw: Any = cast("BufferedReader", reader).raw
+    buffer = bytearray(len(content))
+    is_over = threading.Event()
+
+    def again(step: Callable[[], object]) -> None:
+        while not is_over.is_set():
+            step()
+
+    def read() -> None:
+        if raw.readinto(buffer) == 0:
+            # What has been read to its end is begun anew by none: the lock is taken all the same.
+            raw.tell()
+
+    threads = [threading.Thread(target=again, args=(step,)) for step in (lambda: writer.write(content), read)]
+    for thread in threads:
+        thread.start()
+    refused_calls: dict[str, Callable[[], object]] = {
+        "write": lambda: writer.write(b"x"),
+        "close": writer.close,
+        "hash": lambda: writer.hash,
+        "tell": writer.tell,
+        "readinto": lambda: raw.readinto(bytearray(1)),
+        "readall": raw.readall,
+        "tell of the reader": raw.tell,
+        "next": lambda: next(hashes),
+    }
+    say(sorted(refused_calls))
+    for _ in range(20):
+        time.sleep(0.005)
+        if (pid := os.fork()) == 0:
+            signal.alarm(10)
+            refused = refused_of(refused_calls)
+            is_left_alone = writer.closed and raw.closed and "parent" in repr(writer)
+            writer.discard()
+            raw.close()
+            os._exit(len(refused) if is_left_alone else 99)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    size = writer.tell()
+    writer.close()
+    say(size == blobs.size(writer.hash))
 
 
 def counted_by_another_program(path: str) -> int:

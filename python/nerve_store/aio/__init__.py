@@ -8,6 +8,7 @@ own: reads, writes and archive jobs each have theirs.
 from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter
 from nerve_store.aio.blobs import AsyncBlobStore
 from nerve_store.aio.directory import AsyncStore
+from nerve_store.aio.follow import AsyncLogFollower
 from nerve_store.aio.store import AsyncLogStore
 
-__all__ = ["AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogStore", "AsyncStore"]
+__all__ = ["AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"]

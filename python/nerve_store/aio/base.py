@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from nerve_store._core import LogStore
 from nerve_store.aio.channel import Channels
+from nerve_store.aio.follow import Newsrooms
 from nerve_store.aio.forks import watch_store
 from nerve_store.aio.threads import Threads, run_in
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
@@ -97,11 +98,13 @@ class OpenStore(Handle):
             progress=progress,
         )
         self._channels = Channels(self._store)
+        self._newsrooms = Newsrooms(self._store)
         super().__init__(self._store.path)
 
     def _become_inherited(self) -> None:
         super()._become_inherited()
         self._channels._become_inherited()  # pyright: ignore[reportPrivateUsage]
+        self._newsrooms.become_inherited()
 
     async def _write(
         self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
-from nerve_store._core import LogEntry, LogIterator, LogStore
+from nerve_store._core import ArrowStream, LogEntry, LogFollower, LogIterator, LogStore
 from nerve_store.aio.base import OpenStore, documented
+from nerve_store.aio.follow import AsyncLogFollower
 from nerve_store.records import LogStats
 from nerve_store.types import SqlParameters, Timestamp
 
@@ -81,6 +81,37 @@ class Reads(OpenStore):
         async for entry in self._rows(rows):
             yield entry
 
+    @documented(LogStore.arrow)
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream:
+        self._check_open()
+        return self._store.arrow(
+            batch_rows=batch_rows,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
+        )
+
     @documented(LogStore.count)
     async def count(
         self,
@@ -111,8 +142,8 @@ class Reads(OpenStore):
             archived=archived,
         )
 
-    @documented(LogStore.follow, "In an event loop, a commit of this process as well is seen within `poll_interval`.")
-    async def follow(
+    @documented(LogStore.follow, "With `async with` it begins at once; otherwise with its first row.")
+    def follow(
         self,
         *,
         after_id: int | None = None,
@@ -123,25 +154,25 @@ class Reads(OpenStore):
         since: Timestamp | None = None,
         until: Timestamp | None = None,
         archived: bool = True,
-    ) -> AsyncIterator[LogEntry]:
-        follower = await self._run(
-            self._threads.read,
-            self._store.follow,
-            after_id=after_id,
-            poll_interval=poll_interval,
-            source=source,
-            type=type,
-            ref_id=ref_id,
-            since=since,
-            until=until,
-            archived=archived,
-        )
-        while True:
-            page = await self._run(self._threads.read, follower._poll)
-            for entry in page:
-                yield entry
-            if not page:
-                await asyncio.sleep(poll_interval)
+    ) -> AsyncLogFollower:
+        async def begin() -> LogFollower:
+            return await self._run(
+                self._threads.read,
+                self._store.follow,
+                after_id=after_id,
+                poll_interval=poll_interval,
+                source=source,
+                type=type,
+                ref_id=ref_id,
+                since=since,
+                until=until,
+                archived=archived,
+            )
+
+        async def poll(follower: LogFollower) -> list[LogEntry]:
+            return await self._run(self._threads.read, follower._poll)
+
+        return AsyncLogFollower(begin, poll, self._newsrooms, poll_interval)
 
     @documented(LogStore.sql)
     async def sql(

@@ -54,6 +54,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
         )
         self._last_channel: Channel | None = None
         finalize(self, self._channels.end).atexit = False
+        finalize(self, self._newsrooms.end).atexit = False
 
     @property
     @documented(LogStore.path)
@@ -172,6 +173,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
                 await asyncio.shield(closing)
             finally:
                 self._channels.end()
+                self._newsrooms.end()
 
     async def __aenter__(self) -> Self:
         self._check_open()

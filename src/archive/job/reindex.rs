@@ -25,6 +25,17 @@ pub struct Reindexed {
     pub renumbered: Option<(u64, IdSpan)>,
 }
 
+/// The ids that the log and the archive both have.
+#[derive(Debug, Default)]
+pub(crate) struct SharedRows {
+    /// Those under which both have the same row.
+    pub(crate) same: RoaringTreemap,
+    /// Those under which they have different ones.
+    pub(crate) conflicts: RoaringTreemap,
+    /// The greatest id in the archive.
+    greatest: i64,
+}
+
 impl Archive {
     /// Builds the manifest anew from the files as they are, and the log's index from the rows. A file that is damaged is
     /// left to what the manifest says of it; a missing one is forgotten. Rows of the database that have the ids of archived
@@ -119,10 +130,16 @@ impl Archive {
     /// Gives new ids to the rows of the log that have those of archived rows, and to all that came after the first of
     /// them, so that they stay in their order. Rows that are in the archive as well keep theirs.
     fn resolve_conflicts(&self) -> Result<Option<(u64, IdSpan)>> {
-        let (mut conflicts, mut same) = (RoaringTreemap::new(), RoaringTreemap::new());
-        let mut greatest = 0;
+        let SharedRows { same, conflicts, greatest } = self.shared_rows()?;
+        let Some(first) = conflicts.min() else { return Ok(None) };
+        self.log.renumber(first.cast_signed(), &same, greatest)
+    }
+
+    /// Compares the rows that the log and the archive both have.
+    pub(crate) fn shared_rows(&self) -> Result<SharedRows> {
+        let mut rows = SharedRows::default();
         for listed in self.log.database().read("read the manifest", days::list)? {
-            greatest = greatest.max(listed.id_span.map_or(0, |span| span.last));
+            rows.greatest = rows.greatest.max(listed.id_span.map_or(0, |span| span.last));
             let ids = self.listed_ids(&listed)?;
             let shared = self.log.database().read("compare rows", |connection| live_among(connection, &ids))?;
             if shared.is_empty() {
@@ -134,10 +151,9 @@ impl Archive {
                 Err(Error::ArchiveCorrupt { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            same |= shared - &found;
-            conflicts |= found;
+            rows.same |= shared - &found;
+            rows.conflicts |= found;
         }
-        let Some(first) = conflicts.min() else { return Ok(None) };
-        self.log.renumber(first.cast_signed(), &same, greatest)
+        Ok(rows)
     }
 }

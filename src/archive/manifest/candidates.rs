@@ -157,6 +157,11 @@ fn begins_here(snapshot: &Snapshot<'_>, filter: &Filter) -> Result<bool> {
 }
 
 impl DayCandidate {
+    /// How many of its rows are wanted, as far as that is known without opening it.
+    pub(in crate::archive) fn known_rows(&self) -> u64 {
+        self.wanted.as_ref().map_or(self.listed.row_count, RoaringTreemap::len)
+    }
+
     fn of_unlisted(unlisted: &Arc<Unlisted>, filter: &Filter) -> Option<Self> {
         let span = unlisted.summary.id_span()?;
         if span.intersect(filter.ids()?).is_none() || !may_have_in_time(unlisted.summary.day, filter) {

@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, Result};
 
-const DAMAGED: &str = "the manifest of the archive is damaged";
+pub(super) const DAMAGED: &str = "the manifest of the archive is damaged";
 const WAY_OUT: &str = "reindex() rebuilds it";
 
 /// What was read of the manifest; a value that is none of the manifest's is damage.

@@ -10,6 +10,15 @@ use crate::archive::manifest::seen::{DayFile, Examined};
 use crate::base::error::{Error, Result};
 
 impl Archive {
+    /// The ids in the files that the manifest lists.
+    pub(crate) fn listed_rows(&self) -> Result<RoaringTreemap> {
+        let mut ids = RoaringTreemap::new();
+        for listed in self.log.database().read("read the manifest", days::list)? {
+            ids |= self.listed_ids(&listed)?;
+        }
+        Ok(ids)
+    }
+
     /// The ids in the files, as far as they can be read.
     pub(in crate::archive) fn archived_ids(&self, days: &[Listed], unlisted: &[DayFile]) -> Result<RoaringTreemap> {
         let mut archived = RoaringTreemap::new();

@@ -6,11 +6,11 @@
 //! A database has a random identity, which its copies and backups keep. The first job marks the directory with it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::archive::file::last_id::last_id;
 use crate::archive::file::reader::DayReader;
@@ -33,13 +33,19 @@ impl Archive {
     /// rows yet, and sees to it that it gives out no id that a file holds.
     pub fn prepare(&self) -> Result<()> {
         let mark = self.mark().ok().flatten();
-        let (identity, is_new, last_given) = self.log.database().read("look at the archive", |connection| {
+        let (stored, is_new, last_given) = self.log.database().read("look at the archive", |connection| {
             let has_rows = connection.prepare_cached("SELECT 1 FROM logs LIMIT 1")?.exists([])?;
             let last_given = log::last_given_id(connection)?;
             let is_new = !has_rows && days::is_empty(connection)?;
             Ok((identity(connection)?, is_new, last_given))
         })?;
         let is_writable = !self.log.database().config().read_only;
+        let identity = match (stored.clone(), &mark) {
+            // It is damaged, and the mark that this database has made says what it was.
+            (Some(found), Some(mark)) if !is_identity(&found) && self.has_made(mark) => Some(mark.id.clone()),
+            (Some(found), None) if !is_identity(&found) => None,
+            (identity, _) => identity,
+        };
         let identity = match (identity, &mark) {
             (_, Some(mark)) if is_new => Some(mark.id.clone()).inspect(|id| drop(self.identity.set(id.clone()))),
             (Some(identity), _) => Some(identity),
@@ -52,7 +58,6 @@ impl Archive {
         // Opening goes on where the directory cannot be read: the database then has only its own word for it.
         let greatest =
             if is_own && is_writable { self.greatest_id(last_given).unwrap_or(last_given) } else { last_given };
-        let stored = self.log.database().read("look at the archive", self::identity)?;
         if is_writable && (stored.is_none() || stored != identity || greatest > last_given) {
             let wanted = identity.clone();
             let written = self.log.database().write("look at the archive", None, |connection| {
@@ -60,8 +65,8 @@ impl Archive {
                 match wanted {
                     Some(wanted) => save_identity(connection, &wanted)?,
                     // Another process may have been faster.
-                    None if self::identity(connection)?.is_none() => save_identity(connection, &new_identity())?,
-                    None => {}
+                    None if self::identity(connection)?.is_some_and(|found| is_identity(&found)) => {}
+                    None => save_identity(connection, &new_identity())?,
                 }
                 self::identity(connection)
             });
@@ -102,6 +107,12 @@ impl Archive {
         let (day, format): DayFile = described.file;
         let path = crate::archive::file::format::path_of(self.directory(), day, format);
         std::fs::symlink_metadata(path).is_ok_and(|metadata| described.is_untouched(Stamp::of(&metadata)))
+    }
+
+    /// Whether the mark names the database at this one's path.
+    fn has_made(&self, mark: &Mark) -> bool {
+        let named = std::fs::canonicalize(self.directory().join(&mark.database));
+        named.is_ok_and(|named| named == self.log.database().path())
     }
 
     /// An error if the directory is marked as the archive of another database.
@@ -153,17 +164,27 @@ impl Archive {
         if stamp.size > MOST_MARK_BYTES {
             return Err(unreadable("it is too long".into()));
         }
-        let mark: Mark = serde_json::from_reader(file).map_err(|error| unreadable(error.to_string()))?;
+        let mut text = Vec::new();
+        file.take(MOST_MARK_BYTES).read_to_end(&mut text).map_err(|error| unreadable(error.to_string()))?;
+        let mark: Mark = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
         let mark = Arc::new(mark);
         self.seen().mark = Some((stamp, Arc::clone(&mark)));
         Ok(Some(mark))
     }
 }
 
-/// The identity that the database has, if it has one.
+/// The identity that the database has, if it has one, as it is stored, damaged or not.
 pub(crate) fn identity(connection: &Connection) -> Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT id FROM archive_owner LIMIT 1")?;
-    Ok(statement.query_row([], |row| row.get(0)).optional()?)
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let text = row.get_ref(0)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+    Ok(Some(String::from_utf8_lossy(text).into_owned()))
+}
+
+/// Whether it is one that [`new_identity`] makes.
+fn is_identity(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn save_identity(connection: &Connection, identity: &str) -> Result<()> {

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 
 use crate::archive::manifest::damage::damaged;
 use crate::archive::manifest::days::{State, is_listed, load, pending};
+use crate::archive::manifest::missing;
 use crate::base::error::Result;
 
 /// What is wrong with the list of days itself, in the caller's transaction.
@@ -33,6 +34,7 @@ pub(crate) fn faults(connection: &Connection) -> Result<Vec<String>> {
             }
         }
     }
+    faults.extend(missing::faults(connection)?.into_iter().map(|(_, fault)| fault));
     Ok(faults)
 }
 
@@ -42,5 +44,5 @@ pub(crate) fn forget(connection: &Connection) -> Result<()> {
         "DELETE FROM archive_days WHERE state NOT IN (0, 1);
          DELETE FROM archive_contents WHERE (day, state) NOT IN (SELECT day, state FROM archive_days)",
     )?;
-    Ok(())
+    missing::forget_damaged(connection)
 }

@@ -15,7 +15,8 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::read::merge::Merge;
 use crate::base::error::{Error, Result};
-use crate::log::Snapshot;
+use crate::base::interrupt::check_rows;
+use crate::log::{FollowedPage, Snapshot};
 use crate::row::{Filter, LogEntry};
 
 /// Rows of the log that one transaction reads.
@@ -43,6 +44,8 @@ impl Archive {
                 snapshot.search(filter, &mut *visit)?;
                 return Ok(None);
             }
+            let archived = candidates.iter().map(DayCandidate::known_rows).sum::<u64>();
+            check_rows(archived.min(filter.limit.unwrap_or(u64::MAX)))?;
             let mut live = VecDeque::new();
             snapshot.search(filter, |row| live.push_back(row))?;
             Ok(Some((candidates, live)))
@@ -87,17 +90,17 @@ impl Archive {
     }
 
     /// The rows of the log and the archive, as [`crate::log::ReadPage`].
-    pub fn read_page(&self, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+    pub fn read_page(&self, filter: &Filter) -> Result<FollowedPage> {
         match self.read_page_now(filter) {
             // The next page is read from the same place.
             Err(Error::ArchiveCorrupt { path, .. }) if is_being_written(&path) => {
-                Ok((Vec::new(), filter.after_id.unwrap_or(i64::MIN)))
+                Ok(FollowedPage { rows: Vec::new(), last: filter.after_id.unwrap_or(i64::MIN), is_partial: true })
             }
             page => page,
         }
     }
 
-    fn read_page_now(&self, filter: &Filter) -> Result<(Vec<LogEntry>, i64)> {
+    fn read_page_now(&self, filter: &Filter) -> Result<FollowedPage> {
         let (candidates, end, live) = self.log.read("follow", |snapshot| {
             let candidates = self.candidates(snapshot, filter)?;
             let end = end(snapshot, &candidates)?;
@@ -106,15 +109,17 @@ impl Archive {
             Ok((candidates, end, live))
         })?;
         if candidates.is_empty() {
-            return Ok((live.into(), end));
+            return Ok(FollowedPage { rows: live.into(), last: end, is_partial: false });
         }
         let upto_end = Filter { before_id: end.checked_add(1), ..filter.clone() };
         let mut rows = Vec::new();
         let merged = Merge::of(upto_end, candidates, live).each(self, filter.limit, &mut |row| rows.push(row));
         match (merged, rows.last().map(|row| row.id)) {
-            (Ok(()), _) => Ok((rows, end)),
+            (Ok(()), _) => Ok(FollowedPage { rows, last: end, is_partial: false }),
             // The rows before it are returned first.
-            (Err(Error::ArchiveCorrupt { .. } | Error::IdConflict { .. }), Some(last)) => Ok((rows, last)),
+            (Err(Error::ArchiveCorrupt { .. } | Error::IdConflict { .. }), Some(last)) => {
+                Ok(FollowedPage { rows, last, is_partial: true })
+            }
             (Err(error), _) => Err(error),
         }
     }

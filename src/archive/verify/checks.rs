@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use roaring::RoaringTreemap;
+
 use crate::archive::file::scan::{Watch, scan};
 use crate::archive::file::summary::Part;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::State;
+use crate::archive::manifest::examine::is_of_the_file;
 use crate::archive::manifest::values::set_of;
 use crate::archive::manifest::{days, refs};
 use crate::archive::problem::Problem;
@@ -14,15 +17,37 @@ use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::time::UtcDay;
-use crate::index::verify::{Elements, Observed, Segment, check_postings};
+use crate::index::verify::{Elements, Live, Observed, Segment, check_postings};
 use crate::row::{Filter, is_round_entry};
 
 impl Archive {
+    /// The rows of the log for which the checksum of a segment vouches, together with those that are in the archive by now;
+    /// None if they are not what was sealed.
+    pub(crate) fn vouched_by(&self, segment: &Segment) -> Result<Option<RoaringTreemap>> {
+        let IdSpan { first, last } = segment.ids;
+        let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
+        let mut rows = match self.query(&filter) {
+            Ok(rows) => rows,
+            Err(error) if is_of_the_file(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        rows.retain(|row| segment.had(row.id));
+        let vouches = segment.is(&Observed::of(first, &rows));
+        Ok(vouches.then(|| rows.iter().map(|row| row.id.cast_unsigned()).collect()))
+    }
+
     /// Compares a segment with its rows.
     pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
         let read = self.log.database().read("verify", |connection| segment.live(connection))?;
         // Another process has rebuilt the index, or forgotten the segment.
-        let Some((live, zones)) = read else { return Ok(()) };
+        let Some(Live { rows: live, zones, overlooks }) = read else { return Ok(()) };
+        if overlooks {
+            let reason = format!(
+                "the index of the log is damaged (it does not know that rows of {} to {} have left); reindex() rebuilds it",
+                segment.ids.first, segment.ids.last
+            );
+            found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
+        }
         found.verified.segment_count += 1;
         found.verified.row_count += live.row_count();
         let Some(sealed) = self.sealed_rows(segment, &live, plan, &mut found.verified)? else { return Ok(()) };

@@ -11,7 +11,7 @@ use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::missing;
 use crate::archive::manifest::overlap::{described, live_among, named, span_of};
 use crate::archive::problem::Problem;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 
 impl Archive {
     /// Ids that the files of two days hold: no row has two days.
@@ -54,8 +54,12 @@ impl Archive {
 
     /// Ids that a file held when it was ours, and that `reindex` found gone.
     pub(super) fn missing_ids(&self, path: &Path, summary: &Summary) -> Result<Option<Problem>> {
-        let missing = self.log.database().read("verify", |connection| missing::load(connection, summary.day))?;
-        let missing = missing - &summary.ids;
+        let missing = match self.log.database().read("verify", |connection| missing::load(connection, summary.day)) {
+            Ok(missing) => missing - &summary.ids,
+            // Reported with all that is wrong in the manifest itself.
+            Err(Error::Corrupt { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         Ok(span_of(&missing).map(|span| Problem {
             path: path.to_owned(),
             day: Some(summary.day),

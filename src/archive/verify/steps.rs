@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
 
-use crate::archive::file::format::{Format, path_of};
+use crate::archive::file::format::{Format, list_of_no_day, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
@@ -102,6 +102,14 @@ impl Archive {
         let problems = &mut found.verified.problems;
         problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
         if extent == Extent::Everything {
+            if let Err(Error::Archive { path, reason }) = self.check_owner() {
+                problems.push(Problem { path, day: None, ids: None, reason });
+            }
+            problems.extend(list_of_no_day(self.directory())?.into_iter().map(|path| {
+                let reason =
+                    "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
+                Problem { path, day: None, ids: None, reason: reason.to_owned() }
+            }));
             problems.extend(self.doubled_ids(days)?);
             problems.extend(self.doubled_days(days, &files, &pending, &unlisted));
         }

@@ -122,3 +122,23 @@ fn foreign_files_are_refused_untouched() {
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 }
+
+#[test]
+fn a_read_that_pauses_goes_on_with_the_connection_that_it_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = opened(&directory.path().join("logs.db"));
+    let cache_size = |connection: &Connection| -> Result<i64> {
+        Ok(connection.query_row("PRAGMA cache_size", [], |row| row.get(0))?)
+    };
+    for (outcome, is_kept) in [(Error::Paused, true), (Error::Internal, false)] {
+        // It belongs to the connection, so that it tells whether it is the same one.
+        let mark = |connection: &Connection| -> Result<()> {
+            connection.execute_batch("PRAGMA cache_size = 77")?;
+            Err(outcome.clone())
+        };
+        assert!(database.read("test", mark).is_err());
+        assert_eq!(database.read("test", cache_size).unwrap() == 77, is_kept);
+        put(&database, &is_kept.to_string()).unwrap();
+        assert_eq!(count(&database), if is_kept { 1 } else { 2 }, "no transaction was left open");
+    }
+}

@@ -107,3 +107,13 @@ pub(in crate::durable) fn begin_sync(file: &File, offset: u64, size: u64) {
 pub(in crate::durable) fn sync_entries(directory: impl AsFd) -> Result<(), Errno> {
     rustix::fs::fsync(directory)
 }
+
+/// Syncs all of the file system at once, and says whether that failed. None where there is no such call.
+pub(in crate::durable) fn sync_file_system(directory: impl AsFd) -> Option<Result<(), Errno>> {
+    Some(rustix::fs::syncfs(directory))
+}
+
+/// Makes `target` a file with the bytes of `source`, which they share until one of the two changes; says whether it did.
+pub(in crate::durable) fn clone_blocks(target: &File, source: &File) -> bool {
+    rustix::fs::ioctl_ficlone(target, source).is_ok()
+}

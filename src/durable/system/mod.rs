@@ -11,11 +11,11 @@ mod portable;
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub(super) use linux::{
-    FOLDER, Identity, begin_sync, create_nameless, identity, identity_at, link_nameless, open_beneath, open_quickly,
-    stat_beneath, sync_entries,
+    FOLDER, Identity, begin_sync, clone_blocks, create_nameless, identity, identity_at, link_nameless, open_beneath,
+    open_quickly, stat_beneath, sync_entries, sync_file_system,
 };
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub(super) use portable::{
-    FOLDER, Identity, begin_sync, create_nameless, identity, identity_at, link_nameless, open_beneath, open_quickly,
-    stat_beneath, sync_entries,
+    FOLDER, Identity, begin_sync, clone_blocks, create_nameless, identity, identity_at, link_nameless, open_beneath,
+    open_quickly, stat_beneath, sync_entries, sync_file_system,
 };

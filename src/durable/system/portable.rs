@@ -68,3 +68,13 @@ pub(in crate::durable) fn sync_entries(directory: impl AsFd) -> Result<(), Errno
 pub(in crate::durable) fn sync_entries(directory: impl AsFd) -> Result<(), Errno> {
     rustix::fs::fsync(directory)
 }
+
+/// There is no such call: `sync` neither waits on every system nor says what failed.
+pub(in crate::durable) fn sync_file_system(_: impl AsFd) -> Option<Result<(), Errno>> {
+    None
+}
+
+/// Bytes are never shared.
+pub(in crate::durable) fn clone_blocks(_: &File, _: &File) -> bool {
+    false
+}

@@ -38,6 +38,8 @@ pub(crate) struct Gathered {
     /// By key, as the kinds are.
     refs: HashMap<Box<str>, Posting>,
     kinds: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
+    /// Another program stored something else than text as a source or a type: the kinds are not all rows.
+    has_odd_kinds: bool,
     /// About what the keys take, in memory and in the segment.
     key_bytes: usize,
 }
@@ -71,6 +73,8 @@ impl Gathered {
         if let (Some(source), Some(kind)) = (row.source, row.kind) {
             let kinds = entry(&mut self.kinds, &index_key(source), &mut self.key_bytes);
             entry(kinds, &index_key(kind), &mut self.key_bytes).push(offset);
+        } else {
+            self.has_odd_kinds = true;
         }
         if let Some(ref_id) = row.ref_id {
             let posting = entry(&mut self.refs, &index_key(ref_id), &mut self.key_bytes);
@@ -138,7 +142,8 @@ impl Gathered {
         for (source, kinds) in &self.kinds {
             for (kind, offsets) in kinds {
                 let ids = (!is_common(offsets.len(), self.rows.len())).then(|| encode(offsets));
-                statement.execute((source, kind, self.first_id, ids, offsets.len()))?;
+                let row_count = (!self.has_odd_kinds).then_some(offsets.len());
+                statement.execute((source, kind, self.first_id, ids, row_count))?;
             }
         }
         Ok(())

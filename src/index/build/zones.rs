@@ -8,8 +8,8 @@ use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::build::postings::damaged;
 
-/// Zones of a full segment.
-const ZONES: u64 = 16;
+/// Zones of a full segment: a read by time looks at the rows of those at both its ends.
+const ZONES: u64 = 64;
 
 /// Bytes of a zone: the offset of its last row, and its least and greatest timestamp.
 const ZONE_BYTES: usize = 4 + 8 + 8;

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
+use crate::base::time::TimeSpan;
 use crate::index::bounds::sealed_end;
 use crate::index::build::postings::decode;
 use crate::index::build::zones;
@@ -139,6 +140,12 @@ impl Counting<'_> {
     /// Of the rows of the segments from the first id of one to the last id of another.
     fn whole_segments(&self, span: IdSpan) -> Result<u64> {
         let times = self.filter.times();
+        if self.filter.source.is_none()
+            && self.filter.kind.is_none()
+            && (self.filter.since.is_some() || self.filter.until.is_some())
+        {
+            return self.whole_segments_by_time(span);
+        }
         let terms = [("source", &self.filter.source), ("type", &self.filter.kind)];
         let terms: Vec<_> = terms.into_iter().filter_map(|(column, term)| Some((column, term.as_deref()?))).collect();
         let is_timed = self.filter.since.is_some() || self.filter.until.is_some();
@@ -146,9 +153,9 @@ impl Counting<'_> {
         let conditions: String =
             (5..).zip(&terms).map(|(parameter, (column, _))| format!(" AND {column} = ?{parameter}")).collect();
         let sql = match (terms.is_empty(), is_timed) {
-            (true, _) => format!(
-                "SELECT sum(row_count), count(row_count) = count(*) FROM log_segments WHERE first_id BETWEEN ?1 AND ?2 {within}"
-            ),
+            (true, _) => {
+                format!("SELECT sum(row_count), true FROM log_segments WHERE first_id BETWEEN ?1 AND ?2 {within}")
+            }
             (false, false) => format!(
                 "SELECT sum(row_count), count(row_count) = count(*) FROM log_kinds
                  WHERE segment BETWEEN ?1 AND ?2 {within}{conditions}"
@@ -176,7 +183,26 @@ impl Counting<'_> {
         Ok(if is_timed { total + self.segments_at_bounds(span)? } else { total })
     }
 
-    /// Of the rows of the segments that the filter's bounds of time cut through.
+    /// The same for bounds of time alone: of the segments at these their zones are looked at.
+    fn whole_segments_by_time(&self, span: IdSpan) -> Result<u64> {
+        let times = self.filter.times();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT first_id, last_id, row_count, min_timestamp, max_timestamp FROM log_segments
+             WHERE first_id BETWEEN ?1 AND ?2 AND max_timestamp >= ?3 AND min_timestamp <= ?4",
+        )?;
+        let mut rows = statement.query([span.first, span.last, times.first, times.last])?;
+        let mut total = 0;
+        while let Some(row) = rows.next()? {
+            let is_within = times.covers(TimeSpan { first: row.get(3)?, last: row.get(4)? });
+            total += match is_within {
+                true => row.get(2)?,
+                false => self.by_zones(IdSpan { first: row.get(0)?, last: row.get(1)? })?,
+            };
+        }
+        Ok(total)
+    }
+
+    /// Of the rows of the kinds in the segments that the filter's bounds of time cut through.
     fn segments_at_bounds(&self, span: IdSpan) -> Result<u64> {
         let times = self.filter.times();
         let mut statement = self.connection.prepare_cached(
@@ -186,9 +212,7 @@ impl Counting<'_> {
         let mut rows = statement.query([span.first, span.last, times.first, times.last])?;
         let mut total = 0;
         while let Some(row) = rows.next()? {
-            let segment = IdSpan { first: row.get(0)?, last: row.get(1)? };
-            let is_by_time_alone = self.filter.source.is_none() && self.filter.kind.is_none();
-            total += if is_by_time_alone { self.by_zones(segment)? } else { self.visit(segment)? };
+            total += self.visit(IdSpan { first: row.get(0)?, last: row.get(1)? })?;
         }
         Ok(total)
     }
@@ -210,14 +234,15 @@ impl Counting<'_> {
                 None => span.len(),
             })
             .sum();
-        let times = self.filter.times();
-        let mut cut_through = self.connection.prepare_cached(
-            "SELECT count(*) FROM logs WHERE id BETWEEN ?1 AND ?2 AND timestamp >= ?3 AND timestamp <= ?4",
-        )?;
+        let conditions = self.filter.conditions(3);
+        let sql = format!("SELECT count(*) FROM logs WHERE id BETWEEN ?1 AND ?2{}", conditions.sql);
+        let mut cut_through = self.connection.prepare_cached(&sql)?;
+        conditions.bind(&mut cut_through)?;
         for span in cut {
-            let found: u64 =
-                cut_through.query_row((span.first, span.last, times.first, times.last), |row| row.get(0))?;
-            total += found;
+            cut_through.raw_bind_parameter(1, span.first)?;
+            cut_through.raw_bind_parameter(2, span.last)?;
+            let mut rows = cut_through.raw_query();
+            total += rows.next()?.map_or(Ok(0), |row| row.get::<_, u64>(0))?;
         }
         Ok(total)
     }
@@ -227,7 +252,8 @@ impl Counting<'_> {
         let Filter { source, kind, since, until, .. } = self.filter;
         // The whole tail, and nothing but its kinds asked for.
         if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) && since.is_none() && until.is_none() {
-            return self.unmerged.tail.count(self.connection, sealed_end, source.as_deref(), kind.as_deref());
+            let known = self.unmerged.tail.count(self.connection, sealed_end, source.as_deref(), kind.as_deref())?;
+            return known.map_or_else(|| self.visit(span), Ok);
         }
         self.visit(span)
     }

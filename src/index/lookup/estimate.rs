@@ -9,22 +9,8 @@ use crate::base::time::TimeSpan;
 use crate::index::bounds::sealed_end;
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};
+use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
-
-/// What is known of rows without looking at each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Estimate {
-    pub(crate) row_count: u64,
-    /// From the least to the greatest timestamp; None if there are no rows.
-    pub(crate) times: Option<TimeSpan>,
-}
-
-impl Estimate {
-    fn add(&mut self, other: Self) {
-        self.row_count += other.row_count;
-        self.times = self.times.into_iter().chain(other.times).reduce(TimeSpan::union);
-    }
-}
 
 /// About how many rows there are; exact unless more than `most` are in doubt.
 pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: u64) -> Result<Estimate> {

@@ -9,5 +9,5 @@ pub(crate) mod restored;
 pub(crate) mod rounds;
 pub(crate) mod search;
 mod sections;
-mod tail;
+pub(crate) mod tail;
 pub(crate) mod unmerged;

@@ -4,8 +4,9 @@ use std::vec::IntoIter;
 
 use crate::base::error::Result;
 
-/// Rows of the first page: a read that stops early decodes few rows in vain.
-const FIRST_PAGE: u32 = 16;
+/// Rows of the first page: the first candidate and the next one, which is looked at for whether the two are one span. A
+/// read that stops there decodes no other.
+const FIRST_PAGE: u32 = 2;
 /// How many times as many rows the next page has: a long read costs few statements.
 const GROWTH: u32 = 16;
 /// Rows of the longest page.

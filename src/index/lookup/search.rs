@@ -19,13 +19,13 @@ pub(crate) fn search(
     let mut last = None;
     let ids = filter.ids();
     each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
-        let id: i64 = row.get(0)?;
+        let id = entries.push(row)?;
         let is_next = last.is_none_or(|last| if filter.descending { id < last } else { id > last });
         if !is_next || ids.is_none_or(|ids| !ids.contains(id)) {
             return Err(out_of_order(id));
         }
         last = Some(id);
-        entries.push(row)
+        Ok(())
     })?;
     entries.finish()
 }

@@ -10,7 +10,21 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::time::TimeSpan;
-use crate::index::lookup::estimate::Estimate;
+
+/// What is known of rows without looking at each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Estimate {
+    pub(crate) row_count: u64,
+    /// From the least to the greatest timestamp; None if there are no rows.
+    pub(crate) times: Option<TimeSpan>,
+}
+
+impl Estimate {
+    pub(super) fn add(&mut self, other: Self) {
+        self.row_count += other.row_count;
+        self.times = self.times.into_iter().chain(other.times).reduce(TimeSpan::union);
+    }
+}
 
 /// The counts, as far as reads have seen the tail.
 #[derive(Default)]
@@ -26,7 +40,9 @@ struct Known {
     total: u64,
     /// When these rows were.
     times: Option<TimeSpan>,
-    /// By source and type. A row in which another program stored something else than text is in none.
+    /// Another program stored something else than text as a source or a type.
+    has_odd: bool,
+    /// By source and type.
     kinds: HashMap<Box<str>, HashMap<Box<str>, u64>>,
 }
 
@@ -36,14 +52,15 @@ impl TailCounts {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The rows after the sealed ones, in the caller's transaction, of which none is in doubt.
+    /// The rows after the sealed ones, in the caller's transaction, of which none is in doubt; None if the kinds of some
+    /// cannot be told.
     pub(super) fn count(
         &self,
         connection: &Connection,
         sealed_end: i64,
         source: Option<&str>,
         kind: Option<&str>,
-    ) -> Result<u64> {
+    ) -> Result<Option<u64>> {
         self.with(connection, sealed_end, |known| known.of(source, kind))
     }
 
@@ -75,7 +92,7 @@ impl TailCounts {
 
 impl Known {
     fn after(sealed_end: i64) -> Self {
-        Self { sealed_end, seen: sealed_end, total: 0, times: None, kinds: HashMap::new() }
+        Self { sealed_end, seen: sealed_end, total: 0, times: None, has_odd: false, kinds: HashMap::new() }
     }
 
     fn read_on(&mut self, connection: &Connection) -> Result<()> {
@@ -88,7 +105,10 @@ impl Known {
             self.total += 1;
             let time = TimeSpan::of(row.get(3)?);
             self.times = Some(self.times.map_or(time, |times| times.union(time)));
-            let (Ok(source), Ok(kind)) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str()) else { continue };
+            let (Ok(source), Ok(kind)) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str()) else {
+                self.has_odd = true;
+                continue;
+            };
             match self.kinds.get_mut(source).and_then(|kinds| kinds.get_mut(kind)) {
                 Some(count) => *count += 1,
                 None => *self.kinds.entry(source.into()).or_default().entry(kind.into()).or_default() += 1,
@@ -97,15 +117,18 @@ impl Known {
         Ok(())
     }
 
-    fn of(&self, source: Option<&str>, kind: Option<&str>) -> u64 {
+    fn of(&self, source: Option<&str>, kind: Option<&str>) -> Option<u64> {
+        if self.has_odd && (source.is_some() || kind.is_some()) {
+            return None;
+        }
         let of_kind = |kinds: &HashMap<Box<str>, u64>| match kind {
             Some(kind) => kinds.get(kind).copied().unwrap_or(0),
             None => kinds.values().sum(),
         };
-        match source {
+        Some(match source {
             Some(source) => self.kinds.get(source).map_or(0, of_kind),
             None if kind.is_some() => self.kinds.values().map(of_kind).sum(),
             None => self.total,
-        }
+        })
     }
 }

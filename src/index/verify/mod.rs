@@ -11,4 +11,4 @@ mod segment;
 pub(crate) use elements::Elements;
 pub(crate) use observed::Observed;
 pub(crate) use postings::check_postings;
-pub(crate) use segment::{Kinds, Segment, list, segments};
+pub(crate) use segment::{Kinds, Live, Segment, list, segments};

@@ -57,13 +57,14 @@ impl Observed {
         self.rows.iter().map(|(_, times)| *times).reduce(TimeSpan::union)
     }
 
-    /// What `log_kinds` has to say, as a sum.
-    pub(super) fn kinds_sum(&self) -> u64 {
-        let sums = self.kinds.iter().map(|((source, kind), offsets)| {
+    /// What `log_kinds` has to say, as sums.
+    pub(super) fn kinds_sums(&self) -> KindsSums {
+        let mut sums = KindsSums::default();
+        for ((source, kind), offsets) in &self.kinds {
             let set = (!is_common(offsets.len(), self.rows.len())).then(|| offsets.iter().copied());
-            hash_of_kind(*source, *kind, set)
-        });
-        sums.fold(0, u64::wrapping_add)
+            sums.add(*source, *kind, set, Some(offsets.len() as u64));
+        }
+        sums
     }
 
     /// What postings have to say of the rows for which `is_wanted`.
@@ -77,8 +78,41 @@ impl Observed {
     }
 }
 
+/// What `log_kinds` says of a segment, as sums of hashes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KindsSums {
+    /// Where each pair is.
+    places: u64,
+    /// How many rows have it.
+    counts: u64,
+    /// Of some pairs that is not known: they were sealed by an older version.
+    is_uncounted: bool,
+}
+
+impl KindsSums {
+    /// Takes in a pair.
+    pub(super) fn add(
+        &mut self,
+        source: u64,
+        kind: u64,
+        offsets: Option<impl Iterator<Item = u32>>,
+        row_count: Option<u64>,
+    ) {
+        self.places = self.places.wrapping_add(hash_of_kind(source, kind, offsets));
+        let seed = xxh3_64_with_seed(&kind.to_le_bytes(), source);
+        let count = row_count.map_or(0, |count| xxh3_64_with_seed(&count.to_le_bytes(), seed));
+        self.counts = self.counts.wrapping_add(count);
+        self.is_uncounted |= row_count.is_none();
+    }
+
+    /// Whether both say the same, as far as they do.
+    pub(super) fn agrees(self, other: Self) -> bool {
+        self.places == other.places && (self.is_uncounted || other.is_uncounted || self.counts == other.counts)
+    }
+}
+
 /// The hash of a row of `log_kinds`: the hashes of source and type, and the offsets; None: anywhere.
-pub(super) fn hash_of_kind(source: u64, kind: u64, offsets: Option<impl Iterator<Item = u32>>) -> u64 {
+fn hash_of_kind(source: u64, kind: u64, offsets: Option<impl Iterator<Item = u32>>) -> u64 {
     let seed = xxh3_64_with_seed(&kind.to_le_bytes(), source);
     match offsets {
         None => xxh3_64_with_seed(b"anywhere", seed),

@@ -10,6 +10,7 @@ use crate::base::ids::IdSpan;
 use crate::index::bounds::sealed_end;
 use crate::index::build::postings::{decode, each_posting, ids, or_damaged};
 use crate::index::build::sealer::ArchivedRounds;
+use crate::index::doubt;
 use crate::index::lookup::restored;
 use crate::index::verify::elements::{Elements, bucket_of, hash_of, hash_of_key, ids_of};
 use crate::row::{COLUMNS, IndexedRow, index_key, is_round};
@@ -51,7 +52,12 @@ pub(crate) fn check_postings(
         }
     })?;
     let end = sealed_end(connection)?;
-    let mut is_beyond = false;
+    let doubts = doubt::spans(connection, IdSpan::ALL)?;
+    let is_in_doubt = |id: i64| {
+        let next = doubts.partition_point(|span| span.last < id);
+        doubts.get(next).is_some_and(|span| span.contains(id))
+    };
+    let (mut is_beyond, mut overlooked) = (false, None);
     let read = each(connection, &mut faults, &mut |ref_key, first, set, rounds| {
         let key_hash = hash_of_key(ref_key);
         for id in ids(first, set) {
@@ -64,6 +70,9 @@ pub(crate) fn check_postings(
                 of_archived.add(key_hash, id, true);
             }
             is_beyond |= id > end;
+            if archived.contains(id) && !live.contains(id) && !is_in_doubt(id) {
+                overlooked = Some(id);
+            }
         }
     });
     match or_damaged(read) {
@@ -76,6 +85,9 @@ pub(crate) fn check_postings(
     }
     if is_beyond {
         faults.push(Fault::of(None, "it tells of rows after the last sealed one"));
+    }
+    if let Some(id) = overlooked {
+        faults.push(Fault::of(Some(IdSpan::of(id)), &format!("it does not know that row {id} has left")));
     }
     let differing = live.differing(&of_live);
     for bucket in differing.iter().take(MOST_NAMED) {

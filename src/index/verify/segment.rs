@@ -11,8 +11,9 @@ use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::build::postings::{decode, or_damaged};
 use crate::index::build::zones;
+use crate::index::doubt;
 use crate::index::lookup::restored;
-use crate::index::verify::observed::{Observed, hash_of_kind};
+use crate::index::verify::observed::{KindsSums, Observed};
 use crate::row::{COLUMNS, IndexedRow};
 
 /// A sealed segment, as it was sealed.
@@ -26,6 +27,15 @@ pub(crate) struct Segment {
     offsets: Option<RoaringBitmap>,
 }
 
+/// What the log holds of a segment, and what the index says of it.
+pub(crate) struct Live {
+    pub(crate) rows: Observed,
+    /// When its rows were.
+    pub(crate) zones: Option<Vec<u8>>,
+    /// Rows have left that are not noted as deleted.
+    pub(crate) overlooks: bool,
+}
+
 /// The segments, and what of the index can be seen without the rows.
 pub(crate) struct Segments {
     pub(crate) list: Vec<Segment>,
@@ -37,8 +47,8 @@ pub(crate) struct Segments {
     pub(crate) faults: Vec<String>,
 }
 
-/// What `log_kinds` says of segments, by their first ids, as sums.
-pub(crate) type Kinds = HashMap<i64, u64>;
+/// What `log_kinds` says of segments, by their first ids.
+pub(crate) type Kinds = HashMap<i64, KindsSums>;
 
 const WHAT_TO_DO: &str = "reindex() rebuilds it";
 
@@ -74,8 +84,9 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<Segment>> {
 
 /// What `log_kinds` says, of one segment or of all.
 fn kinds(connection: &Connection, segment: Option<i64>) -> Result<Kinds> {
-    let mut statement = connection
-        .prepare_cached("SELECT segment, source, type, ids FROM log_kinds WHERE ?1 IS NULL OR segment = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT segment, source, type, ids, row_count FROM log_kinds WHERE ?1 IS NULL OR segment = ?1",
+    )?;
     let mut rows = statement.query([segment])?;
     let mut kinds = Kinds::new();
     while let Some(row) = rows.next()? {
@@ -83,8 +94,8 @@ fn kinds(connection: &Connection, segment: Option<i64>) -> Result<Kinds> {
         let [source, kind] = texts;
         let (source, kind) = (source?.unwrap_or_default(), kind?.unwrap_or_default());
         let set = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(decode).transpose()?;
-        let sum = kinds.entry(row.get(0)?).or_default();
-        *sum = sum.wrapping_add(hash_of_kind(source, kind, set.map(RoaringBitmap::into_iter)));
+        let row_count: Option<u64> = row.get(4)?;
+        kinds.entry(row.get(0)?).or_default().add(source, kind, set.map(RoaringBitmap::into_iter), row_count);
     }
     Ok(kinds)
 }
@@ -144,9 +155,40 @@ fn first_outside(connection: &Connection, within: IdSpan, spans: &[IdSpan]) -> R
 }
 
 impl Segment {
+    /// One of which no more is known.
+    pub(crate) fn found(ids: IdSpan, row_count: u64, checksum: i64, offsets: Option<RoaringBitmap>) -> Self {
+        Self { ids, row_count, times: TimeSpan { first: i64::MIN, last: i64::MAX }, checksum, offsets }
+    }
+
+    /// Whether it says as many ids as it says rows.
+    pub(crate) fn expects_its_rows(&self) -> bool {
+        match &self.offsets {
+            Some(offsets) => {
+                let last = offsets.max().and_then(|last| self.ids.first.checked_add(i64::from(last)));
+                offsets.len() == self.row_count && last.is_none_or(|last| last <= self.ids.last)
+            }
+            None => self.ids.len() == self.row_count,
+        }
+    }
+
+    /// The ids of the rows that were sealed; all that it spans, if it contradicts itself.
+    pub(crate) fn expected(&self) -> RoaringTreemap {
+        let IdSpan { first, last } = self.ids;
+        match &self.offsets {
+            Some(offsets) if self.expects_its_rows() => {
+                offsets.iter().map(|offset| (first + i64::from(offset)).cast_unsigned()).collect()
+            }
+            _ => {
+                let mut all = RoaringTreemap::new();
+                all.insert_range(first.max(0).cast_unsigned()..=last.max(0).cast_unsigned());
+                all
+            }
+        }
+    }
+
     /// What the log holds of the segment, and what the index says of when its rows were, in the caller's transaction;
     /// None if the segment is gone.
-    pub(crate) fn live(&self, connection: &Connection) -> Result<Option<(Observed, Option<Vec<u8>>)>> {
+    pub(crate) fn live(&self, connection: &Connection) -> Result<Option<Live>> {
         let mut is_there =
             connection.prepare_cached("SELECT 1 FROM log_segments WHERE first_id = ?1 AND checksum = ?2")?;
         if !is_there.exists([self.ids.first, self.checksum])? {
@@ -163,7 +205,21 @@ impl Segment {
             .prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?
             .query_row([self.ids.first], |row| row.get(0))
             .optional()?;
-        Ok(Some((observed, zones)))
+        let doubts = doubt::spans(connection, self.ids)?;
+        let is_present = |id: i64| observed.rows.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+        let is_in_doubt = |id: i64| doubts.iter().any(|span| span.contains(id));
+        // Where all rows are there, as nearly everywhere, none is looked for.
+        let is_whole = observed.row_count() == self.row_count;
+        let overlooks = !is_whole && self.had_ids().any(|id| !is_in_doubt(id) && !is_present(id));
+        Ok(Some(Live { rows: observed, zones, overlooks }))
+    }
+
+    /// The ids that were sealed.
+    fn had_ids(&self) -> Box<dyn Iterator<Item = i64> + '_> {
+        match &self.offsets {
+            Some(offsets) => Box::new(offsets.iter().map(|offset| self.ids.first.saturating_add(i64::from(offset)))),
+            None => Box::new(self.ids.first..=self.ids.last),
+        }
     }
 
     /// Whether the row with this id was among those that were sealed.
@@ -191,11 +247,7 @@ impl Segment {
         let left = rows.rows.iter().map(|(id, _)| *id).filter(had).count();
         let is_gone =
             |id: i64| rows.rows.binary_search_by_key(&id, |(id, _)| *id).is_err() && gone.contains(id.cast_unsigned());
-        let ids: Box<dyn Iterator<Item = i64> + '_> = match &self.offsets {
-            Some(offsets) => Box::new(offsets.iter().map(|offset| self.ids.first + i64::from(offset))),
-            None => Box::new(self.ids.first..=self.ids.last),
-        };
-        let lost = ids.filter(|id| is_gone(*id)).count();
+        let lost = self.had_ids().filter(|id| is_gone(*id)).count();
         lost > 0 && left == rows.rows.len() && (left + lost) as u64 == self.row_count
     }
 
@@ -211,7 +263,7 @@ impl Segment {
         rows: &Observed,
         zones: Option<&[u8]>,
         kinds: &Kinds,
-        again: impl FnOnce(&Self) -> Result<Option<u64>>,
+        again: impl FnOnce(&Self) -> Result<Option<KindsSums>>,
     ) -> Result<Vec<&'static str>> {
         let mut faults = Vec::new();
         if rows.times().is_some_and(|times| times != self.times) {
@@ -228,8 +280,9 @@ impl Segment {
         if rows.row_count() > 0 && !zones.is_some_and(|zones| zones::are(zones, self.ids.first, &rows.rows)) {
             faults.push("log_zones");
         }
-        let sum = rows.kinds_sum();
-        if kinds.get(&self.ids.first).copied().unwrap_or_default() != sum && again(self)?.is_some_and(|now| now != sum)
+        let sums = rows.kinds_sums();
+        if !kinds.get(&self.ids.first).copied().unwrap_or_default().agrees(sums)
+            && again(self)?.is_some_and(|now| !now.agrees(sums))
         {
             faults.push("log_kinds");
         }
@@ -237,7 +290,7 @@ impl Segment {
     }
 
     /// What `log_kinds` says of the segment, in the caller's transaction; None if the segment is gone.
-    pub(crate) fn kinds(&self, connection: &Connection) -> Result<Option<u64>> {
+    pub(crate) fn kinds(&self, connection: &Connection) -> Result<Option<KindsSums>> {
         let mut is_there =
             connection.prepare_cached("SELECT 1 FROM log_segments WHERE first_id = ?1 AND checksum = ?2")?;
         if !is_there.exists([self.ids.first, self.checksum])? {

@@ -1,0 +1,149 @@
+//! Rows as a stream of batches, read as they are asked for.
+#![expect(unsafe_code, reason = "functions that C calls")]
+
+use std::ffi::{CString, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::row::Filter;
+use crate::store::arrow::c_data::{ArrowArray, ArrowArrayStream, ArrowSchema};
+use crate::store::arrow::columns::{Columns, schema};
+use crate::store::handle::LogStore;
+use crate::store::rows::Rows;
+
+/// What a stream keeps.
+struct State {
+    store: Arc<LogStore>,
+    rows: Rows,
+    batch_rows: usize,
+    /// What went wrong last.
+    message: CString,
+}
+
+/// The rows of [`LogStore::query`] that there are now, in batches of at most so many.
+pub fn stream(store: &Arc<LogStore>, filter: Filter, archived: bool, batch_rows: usize) -> Result<ArrowArrayStream> {
+    let rows = store.iter(filter, archived)?;
+    let state = State { store: Arc::clone(store), rows, batch_rows, message: CString::default() };
+    Ok(ArrowArrayStream {
+        get_schema: Some(get_schema),
+        get_next: Some(get_next),
+        get_last_error: Some(get_last_error),
+        release: Some(release),
+        private_data: Box::into_raw(Box::new(state)).cast(),
+    })
+}
+
+impl ArrowArrayStream {
+    /// What stands in the place of a stream that was moved away.
+    pub fn moved() -> Self {
+        Self { get_schema: None, get_next: None, get_last_error: None, release: None, private_data: ptr::null_mut() }
+    }
+
+    /// Frees what it holds, unless that was done or it was moved away.
+    pub fn release(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: the struct is whole, and this is its own function.
+            unsafe { release(self) };
+        }
+    }
+}
+
+impl State {
+    /// The next rows; the end of the stream if there are none.
+    fn next_batch(&mut self) -> Result<ArrowArray> {
+        self.store.log().database().check_open()?;
+        let mut columns = Columns::default();
+        while columns.len() < self.batch_rows && !columns.is_full() {
+            match self.rows.next_row()? {
+                Some(row) => columns.push(&row),
+                None => break,
+            }
+        }
+        Ok(if columns.len() == 0 { ArrowArray::end() } else { columns.into_array() })
+    }
+}
+
+/// The state of a stream.
+///
+/// # Safety
+///
+/// The stream is one that [`stream`] made and that was not released; one thread at a time uses it.
+unsafe fn state<'a>(stream: *mut ArrowArrayStream) -> &'a mut State {
+    // SAFETY: `stream` put it there; the caller answers for the rest.
+    unsafe { &mut *(*stream).private_data.cast::<State>() }
+}
+
+unsafe extern "C" fn get_schema(_: *mut ArrowArrayStream, out: *mut ArrowSchema) -> c_int {
+    // SAFETY: the interface demands a place to write to.
+    unsafe { out.write(schema()) };
+    0
+}
+
+unsafe extern "C" fn get_next(stream: *mut ArrowArrayStream, out: *mut ArrowArray) -> c_int {
+    // SAFETY: the interface demands a stream that was not released, and one caller at a time.
+    let state = unsafe { state(stream) };
+    let batch = catch_unwind(AssertUnwindSafe(|| state.next_batch())).unwrap_or(Err(Error::Internal));
+    match batch {
+        Ok(batch) => {
+            // SAFETY: the interface demands a place to write to.
+            unsafe { out.write(batch) };
+            0
+        }
+        Err(error) => {
+            state.message = CString::new(error.to_string().replace('\0', "\u{fffd}")).unwrap_or_default();
+            libc::EIO
+        }
+    }
+}
+
+unsafe extern "C" fn get_last_error(stream: *mut ArrowArrayStream) -> *const c_char {
+    // SAFETY: as in `get_next`.
+    unsafe { state(stream) }.message.as_ptr()
+}
+
+unsafe extern "C" fn release(stream: *mut ArrowArrayStream) {
+    // SAFETY: as in `get_next`; the state is freed once, since the stream is marked as released.
+    unsafe {
+        drop(Box::from_raw((*stream).private_data.cast::<State>()));
+        (*stream).release = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::NewLogEntry;
+    use crate::store::StoreConfig;
+
+    #[test]
+    fn batches_have_at_most_so_many_rows_and_are_freed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let store = Arc::new(LogStore::open(&path, StoreConfig::default(), &mut |_, _| Ok(())).unwrap());
+        let row = |payload| NewLogEntry { source: "s", kind: "t", ref_id: None, payload, timestamp: Some(1) };
+        let rows: Vec<_> = (0..10).map(|number| row((number % 3 == 0).then_some("x"))).collect();
+        store.log().append_many(&rows, None).unwrap();
+        let mut opened = stream(&store, Filter::default(), false, 4).unwrap();
+        let mut lengths = Vec::new();
+        loop {
+            let mut batch = ArrowArray::end();
+            // SAFETY: the stream and the place are whole.
+            assert_eq!(unsafe { opened.get_next.unwrap()(&raw mut opened, &raw mut batch) }, 0);
+            if batch.is_end() {
+                break;
+            }
+            lengths.push(batch.len());
+            batch.release();
+            assert!(batch.is_end());
+        }
+        assert_eq!(lengths, [4, 4, 2]);
+        store.close().unwrap();
+        let mut batch = ArrowArray::end();
+        // SAFETY: the same.
+        assert_eq!(unsafe { opened.get_next.unwrap()(&raw mut opened, &raw mut batch) }, libc::EIO);
+        opened.release();
+        schema().release();
+    }
+}
