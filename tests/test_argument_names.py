@@ -21,6 +21,7 @@ import nerve_store as ns
 WRONG: list[Any] = [1.5, "\ud800", None, True, -1, 2**70, b"x", object(), [1], "zz", timedelta(-1), 1e400, {1: 2}]
 GOOD: dict[str, Any] = {
     "boundary": 10**12,
+    "claim": ns.RunClaim(ns.WorkflowRun("r", "w", "started", 1), "me", 1, 1, 1),
     "data": b"",
     "day": date(2020, 1, 1),
     "entries": [],
@@ -31,6 +32,7 @@ GOOD: dict[str, Any] = {
     "keep": [],
     "key": "k",
     "limit": 1,
+    "owner": "me",
     "query": "SELECT 1",
     "ref_id": "r",
     "payload": None,
@@ -63,14 +65,21 @@ def calls() -> Iterator[tuple[str, str]]:
     yield "blob_hash", ""
 
 
-@pytest.mark.parametrize(("owner", "name"), list(calls()), ids="-".join)
-def test_a_refused_argument_is_named(owner: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("owner", "name"), list(calls()), ids=lambda part: part or "new")
+def test_a_refused_argument_is_named(owner: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where a path that is none may be made
     opened: Any = None
     target = getattr(ns, owner)
     if name:
         opened = target(tmp_path / ("logs.db" if owner == "LogStore" else "blobs"))
         target = getattr(opened, name)
-    good = GOOD | {"path": tmp_path / "other", "root": tmp_path / "other", "file": __file__}
+    good = GOOD | {
+        "path": tmp_path / "other",
+        "root": tmp_path / "other",
+        "file": __file__,
+        "target": tmp_path / "copy",
+    }
+    good["before"] = date(2020, 1, 1) if name == "expire_archive" else 1
     parameters = parameters_of(target)
     for refused in parameters:
         for wrong in WRONG:

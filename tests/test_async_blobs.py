@@ -103,6 +103,7 @@ def test_what_is_wrong_fails_its_own_write_alone(root: Path) -> None:
             for n, outcome in enumerate(outcomes):
                 if n % 2:
                     assert isinstance(outcome, TypeError | ValueError)
+                    assert "data" in str(outcome)
                 else:
                     assert outcome == ns.blob_hash(str(n))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -192,6 +193,23 @@ def test_a_restored_backup_beside_newer_files_goes_on(tmp_path: Path) -> None:
         assert new.id > max(archived)
         store.logs.archive_logs(now=NOW)
         assert store.logs.verify().ok
+
+
+def test_from_an_event_loop(tmp_path: Path) -> None:
+    rows = stored(tmp_path / "store")
+
+    async def back_up_beside_appends() -> None:
+        async with ns.AsyncStore(tmp_path / "store") as store:
+            appended = asyncio.gather(*(store.logs.append("system", "tick") for _ in range(50)))
+            report = await store.backup(tmp_path / "backup")
+            await appended
+            assert report.ok
+            assert (await store.logs.backup(tmp_path / "one.db")).last_id == rows[-1].id + 50
+
+    asyncio.run(back_up_beside_appends())
+    with ns.Store(tmp_path / "backup", read_only=True) as backup:
+        assert as_rows(backup.logs.iter(archived=True))[: len(rows)] == rows
+        assert backup.logs.verify().ok
 
 
 # --- where a backup may go ---------------------------------------------------------------------------------------

@@ -229,6 +229,7 @@ def test_runs_as_json(filled: Cli, arguments: list[str], run_ids: list[str]) -> 
 def test_runs_show(filled: Cli) -> None:
     assert filled("runs", "show", "run-1", "--json").json == {
         "run": {"run_id": "run-1", "workflow": "deploy", "status": "failed", "timestamp": T0 + DAY, "exit_code": 1},
+        "claim": None,
         "trigger_payload": {"prompt": "go", "maxRounds": 3, "dryRun": False},
         "round_count": 3,
         "message_count": 2,

@@ -90,7 +90,7 @@ def test_the_demo_touches_nothing_that_is_there(
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_reader_that_goes_away_is_no_problem(many_rows: Path, flags: list[str]) -> None:
-    command = [*COMMAND, "logs", "--data", str(many_rows), *flags]
+    command = [*COMMAND, "logs", "--all", "--data", str(many_rows), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -101,7 +101,7 @@ def test_a_reader_that_goes_away_is_no_problem(many_rows: Path, flags: list[str]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [["stats"], ["logs"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["stats"], ["logs", "--all"]], ids=" ".join)
 def test_output_that_cannot_be_written_is_a_problem(many_rows: Path, arguments: list[str]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         result = subprocess.run(
@@ -115,7 +115,7 @@ def test_output_that_cannot_be_written_is_a_problem(many_rows: Path, arguments: 
 
 
 def test_ctrl_c_ends_quietly(many_rows: Path) -> None:
-    command = [*COMMAND, "logs", "--data", str(many_rows)]
+    command = [*COMMAND, "logs", "--all", "--data", str(many_rows)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_quietly(many_rows: Path) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_output_encoding_will_do(upstream_data: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for arguments in (["logs"], ["logs", "--json"], ["runs"]):
+    for arguments in (["logs", "--all"], ["logs", "--all", "--json"], ["runs", "--all"]):
         command = [*COMMAND, *arguments, "--data", str(upstream_data)]
         result = subprocess.run(command, capture_output=True, check=False, env=environment)
         assert (result.returncode, result.stderr) == (0, b"")

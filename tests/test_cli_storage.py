@@ -20,7 +20,7 @@ def test_upstreams_directory_answers(upstream_data: Path, capsys: pytest.Capture
     cli = Cli(upstream_data, capsys)
     expected = json.loads((support.UPSTREAM / "expected.json").read_text("utf-8"))
     (all_rows,) = (call["result"] for call in expected["calls"] if call["call"] == "query" and call["args"] == [{}])
-    assert cli("logs", "--json").json_lines == [
+    assert cli("logs", "--all", "--json").json_lines == [
         {"ref_id" if key == "refId" else key: value for key, value in row.items()} for row in all_rows
     ]
     runs = cli("runs", "--json").json
@@ -39,10 +39,10 @@ def test_upstreams_directory_answers(upstream_data: Path, capsys: pytest.Capture
 
 def test_upstreams_directory_is_archived(upstream_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = Cli(upstream_data, capsys)
-    rows = cli("logs", "--json").lines
+    rows = cli("logs", "--all", "--json").lines
     result = cli("archive", "--retention-days", "0", "--json").json
     archived = [line for day in result["days"] for line in cli("archive", "cat", day["day"], "--json").lines]
-    kept = cli("logs", "--json").lines
+    kept = cli("logs", "--all", "--json").lines
     assert len(kept) >= result["pinned_rows"] > 0
     assert sorted(archived + kept) == sorted(rows)
 

@@ -102,7 +102,15 @@ def exits(directory: Path, name: str, count: int) -> list[str]:
         at.mkdir()
         try:
             done = subprocess.run(
-                [sys.executable, "-c", program, at / "data", str(0.002 + 0.15 * number / count)],
+                [
+                    sys.executable,
+                    "-W",
+                    "ignore:timestamp",
+                    "-c",
+                    program,
+                    at / "data",
+                    str(0.002 + 0.15 * number / count),
+                ],
                 cwd=at,
                 capture_output=True,
                 text=True,
@@ -191,6 +199,10 @@ def test_thread_that_is_ended_inside_of_python_code_that_a_call_runs_sleeps(tmp_
     prepare, call = DYING_CALLS[name]
     program = DYING.format(prepare=prepare, call=call)
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "data"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore:timestamp", "-c", program, tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from programs.faulted import ASYNC_WRITES, Durability, write_async
 from support import LOG_STORE_WRITES, as_row, foreign_sql
 from support.archive import NOW, at, fill
 from support.counts import note
-from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
+from support.faults import KILL, NONE, Run, Scenario, SweepError, in_memory, run_faulted, sweep
 
 SEGMENT_ROWS = 8
 FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
@@ -140,6 +142,26 @@ def test_every_asynchronous_write_is_swept() -> None:
 @pytest.mark.parametrize("name", WRITES)
 def test_write_that_cannot_read_happened_or_did_not(tmp_path: Path, name: str) -> None:
     assert swept(name, tmp_path, errno.EIO, 1, reads=True).total() >= 3
+
+
+def test_a_call_for_a_lock_that_fails_once_keeps_no_call_waiting(tmp_path: Path) -> None:
+    """A lock that is not given back would bar the other connections of the process."""
+    with in_memory(tmp_path) as place:
+        prepare(place / "template")
+
+        def one(fault: int, when: int) -> Run:
+            directory = Path(shutil.copytree(place / "template", place / str(when)))
+            return run_faulted(write, fault, when, reads=True, path=str(directory / "logs.db"), name="set_meta")
+
+        calls = one(NONE, 0).calls
+        locks = [number for number, call in enumerate(calls, 1) if call == "fcntl"]
+        assert len(locks) >= 50
+        for when in locks:
+            began = time.monotonic()
+            run = one(errno.EIO, when)
+            assert run.returncode == 0, run
+            assert time.monotonic() - began < 10, run
+            shutil.rmtree(place / str(when))
 
 
 @pytest.mark.torture

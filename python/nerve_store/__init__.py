@@ -57,6 +57,8 @@ if TYPE_CHECKING:
         AsyncLogStore,
         AsyncStore,
     )
+    from nerve_store.postgres import AsyncPostgresLogStore as AsyncPostgresLogStore
+    from nerve_store.postgres import PostgresLogStore as PostgresLogStore
     from nerve_store.records import (
         ArchivedDay,
         ArchiveResult,
@@ -147,6 +149,8 @@ __all__ = [
 
 _LAZY = {
     "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
+    # Not among the names of `import *`: they need the extra `postgres`.
+    "postgres": ("AsyncPostgresLogStore", "PostgresLogStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",

@@ -39,6 +39,7 @@ _Queued = tuple[logging.LogRecord, str, str | None, str | None]
 """A record; its message, exception and extra, which are made at once, since what they are made of may change."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
+_quote = json.encoder.encode_basestring
 _encode_escaped = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
 
@@ -225,20 +226,18 @@ class StoreHandler(logging.Handler):
 
 def _row(source: str, queued: _Queued) -> _Row:
     record, message, exception, extra = queued
-    payload: dict[str, Any] = {
-        "message": message,
-        "path": record.pathname,
-        "line": record.lineno,
-        "function": record.funcName,
-        "thread": record.threadName,
-    }
+    # Written by hand: a dict and an encoder take twice as long.
+    text = (
+        f'{{"message":{_quote(message)},"path":{_quote(record.pathname)},"line":{record.lineno},'
+        f'"function":{_quote(record.funcName or "")},"thread":{_quote(record.threadName or "")}'
+    )
     if exception:
-        payload["exception"] = exception
+        text += f',"exception":{_quote(exception)}'
     if record.stack_info:
-        payload["stack"] = record.stack_info
-    text = _encode(payload)
+        text += f',"stack":{_quote(record.stack_info)}'
     if extra:
-        text = f'{text[:-1]},"extra":{extra}}}'
+        text += f',"extra":{extra}'
+    text += "}"
     return (source, record.levelname, record.name, text, int(record.created * 1000))
 
 
@@ -259,7 +258,7 @@ _handlers: WeakSet[StoreHandler] = WeakSet()
 
 def _in_child() -> None:
     for handler in list(_handlers):
-        handler._begin_in_child()  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001
+        handler._begin_in_child()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):

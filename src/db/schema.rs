@@ -273,7 +273,7 @@ pub(super) fn stand_ins(connection: &Connection, derived: &[&Derived]) -> Result
     if has_runs && !has_exit_code(connection)? {
         stand_ins.push(
             "CREATE TEMP VIEW workflow_runs AS
-             SELECT run_id, workflow, status, timestamp, NULL AS exit_code FROM main.workflow_runs"
+             SELECT rowid AS rowid, run_id, workflow, status, timestamp, NULL AS exit_code FROM main.workflow_runs"
                 .to_owned(),
         );
     }

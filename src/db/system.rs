@@ -58,7 +58,6 @@ pub(super) fn last_wal() -> Option<FileId> {
 }
 
 /// A descriptor of SQLite's of this file. SQLite closes it no earlier than its last connection to the file.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "other systems have no way to ask for a lock"))]
 pub(super) fn descriptor_of(id: FileId) -> Option<RawFd> {
     with_tables(|tables| tables.files.iter().find(|(_, open)| *open == id).map(|(fd, _)| *fd))
 }
@@ -100,6 +99,10 @@ fn with_tables<T>(body: impl FnOnce(&mut Tables) -> T) -> T {
     }
 }
 
+/// How often an unlocking is tried.
+#[cfg(target_os = "linux")]
+const MOST_UNLOCKINGS: u32 = 4;
+
 /// Has SQLite make these system calls through this module.
 pub(super) fn replace_calls() {
     type Pointer = unsafe extern "C" fn();
@@ -133,6 +136,15 @@ pub(super) fn replace_calls() {
             for (name, call) in calls {
                 set(vfs, name.as_ptr(), Some(call));
             }
+            // SQLite's has a varying number of arguments, which this system passes like a fixed one.
+            #[cfg(target_os = "linux")]
+            set(
+                vfs,
+                c"fcntl".as_ptr(),
+                Some(std::mem::transmute::<unsafe extern "C" fn(c_int, c_int, *mut libc::flock) -> c_int, Pointer>(
+                    fcntl,
+                )),
+            );
         }
     }
 }
@@ -196,6 +208,24 @@ fn mark(stat: &mut libc::stat) {
     #[cfg(not(target_os = "linux"))]
     {
         stat.st_ino ^= generation << 48;
+    }
+}
+
+/// A lock that SQLite fails to give back bars its other connections in this process for ever: each of their calls would
+/// wait for tens of seconds. A failed unlocking has changed nothing, and is tried again.
+#[cfg(target_os = "linux")]
+unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: *mut libc::flock) -> c_int {
+    // SAFETY: the arguments are SQLite's; with this command the last one is a lock.
+    let is_unlocking = command == libc::F_SETLK
+        && unsafe { argument.as_ref() }.is_some_and(|lock| lock.l_type == libc::F_UNLCK as i16);
+    let mut tries = if is_unlocking { MOST_UNLOCKINGS } else { 1 };
+    loop {
+        // SAFETY: as above.
+        let outcome = unsafe { libc::fcntl(fd, command, argument) };
+        tries -= 1;
+        if outcome >= 0 || tries == 0 {
+            return outcome;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyRange, PyTuple};
 
-use crate::py::argument::{Refusal, named, type_name};
+use crate::py::argument::{Refusal, named};
 use crate::py::entry::{LogEntry, NewLogEntry};
 use crate::py::fields::Fields;
 use crate::py::interpreter;
@@ -116,9 +116,4 @@ pub(super) fn given_at(py: Python<'_>, index: usize, entry: &Bound<'_, PyAny>) -
 /// The `range` of so many ids.
 pub(super) fn range(py: Python<'_>, first: i64, count: usize) -> PyResult<Bound<'_, PyAny>> {
     py.get_type::<PyRange>().call1((first, first + i64::try_from(count)?))
-}
-
-/// Says which type an object has that is no run.
-pub(super) fn not_a_run(object: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("run must be a WorkflowRun, not {}", type_name(object)))
 }

@@ -247,9 +247,10 @@ impl LogStore {
     }
 
     /// The values under all keys that begin with `prefix`, by key; with the default, of every key.
-    #[pyo3(signature = (prefix = ""))]
-    fn list_meta(&self, py: Python<'_>, prefix: &str) -> PyResult<BTreeMap<String, String>> {
-        let prefix = prefix.to_owned();
+    #[pyo3(signature = (prefix = None), text_signature = "($self, prefix='')")]
+    fn list_meta(&self, py: Python<'_>, prefix: Option<Arg<Text>>) -> PyResult<BTreeMap<String, String>> {
+        arguments!(prefix);
+        let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
         read(py, &self.store, move |store| store.list_meta(&prefix))
     }
 
@@ -292,8 +293,10 @@ impl LogStore {
     /// `exact`: look at each row. Without it, `row_count` and the timestamps are those that the index knows; they
     /// differ only if more than 8,192 rows may have been deleted since they were indexed, or were written by other
     /// programs.
-    #[pyo3(signature = (*, exact = false))]
-    fn stats<'py>(&self, py: Python<'py>, exact: bool) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (*, exact = Arg::OFF), text_signature = "($self, *, exact=False)")]
+    fn stats<'py>(&self, py: Python<'py>, exact: Arg<Flag>) -> PyResult<Bound<'py, PyAny>> {
+        arguments!(exact);
+        let exact = exact.0;
         let (stats, watermark) = read(py, &self.store, move |store| store.stats(exact))?;
         let runs = PyDict::new(py);
         for (status, count) in stats.runs {

@@ -24,7 +24,7 @@ static RUN_STATUS: Record = Record::new("WorkflowRunStatus");
 const PAGE_RUNS: u64 = 256;
 
 fn last_of(after: Option<&Bound<'_, PyAny>>) -> PyResult<Option<(i64, String)>> {
-    let after = after.map(extract_run).transpose()?;
+    let after = after.map(|run| extract_run(run, "after")).transpose()?;
     Ok(after.map(|(run, _)| (run.timestamp, run.run_id)))
 }
 

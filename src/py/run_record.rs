@@ -3,10 +3,8 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::base::time::check_timestamp;
 use crate::py::argument::{Refusal, Text, named};
 use crate::py::convert::{Integer, Record};
-use crate::py::given::not_a_run;
 use crate::py::timestamp::Timestamp;
 use crate::workflow::{Fence, Run, RunClaim};
 
@@ -17,20 +15,24 @@ pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py,
     WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
 }
 
-/// The run, and when it took its state, as that was given.
-pub(super) fn extract_run(run: &Bound<'_, PyAny>) -> PyResult<(Run, Timestamp)> {
+/// The run that is the argument `name`, and when it took its state, as that was given.
+pub(super) fn extract_run(run: &Bound<'_, PyAny>, name: &str) -> PyResult<(Run, Timestamp)> {
     let py = run.py();
     if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
-        return Err(not_a_run(run));
+        return Err(Refusal::not(run, "a WorkflowRun").about(name));
     }
-    let timestamp: Timestamp = named(&run.getattr("timestamp")?, "run.timestamp")?;
-    let exit_code = run.getattr("exit_code")?;
+    let field = |field: &str| Ok::<_, PyErr>((run.getattr(field)?, format!("{name}.{field}")));
+    let text = |of| field(of).and_then(|(value, name)| Ok(named::<Text>(&value, &name)?.to_string()));
+    let (timestamp, timestamp_name) = field("timestamp")?;
+    let timestamp: Timestamp = named(&timestamp, &timestamp_name)?;
+    let (status, status_name) = field("status")?;
+    let (exit_code, exit_code_name) = field("exit_code")?;
     let run = Run {
-        run_id: named::<Text>(&run.getattr("run_id")?, "run.run_id")?.to_string(),
-        workflow: named::<Text>(&run.getattr("workflow")?, "run.workflow")?.to_string(),
-        status: named(&run.getattr("status")?, "run.status")?,
-        timestamp: check_timestamp(timestamp.milliseconds)?,
-        exit_code: named::<Option<Integer>>(&exit_code, "run.exit_code")?.map(|code| code.0),
+        run_id: text("run_id")?,
+        workflow: text("workflow")?,
+        status: named(&status, &status_name)?,
+        timestamp: timestamp.checked(&timestamp_name)?,
+        exit_code: named::<Option<Integer>>(&exit_code, &exit_code_name)?.map(|code| code.0),
     };
     Ok((run, timestamp))
 }

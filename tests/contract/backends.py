@@ -95,10 +95,3 @@ def opened(name: str, directory: Path) -> Iterator[Backend]:
     finally:
         if not backend.is_sqlite:
             backend.execute(f"DROP SCHEMA IF EXISTS {backend.schema} CASCADE")
-
-
-def needs(log: object, *names: str) -> None:
-    """Skip a test of what this backend has not got yet."""
-    missing = [name for name in names if not hasattr(log, name)]
-    if missing:
-        pytest.skip(f"{type(log).__name__} has no {', '.join(missing)} yet")

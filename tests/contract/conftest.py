@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from contract.backends import BACKENDS, Backend, opened
+from contract.backends import BACKENDS, Backend, available, opened
 from nerve_store.protocols import Log
 
 
-@pytest.fixture(params=BACKENDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of arguments, which no server sees, run on SQLite and on one server; all others on every backend."""
+    if "backend" in metafunc.fixturenames:
+        names: tuple[str, ...] = BACKENDS
+        if getattr(metafunc.module, "IS_ABOUT_ARGUMENTS", False):
+            names = ("sqlite", next((name for name in BACKENDS[2:0:-1] if available(name) is None), BACKENDS[2]))
+        metafunc.parametrize("backend", names, indirect=True)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """A place for a log."""
     yield from opened(request.param, tmp_path)

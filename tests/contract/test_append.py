@@ -149,7 +149,7 @@ def test_a_refused_call_uses_no_id(log: Log) -> None:
 
 
 def test_ids_are_the_order_of_the_commits_of_all_threads_and_stores(backend: Backend) -> None:
-    """Whoever reads up to an id has read all below it: a reader beside the writers never finds a row behind its back."""
+    """A reader that has read up to an id has read all below it: no row is committed behind its back."""
     stores = [backend.open(durability="normal") for _ in range(2)]
     reader = backend.open()
     rows_each, threads = 60, 8

@@ -13,6 +13,8 @@ from nerve_store.protocols import Log
 from support import is_one_line
 from test_bad_rows import LONE_SURROGATES, NOT_TEXT, OUT_OF_RANGE
 
+IS_ABOUT_ARGUMENTS = True
+
 NOT_AN_INTEGER: tuple[Any, ...] = (1.0, float("nan"), True, "1", b"1", [1])
 
 
@@ -39,29 +41,30 @@ def refuse(kinds: type[Exception] | tuple[type[Exception], ...], calls: list[Cal
 
 def test_text_of_another_type_is_a_type_error(kept: Log) -> None:
     none: Any = None
+
+    def calls(value: Any) -> list[Callable[[], object]]:
+        return [
+            lambda: kept.append(value, "type"),
+            lambda: kept.append("source", value),
+            lambda: kept.append("source", "type", value),
+            lambda: kept.append("source", "type", None, value),
+            lambda: kept.append_many([("source", value, None, None, 1)]),
+            lambda: kept.query(source=value),
+            lambda: kept.iter(ref_id=value),
+            lambda: kept.count(type=value),
+            lambda: kept.sql(value),
+            lambda: kept.get_meta(value),
+            lambda: kept.set_meta("key", value),
+            lambda: kept.transition(value, "started"),
+            lambda: kept.transition("run-1", "completed", payload=value),
+            lambda: kept.get_workflow_run(value),
+            lambda: kept.get_all_workflow_runs(value),
+            lambda: kept.get_thread_rounds(value, limit=1),
+            lambda: kept.get_trigger_payload(value),
+        ]
+
     for value in NOT_TEXT:
-        refuse(
-            TypeError,
-            [
-                lambda value=value: kept.append(value, "type"),
-                lambda value=value: kept.append("source", value),
-                lambda value=value: kept.append("source", "type", value),
-                lambda value=value: kept.append("source", "type", None, value),
-                lambda value=value: kept.append_many([("source", value, None, None, 1)]),
-                lambda value=value: kept.query(source=value),
-                lambda value=value: kept.iter(ref_id=value),
-                lambda value=value: kept.count(type=value),
-                lambda value=value: kept.sql(value),
-                lambda value=value: kept.get_meta(value),
-                lambda value=value: kept.set_meta("key", value),
-                lambda value=value: kept.transition(value, "started"),
-                lambda value=value: kept.transition("run-1", "completed", payload=value),
-                lambda value=value: kept.get_workflow_run(value),
-                lambda value=value: kept.get_all_workflow_runs(value),
-                lambda value=value: kept.get_thread_rounds(value, limit=1),
-                lambda value=value: kept.get_trigger_payload(value),
-            ],
-        )
+        refuse(TypeError, calls(value))
     refuse(
         TypeError,
         [
@@ -75,62 +78,63 @@ def test_text_of_another_type_is_a_type_error(kept: Log) -> None:
 
 
 def test_lone_surrogate_is_a_value_error(kept: Log) -> None:
+    def calls(text: Any) -> list[Callable[[], object]]:
+        return [
+            lambda: kept.append(text, "type"),
+            lambda: kept.append("source", "type", text),
+            lambda: kept.append("source", "type", None, text),
+            lambda: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, text, 1)]),
+            lambda: kept.set_meta(text, "x"),
+            lambda: kept.set_meta("key", text),
+            lambda: kept.transition("run-1", "completed", payload=text),
+            lambda: kept.transition(text, "completed"),
+            lambda: kept.query(ref_id=text),
+            lambda: kept.get_meta(text),
+            lambda: kept.sql(f"SELECT '{text}'"),
+        ]
+
     for text in LONE_SURROGATES:
-        refuse(
-            ValueError,
-            [
-                lambda text=text: kept.append(text, "type"),
-                lambda text=text: kept.append("source", "type", text),
-                lambda text=text: kept.append("source", "type", None, text),
-                lambda text=text: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, text, 1)]),
-                lambda text=text: kept.set_meta(text, "x"),
-                lambda text=text: kept.set_meta("key", text),
-                lambda text=text: kept.transition("run-1", "completed", payload=text),
-                lambda text=text: kept.transition(text, "completed"),
-                lambda text=text: kept.query(ref_id=text),
-                lambda text=text: kept.get_meta(text),
-                lambda text=text: kept.sql(f"SELECT '{text}'"),
-            ],
-        )
+        refuse(ValueError, calls(text))
 
 
 def test_timestamp_that_is_no_integer_is_a_type_error(kept: Log) -> None:
+    def calls(value: Any) -> list[Callable[[], object]]:
+        return [
+            lambda: kept.append("source", "type", timestamp=value),
+            lambda: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, None, value)]),
+            lambda: kept.transition("run-1", "completed", timestamp=value),
+            lambda: kept.query(since=value),
+            lambda: kept.iter(until=value),
+            lambda: kept.count(after_id=value),
+            lambda: kept.query(limit=value),
+            lambda: kept.archive_logs(now=value),
+        ]
+
     for value in NOT_AN_INTEGER:
-        refuse(
-            TypeError,
-            [
-                lambda value=value: kept.append("source", "type", timestamp=value),
-                lambda value=value: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, None, value)]),
-                lambda value=value: kept.transition("run-1", "completed", timestamp=value),
-                lambda value=value: kept.query(since=value),
-                lambda value=value: kept.iter(until=value),
-                lambda value=value: kept.count(after_id=value),
-                lambda value=value: kept.query(limit=value),
-                lambda value=value: kept.archive_logs(now=value),
-            ],
-        )
+        refuse(TypeError, calls(value))
 
 
 def test_number_out_of_range_is_a_value_error(kept: Log) -> None:
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.COMPLETED, 1)
+
+    def calls(value: Any) -> list[Callable[[], object]]:
+        return [
+            lambda: kept.append("source", "type", timestamp=value),
+            lambda: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, None, value)]),
+            lambda: kept.upsert_workflow_run(("workflow", "completed", "run-1", None, value), run),
+            lambda: kept.transition("run-1", "completed", timestamp=value),
+            lambda: kept.archive_logs(now=value),
+        ]
+
     for value in OUT_OF_RANGE:
-        refuse(
-            ValueError,
-            [
-                lambda value=value: kept.append("source", "type", timestamp=value),
-                lambda value=value: kept.append_many([("s", "t", None, None, 1), ("s", "t", None, None, value)]),
-                lambda value=value: kept.upsert_workflow_run(("workflow", "completed", "run-1", None, value), run),
-                lambda value=value: kept.transition("run-1", "completed", timestamp=value),
-                lambda value=value: kept.archive_logs(now=value),
-            ],
-        )
+        refuse(ValueError, calls(value))
     refuse(
         ValueError,
         [
             lambda: kept.query(limit=-1),
             lambda: kept.query(after_id=2**63),
             lambda: kept.get_thread_rounds("run-1", limit=-1),
-            lambda: kept.transition("run-1", "paused"),
+            lambda: kept.transition("run-1", "paused"),  # type: ignore[arg-type]
             lambda: kept.append("source", "type", durability="soon"),  # type: ignore[arg-type]
         ],
     )

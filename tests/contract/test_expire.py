@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from contract.backends import needs
 from nerve_store.protocols import Log
 from support import day_files
 from support.archive import NOW, at, day, message
 
 
 def test_old_days_expire_and_rounds_keep_their_numbers(log: Log) -> None:
-    needs(log, "expire_archive")
     log.append_many([("workflow", "thread_workflow_message", "run-1", message(n), at(n % 4)) for n in range(16)])
     log.archive_logs(now=NOW)
     rounds = log.get_thread_rounds("run-1", limit=100)
@@ -35,7 +33,6 @@ def test_old_days_expire_and_rounds_keep_their_numbers(log: Log) -> None:
 
 
 def test_day_of_an_active_run_stays(log: Log) -> None:
-    needs(log, "expire_archive")
     log.append_many([("workflow", "tick", f"run-{n}", None, at(n)) for n in range(3)])
     log.archive_logs(now=NOW)
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, NOW)
@@ -48,6 +45,5 @@ def test_day_of_an_active_run_stays(log: Log) -> None:
 
 
 def test_a_datetime_is_no_day(log: Log) -> None:
-    needs(log, "expire_archive")
     with pytest.raises(TypeError):
         log.expire_archive(before=datetime(2026, 1, 1))  # noqa: DTZ001

@@ -25,12 +25,12 @@ def state(log: Log) -> tuple[list[ns.LogEntry], list[ns.WorkflowRun]]:
     return log.query(), log.get_all_workflow_runs()
 
 
-@pytest.mark.parametrize("status", STATUSES)
-def test_new_run_may_begin_in_any_state(log: Log, status: str) -> None:
-    entry = put(log, status)
-    assert log.query() == [entry]
-    assert as_row(entry)[1:] == ("workflow", status, "run-1", None, 5)
-    assert log.get_workflow_run("run-1") == run_in(status)
+def test_new_run_may_begin_in_any_state(log: Log) -> None:
+    for status in STATUSES:
+        entry = put(log, status, run_id=status)
+        assert log.query(ref_id=status) == [entry]
+        assert as_row(entry)[1:] == ("workflow", status, status, None, 5)
+        assert log.get_workflow_run(status) == run_in(status, run_id=status)
 
 
 @pytest.mark.parametrize("how", ["upsert_workflow_run", "append_with_workflow_update", "transition"])
@@ -43,7 +43,7 @@ def test_only_the_changes_of_the_contract_are_legal(log: Log, how: str) -> None:
 
             def change(run_id: str = run_id, status: str = status) -> object:
                 if how == "transition":
-                    return log.transition(run_id, status, timestamp=6)
+                    return log.transition(run_id, ns.WorkflowRunStatus(status), timestamp=6)
                 run = run_in(status, run_id=run_id, timestamp=6)
                 return getattr(log, how)(("workflow", status, run_id, None, 6), run)
 
@@ -132,14 +132,15 @@ def test_exit_code_follows_the_rules(log: Log, force: bool) -> None:
                 assert found == run_in(status, run_id=run_id, timestamp=6, exit_code=wanted), (current, status)
 
 
-@pytest.mark.parametrize("status", sorted(TERMINAL))
-def test_repeating_a_finished_runs_state_leaves_its_exit_code(log: Log, status: str) -> None:
-    put(log, status, exit_code=3)
-    for code in (None, 0, 9):
-        put(log, status, timestamp=6, exit_code=code)
-        assert log.get_workflow_run("run-1") == run_in(status, timestamp=6, exit_code=3)
-        assert log.transition("run-1", status, exit_code=code, timestamp=7).exit_code == 3
-    assert log.count() == 7
+def test_repeating_a_finished_runs_state_leaves_its_exit_code(log: Log) -> None:
+    for status in sorted(TERMINAL):
+        put(log, status, run_id=status, exit_code=3)
+        for code in (None, 0, 9):
+            put(log, status, run_id=status, timestamp=6, exit_code=code)
+            assert log.get_workflow_run(status) == run_in(status, run_id=status, timestamp=6, exit_code=3)
+            again = log.transition(status, ns.WorkflowRunStatus(status), exit_code=code, timestamp=7)
+            assert again.exit_code == 3
+        assert log.count(ref_id=status) == 7
 
 
 def test_any_integer_is_an_exit_code(log: Log) -> None:

@@ -88,7 +88,7 @@ def append_all(log: Log | ns.LogStore, payloads: Iterable[str | None]) -> list[R
     for number, payload in enumerate(payloads):
         for source, kind in (("workflow", MESSAGE), ("workflow", EVENT), ("system", EVENT)):
             rows.append(Row(0, source, kind, RUN, payload, number))
-    ids = log.append_many(tuple(row)[1:] for row in rows)
+    ids = log.append_many(ns.NewLogEntry(*row[1:]) for row in rows)
     return [row._replace(id=row_id) for row_id, row in zip(ids, rows, strict=True)]
 
 

@@ -21,8 +21,17 @@ def child_command(program: str, **arguments: Any) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """That of this process, in which a program also finds the modules of the tests."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "", "PYTHONPATH": str(TESTS)}
+    """That of this process, in which a program also finds the modules of the tests.
+
+    Programs count time from 0, as the tests do: what looks like seconds is milliseconds.
+    """
+    return {
+        "PYTHONWARNINGS": "ignore:timestamp",
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONFAULTHANDLER": "",
+        "PYTHONPATH": str(TESTS),
+    }
 
 
 def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

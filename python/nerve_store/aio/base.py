@@ -103,7 +103,7 @@ class OpenStore(Handle):
 
     def _become_inherited(self) -> None:
         super()._become_inherited()
-        self._channels._become_inherited()  # pyright: ignore[reportPrivateUsage]
+        self._channels._become_inherited()
         self._newsrooms.become_inherited()
 
     async def _write(

@@ -38,7 +38,7 @@ class _Stream(Generic[_File]):
 
     async def _call(self, function: Callable[[_File], _Result]) -> _Result:
         if self._file is None:
-            self._handle._check_open()  # pyright: ignore[reportPrivateUsage]
+            self._handle._check_open()
         await self._turn.acquire()
 
         def call() -> _Result:

@@ -11,6 +11,7 @@ from nerve_store.aio.store import AsyncLogStore
 from nerve_store.store import directory_path
 
 if TYPE_CHECKING:
+    from nerve_store.records import BackupReport
     from nerve_store.types import Durability, Path, Progress
 
 
@@ -65,6 +66,13 @@ class AsyncStore:
     def closed(self) -> bool:
         """Whether `close()` was called."""
         return self.logs.closed
+
+    async def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
+        """Copy the store to the directory `target`, while others write: see `Store.backup`.
+
+        `progress` is called in another thread than the event loop's.
+        """
+        return await self.logs._backup_directory(target, self.blobs._store, progress=progress)
 
     async def close(self) -> None:
         """Let what is on its way finish, and close the log and the blobs; harmless when that was done already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
@@ -37,7 +38,7 @@ def _in_child() -> None:
     for loop in list(_loops):
         _part(loop)
     for store in list(_stores):
-        store._become_inherited()  # pyright: ignore[reportPrivateUsage]
+        store._become_inherited()
 
 
 def _part(loop: asyncio.AbstractEventLoop) -> None:
@@ -53,7 +54,9 @@ def _part(loop: asyncio.AbstractEventLoop) -> None:
     try:
         with epoll() as fresh:
             for key in selector.get_map().values():
-                fresh.register(key.fd, sum(bit for event, bit in _READ_AND_WRITE if key.events & event))
+                # A descriptor that leads nowhere in a child may be one that cannot be waited for, like /dev/null.
+                with suppress(PermissionError):
+                    fresh.register(key.fd, sum(bit for event, bit in _READ_AND_WRITE if key.events & event))
             os.dup2(fresh.fileno(), selector.fileno(), inheritable=False)
     except (OSError, ValueError):  # the selector is closed, or no descriptor is to be had
         return

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from os import PathLike
 from typing import Literal
 
-from nerve_store._core import DEFAULT_RETENTION, LogStore
+from nerve_store._core import DEFAULT_RETENTION, BlobStore, LogStore
 from nerve_store.aio.base import OpenStore, documented
 from nerve_store.records import ArchivedDay, ArchiveResult, BackupReport, VerifyReport
-from nerve_store.types import Progress, Timestamp
+from nerve_store.types import Path, Progress, Timestamp
 
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
 
@@ -68,8 +67,13 @@ class Upkeep(OpenStore):
         return await self._run(self._threads.job, self._store.verify, progress=progress)
 
     @documented(LogStore.backup, _IN_A_THREAD)
-    async def backup(self, target: str | PathLike[str], *, progress: Progress | None = None) -> BackupReport:
+    async def backup(self, target: Path, *, progress: Progress | None = None) -> BackupReport:
         return await self._run(self._threads.job, self._store.backup, target, progress=progress)
+
+    async def _backup_directory(
+        self, target: Path, blobs: BlobStore, *, progress: Progress | None = None
+    ) -> BackupReport:
+        return await self._run(self._threads.job, self._store._backup_directory, target, blobs, progress=progress)
 
     @documented(LogStore.reindex, _IN_A_THREAD)
     async def reindex(self, *, progress: Progress | None = None) -> None:

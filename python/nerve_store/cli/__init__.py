@@ -18,6 +18,9 @@ _INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 found a problem; wrong usage exits with 2."""
+    if sys.stdout is None:
+        # Closed by the caller (`>&-`), who wants no output.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     arguments = parse_arguments(argv)
     try:
         exit_code: int = arguments.run(arguments)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from nerve_store import DEFAULT_RETENTION, ArchivedDay, ArchiveResult
+from nerve_store.cli.archive_upkeep import add_upkeep_commands
 from nerve_store.cli.arguments import add_command, calendar_day, integer, refuse_options
 from nerve_store.cli.output import Column, print_entries, print_json, print_line, print_table
 from nerve_store.cli.progress import progress_bar
@@ -47,12 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     parser.add_argument("--dry-run", action="store_true", help="change nothing; say what would be done")
     parser.set_defaults(run=_archive, archive_parser=parser)
     subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
-    add_command(subcommands, "list", common, "list the days in the archive").set_defaults(run=_list)
+    listing = add_command(subcommands, "list", common, "list the days in the archive", example="archive list --json")
+    listing.set_defaults(run=_list)
+    add_upkeep_commands(subcommands, common, _RUN_OPTIONS)
     for name, run, summary in (
         ("cat", _cat, "print the rows of an archived day"),
         ("restore", _restore, "put the rows of an archived day back into the database, until the next archive job"),
     ):
-        command = add_command(subcommands, name, common, summary)
+        command = add_command(subcommands, name, common, summary, example=f"archive {name} 2026-03-09")
         command.set_defaults(run=run)
         command.add_argument("day", metavar="DAY", type=calendar_day, help="a UTC day, YYYY-MM-DD")
 
@@ -83,7 +86,7 @@ def _print_result(result: ArchiveResult) -> None:
             Column("moved", right=True),
             Column("in file", right=True),
             Column("bytes", right=True),
-            Column("file"),
+            Column("file", least=16),
         )
         rows = ((str(day.day), str(day.added_rows), str(day.row_count), str(day.size), day.path) for day in result.days)
         print_table(columns, rows)
@@ -122,8 +125,8 @@ def _print_days(days: Iterable[ArchivedDay]) -> None:
         Column("first id", right=True),
         Column("last id", right=True),
         Column("bytes", right=True),
-        Column("archived"),
-        Column("sha256"),
+        Column("archived", least=10),
+        Column("sha256", least=8),
     )
     print_table(columns, map(_day_cells, days))
 

@@ -6,13 +6,14 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from nerve_store.cli.times import calendar_day, since, until
 
 __all__ = [
     "Commands",
     "HelpFormatter",
+    "Parser",
     "add_command",
     "calendar_day",
     "integer",
@@ -22,7 +23,7 @@ __all__ = [
     "until",
 ]
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no other name
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"  # noqa: SLF001 - it has no other name
 
 _COLUMNS_OF_A_PIPE = 80
 _LARGEST = 2**63 - 1
@@ -33,6 +34,38 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2, the usage and the message."""
+        suggestion = self._suggestion(message)
+        if wrong := re.match(r"argument COMMAND: invalid choice: (.*?) \(choose from", message):
+            message = f"there is no command {wrong[1]}{suggestion or '; --help lists them'}"
+            suggestion = ""
+        super().error(message + suggestion)
+
+    def _suggestion(self, message: str) -> str:
+        from difflib import get_close_matches
+
+        wrong = re.search(r"(?:unrecognized arguments: |invalid choice: ')([^ '=]+)", message)
+        if wrong is None:
+            return ""
+        if wrong[1].startswith("-"):
+            known = [option for action in self._actions for option in action.option_strings]
+        else:
+            known = [str(name) for action in self._actions for name in action.choices or ()]
+        close = get_close_matches(wrong[1], known, 1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        """As argparse; what a subcommand does not know, it says itself, with its own usage."""
+        namespace, rest = super().parse_known_args(*arguments, **options)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(map(str, rest))}")
+        return namespace, rest
 
 
 def _columns() -> int:
@@ -46,16 +79,20 @@ def _columns() -> int:
 
 
 def add_command(
-    commands: Commands, name: str, common: argparse.ArgumentParser, summary: str
+    commands: Commands, name: str, common: argparse.ArgumentParser, summary: str, *, example: str | None = None
 ) -> argparse.ArgumentParser:
-    """Add the command `name`, which takes the common options; `run` among its defaults is to carry it out."""
-    parser = commands.add_parser(
+    """Add the command `name`, which takes the common options; `run` among its defaults is to carry it out.
+
+    `example` is what follows `nerve-store` in an example of its use.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         parents=[common],
         allow_abbrev=False,
         formatter_class=HelpFormatter,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
+        epilog=None if example is None else f"example: nerve-store {example}",
     )
     parser.set_defaults(parser=parser)
     return parser

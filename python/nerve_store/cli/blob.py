@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
-from nerve_store import BlobNotFoundError, BlobStore, NerveStoreError, normalize_blob_hash
+from nerve_store import BlobNotFoundError, BlobStore, NerveStoreError
 from nerve_store.cli.arguments import add_command
 from nerve_store.cli.blob_care import add_care_commands
+from nerve_store.cli.hashes import require_hash
 from nerve_store.cli.output import Column, print_json, print_line, print_table
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import Progress, progress_bar
@@ -28,20 +29,26 @@ _SNIFFED_BYTES = 4096
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND", required=True)
-    put = add_command(subcommands, "put", common, "store files and print their hashes")
+    put = add_command(subcommands, "put", common, "store files and print their hashes", example="blob put report.pdf")
     put.set_defaults(run=_put)
     put.add_argument("files", metavar="FILE", nargs="+", help="'-' is standard input")
-    get = add_command(subcommands, "get", common, "write a blob's bytes to standard output or a file")
+    get = add_command(
+        subcommands,
+        "get",
+        common,
+        "write a blob's bytes to standard output or a file",
+        example="blob get 3f2a9c > report.pdf",
+    )
     get.set_defaults(run=_get)
-    get.add_argument("hash", metavar="HASH")
+    get.add_argument("hash", metavar="HASH", help="64 digits, or the first 6 or more of them")
     get.add_argument("--output", metavar="FILE", default=_STANDARD_STREAM, help="write there; '-' is standard output")
     get.add_argument("--force", action="store_true", help="write bytes that are no text to a terminal, too")
-    listing = add_command(subcommands, "ls", common, "list the blobs with their sizes")
+    listing = add_command(subcommands, "ls", common, "list the blobs with their sizes", example="blob ls --long")
     listing.set_defaults(run=_list)
     listing.add_argument("--long", action="store_true", help="with the time of their last write, and their paths")
-    remove = add_command(subcommands, "rm", common, "remove blobs")
+    remove = add_command(subcommands, "rm", common, "remove blobs", example="blob rm 3f2a9c")
     remove.set_defaults(run=_remove)
-    remove.add_argument("hashes", metavar="HASH", nargs="+")
+    remove.add_argument("hashes", metavar="HASH", nargs="+", help="64 digits, or the first 6 or more of them")
     add_care_commands(subcommands, common)
 
 
@@ -108,7 +115,7 @@ class _Watched:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    digest = _require_hash(arguments.hash)
+    digest = require_hash(arguments.data, arguments.hash)
     to_standard_output = arguments.output == _STANDARD_STREAM
     if to_standard_output and arguments.json:
         arguments.parser.error("--json needs --output: standard output takes the bytes")
@@ -175,7 +182,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(list(listed))
     elif arguments.long:
-        columns = (Column("hash"), Column("bytes", right=True), Column("written"), Column("file"))
+        columns = (Column("hash", least=10), Column("bytes", right=True), Column("written", least=10), Column("file"))
         cells = (
             (str(e["hash"]), str(e["size"]), format_timestamp(int(str(e["written"]))), str(e["path"])) for e in listed
         )
@@ -202,22 +209,20 @@ def _remove(arguments: argparse.Namespace) -> int:
     removed: list[dict[str, object]] = []
     problems = 0
     for text in arguments.hashes:
-        digest = normalize_blob_hash(text)
-        was_there = digest is not None and blobs.delete(digest)
-        removed.append({"hash": text if digest is None else digest, "removed": was_there})
+        try:
+            digest = require_hash(arguments.data, text)
+        except Problem as problem:
+            removed.append({"hash": text, "removed": False})
+            problems += 1
+            report(problem)
+            continue
+        was_there = blobs.delete(digest)
+        removed.append({"hash": digest, "removed": was_there})
         if not was_there:
             problems += 1
-            what = f"{text!r} is not a sha256 hash" if digest is None else f"there is no blob {digest}"
-            report(what)
+            report(f"there is no blob {digest}")
         elif not arguments.json:
             print_line(f"removed {digest}")
     if arguments.json:
         print_json(removed)
     return 1 if problems else 0
-
-
-def _require_hash(text: str) -> str:
-    digest = normalize_blob_hash(text)
-    if digest is None:
-        raise Problem(f"{text!r} is not a sha256 hash: 64 hexadecimal digits")
-    return digest

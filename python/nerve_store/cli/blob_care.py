@@ -25,10 +25,18 @@ _LONGEST_GRACE = 10 * 366 * 24 * 3600
 
 def add_care_commands(subcommands: Commands, common: argparse.ArgumentParser) -> None:
     """Add `verify` and `collect`."""
-    verify = add_command(subcommands, "verify", common, "read every blob, and move damaged ones aside")
+    verify = add_command(
+        subcommands, "verify", common, "read every blob, and move damaged ones aside", example="blob verify"
+    )
     verify.set_defaults(run=_verify)
     verify.add_argument("--no-quarantine", action="store_true", help="change nothing; only say what is damaged")
-    collect = add_command(subcommands, "collect", common, "delete the blobs that a list of hashes does not name")
+    collect = add_command(
+        subcommands,
+        "collect",
+        common,
+        "delete the blobs that a list of hashes does not name",
+        example="blob collect --keep hashes.txt --dry-run",
+    )
     collect.set_defaults(run=_collect)
     collect.add_argument(
         "--keep",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from nerve_store.cli.arguments import integer, since, until
-from nerve_store.cli.output import print_entries, print_entry
+from nerve_store import LogEntry, LogStore
+from nerve_store.cli.arguments import integer, not_empty, since, until
+from nerve_store.cli.output import ENTRY_FIELDS, print_entries, print_entry
 from nerve_store.cli.stores import open_logs
 
 __all__ = ["add_arguments"]
+
+_NEWEST = 20
+_FORMATS = ("text", "jsonl", "csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -26,7 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     )
     parser.add_argument("--after-id", metavar="ID", type=integer(0), help="rows after this id")
     parser.add_argument("--before-id", metavar="ID", type=integer(0), help="rows before this id")
-    parser.add_argument("--limit", metavar="N", type=integer(0), help="at most so many rows")
+    parser.add_argument(
+        "--grep", metavar="TEXT", type=not_empty, help="rows with this text in source, type, ref_id or payload"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "-n",
+        "--lines",
+        metavar="N",
+        dest="newest",
+        type=integer(0),
+        help=f"the newest N of them (default: {_NEWEST}; with --follow after an id: none)",
+    )
+    which.add_argument("--all", action="store_true", help="all of them")
+    which.add_argument("--limit", metavar="N", type=integer(0), help="the first N of them")
     parser.add_argument("--descending", action="store_true", help="newest id first")
     parser.add_argument(
         "--archived",
@@ -34,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
         help="also rows that left the database for the archive; --follow reads them anyway",
     )
     parser.add_argument(
-        "--follow", action="store_true", help="go on with rows as they come, from now on or from --after-id"
+        "-f", "--follow", action="store_true", help="go on with rows as they come, after the newest or from --after-id"
     )
+    parser.add_argument("--relative", action="store_true", help="also print how long ago each row was")
+    parser.add_argument("--format", choices=_FORMATS, help="text (default), jsonl (as --json) or csv")
 
 
 def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -44,25 +66,75 @@ def _filters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.format == "jsonl":
+        arguments.json = True
+    if arguments.json and arguments.format in ("text", "csv"):
+        arguments.usage_error(f"--json and --format {arguments.format} exclude each other")
     if arguments.follow:
         return _follow(arguments)
     with open_logs(arguments.data) as store:
-        entries = store.iter(
-            **_filters(arguments),
-            before_id=arguments.before_id,
-            limit=arguments.limit,
-            descending=arguments.descending,
-            archived=arguments.archived,
-        )
-        print_entries(entries, as_json=arguments.json)
+        _print(_wanted(store, arguments), arguments)
     return 0
 
 
+def _print(entries: Iterable[LogEntry], arguments: argparse.Namespace) -> None:
+    if arguments.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(ENTRY_FIELDS)
+        writer.writerows([getattr(entry, name) for name in ENTRY_FIELDS] for entry in entries)
+    else:
+        print_entries(entries, as_json=arguments.json, relative=arguments.relative)
+
+
+def _wanted(store: LogStore, arguments: argparse.Namespace) -> Iterable[LogEntry]:
+    """The rows, in the order in which they are printed."""
+    newest = arguments.newest
+    if newest is None and arguments.limit is None and not arguments.all:
+        newest = _NEWEST
+    is_descending = arguments.descending or newest is not None
+    limit = arguments.limit if newest is None else newest
+    entries: Iterable[LogEntry] = store.iter(
+        **_filters(arguments),
+        before_id=arguments.before_id,
+        limit=limit if arguments.grep is None else None,
+        descending=is_descending,
+        archived=arguments.archived,
+    )
+    if arguments.grep is not None:
+        entries = islice(_matching(entries, arguments.grep), limit)
+    if newest is None or arguments.descending:
+        return entries
+    found = list(entries)
+    found.reverse()
+    return found
+
+
+def _matching(entries: Iterable[LogEntry], text: str) -> Iterator[LogEntry]:
+    for entry in entries:
+        if any(
+            value is not None and text in value for value in (entry.source, entry.type, entry.ref_id, entry.payload)
+        ):
+            yield entry
+
+
 def _follow(arguments: argparse.Namespace) -> int:
-    if arguments.descending or arguments.before_id is not None:
-        arguments.usage_error("--follow goes forward without an end: leave out --descending and --before-id")
+    if arguments.descending or arguments.before_id is not None or arguments.format == "csv":
+        arguments.usage_error(
+            "--follow goes forward without an end: leave out --descending, --before-id and --format csv"
+        )
     with open_logs(arguments.data) as store:
-        rows = store.follow(**_filters(arguments))
+        filters = _filters(arguments)
+        if arguments.after_id is None:
+            # What is appended from now on is followed, whatever is printed of what was there.
+            last = store.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")[0][0]
+            if arguments.limit is None:
+                before = argparse.Namespace(**{**vars(arguments), "before_id": last + 1})
+                for entry in _wanted(store, before):
+                    print_entry(entry, as_json=arguments.json, relative=arguments.relative)
+            filters["after_id"] = last
+        rows: Iterable[LogEntry] = store.follow(**filters)
+        if arguments.grep is not None:
+            rows = _matching(rows, arguments.grep)
         for entry in islice(rows, arguments.limit):
-            print_entry(entry, as_json=arguments.json)
+            print_entry(entry, as_json=arguments.json, relative=arguments.relative)
     return 0

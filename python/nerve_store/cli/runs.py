@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-from nerve_store import LogStore, WorkflowRun
-from nerve_store.cli.arguments import add_command, integer, refuse_options
+from nerve_store import ExitCode, LogStore, WorkflowRun, WorkflowRunStatus
+from nerve_store.cli.arguments import add_command, integer, refuse_options, since
 from nerve_store.cli.json_text import json_text
-from nerve_store.cli.output import Column, print_json, print_pairs, print_table
+from nerve_store.cli.output import Column, print_json, print_line, print_pairs, print_table, table_time
 from nerve_store.cli.problem import Problem, counting_problems
 from nerve_store.cli.stores import open_logs
-from nerve_store.cli.text import format_timestamp
+from nerve_store.cli.text import escape, format_age, format_timestamp
 
 __all__ = ["add_arguments"]
 
-_LIST_OPTIONS = ("active", "workflow")
+_LIST_OPTIONS = ("active", "workflow", "status", "since", "limit", "all", "relative")
+_NEWEST = 50
+_COLORS = {
+    "queued": "36",
+    "started": "34",
+    "completed": "32",
+    "failed": "31",
+    "crashed": "31",
+    "killed": "31",
+    "interrupted": "33",
+    "dropped": "90",
+}
 _DEFAULT_ROUNDS = 20
 
 
@@ -22,12 +33,33 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     """Add the command's options and its subcommands."""
     parser.add_argument("--active", action="store_true", help="only queued and started ones, oldest first")
     parser.add_argument("--workflow", metavar="NAME", help="only runs of this workflow")
+    parser.add_argument("--status", metavar="S[,S]", type=_statuses, help="only runs in this state, or these")
+    parser.add_argument("--since", metavar="TIME", type=since, help="only runs that took their state then or later")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--limit", metavar="N", type=integer(0), help=f"the newest N of them (default: {_NEWEST}; --active: all)"
+    )
+    which.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("--relative", action="store_true", help="also print how long ago each took its state")
     parser.set_defaults(run=_list, runs_parser=parser)
     subcommands = parser.add_subparsers(title="subcommands", metavar="COMMAND")
-    show = add_command(subcommands, "show", common, "print one run: its state, trigger and thread")
+    kill = add_command(
+        subcommands, "kill", common, "set a run to killed, also one that is claimed", example="runs kill run-7"
+    )
+    kill.set_defaults(run=_kill)
+    kill.add_argument("run_id", metavar="RUN")
+    show = add_command(
+        subcommands, "show", common, "print one run: its state, trigger and thread", example="runs show run-7"
+    )
     show.set_defaults(run=_show)
     show.add_argument("run_id", metavar="RUN")
-    rounds = add_command(subcommands, "rounds", common, "print the rounds of a run's thread, newest first")
+    rounds = add_command(
+        subcommands,
+        "rounds",
+        common,
+        "print the rounds of a run's thread, newest first",
+        example="runs rounds run-7 --limit 5",
+    )
     rounds.set_defaults(run=_rounds)
     rounds.add_argument("run_id", metavar="RUN")
     rounds.add_argument(
@@ -40,33 +72,73 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         default=_DEFAULT_ROUNDS,
         help="from the N newest numbers (default: %(default)s)",
     )
-    messages = add_command(subcommands, "messages", common, "print the messages of a run's thread, in order")
+    messages = add_command(
+        subcommands,
+        "messages",
+        common,
+        "print the messages of a run's thread, in order",
+        example="runs messages run-7 --json",
+    )
     messages.set_defaults(run=_messages)
     messages.add_argument("run_id", metavar="RUN")
 
 
+def _statuses(text: str) -> list[WorkflowRunStatus]:
+    """A type for states, separated by commas."""
+    try:
+        return [WorkflowRunStatus(name.strip()) for name in text.split(",")]
+    except ValueError:
+        known = ", ".join(WorkflowRunStatus)
+        raise argparse.ArgumentTypeError(f"{text!r} is no state, nor several: {known}") from None
+
+
 def _list(arguments: argparse.Namespace) -> int:
     with open_logs(arguments.data) as store, counting_problems() as problems:
-        if arguments.active:
-            runs = store.get_active_workflow_runs(arguments.workflow)
-        else:
-            runs = store.get_all_workflow_runs(arguments.workflow)
+        runs = _wanted(store, arguments)
     if arguments.json:
         print_json(runs)
-    else:
-        columns = (
-            Column("run"),
-            Column("workflow"),
-            Column("status"),
-            Column("exit", right=True),
-            Column("since"),
-        )
-        print_table(columns, map(_run_cells, runs))
+        return 1 if problems else 0
+    columns = [
+        Column("run", least=8),
+        Column("workflow", least=8),
+        Column("status", color=lambda status: _COLORS.get(status, "")),
+        Column("exit", right=True),
+        Column("since"),
+    ]
+    if arguments.relative:
+        columns.append(Column("age", right=True, least=3))
+    print_table(columns, (_run_cells(run, relative=arguments.relative) for run in runs))
     return 1 if problems else 0
 
 
-def _run_cells(run: WorkflowRun) -> tuple[str, ...]:
-    return run.run_id, run.workflow, run.status.value, _exit_code(run), format_timestamp(run.timestamp)
+def _wanted(store: LogStore, arguments: argparse.Namespace) -> list[WorkflowRun]:
+    if arguments.active:
+        runs = store.get_active_workflow_runs(arguments.workflow)
+        statuses = set(WorkflowRunStatus) if arguments.status is None else set(arguments.status)
+        earliest = arguments.since
+        runs = [run for run in runs if run.status in statuses and (earliest is None or run.timestamp >= earliest)]
+        return runs if arguments.limit is None else runs[max(len(runs) - arguments.limit, 0) :]
+    limit = _NEWEST if arguments.limit is None and not arguments.all else arguments.limit
+    return store.query_workflow_runs(
+        workflow=arguments.workflow, status=arguments.status, since=arguments.since, limit=limit
+    )
+
+
+def _run_cells(run: WorkflowRun, *, relative: bool) -> tuple[str, ...]:
+    cells = (run.run_id, run.workflow, run.status.value, _exit_code(run), table_time(run.timestamp))
+    return (*cells, format_age(run.timestamp)) if relative else cells
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
+    with open_logs(arguments.data, writable=True) as store, counting_problems() as problems:
+        _require_run(store, arguments)
+        run = store.transition(arguments.run_id, WorkflowRunStatus.KILLED, exit_code=ExitCode.KILLED)
+    if arguments.json:
+        print_json(run)
+    else:
+        print_line(f"killed {escape(run.run_id)} of {escape(run.workflow)}")
+    return 1 if problems else 0
 
 
 def _exit_code(run: WorkflowRun) -> str:
@@ -81,9 +153,10 @@ def _show(arguments: argparse.Namespace) -> int:
         rounds = store.get_thread_round_count(run.run_id)
         messages = len(store.get_thread_messages(run.run_id))
         events = len(store.get_thread_events(run.run_id))
+        claim = _claim(store, run)
     if arguments.json:
         counts = {"round_count": rounds, "message_count": messages, "event_count": events}
-        print_json({"run": run, "trigger_payload": trigger, **counts})
+        print_json({"run": run, "claim": claim, "trigger_payload": trigger, **counts})
         return 1 if problems else 0
     print_pairs(
         [
@@ -92,6 +165,7 @@ def _show(arguments: argparse.Namespace) -> int:
             ("status", run.status.value),
             ("exit code", _exit_code(run)),
             ("since", format_timestamp(run.timestamp)),
+            ("claim", "-" if claim is None else _claim_text(claim)),
             ("rounds", str(rounds)),
             ("messages", str(messages)),
             ("events", str(events)),
@@ -101,8 +175,26 @@ def _show(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _claim(store: LogStore, run: WorkflowRun) -> dict[str, object] | None:
+    """Who holds the run; None if it was changed without the claim, or was never claimed."""
+    if not store.sql("SELECT 1 FROM sqlite_schema WHERE name = 'run_claims'"):
+        return None
+    rows = store.sql(
+        "SELECT owner, attempt, expires_at FROM run_claims"
+        " WHERE run_id = ? AND owner IS NOT NULL AND status = ? AND status = 'started' AND timestamp = ?",
+        (run.run_id, run.status.value, run.timestamp),
+    )
+    return dict(zip(("owner", "attempt", "expires_at"), rows[0], strict=True)) if rows else None
+
+
+def _claim_text(claim: dict[str, object]) -> str:
+    lease = "" if claim["expires_at"] is None else f", lease until {format_timestamp(int(str(claim['expires_at'])))}"
+    return f"{claim['owner']}, attempt {claim['attempt']}{lease}"
+
+
 def _rounds(arguments: argparse.Namespace) -> int:
-    refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
+    # It has a limit of its own.
+    refuse_options(arguments, arguments.runs_parser, [name for name in _LIST_OPTIONS if name != "limit"])
     with open_logs(arguments.data) as store, counting_problems() as problems:
         rounds = store.get_thread_rounds(arguments.run_id, before=arguments.before, limit=arguments.limit)
         if not rounds:
@@ -114,7 +206,7 @@ def _rounds(arguments: argparse.Namespace) -> int:
         Column("round", right=True),
         Column("log id", right=True),
         Column("timestamp"),
-        Column("role"),
+        Column("role", least=6),
         Column("content"),
     )
     rows = (
@@ -140,7 +232,7 @@ def _messages(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(messages)
         return 1 if problems else 0
-    columns = (Column("timestamp"), Column("role"), Column("content"))
+    columns = (Column("timestamp"), Column("role", least=6), Column("content"))
     print_table(columns, ((format_timestamp(item.timestamp), item.role, item.content) for item in messages))
     return 1 if problems else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ __all__ = [
     "decimal_text",
     "display_width",
     "escape",
+    "format_age",
     "format_bytes",
     "format_count",
     "format_rate",
@@ -65,6 +67,16 @@ def format_timestamp(milliseconds: int) -> str:
     except OverflowError:
         return decimal_text(milliseconds)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def format_age(milliseconds: int) -> str:
+    """How long ago that was, in the largest unit that fits, `3h`; with a sign if it is still to come."""
+    seconds = time.time() - milliseconds / 1000
+    sign, seconds = ("-", -seconds) if seconds <= -1 else ("", max(seconds, 0.0))
+    for unit, length in (("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * length or (unit == "m" and seconds >= length):
+            return f"{sign}{int(seconds // length)}{unit}"
+    return f"{sign}{int(seconds)}s"
 
 
 def decimal_text(number: int) -> str:

@@ -8,9 +8,10 @@ try:
 except ImportError as error:
     raise ImportError("the log on PostgreSQL needs psycopg 3: pip install 'nerve-store[postgres]'") from error
 
+from nerve_store.postgres.aio import AsyncPostgresLogStore
 from nerve_store.postgres.store import PostgresLogStore
 
-__all__ = ["PostgresLogStore"]
+__all__ = ["AsyncPostgresLogStore", "PostgresLogStore"]
 
 
 del _psycopg

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
 
 from nerve_store._core import LogEntry
 from nerve_store.postgres import checks
@@ -14,6 +12,7 @@ from nerve_store.postgres.claims import carried
 from nerve_store.postgres.entries import checked_items
 from nerve_store.postgres.texts import encode
 from nerve_store.records import RunClaim
+from nerve_store.types import Durability, JsonArgument, Row, Timestamp
 
 
 class Appends(OpenPostgres):
@@ -25,12 +24,12 @@ class Appends(OpenPostgres):
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | datetime | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = checks.UNSET,
+        json: JsonArgument = ...,
         key: str | None = None,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         """Append one row and return it; it is as durable as asked when this returns. `timestamp` None: now.
 
@@ -54,17 +53,17 @@ class Appends(OpenPostgres):
 
     def append_many(
         self,
-        entries: Iterable[checks.Row],
+        entries: Iterable[Row],
         *,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> range:
         """Append rows in one transaction, all or none; returns their ids.
 
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
         before anything is written; an error names the index of the row.
         """
-        rows = checked_items(entries, max_payload_bytes=self._max_payload_bytes)
+        rows = checked_items(entries, rules=self._rules)
         job = self._job(durability, carried(claim))
         if not rows:
             self._check_writable()
@@ -74,6 +73,6 @@ class Appends(OpenPostgres):
         first_id = job.first_id if job.is_plain else job.results[0]["id"]
         return range(first_id, first_id + len(rows))
 
-    def batch(self, *, durability: checks.Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
-        """Many things in one commit: a context manager whose methods note what is written at its end, all or nothing."""
+    def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
+        """Many things in one commit: a context manager that writes at its end what was noted, all or nothing."""
         return PostgresBatch(self, durability=durability, claim=claim)

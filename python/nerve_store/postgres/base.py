@@ -14,10 +14,11 @@ from nerve_store.exceptions import StoreIOError
 from nerve_store.postgres import checks, failures, schema
 from nerve_store.postgres.archive.directory import ArchiveDirectory
 from nerve_store.postgres.connections import Connections, without_password
-from nerve_store.postgres.entries import CheckedRow, checked
+from nerve_store.postgres.entries import CheckedRow, Rules, checked
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lanes import Lanes
 from nerve_store.postgres.listener import Listener
+from nerve_store.types import Durability, Timestamp
 
 
 class OpenPostgres:
@@ -30,7 +31,7 @@ class OpenPostgres:
         schema: str = "nerve",
         archive: str | os.PathLike[str] | None = None,
         listen_url: str | None = None,
-        durability: checks.Durability = "full",
+        durability: Durability = "full",
         read_only: bool = False,
         busy_timeout: float = 30.0,
         max_payload_bytes: int = 67108864,
@@ -42,7 +43,7 @@ class OpenPostgres:
         self._path = f"{without_password(checks.text(url))}#{self._name}"
         self._durability = checks.durability(durability)
         self._read_only = checks.flag(read_only)
-        self._max_payload_bytes = checks.amount(max_payload_bytes)
+        self._rules = Rules(checks.amount(max_payload_bytes))
         timeout = checks.seconds(busy_timeout, "busy_timeout")
         self._archive = ArchiveDirectory(None if archive is None else os.fspath(archive))
         self._connections = Connections(
@@ -106,7 +107,7 @@ class OpenPostgres:
         error.path = self._path
         raise error
 
-    def _job(self, durability: checks.Durability | None, claim: dict[str, object] | None = None) -> Job:
+    def _job(self, durability: Durability | None, claim: dict[str, object] | None = None) -> Job:
         wanted = self._durability if durability is None else checks.durability(durability)
         return Job(is_durable=wanted == "full", claim=claim)
 
@@ -118,9 +119,9 @@ class OpenPostgres:
         return job
 
     def _row(
-        self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int | datetime | None
+        self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: Timestamp | None
     ) -> CheckedRow:
-        return checked(source, type, ref_id, payload, timestamp, max_payload_bytes=self._max_payload_bytes)
+        return checked(source, type, ref_id, payload, timestamp, rules=self._rules)
 
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""

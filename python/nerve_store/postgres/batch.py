@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from nerve_store.postgres import checks
 from nerve_store.postgres.claims import carried
@@ -13,6 +12,7 @@ from nerve_store.postgres.entries import checked_items
 from nerve_store.postgres.operations import change_operation, create_operation, meta_key, run_operation
 from nerve_store.postgres.texts import encode
 from nerve_store.records import RunClaim, WorkflowRun
+from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
 
 if TYPE_CHECKING:
     from nerve_store.postgres.base import OpenPostgres
@@ -25,14 +25,14 @@ class PostgresBatch:
     end of the block, and changes nothing. `ids` are then those of its rows.
     """
 
-    def __init__(self, store: OpenPostgres, *, durability: checks.Durability | None, claim: RunClaim | None) -> None:
+    def __init__(self, store: OpenPostgres, *, durability: Durability | None, claim: RunClaim | None) -> None:
         self._store = store
         self._claim = claim
         self._job = store._job(durability, carried(claim))
         self._row_counts: list[int] = []
         self._is_ended = False
         self.ids: tuple[int, ...] | None = None
-        """The ids of all its rows, in the order of the calls; a key that was there gives the first row's. None before."""
+        """The ids of its rows, in the order of the calls; a key that was there gives the first row's. None before."""
 
     def append(
         self,
@@ -40,9 +40,9 @@ class PostgresBatch:
         type: str,
         ref_id: str | None = None,
         payload: str | None = None,
-        timestamp: int | datetime | None = None,
+        timestamp: Timestamp | None = None,
         *,
-        json: Any = checks.UNSET,
+        json: JsonArgument = ...,
         key: str | None = None,
     ) -> None:
         """As `append` of the store; the timestamp None is the time of this call."""
@@ -54,10 +54,10 @@ class PostgresBatch:
             self._job.change({"op": "key", "key": encode(checks.text(key)), "digest": row.digest()}, row)
         self._row_counts.append(1)
 
-    def append_many(self, entries: Iterable[checks.Row]) -> None:
+    def append_many(self, entries: Iterable[Row]) -> None:
         """As `append_many` of the store."""
         self._check()
-        rows = checked_items(entries, max_payload_bytes=self._store._max_payload_bytes)
+        rows = checked_items(entries, rules=self._store._rules)
         self._check()
         if rows:
             self._job.append(rows)
@@ -68,11 +68,11 @@ class PostgresBatch:
         run_id: str,
         workflow: str,
         *,
-        status: checks.Status = "queued",
+        status: Status = "queued",
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
-        not_before: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
     ) -> None:
         """As `create_workflow_run` of the store."""
@@ -82,25 +82,23 @@ class PostgresBatch:
         self._job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         self._row_counts.append(1)
 
-    def upsert_workflow_run(self, entry: checks.Row, run: WorkflowRun, *, force: bool = False) -> None:
+    def upsert_workflow_run(self, entry: Row, run: WorkflowRun, *, force: bool = False) -> None:
         """As `upsert_workflow_run` of the store."""
         self._check()
-        row, operation = run_operation(
-            entry, run, force=force, claim=self._claim, max_payload_bytes=self._store._max_payload_bytes
-        )
+        row, operation = run_operation(entry, run, force=force, claim=self._claim, rules=self._store._rules)
         self._job.change(operation, row)
         self._row_counts.append(1)
 
     def transition(
         self,
         run_id: str,
-        status: checks.Status,
+        status: Status,
         *,
-        expect: checks.Status | Collection[checks.Status] | None = None,
+        expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
     ) -> None:
         """As `transition` of the store."""
         self._check()

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
-from json import dumps
 from operator import index
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from nerve_store._core import LogEntry, NewLogEntry
+from nerve_store._json import dumps
 from nerve_store.records import WorkflowRunStatus
-
-Durability: TypeAlias = Literal["full", "normal"]
-Row: TypeAlias = NewLogEntry | LogEntry | tuple[str, str, str | None, str | None, int | None]
-Status: TypeAlias = WorkflowRunStatus | str
-
-UNSET: Any = type("Unset", (), {"__repr__": lambda _: "..."})()
-"""The default of `json`: None is a value of JSON."""
+from nerve_store.types import Durability
 
 MAX_TIMESTAMP = 253_402_300_799_999
 MAX_NAME_BYTES = 65_536
@@ -89,9 +81,8 @@ def timestamp(value: Any) -> int:
         raise TypeError("'bool' object cannot be interpreted as an integer here")
     number = index(value)
     if not 0 <= number <= MAX_TIMESTAMP:
-        raise ValueError(
-            f"timestamp {number} is outside of the years 1970 to 9999 (milliseconds since the epoch, 0 to {MAX_TIMESTAMP})"
-        )
+        bounds = f"milliseconds since the epoch, 0 to {MAX_TIMESTAMP}"
+        raise ValueError(f"timestamp {number} is outside of the years 1970 to 9999 ({bounds})")
     return number
 
 
@@ -107,11 +98,11 @@ def durability(value: Any) -> Durability:
 
 def payload_of(payload: Any, json: Any) -> str | None:
     """The payload of a call that takes `payload` or `json`."""
-    if json is UNSET:
+    if json is ...:
         return optional_text(payload)
     if payload is not None:
         raise TypeError("payload and json were both given; give one of them")
-    return dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return dumps(json)
 
 
 def status(value: Any) -> WorkflowRunStatus:
@@ -124,20 +115,20 @@ def status(value: Any) -> WorkflowRunStatus:
         raise ValueError(f'unknown status "{name}"; known are {known}') from None
 
 
-def statuses(value: Status | Collection[Status]) -> list[WorkflowRunStatus]:
+def statuses(value: Any) -> list[WorkflowRunStatus]:
     """One state or several."""
     if isinstance(value, str):
         return [status(value)]
-    if not isinstance(value, Iterable):
+    if not hasattr(value, "__iter__"):
         raise TypeError(f"{type(value).__name__!r} object is not an instance of 'str'")
     return [status(item) for item in value]
 
 
-def texts(value: str | Collection[str]) -> list[str]:
+def texts(value: Any) -> list[str]:
     """One text or several."""
     if isinstance(value, str):
         return [text(value)]
-    if not isinstance(value, Iterable) or isinstance(value, bytes):
+    if isinstance(value, bytes) or not hasattr(value, "__iter__"):
         raise TypeError(f"{type(value).__name__!r} object is not an instance of 'str'")
     return [text(item) for item in value]
 

@@ -14,6 +14,7 @@ from nerve_store.postgres.jobs import Operation
 from nerve_store.postgres.operations import as_run
 from nerve_store.postgres.texts import decode, encode
 from nerve_store.records import RunClaim, WorkflowRun
+from nerve_store.types import Durability
 
 _LEAST_LEASE = 0.001
 _LONGEST_LOOK = 5.0
@@ -45,7 +46,7 @@ class Claims(OpenPostgres):
         lease: float | timedelta = 60.0,
         wait: float | timedelta = 0.0,
         max_attempts: int | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> RunClaim | None:
         """Take a run whose lease ran out, else the oldest queued run that may begin, and make it `started` for `owner`.
 

@@ -21,6 +21,9 @@ Session: TypeAlias = Connection[tuple[Any, ...]]
 _Result = TypeVar("_Result")
 
 _CONNECT_SECONDS = 10
+"""How long one attempt may take, at the most."""
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A server that vanished without a word is noticed within half a minute."""
 _MOST_IDLE = 8
 """Connections that are kept although no call uses them."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -48,9 +51,12 @@ class Connections:
         self._closed = False
         # A URL that is none is an error of the caller, and told before anything is tried.
         try:
-            conninfo_to_dict(url)
+            given = conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise ValueError(f"{place}: no URL of PostgreSQL ({error})") from None
+
+        own: dict[str, Any] = {"connect_timeout": round(min(max(busy_timeout, 2), _CONNECT_SECONDS)), **_KEEPALIVE}
+        self._options = {name: value for name, value in own.items() if name not in given}
 
     @property
     def closed(self) -> bool:
@@ -74,9 +80,7 @@ class Connections:
     def connect(self, url: str | None = None) -> Session:
         """A new connection, in autocommit; `psycopg.Error` if there is none to be had."""
         # No prepared statements: a pooler in transaction mode gives the next call another session.
-        session = psycopg.connect(
-            url or self.url, autocommit=True, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS
-        )
+        session = psycopg.connect(url or self.url, autocommit=True, prepare_threshold=None, **self._options)
         arrays.register(session)
         return session
 

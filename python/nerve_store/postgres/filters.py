@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from nerve_store._core import LogEntry
 from nerve_store.postgres import checks
 from nerve_store.postgres.texts import encode
+from nerve_store.types import Timestamp
 
 COLUMNS = "id, source, type, ref_id, payload, timestamp"
 
@@ -35,8 +35,8 @@ class Filter:
         source: str | None,
         type: str | None,
         ref_id: str | None,
-        since: int | datetime | None,
-        until: int | datetime | None,
+        since: Timestamp | None,
+        until: Timestamp | None,
         after_id: int | None = None,
         before_id: int | None = None,
         limit: int | None = None,

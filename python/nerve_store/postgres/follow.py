@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from nerve_store._core import LogEntry
+from nerve_store.postgres import checks
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.listener import LOOK_SECONDS, Listener
 from nerve_store.postgres.reads import Reads
+from nerve_store.types import Timestamp
 
 _PAGE_ROWS = 2_000
 
@@ -103,8 +104,8 @@ class Follows(Reads):
         source: str | None = None,
         type: str | None = None,
         ref_id: str | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         archived: bool = True,
     ) -> PostgresFollower:
         """The rows that match, as they are appended by any process, each once, in id order.
@@ -113,9 +114,7 @@ class Follows(Reads):
         looks each second beside that, so that `poll_interval` matters to no one here. It lives through a reconnect.
         Closing the store ends it with `StoreClosedError`; `close()` of the follower ends the iteration.
         """
-        if not isinstance(poll_interval, int | float) or isinstance(poll_interval, bool):
-            raise TypeError(f"poll_interval is a number of seconds, not {poll_interval!r}")
-        if not 0 < poll_interval < float("inf"):
+        if checks.seconds(poll_interval, "poll_interval") <= 0:
             raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
         wanted = Filter.checked(
             source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id, archived=archived

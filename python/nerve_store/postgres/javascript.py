@@ -1,5 +1,6 @@
-"""`JSON.stringify(JSON.parse(text))`, except that integers of 64 bits stay exact, numbers beyond every double stay as they
-are written, and members stay in their order. The rule of `src/workflow/stringify.rs`; at any depth, without recursion.
+"""`JSON.stringify(JSON.parse(text))`, at any depth, without recursion: the rule of `src/workflow/stringify.rs`.
+
+Integers of 64 bits stay exact, numbers beyond every double stay as they are written, and members stay in their order.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from nerve_store.postgres.entries import CheckedRow, Columns
@@ -23,7 +24,11 @@ class Job:
         self.first_id = 0
         self.results: list[Any] = []
         self.error: BaseException | None = None
-        self._ended = threading.Event()
+        self.lane: Any = None
+        """The lane that its caller is to lead, if that is why it was woken."""
+        self._has_ended = False
+        self._sleep = threading.Lock()
+        self._sleep.acquire()
 
     def append(self, rows: list[CheckedRow]) -> None:
         """Rows as they are."""
@@ -40,20 +45,30 @@ class Job:
         # A member that is None is left out: it then is NULL, and not JSON's null.
         self.operations.append({name: value for name, value in operation.items() if value is not None})
 
-    @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether its outcome is known."""
-        return self._ended.is_set()
+        return self._has_ended
+
+    def wait(self) -> None:
+        """Wait until it is woken; a signal interrupts."""
+        self._sleep.acquire()
+
+    def wake(self) -> None:
+        """Wake its caller, once."""
+        with suppress(RuntimeError):
+            self._sleep.release()
 
     def succeed(self, first_id: int, results: list[Any]) -> None:
         """It was committed; `results` has one item for each operation."""
         self.first_id, self.results = first_id, results
-        self._ended.set()
+        self._has_ended = True
+        self.wake()
 
     def fail(self, error: BaseException) -> None:
         """It was not committed, or it is unknown whether it was."""
         self.error = error
-        self._ended.set()
+        self._has_ended = True
+        self.wake()
 
 
 def as_operations(jobs: list[Job]) -> list[dict[str, Any]]:

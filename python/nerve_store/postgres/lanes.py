@@ -1,8 +1,8 @@
 """Writing: jobs that wait share a commit, and each is applied exactly once, also over a lost connection.
 
-A lane is one connection that writes, with a row of its own in `writers`: its epoch, the number of its last call and what
-that call gave. After a loss, `recover` takes the append lock, raises the epoch (so that the old call, which may still
-wait for the lock, is refused) and says whether the last call was committed. If it was not, the same call is sent again.
+A lane is one connection that writes, with a row of its own in `writers`: its epoch, the number of its last call and
+what that call gave. After a loss, `recover` takes the append lock, raises the epoch (so that the old call, which may
+still wait for the lock, is refused) and says whether the last call was committed. If not, the same call is sent again.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 import uuid
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
+from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from nerve_store.exceptions import StoreUnavailableError
@@ -38,77 +39,105 @@ class Lane:
         self._writer = uuid.uuid4()
         self._session: Session | None = None
         self._epoch = self._seq = 0
+        self._jobs: list[Job] = []
+        """What was last given to be written, and the number under which it was sent, if it was."""
+        self._sent: int | None = None
         self._write = f"CALL {schema}.write(%s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
         self._recover = f"CALL {schema}.recover(%s, NULL, NULL, NULL, NULL)"
         self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
 
     def write(self, jobs: list[Job]) -> None:
         """Commit the jobs, and tell each its outcome."""
+        self._sent = None
+        self._jobs = jobs
         columns = Columns()
         for job in jobs:
             columns.extend(job.columns)
         is_plain = all(job.is_plain for job in jobs)
         described = None if is_plain else Jsonb(as_operations(jobs))
-        _tell(jobs, *self._call(columns, described, any(job.is_durable for job in jobs)))
+        _tell(jobs, *self._call(columns, described, is_durable=any(job.is_durable for job in jobs)))
 
     def settle(self, jobs: list[Job]) -> bool:
         """After a call for these jobs that was interrupted: whether they were committed, and if so, tell them."""
-        sent = self._seq + 1
+        if self._jobs is not jobs or self._sent is None:
+            return False
         seq, first_id, outcomes = self._reconnect()
-        if seq != sent:
+        if seq != self._sent:
             return False
         _tell(jobs, first_id, outcomes)
         return True
 
-    def _call(self, columns: Columns, jobs: Jsonb | None, is_durable: bool) -> tuple[int, Any]:
+    def _call(self, columns: Columns, jobs: Jsonb | None, *, is_durable: bool) -> tuple[int, Any]:
         end = time.monotonic() + self._connections.busy_timeout
-        is_sent = False
-        seq = self._seq + 1
+        arguments = (
+            *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
+            Integers(columns.timestamps),
+            Flags(columns.rounds),
+            jobs,
+            is_durable,
+        )
+        sent: int | None = None
+        is_in_doubt = False
         while True:
             try:
                 if self._session is None:
                     known = self._reconnect()
-                    if is_sent and known[0] == seq:
-                        self._seq = seq
+                    if known[0] == sent:
                         return known[1], known[2]
-                    seq = self._seq + 1
-                assert self._session is not None
-                is_sent = True
-                row = self._session.execute(
-                    self._write,
-                    (self._writer, self._epoch, seq, Texts(columns.sources), Texts(columns.types),
-                     Texts(columns.refs), Texts(columns.payloads), Integers(columns.timestamps),
-                     Flags(columns.rounds), jobs, is_durable),
-                    binary=True,
-                ).fetchone()  # fmt: skip
-                assert row is not None
-                self._seq = seq
-                return row[0], row[1]
+                is_in_doubt = False
+                self._sent = sent = self._seq + 1
+                return self._send(sent, arguments)
             except psycopg.Error as error:
-                is_lost = failures.is_lost(error, self._session) or failures.is_demoted(error)
-                is_lost = is_lost or error.sqlstate == _FENCED
+                is_passing = self._may_pass(error)
+                # Whoever waited for the lock in vain committed nothing. Any other error may be of the flush.
+                is_in_doubt = is_in_doubt or (sent is not None and not isinstance(error, errors.LockNotAvailable))
                 self._drop()
-                if not is_lost:
-                    # It may have come after the commit, from the flush.
-                    known = self._reconnect()
-                    if known[0] == seq:
-                        return known[1], known[2]
-                    failures.fail(error, self._connections.place)
-                if time.monotonic() > end:
-                    raise failures.unavailable(self._connections.place, error, is_unknown=is_sent) from error
+                if is_passing and time.monotonic() < end:
+                    continue
+                if is_in_doubt and not is_passing:
+                    return self._committed(sent, error)
+                self._fail(error, is_in_doubt=is_in_doubt)
             except StoreUnavailableError as error:
-                if is_sent:
-                    raise failures.unavailable(
-                        self._connections.place, error.__cause__ or error, is_unknown=True
-                    ) from error
+                if is_in_doubt:
+                    self._fail(error.__cause__ or error, is_in_doubt=True)
                 raise
             except BaseException:
                 # An interrupt in the middle of a call: the next one asks first what became of it.
                 self._drop()
                 raise
 
+    def _fail(self, error: BaseException, *, is_in_doubt: bool) -> NoReturn:
+        place = self._connections.place
+        if is_in_doubt or not isinstance(error, psycopg.Error):
+            raise failures.unavailable(place, error, is_unknown=is_in_doubt) from error
+        failures.fail(error, place)
+
+    def _committed(self, sent: int | None, error: psycopg.Error) -> tuple[int, Any]:
+        """What the call gave if it was committed all the same: the error may be of the flush after it."""
+        try:
+            seq, first_id, outcomes = self._reconnect()
+        except (psycopg.Error, StoreUnavailableError) as other:
+            self._fail(other, is_in_doubt=True)
+        if seq != sent:
+            failures.fail(error, self._connections.place)
+        return first_id, outcomes
+
+    def _send(self, seq: int, arguments: tuple[Any, ...]) -> tuple[int, Any]:
+        assert self._session is not None
+        cursor = self._session.execute(self._write, (self._writer, self._epoch, seq, *arguments), binary=True)
+        row = cursor.fetchone()
+        assert row is not None
+        self._seq = seq
+        return row[0], row[1]
+
+    def _may_pass(self, error: psycopg.Error) -> bool:
+        """Whether another connection may do, and the call is to be sent again if it was not committed."""
+        is_fenced = error.sqlstate == _FENCED
+        return is_fenced or failures.is_lost(error, self._session) or failures.is_demoted(error)
+
     def _reconnect(self) -> tuple[int, int, Any]:
         """The number of the last call that was committed, its first id, and what it gave."""
+        self._drop()
         session = self._connections.reach()
         try:
             timeout = f"{round(self._connections.busy_timeout * 1000) or 1}ms"
@@ -157,48 +186,68 @@ class Lanes:
         self._waiting: deque[Job] = deque()
         self._free = [Lane(connections, schema) for _ in range(count)]
         self._all = list(self._free)
-        self._changed = threading.Condition()
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
 
     def run(self, job: Job) -> Job:
-        """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it."""
+        """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it.
+
+        A caller that finds a free lane leads: it commits what waits, its own job included, and hands the lane to the
+        first of those that came meanwhile. Each of the others sleeps until its job is committed or it is to lead.
+        """
         self._connections.check()
-        with self._changed:
+        with self._mutex:
             self._waiting.append(job)
+            if self._free:
+                job.lane = self._free.pop()
         try:
-            self._work_until_ended(job)
-        except BaseException:
-            with self._changed, suppress(ValueError):
-                self._waiting.remove(job)
-            raise
+            if job.lane is None:
+                job.wait()
+            if job.lane is not None:
+                with self._mutex:
+                    jobs = self._take(job)
+                self._commit(job.lane, jobs, own=job)
+        finally:
+            self._leave(job)
         if job.error is not None:
             raise job.error
         return job
 
-    def _work_until_ended(self, job: Job) -> None:
-        while not job.ended:
-            with self._changed:
-                while not job.ended and not (self._free and self._waiting):
-                    # A while, so that a signal is seen on every system.
-                    self._changed.wait(1.0)
-                if job.ended:
-                    return
-                lane, jobs = self._free.pop(), self._take()
-            try:
-                self._commit(lane, jobs, own=job)
-            finally:
-                with self._changed:
-                    self._free.append(lane)
-                    self._changed.notify_all()
+    def _leave(self, job: Job) -> None:
+        with self._mutex:
+            # Interrupted before anything was done for it.
+            with suppress(ValueError):
+                self._waiting.remove(job)
+            lane, job.lane = job.lane, None
+            if lane is not None:
+                self._hand_on(lane)
 
-    def _take(self) -> list[Job]:
-        jobs = [self._waiting.popleft()]
-        rows, size = len(jobs[0].columns), jobs[0].columns.size
+    def _hand_on(self, lane: Lane) -> None:
+        for next_job in self._waiting:
+            if next_job.lane is None:
+                next_job.lane = lane
+                next_job.wake()
+                return
+        self._free.append(lane)
+        self._idle.notify_all()
+
+    def _take(self, own: Job) -> list[Job]:
+        """The leader's own job and others that wait, without those whose callers lead another lane."""
+        self._waiting.remove(own)
+        jobs, passed = [own], []
+        rows, size = len(own.columns), own.columns.size
         while self._waiting:
-            rows += len(self._waiting[0].columns)
-            size += self._waiting[0].columns.size
-            if rows > _MOST_ROWS or size > _MOST_BYTES:
-                break
-            jobs.append(self._waiting.popleft())
+            job = self._waiting[0]
+            if job.lane is None:
+                rows += len(job.columns)
+                size += job.columns.size
+                if rows > _MOST_ROWS or size > _MOST_BYTES:
+                    break
+                jobs.append(job)
+            else:
+                passed.append(job)
+            self._waiting.popleft()
+        self._waiting.extendleft(reversed(passed))
         return jobs
 
     def _commit(self, lane: Lane, jobs: list[Job], *, own: Job) -> None:
@@ -211,7 +260,7 @@ class Lanes:
                     self._commit(lane, [job], own=own)
                 return
             for job in jobs:
-                if not job.ended:
+                if not job.has_ended():
                     job.fail(error)
         except BaseException:
             # The interrupt is this caller's; the other jobs of the commit are not to suffer for it.
@@ -223,14 +272,14 @@ class Lanes:
                     job.fail(failures.unavailable(self._connections.place, "interrupted", is_unknown=True))
                 raise
             if not is_committed:
-                with self._changed:
+                with self._mutex:
                     self._waiting.extendleft(reversed(others))
             raise
 
     def close(self) -> None:
         """Wait for what is under way, and close the lanes."""
-        with self._changed:
+        with self._idle:
             while len(self._free) < len(self._all):
-                self._changed.wait(1.0)
-            for lane in self._all:
-                lane.close()
+                self._idle.wait(1.0)
+        for lane in self._all:
+            lane.close()

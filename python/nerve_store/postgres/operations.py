@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any
 
 from nerve_store._core import ARCHIVED_UP_TO
 from nerve_store.postgres import checks
-from nerve_store.postgres.entries import CheckedRow, checked_item
+from nerve_store.postgres.entries import CheckedRow, Rules, checked_item
 from nerve_store.postgres.jobs import Operation
 from nerve_store.postgres.texts import decode, encode
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
+from nerve_store.types import Row, Status, Timestamp
 
 
 def as_run(found: dict[str, Any]) -> WorkflowRun:
@@ -42,7 +42,7 @@ def change_operation(
     row: CheckedRow,
     status: WorkflowRunStatus,
     *,
-    expect: checks.Status | Collection[checks.Status] | None,
+    expect: Status | Collection[Status] | None,
     exit_code: int | None,
     claim: RunClaim | None,
 ) -> Operation:
@@ -65,10 +65,10 @@ def change_operation(
 
 
 def run_operation(
-    entry: checks.Row, run: WorkflowRun, *, force: bool, claim: RunClaim | None, max_payload_bytes: int
+    entry: Row, run: WorkflowRun, *, force: bool, claim: RunClaim | None, rules: Rules
 ) -> tuple[CheckedRow, Operation]:
     """The row and the operation of `upsert_workflow_run`."""
-    row = checked_item(entry, max_payload_bytes=max_payload_bytes)
+    row = checked_item(entry, rules=rules)
     if not isinstance(run, WorkflowRun):
         raise TypeError(f'run is a WorkflowRun, not "{type(run).__name__}"')
     run_id = checks.text(run.run_id)
@@ -80,7 +80,7 @@ def run_operation(
         "run_id": encode(run_id),
         "workflow": encode(checks.text(run.workflow)),
         "status": str(checks.status(run.status)),
-        "timestamp": checks.timestamp(run.timestamp),
+        "timestamp": rules.timestamp(run.timestamp),
         "exit_code": checks.optional_integer(run.exit_code),
         "force": checks.flag(force),
     }
@@ -91,7 +91,7 @@ def create_operation(
     workflow: str,
     status: WorkflowRunStatus,
     *,
-    not_before: int | datetime | None,
+    not_before: Timestamp | None,
     exist_ok: bool,
 ) -> Operation:
     """The operation of `create_workflow_run`."""

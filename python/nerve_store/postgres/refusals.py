@@ -34,25 +34,35 @@ def refusal(detail: dict[str, Any]) -> NerveStoreError | ValueError:
         case "transition":
             return _illegal(detail, run_id)
         case "claim":
-            owner = detail.get("owner")
-            now = f"it is {detail['status']}" if detail.get("status") else "it is gone"
-            held = f", claimed by {decode(owner)!r}" if owner else ""
-            return ClaimLostError(f"run {run_id!r}: the claim is not its newest ({now}{held}); stop working on it")
+            return _claim_lost(detail, run_id)
         case "exists":
-            return RunExistsError(
+            exists = RunExistsError(
                 f"run {run_id!r}: it exists, {detail['status']}, of the workflow {decode(detail['workflow'])!r}; "
                 "choose another id, or say exist_ok"
             )
+            exists.run_id = run_id
+            return exists
         case "workflow":
             return ValueError(
                 f"run {run_id!r} is of the workflow {decode(detail['workflow'])!r}, and a run keeps its workflow"
             )
         case "key":
-            return IdempotencyError(
+            repeated = IdempotencyError(
                 f"key {decode(detail['key'])!r}: row {detail['id']} was appended with it, and has another source, "
                 "type, ref_id or payload than this one; use a key for one row alone"
             )
+            repeated.key, repeated.first_id = decode(detail["key"]), detail["id"]
+            return repeated
     return NerveStoreError(f"the database refused it: {detail}")
+
+
+def _claim_lost(detail: dict[str, Any], run_id: str) -> ClaimLostError:
+    now = f"it is {detail['status']}" if detail.get("status") else "it is gone"
+    owner = detail.get("owner")
+    held = f", claimed by {decode(owner)!r}" if owner else ""
+    error = ClaimLostError(f"run {run_id!r}: the claim is not its newest ({now}{held}); stop working on it")
+    error.run_id, error.token = run_id, detail.get("token")
+    return error
 
 
 def _illegal(detail: dict[str, Any], run_id: str) -> IllegalTransitionError:

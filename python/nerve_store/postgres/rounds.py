@@ -59,44 +59,58 @@ def _members_of_shallow(text: str) -> dict[str, object]:
 
 def _members_of_deep(text: str) -> dict[str, object]:
     """The same without recursion: what nests deeper than a stack is no reason to fail."""
-    found: dict[str, object] = {}
-    is_object: list[bool] = []
-    state, name = "value", ""
+    reader = _Reader()
     for mark, string, _ in tokens(text):
-        if state == "end":
-            raise ValueError("text after the value")
+        reader.take(mark, string)
+    if reader.expected != "end":
+        raise ValueError("the text ends too early")
+    return reader.members
+
+
+class _Reader:
+    """What may come next, and the first members of the outermost object."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, object] = {}
+        self.expected = "value"
+        self._is_object: list[bool] = []
+        """Of what is open, outermost first."""
+        self._name = ""
+
+    def take(self, mark: str, string: str | None) -> None:
+        """The next token; `ValueError` if it cannot be there."""
         if mark in ("]", "}"):
-            if not is_object or is_object.pop() != (mark == "}") or state not in ("next", "first"):
-                raise ValueError("nothing to end here")
-            state = "next" if is_object else "end"
-        elif state == "next":
-            if mark != ",":
-                raise ValueError("no comma")
-            state = "key" if is_object[-1] else "value"
-        elif state == "key" or (state == "first" and is_object[-1]):
+            self._close(is_object=mark == "}")
+        elif self.expected == "key" or (self.expected == "first" and self._is_object[-1]):
             if string is None:
                 raise ValueError("no name of a member")
-            name, state = string, "colon"
-        elif state == "colon":
-            if mark != ":":
-                raise ValueError("no colon")
-            state = "value"
-        elif mark in ("[", "{"):
-            is_object.append(mark == "{")
-            if len(is_object) > _MAX_DEPTH:
-                raise ValueError("nested too deep")
-            if len(is_object) == 2 and is_object[0]:
-                found.setdefault(json.loads(name), None)
-            state = "first"
-        elif mark in (":", ","):
-            raise ValueError("no value")
+            self._name, self.expected = string, "colon"
+        elif self.expected in ("value", "first"):
+            self._value(mark, string)
+        elif self.expected == "colon" and mark == ":":
+            self.expected = "value"
+        elif self.expected == "next" and mark == ",":
+            self.expected = "key" if self._is_object[-1] else "value"
         else:
-            if len(is_object) == 1 and is_object[0]:
-                found.setdefault(json.loads(name), json.loads(string) if string is not None else None)
-            state = "next" if is_object else "end"
-    if state != "end":
-        raise ValueError("the text ends too early")
-    return found
+            raise ValueError("a token that cannot be there")
+
+    def _close(self, *, is_object: bool) -> None:
+        if self.expected not in ("next", "first") or not self._is_object or self._is_object.pop() != is_object:
+            raise ValueError("nothing to end here")
+        self.expected = "next" if self._is_object else "end"
+
+    def _value(self, mark: str, string: str | None) -> None:
+        if mark in (":", ","):
+            raise ValueError("no value")
+        if self._is_object == [True]:
+            self.members.setdefault(json.loads(self._name), None if string is None else json.loads(string))
+        if mark:
+            self._is_object.append(mark == "{")
+            if len(self._is_object) > _MAX_DEPTH:
+                raise ValueError("nested too deep")
+            self.expected = "first"
+        else:
+            self.expected = "next" if self._is_object else "end"
 
 
 def tokens(text: str) -> Iterator[tuple[str, str | None, str]]:

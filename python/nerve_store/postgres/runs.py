@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import datetime
 from typing import Any
 
 from nerve_store._core import LogEntry
@@ -14,6 +13,7 @@ from nerve_store.postgres.connections import Session
 from nerve_store.postgres.operations import as_run, change_operation, create_operation, run_operation
 from nerve_store.postgres.texts import decode, encode
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
+from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
 
 _COLUMNS = "run_id, workflow, status, timestamp, exit_code"
 _ACTIVE = "status IN ('queued', 'started')"
@@ -32,13 +32,13 @@ class Runs(OpenPostgres):
         run_id: str,
         workflow: str,
         *,
-        status: checks.Status = "queued",
+        status: Status = "queued",
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
-        not_before: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
+        not_before: Timestamp | None = None,
         exist_ok: bool = False,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> WorkflowRun:
         """Log (workflow, <status>, run_id, payload) and create the run.
 
@@ -53,12 +53,12 @@ class Runs(OpenPostgres):
 
     def upsert_workflow_run(
         self,
-        entry: checks.Row,
+        entry: Row,
         run: WorkflowRun,
         *,
         force: bool = False,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> LogEntry:
         """Append `entry` and bring the run to the state `run`, both in one transaction.
 
@@ -67,7 +67,7 @@ class Runs(OpenPostgres):
         a finished run is never lost to an update that has none. The entry's `ref_id` is the run's id, and a run keeps
         its workflow (`ValueError`).
         """
-        row, operation = run_operation(entry, run, force=force, claim=claim, max_payload_bytes=self._max_payload_bytes)
+        row, operation = run_operation(entry, run, force=force, claim=claim, rules=self._rules)
         job = self._job(durability, carried(claim))
         job.change(operation, row)
         return row.stored(self._commit(job).results[0]["id"])
@@ -77,15 +77,15 @@ class Runs(OpenPostgres):
     def transition(
         self,
         run_id: str,
-        status: checks.Status,
+        status: Status,
         *,
-        expect: checks.Status | Collection[checks.Status] | None = None,
+        expect: Status | Collection[Status] | None = None,
         exit_code: int | None = None,
         payload: str | None = None,
-        json: Any = checks.UNSET,
-        timestamp: int | datetime | None = None,
+        json: JsonArgument = ...,
+        timestamp: Timestamp | None = None,
         claim: RunClaim | None = None,
-        durability: checks.Durability | None = None,
+        durability: Durability | None = None,
     ) -> WorkflowRun:
         """Take an existing run to `status`, logging the row (workflow, status, run_id, payload), in one transaction.
 
@@ -122,9 +122,9 @@ class Runs(OpenPostgres):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        status: Status | Collection[Status] | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -162,9 +162,9 @@ class Runs(OpenPostgres):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
+        status: Status | Collection[Status] | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
@@ -195,7 +195,7 @@ class Runs(OpenPostgres):
         self,
         *,
         workflow: str | Collection[str] | None = None,
-        status: checks.Status | Collection[checks.Status] | None = None,
+        status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]:
         """How many runs are in each state."""
         wanted = None if workflow is None else [encode(name) for name in checks.texts(workflow)]
@@ -211,7 +211,7 @@ class Runs(OpenPostgres):
 
         return {WorkflowRunStatus(name): count for name, count in self._connections.read(read)}
 
-    def delete_workflow_runs(self, *, before: int | datetime, workflow: str | Collection[str] | None = None) -> int:
+    def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
         """Delete the runs that are not active and took their state before; returns how many. Their rows stay."""
         job = self._job(None)
         job.change({

@@ -42,14 +42,14 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> None
     """Make the schema, or bring it up to date, under a lock."""
     schema = quoted(name)
     try:
-        if not _is_there(session, schema):
+        if not _is_there(session, name):
             if read_only:
                 error = SchemaVersionError(f"{place}: there is no log in this schema; open it for writing first")
                 error.path, error.supported = place, VERSION
                 raise error
             with session.transaction():
                 session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
-                if not _is_there(session, schema):
+                if not _is_there(session, name):
                     _create(session, name)
         found = _version(session, schema)
         if found > VERSION:
@@ -72,9 +72,14 @@ def ensure_days(session: Session, schema: str) -> datetime:
     return datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
 
 
-def _is_there(session: Session, schema: str) -> bool:
-    row = session.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.state",)).fetchone()
-    return bool(row and row[0])
+def _is_there(session: Session, name: str) -> bool:
+    # Not to_regclass: what it has cached may be older than the lock.
+    found = session.execute(
+        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = 'state'",
+        (name,),
+    ).fetchone()
+    return found is not None
 
 
 def _version(session: Session, schema: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import date
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from nerve_store.postgres.operations import meta_key
 from nerve_store.postgres.reads import Reads
 from nerve_store.postgres.texts import decode, encode
 from nerve_store.records import LogStats
+from nerve_store.types import Path
 
 
 class Upkeep(Reads):
@@ -92,7 +92,7 @@ class Upkeep(Reads):
             archived_up_to=None if watermark is None else date.fromisoformat(watermark),
         )
 
-    def backup(self, path: str | os.PathLike[str], *, progress: Callable[[int, int], object] | None = None) -> NoReturn:
+    def backup(self, target: Path, *, progress: Callable[[int, int], object] | None = None) -> NoReturn:
         """Raises: a server is backed up by its own means, such as pg_basebackup with an archive of its log."""
         self._connections.check()
         raise NerveStoreError(

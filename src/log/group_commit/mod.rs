@@ -167,7 +167,6 @@ impl GroupCommit {
 
     /// Commits; returns the outcome of the leader's own work, and those of the works of `jobs`, which it takes from
     /// the queue.
-    #[expect(clippy::type_complexity, reason = "the one caller takes it apart")]
     fn write(
         &self,
         own: Option<Own<'_>>,

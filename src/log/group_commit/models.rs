@@ -65,9 +65,13 @@ impl Model {
         let jobs: Vec<Job<char, Outcome, (char, Told)>> = self.queue.take(|_| true);
         self.most.fetch_max(jobs.len(), SeqCst);
         let flush = self.flushes.fetch_add(1, SeqCst) + 1;
-        let mut write = |row| {
+        let mut write = |row: char| {
             if flush >= self.fails_from {
                 return Err("poisoned");
+            }
+            // An operation that is refused fails alone, and changes nothing.
+            if row.is_uppercase() {
+                return Err("refused");
             }
             let mut log = self.log.lock().unwrap();
             log.push(row);
@@ -185,6 +189,42 @@ fn a_failed_flush_is_told_to_all_who_share_it_and_all_after() {
             assert_eq!(model.append('e').is_err(), model.flushes.load(SeqCst) >= fails_from);
         });
     }
+}
+
+#[test]
+fn what_is_refused_fails_alone_whoever_commits_it() {
+    for rows in [['R', 'b', 'c'], ['a', 'R', 'c'], ['R', 'S', 'c']] {
+        explore(move || {
+            let model = Model::new(10, usize::MAX);
+            let outcomes = append_at_once(&model, &rows);
+            for (row, outcome) in &outcomes {
+                assert_eq!(outcome.is_err(), row.is_uppercase(), "{row}: {outcome:?}");
+            }
+            model.check(&outcomes);
+            assert!(model.append('d').is_ok(), "a refusal stopped the queue");
+        });
+    }
+}
+
+#[test]
+fn what_an_event_loop_submits_is_refused_alone() {
+    explore(|| {
+        let model = Model::new(10, usize::MAX);
+        let told = Told::default();
+        let committer = Arc::clone(&model);
+        let committer = thread::spawn(move || committer.serve());
+        let other = Arc::clone(&model);
+        let other = thread::spawn(move || other.append('b'));
+        assert!(model.submit('R', &told) && model.submit('c', &told));
+        let outcome = other.join().unwrap();
+        model.queue.end();
+        committer.join().unwrap();
+        let mut outcomes = told.lock().unwrap().clone();
+        assert_eq!(outcomes.len(), 2, "told once each");
+        outcomes.push(('b', outcome));
+        assert!(outcomes.iter().all(|(row, outcome)| outcome.is_err() == row.is_uppercase()));
+        model.check(&outcomes);
+    });
 }
 
 #[test]

@@ -115,10 +115,14 @@ class ArchiveJob:
                 f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
                 f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
             )
+            # Of processes that were killed; one that lives gets another row with its next call.
+            self._session.execute(
+                f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
+            )
         return gained
 
     def adopt(self) -> None:
-        """Take files into the manifest that it does not know, or not as they are: an interrupted job's, or another's."""
+        """Take files into the manifest that it does not know: an interrupted job's, or another program's."""
         rows = self._session.execute(f"SELECT day, format FROM {self._schema}.archive_days WHERE state = 0").fetchall()
         known = set(rows)
         pending = {
@@ -216,7 +220,7 @@ class ArchiveJob:
                 )
 
     def _drop_partition(self, day: date, ids: list[int]) -> bool:
-        """Drop the day's partition if it holds the archived rows and no others: it costs nothing that grows with them."""
+        """Drop the day's partition, if it holds the archived rows and no others: much less work than to delete them."""
         partition = f'{self._schema}."logs_{day:%Y%m%d}"'
         row = self._session.execute("SELECT to_regclass(%s) IS NOT NULL", (partition,)).fetchone()
         if not row or not row[0] or not self._has_only(partition, len(ids)):

@@ -110,18 +110,19 @@ def read_day(file: BinaryIO, path: str, day: date, form: str) -> Iterator[tuple[
     last = None
     for number, content in enumerate(_lines_of(file, path, form), 1):
         try:
-            if not content.endswith(b"\n"):
-                raise ValueError("the last line is torn")
             record = json.loads(content)
             entry = LogEntry(
                 record["id"], record["source"], record["type"], record["refId"], record["payload"], record["timestamp"]
             )
-            if utc_day(entry.timestamp) != day:
-                raise ValueError("a row of another day")
-            if last is not None and entry.id <= last:
-                raise ValueError("its id is out of order")
+            row_day = utc_day(entry.timestamp)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise corrupt(path, f"line {number}: {' '.join(str(error).split())}") from error
+        if not content.endswith(b"\n"):
+            raise corrupt(path, f"line {number}: the last line is torn")
+        if row_day != day:
+            raise corrupt(path, f"line {number}: a row of another day")
+        if last is not None and entry.id <= last:
+            raise corrupt(path, f"line {number}: its id is out of order")
         last = entry.id
         yield entry, content
 

@@ -100,14 +100,33 @@ class ArchiveReader:
         days = self.known(wanted)
         if not days:
             return iter(())
-        streams = [self._matching(known, wanted) for known in days]
-        if wanted.descending:
-            # A file is read forwards alone.
-            return iter(sorted((row for stream in streams for row in stream), key=_by_id, reverse=True))
-        return heapq.merge(*streams, key=_by_id)
+        return self._merged(days, wanted)
+
+    def _merged(self, days: list[KnownDay], wanted: Filter) -> Iterator[LogEntry]:
+        """The rows of the days, in order; a file is opened when the merge comes to its ids."""
+        sign = -1 if wanted.descending else 1
+        starts = [((day.last_id if wanted.descending else day.first_id) or 0, day) for day in days]
+        ahead = sorted(starts, key=lambda item: sign * item[0], reverse=True)
+        # The next row of each open file, the first in order on top.
+        open_rows: list[tuple[int, int, LogEntry, Iterator[LogEntry]]] = []
+
+        def advance(number: int, rows: Iterator[LogEntry]) -> None:
+            entry = next(rows, None)
+            if entry is not None:
+                heapq.heappush(open_rows, (sign * entry.id, number, entry, rows))
+
+        while ahead or open_rows:
+            while ahead and (not open_rows or sign * ahead[-1][0] <= open_rows[0][0]):
+                advance(len(ahead), self._matching(ahead.pop()[1], wanted))
+            if open_rows:
+                _, number, entry, rows = heapq.heappop(open_rows)
+                yield entry
+                advance(number, rows)
 
     def _matching(self, known: KnownDay, wanted: Filter) -> Iterator[LogEntry]:
-        return (entry for entry in self.rows_of(known) if wanted.matches(entry))
+        found = (entry for entry in self.rows_of(known) if wanted.matches(entry))
+        # A file is read forwards alone.
+        return iter(list(found)[::-1]) if wanted.descending else found
 
     def rows_of(self, known: KnownDay) -> Iterator[LogEntry]:
         """All rows of a day's file."""
@@ -134,10 +153,6 @@ class ArchiveReader:
 def missing(path: str) -> ArchiveCorruptError:
     """The error of a file that is gone."""
     return corrupt(path, "the file is not there")
-
-
-def _by_id(entry: LogEntry) -> int:
-    return entry.id
 
 
 def _day_of(timestamp: int) -> date:

@@ -58,18 +58,19 @@ def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
     missing = [entry for entry in page if entry.id not in there]
     for entry in page:
         if there.get(entry.id, entry) != entry:
-            raise ArchiveError(
-                f"row {entry.id} of the database is another one than in the archive; nothing was restored"
-            )
+            raise ArchiveError(f"row {entry.id} is another one in the database; nothing was restored")
     columns = Columns()
     for entry in missing:
         columns.add(CheckedRow(entry.source, entry.type, entry.ref_id, entry.payload, entry.timestamp))
+    arrays = (
+        Integers([entry.id for entry in missing]),
+        *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
+        Integers(columns.timestamps),
+        Flags(columns.rounds),
+    )
     session.execute(
         f"INSERT INTO {schema}.logs (id, source, type, ref_id, payload, timestamp, is_round) "
         "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
-        (
-            Integers([entry.id for entry in missing]), Texts(columns.sources), Texts(columns.types), Texts(columns.refs),
-            Texts(columns.payloads), Integers(columns.timestamps), Flags(columns.rounds),
-        ),
-    )  # fmt: skip
+        arrays,
+    )
     return len(missing)

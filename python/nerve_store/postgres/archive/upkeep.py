@@ -6,7 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import psycopg
@@ -24,6 +24,7 @@ from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.reads import PostgresIterator, Reads
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
+from nerve_store.types import Timestamp
 
 _DAY_MS = 86_400_000
 _PAUSE = 0.1
@@ -35,7 +36,7 @@ class Archives(Reads):
     def archive_logs(
         self,
         *,
-        now: int | datetime | None = None,
+        now: Timestamp | None = None,
         retention: timedelta = DEFAULT_RETENTION,
         max_days: int | None = None,
         vacuum: bool | Literal["incremental"] = False,

@@ -22,7 +22,7 @@ BEGIN
   IF run.token IS DISTINCT FROM (claim ->> 'token')::bigint OR run.token IS NULL OR (run.status <> 'started' AND EXISTS (
       SELECT FROM jsonb_array_elements(ops) AS o(op)
       WHERE op ->> 'op' <> 'change' OR op ->> 'run_id' <> run.run_id OR op ->> 'status' <> run.status)) THEN
-    PERFORM @S@.refuse(jsonb_build_object('kind', 'claim', 'run_id', claim ->> 'run_id', 'status', run.status,
+    PERFORM @S@.refuse(jsonb_build_object('kind', 'claim', 'run_id', claim ->> 'run_id', 'token', claim -> 'token', 'status', run.status,
       'owner', run.owner));
   END IF;
 END $$;
@@ -173,9 +173,10 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   first bigint := (day - date '1970-01-01')::bigint * 86400000; name text := 'logs_' || to_char(day, 'YYYYMMDD');
 BEGIN
-  IF to_regclass('@S@.' || name) IS NOT NULL THEN RETURN true; END IF;
+  -- Not to_regclass: what it has cached may be older than the lock.
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   PERFORM pg_advisory_xact_lock(@LOCK@);
-  IF to_regclass('@S@.' || name) IS NOT NULL THEN RETURN true; END IF;
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   IF EXISTS (SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000) THEN
     RETURN false;
   END IF;

@@ -8,6 +8,7 @@ CREATE TABLE @S@.state (            -- one row
 -- Has one row since the server last came up from anything but a clean shutdown: PostgreSQL empties an unlogged table
 -- when it recovers from a crash, and it is empty on a promoted standby and in a restored backup. See `lock_ids`.
 CREATE UNLOGGED TABLE @S@.alive (one boolean PRIMARY KEY DEFAULT true CHECK (one));
+INSERT INTO @S@.alive DEFAULT VALUES;
 
 CREATE SEQUENCE @S@.log_id;
 

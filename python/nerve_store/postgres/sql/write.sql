@@ -10,9 +10,9 @@ BEGIN
   SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
   IF NOT EXISTS (SELECT FROM @S@.alive) THEN
     -- The server came back without its last commits. Ids that a reader saw must not be given again to other rows.
-    last := last + CASE WHEN last = 0 THEN 0 ELSE 1000000 END;
+    last := last + 1000000;
     INSERT INTO @S@.alive DEFAULT VALUES;
-    PERFORM setval('@S@.log_id', greatest(last, 1), last > 0);
+    PERFORM setval('@S@.log_id', last);
   END IF;
   RETURN last;
 END $$;
@@ -24,6 +24,18 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
   PERFORM pg_logical_emit_message(true, 'nerve_store', '');
+END $$;
+
+-- The same for who only reads: those who committed are mostly about to flush it, and a flush of its own would take
+-- from theirs. Falls back on one of its own.
+CREATE OR REPLACE FUNCTION @S@.await_flush() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE read_until pg_lsn := pg_current_wal_insert_lsn();
+BEGIN
+  FOR attempt IN 1..10 LOOP
+    IF pg_current_wal_flush_lsn() >= read_until THEN RETURN; END IF;
+    PERFORM pg_sleep(0.0003);
+  END LOOP;
+  PERFORM @S@.flush();
 END $$;
 
 CREATE OR REPLACE FUNCTION @S@.refuse(detail jsonb) RETURNS void LANGUAGE plpgsql AS $$

@@ -1,0 +1,152 @@
+"""Blobs from asyncio tasks, records of `logging`, columns for data tools, and how soon a follower sees a row."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from figures import Target
+from nerve_store.logging import StoreHandler
+from turns import Compare, Seconds
+
+BLOBS = 1000
+RECORDS = 500
+THREADS = 8
+
+
+def bench_async_blob_writes(compare: Compare, tmp_path: Path) -> None:
+    plain = ns.BlobStore(tmp_path / "plain")
+    with asyncio.Runner() as runner:
+
+        async def opened() -> ns.AsyncBlobStore:
+            return ns.AsyncBlobStore(tmp_path / "async")
+
+        blobs = runner.run(opened())
+
+        async def write(items: list[bytes]) -> None:
+            await asyncio.gather(*map(blobs.write, items))
+
+        compare(
+            f"AsyncBlobStore.write, {BLOBS:,} of 4 KiB at once, full",
+            ours=lambda items: runner.run(write(items)),
+            peers={"write_many": plain.write_many},
+            work=lambda: [os.urandom(4096) for _ in range(BLOBS)],
+            rounds=7,
+            target=Target(bound=0.9),
+        )
+        runner.run(blobs.close())
+
+
+class AppendEach(logging.Handler):
+    """What a user writes: one append a record."""
+
+    def __init__(self, store: ns.LogStore) -> None:
+        super().__init__()
+        self.store = store
+
+    def emit(self, record: logging.LogRecord) -> None:
+        payload = {"message": record.getMessage(), "path": record.pathname, "line": record.lineno}
+        self.store.append("logging", record.levelname, record.name, json.dumps(payload))
+
+
+def bench_records_of_logging(compare: Compare, tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def logged(make: Callable[[ns.LogStore], logging.Handler]) -> Callable[[object], None]:
+        def run(_: object) -> None:
+            with ns.LogStore(tmp_path / f"{next(numbers)}" / "logs.db", durability="normal") as store:
+                logger = logging.Logger("bench")  # noqa: LOG001 - it is not to stay
+                handler = make(store)
+                logger.addHandler(handler)
+
+                def log() -> None:
+                    for number in range(RECORDS):
+                        logger.warning("record %d of %s", number, "a thread")
+
+                threads = [threading.Thread(target=log) for _ in range(THREADS)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                handler.close()
+                assert store.count() == RECORDS * THREADS
+
+        return run
+
+    compare(
+        f"StoreHandler, {THREADS} threads, {RECORDS * THREADS:,} records, normal",
+        ours=logged(StoreHandler),
+        peers={"append each": logged(AppendEach)},
+        work=lambda: None,
+        rows=RECORDS * THREADS,
+        rounds=5,
+        target=Target(bound=5),
+    )
+
+
+def bench_arrow(compare: Compare, large_store: ns.LogStore) -> None:
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    count = large_store.count()
+
+    def by_objects(_: object) -> object:
+        rows = large_store.query()
+        names = ns.LogEntry.__match_args__
+        return pyarrow.table({name: [getattr(row, name) for row in rows] for name in names})
+
+    compare(
+        "arrow(), all live rows to a pyarrow table",
+        ours=lambda _: pyarrow.table(large_store.arrow()),
+        peers={"query, pyarrow.table": by_objects},
+        work=lambda: None,
+        rows=count,
+        rounds=3,
+        target=Target(bound=8),
+    )
+
+
+def bench_follow(compare: Compare, tmp_path: Path) -> None:
+    """The median time from a commit until a follower of another handle has the row; polling as the peer does it."""
+    path = tmp_path / "logs.db"
+    with ns.LogStore(path, durability="normal") as store, ns.LogStore(path) as reader, ThreadPoolExecutor(1) as pool:
+
+        def delay(wait: Callable[[int], float]) -> Seconds:
+            delays = []
+            for _ in range(20):
+                seen = pool.submit(wait, store.append("s", "before").id)
+                time.sleep(0.1)
+                store.append("s", "t")
+                begun = time.perf_counter()
+                delays.append(seen.result() - begun)
+            return Seconds(max(statistics.median(delays), 1e-6))
+
+        def follow(after: int) -> float:
+            with reader.follow(after_id=after) as follower:
+                next(follower)
+                return time.perf_counter()
+
+        def poll(after: int) -> float:
+            while not reader.query(after_id=after, limit=1):
+                time.sleep(0.05)
+            return time.perf_counter()
+
+        compare(
+            "follow, a commit of another handle, median delay",
+            ours=lambda _: delay(follow),
+            peers={"query each 50 ms": lambda _: delay(poll)},
+            work=lambda: None,
+            rounds=3,
+            target=Target(bound=5),
+        )

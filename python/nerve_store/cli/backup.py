@@ -1,0 +1,49 @@
+"""`nerve-store backup`: a copy of the data directory, made while others write."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from nerve_store import BackupReport, Store
+from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.problem import report as report_problem
+from nerve_store.cli.progress import progress_bar
+from nerve_store.cli.stores import log_path, open_logs, require_directory
+from nerve_store.cli.text import escape, format_bytes, format_count
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the target."""
+    parser.set_defaults(run=_run)
+    parser.add_argument("target", metavar="TARGET", help="a directory; an older backup in it gets what is new")
+    parser.add_argument(
+        "--database-only", action="store_true", help="copy the database alone, to the file TARGET, without files"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    require_directory(arguments.data)
+    # Without one, the store would be created.
+    with open_logs(arguments.data) as logs, progress_bar("copying bytes") as progress:
+        if arguments.database_only:
+            report = logs.backup(arguments.target, progress=progress)
+        else:
+            with Store(os.path.dirname(log_path(arguments.data)), read_only=True) as store:
+                report = store.backup(arguments.target, progress=progress)
+    if arguments.json:
+        print_json(report)
+    else:
+        _print(report)
+    return 0 if report.ok else 1
+
+
+def _print(report: BackupReport) -> None:
+    for problem in report.problems:
+        report_problem(f"{problem.path}: {problem.reason}")
+    days = f"{format_count(report.new_day_count, 'new day')} of {report.day_count}"
+    blobs = f"{format_count(report.new_blob_count, 'new blob')} of {report.blob_count}"
+    print_line(f"{escape(report.path)}: the database ({format_bytes(report.database_bytes)}), {days}, {blobs}")
+    print_line(f"wrote {format_bytes(report.copied_bytes)} of files, shares {format_bytes(report.shared_bytes)}")

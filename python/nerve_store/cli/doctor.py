@@ -1,0 +1,45 @@
+"""`nerve-store doctor`: what is wrong with a data directory or soon will be, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from nerve_store.cli.doctor_files import examine_files
+from nerve_store.cli.doctor_log import examine_log
+from nerve_store.cli.findings import LEVELS, Finding
+from nerve_store.cli.output import print_json, print_line, print_wrapped
+from nerve_store.cli.progress import progress_bar
+from nerve_store.cli.stores import require_directory
+from nerve_store.cli.text import escape, format_count
+
+__all__ = ["add_arguments"]
+
+_COLORS = {"ok": "32", "warning": "33", "error": "31"}
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Say what carries the command out."""
+    parser.set_defaults(run=_run)
+    parser.add_argument("--quick", action="store_true", help="leave out the verification, which reads everything once")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    require_directory(arguments.data)
+    findings = list(examine_files(arguments.data))
+    with progress_bar("verifying rows") as progress:
+        findings += examine_log(arguments.data, is_quick=arguments.quick, progress=progress)
+    counts = Counter(finding.level for finding in findings)
+    if arguments.json:
+        print_json({"ok": not counts["error"], "findings": findings})
+    else:
+        for finding in sorted(findings, key=lambda finding: LEVELS.index(finding.level)):
+            _print(finding)
+        print_line(f"{format_count(counts['error'], 'error')}, {format_count(counts['warning'], 'warning')}")
+    return 1 if counts["error"] else 0
+
+
+def _print(finding: Finding) -> None:
+    print_wrapped(escape(f"{finding.check}: {finding.message}"), f"{finding.level:<7}  ", _COLORS[finding.level])
+    if finding.action:
+        print_wrapped(escape(finding.action), "         -> ")

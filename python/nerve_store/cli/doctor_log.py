@@ -1,0 +1,125 @@
+"""What `doctor` looks at in the log and its archive."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from nerve_store import (
+    BUILD_PROFILE,
+    DEFAULT_RETENTION,
+    SQLITE_VERSION,
+    ArchiveError,
+    CorruptStoreError,
+    LogStore,
+    NerveStoreError,
+    SchemaVersionError,
+)
+from nerve_store.cli.findings import Finding
+from nerve_store.cli.progress import Progress
+from nerve_store.cli.stores import log_path
+from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
+
+__all__ = ["examine_log"]
+
+_CLOCK_TOLERANCE_MS = 5 * 60_000
+_SALVAGE = "restore a backup; or end the daemon, and nerve-store salvage saves what can be read"
+
+
+def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
+    """What is found in the database and the archive; an error of the store is a finding."""
+    findings = [_build()]
+    path = log_path(data)
+    if not os.path.lexists(path):
+        findings.append(
+            Finding("warning", "database", f"there is none at {path}", "name the data directory with --data")
+        )
+        return findings
+    try:
+        with LogStore(path, read_only=True) as store:
+            findings += _database(store)
+            findings += _ids_and_days(store)
+            findings += _clock(store)
+            findings += _archiving(store)
+            if not is_quick:
+                findings += _verified(store, progress)
+    except SchemaVersionError as error:
+        findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another directory"))
+    except CorruptStoreError as error:
+        findings.append(Finding("error", "database", str(error), _SALVAGE))
+    except NerveStoreError as error:
+        findings.append(Finding("error", "database", str(error)))
+    return findings
+
+
+def _build() -> Finding:
+    message = f"SQLite {SQLITE_VERSION}, {BUILD_PROFILE} build"
+    if BUILD_PROFILE == "debug":
+        return Finding("warning", "build", message, "install a release build: this one is many times slower")
+    return Finding("ok", "build", message)
+
+
+def _database(store: LogStore) -> Iterator[Finding]:
+    stats = store.stats()
+    size = f"{format_bytes(stats.database_bytes)}, of which {format_bytes(stats.free_bytes)} are free"
+    if stats.free_bytes > stats.database_bytes // 2 and stats.free_bytes > 64 << 20:
+        action = "archive --incremental-vacuum gives the free space back"
+        yield Finding("warning", "database", size, action)
+    else:
+        yield Finding("ok", "database", size)
+
+
+def _ids_and_days(store: LogStore) -> Iterator[Finding]:
+    try:
+        days = store.archived_days()
+    except ArchiveError as error:
+        yield Finding("error", "archive", str(error))
+        return
+    missing = [day for day in days if not os.path.exists(day.path)]
+    for day in missing:
+        action = "put the file back from a backup, or reindex, which forgets the day"
+        yield Finding(
+            "error", "archive", f"{day.path} is missing, and held {format_count(day.row_count, 'row')}", action
+        )
+    if not missing:
+        yield Finding("ok", "archive", format_count(len(days), "day"))
+    given = store.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")[0][0]
+    newest = max((day.last_id or 0 for day in days), default=0)
+    if newest > given:
+        action = "open the store for writing once: it then goes on above the ids of the archive"
+        yield Finding("warning", "ids", f"the archive has ids up to {newest}, the database gave out {given}", action)
+    else:
+        yield Finding("ok", "ids", f"up to {given}")
+
+
+def _clock(store: LogStore) -> Iterator[Finding]:
+    newest = next(iter(store.iter(descending=True, limit=1)), None)
+    if newest is None:
+        return
+    now = time.time_ns() // 1_000_000
+    if newest.timestamp > now + _CLOCK_TOLERANCE_MS:
+        action = "look at the clocks of the machine and of the program that wrote the row"
+        what = f"the newest row is of {format_timestamp(newest.timestamp)}, which is still to come"
+        yield Finding("warning", "clock", what, action)
+    else:
+        yield Finding("ok", "clock", f"the newest row is {format_age(newest.timestamp)} old")
+
+
+def _archiving(store: LogStore) -> Iterator[Finding]:
+    boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
+    due = store.count(until=boundary)
+    if due:
+        share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days"
+        yield Finding("ok", "archiving", f"would move {share} to files", "archive, once a day from a timer")
+
+
+def _verified(store: LogStore, progress: Progress | None) -> Iterator[Finding]:
+    report = store.verify(progress=progress)
+    for problem in report.problems:
+        is_derived = "reindex()" in problem.reason
+        action = "reindex" if is_derived else _SALVAGE if problem.day is None else None
+        yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)
+    if report.ok:
+        rows = format_count(report.row_count + report.archived_row_count, "row")
+        yield Finding("ok", "verification", f"{rows} are what was written")

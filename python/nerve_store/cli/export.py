@@ -1,0 +1,149 @@
+"""`nerve-store export`: rows to a file, in the format that its name says."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from nerve_store import LogStore
+from nerve_store.cli.arguments import since, until
+from nerve_store.cli.output import ENTRY_FIELDS, print_json, print_line
+from nerve_store.cli.problem import Problem
+from nerve_store.cli.stores import open_logs
+from nerve_store.cli.text import escape, format_bytes, format_count
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the file and the filters."""
+    parser.set_defaults(run=_run, usage_error=parser.error)
+    parser.add_argument("file", metavar="FILE", help=f"a file that is not there yet: {', '.join(_WRITERS)}")
+    parser.add_argument("--source", metavar="TEXT", help="rows of this source")
+    parser.add_argument("--type", metavar="TEXT", help="rows of this type")
+    parser.add_argument("--ref-id", metavar="TEXT", help="rows of this run, or whatever the row refers to")
+    parser.add_argument("--since", metavar="TIME", type=since, help="this time or later: 2h, today, ISO 8601")
+    parser.add_argument("--until", metavar="TIME", type=until, help="this time or earlier; a bare date: its end")
+    parser.add_argument("--live", action="store_true", help="leave out rows that left the database for the archive")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    suffix = os.path.splitext(arguments.file)[1].lower()
+    write = _WRITERS.get(suffix)
+    if write is None:
+        arguments.usage_error(f"FILE ends with one of {', '.join(_WRITERS)}, and not with {suffix!r}")
+        raise AssertionError
+    filters = {name: getattr(arguments, name) for name in ("source", "type", "ref_id", "since", "until")}
+    filters["archived"] = not arguments.live
+    if os.path.lexists(arguments.file) and not arguments.force:
+        raise Problem(f"{arguments.file!r} is there already; --force replaces it")
+    with open_logs(arguments.data) as store, _staged(arguments.file) as stream:
+        count = write(store, filters, stream)
+    size = os.stat(arguments.file).st_size
+    if arguments.json:
+        print_json({"path": os.path.abspath(arguments.file), "row_count": count, "size": size})
+    else:
+        print_line(f"wrote {format_count(count, 'row')} to {escape(arguments.file)} ({format_bytes(size)})")
+    return 0
+
+
+@contextmanager
+def _staged(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is whole; what is cut short leaves nothing."""
+    directory = os.path.dirname(os.path.abspath(path))
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".export-", delete=False) as stream:
+        try:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        except BaseException:
+            os.unlink(stream.name)
+            raise
+    os.replace(stream.name, path)
+
+
+def _jsonl(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+    count = 0
+    for entry in store.iter(**filters):
+        line = json.dumps({name: getattr(entry, name) for name in ENTRY_FIELDS}, ensure_ascii=False)
+        stream.write(line.encode() + b"\n")
+        count += 1
+    return count
+
+
+def _csv(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+    import io
+
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(ENTRY_FIELDS)
+    count = 0
+    for entry in store.iter(**filters):
+        writer.writerow([getattr(entry, name) for name in ENTRY_FIELDS])
+        count += 1
+    text.flush()
+    text.detach()
+    return count
+
+
+def _batches(store: LogStore, filters: dict[str, Any], pyarrow: Any) -> Iterator[Any]:
+    """The schema, then record batches of the rows: texts as they are, which every reader takes."""
+    schema = pyarrow.schema(
+        [
+            ("id", pyarrow.int64()),
+            ("source", pyarrow.string()),
+            ("type", pyarrow.string()),
+            ("ref_id", pyarrow.string()),
+            ("payload", pyarrow.string()),
+            ("timestamp", pyarrow.timestamp("ms", tz="UTC")),
+        ]
+    )
+    yield schema
+    for batch in pyarrow.RecordBatchReader.from_stream(store.arrow(**filters)):
+        yield pyarrow.record_batch([batch.column(field.name).cast(field.type) for field in schema], schema=schema)
+
+
+def _arrow(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+    pyarrow = _pyarrow("pyarrow")
+    batches = _batches(store, filters, pyarrow)
+    count = 0
+    with pyarrow.ipc.new_file(stream, next(batches)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def _parquet(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+    pyarrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+    batches = _batches(store, filters, pyarrow)
+    count = 0
+    with parquet.ParquetWriter(stream, next(batches), compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def _pyarrow(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        raise Problem("this format needs pyarrow: pip install nerve-store[query]") from None
+
+
+_WRITERS: dict[str, Callable[[LogStore, dict[str, Any], IO[bytes]], int]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".arrow": _arrow,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,52 @@
+"""`nerve-store salvage`: what can still be read of a damaged database."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from nerve_store import salvage
+from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.progress import progress_bar
+from nerve_store.cli.stores import log_path
+from nerve_store.cli.text import escape, format_count
+
+__all__ = ["add_arguments"]
+
+_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the two paths."""
+    parser.set_defaults(run=_run)
+    parser.add_argument("damaged", metavar="DAMAGED", help="the damaged database, or its data directory")
+    parser.add_argument("target", metavar="TARGET", help="the new database, a file that is not there yet")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    damaged = log_path(arguments.damaged) if os.path.isdir(arguments.damaged) else arguments.damaged
+    with progress_bar("reading pages") as progress:
+        report = salvage(damaged, arguments.target, progress=progress)
+    if arguments.json:
+        print_json({**_fields(report), "path": os.path.abspath(arguments.target)})
+        return 0
+    print_line(f"saved {format_count(report.row_count, 'row')} to {escape(arguments.target)}")
+    for what, spans in (("no checksum vouches for", report.unverified), ("missing", report.missing)):
+        if spans:
+            print_line(f"{what}: ids {_named(spans)}")
+    return 0
+
+
+def _fields(report: object) -> dict[str, object]:
+    return {name: getattr(report, name) for name in ("row_count", "unverified", "missing")}
+
+
+def _named(spans: Iterable[tuple[int, int]]) -> str:
+    named = [str(first) if first == last else f"{first} to {_end(last)}" for first, last in spans]
+    rest = len(named) - _SHOWN
+    return ", ".join(named[:_SHOWN]) + (f", and {rest} spans more (--json lists them)" if rest > 0 else "")
+
+
+def _end(last: int) -> str:
+    return "an unknown end" if last == 2**63 - 1 else str(last)

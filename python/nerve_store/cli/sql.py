@@ -1,0 +1,56 @@
+"""`nerve-store sql`: one read-only statement."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from typing import Any
+
+from nerve_store.cli.arguments import not_empty
+from nerve_store.cli.output import Column, print_json, print_table
+from nerve_store.cli.stores import open_logs
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the statement and its parameters."""
+    parser.set_defaults(run=_run, usage_error=parser.error)
+    parser.add_argument("query", metavar="QUERY", type=not_empty, help="a statement that only reads")
+    parser.add_argument("parameters", metavar="VALUE", nargs="*", help="the values of ? in it, in order, as text")
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="give up after so long")
+    parser.add_argument("--format", choices=("text", "csv"), help="text (default) or csv, without a heading")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.json and arguments.format is not None:
+        arguments.usage_error("--json and --format exclude each other")
+    with open_logs(arguments.data) as store:
+        rows = store.sql(arguments.query, arguments.parameters, timeout=arguments.timeout)
+    if arguments.json:
+        print_json([[_plain(value) for value in row] for row in rows])
+    elif arguments.format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([_plain(value) for value in row] for row in rows)
+    elif rows:
+        columns = [Column(f"column {number}", least=6) for number in range(1, len(rows[0]) + 1)]
+        print_table(columns, ([_cell(value) for value in row] for row in rows))
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(_plain(value))

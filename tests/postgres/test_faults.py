@@ -1,0 +1,229 @@
+"""Lost connections and crashes of the server: nothing acknowledged is lost, nothing is doubled, no id is given twice.
+
+Each has a control that does the same without the measure under test, and that the same check finds wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+
+import nerve_store as ns
+from contract.backends import Backend
+from nerve_store.postgres import PostgresLogStore
+from postgres.faults import Losses, Writers, kill_connections, patiently, scaled
+from support.servers import Server
+
+
+class Retrying:
+    """The control: a plain INSERT on a connection of each thread, sent again when the connection was lost."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._url, self._own = url, threading.local()
+        self._stack = contextlib.ExitStack()
+        self._insert = (
+            f"INSERT INTO {schema}.logs (id, source, type, payload, timestamp, is_round) "
+            f"VALUES (nextval('{schema}.log_id'), %s, %s, %s, 0, false) RETURNING id"
+        ).encode()
+
+    def append(self, source: str, type: str, ref_id: str | None = None, payload: str | None = None) -> Any:
+        while True:
+            try:
+                session = getattr(self._own, "session", None)
+                if session is None or session.closed:
+                    session = self._own.session = self._stack.enter_context(psycopg.connect(self._url, autocommit=True))
+                row: Any = session.execute(self._insert, (source, type, payload)).fetchone()
+                return SimpleNamespace(id=row[0])
+            except psycopg.OperationalError:
+                self._own.session.close()
+                self._own.session = None
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def rows_of(log: Any) -> list[tuple[int, str | None]]:
+    return [(entry.id, entry.payload) for entry in log.iter(type="tick")]
+
+
+def test_killed_connections_lose_and_double_nothing(place: Backend) -> None:
+    log = place.open()
+    assert isinstance(log, PostgresLogStore)
+    with Writers(log, 8) as writers:
+        killed = kill_connections(place.direct_url, scaled(60), application=r"^CALL .*\.write")
+    assert killed >= scaled(60) // 2
+    assert writers.errors == []
+    losses = Losses(writers, rows_of(log))
+    assert losses.none(), vars(losses)
+    assert writers.acknowledged.keys() == writers.attempted
+    ids = [row_id for row_id, _ in rows_of(log)]
+    assert ids == sorted(ids)
+
+
+def test_plain_retry_doubles_rows_and_the_check_sees_it(place: Backend) -> None:
+    """The control of the test above."""
+    log = place.open()
+    doubled = 0
+    for _ in range(20):
+        control = Retrying(place.direct_url, place.schema)
+        with contextlib.closing(control), Writers(control, 8) as writers:
+            kill_connections(place.direct_url, 60, application="^INSERT")
+        doubled += len(Losses(writers, rows_of(log)).doubled)
+        if doubled:
+            break
+    assert doubled
+
+
+class Unflushed(PostgresLogStore):
+    """The control: acknowledges what is committed and not flushed."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, durability="normal", **options)
+
+
+@contextlib.contextmanager
+def slow_wal_writer(server: Server) -> Iterator[None]:
+    """Leave unflushed commits in the server's memory for long, so that a crash takes them."""
+    server.stop()
+    server.settings = {"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB", "wal_buffers": "64MB"}
+    server.start()
+    yield
+
+
+def crash_while_writing(server: Server, make: Any, rounds: int) -> tuple[int, Losses, list[int]]:
+    """Crash the server while eight threads append; what became of the acknowledged rows, and ids given twice."""
+    acknowledged = 0
+    seen: dict[int, str | None] = {}
+    reused: list[int] = []
+    writers: Writers | None = None
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(make(server.url, busy_timeout=30.0))
+        reader = stack.enter_context(PostgresLogStore(server.url, durability="normal"))
+        with Writers(log, 8) as writers:
+            for _ in range(rounds):
+                time.sleep(0.4)
+                # A reader sees rows that may not be durable: their ids must not go to other rows.
+                found = reader.query(type="tick")
+                reused += [entry.id for entry in found if seen.setdefault(entry.id, entry.payload) != entry.payload]
+                server.crash()
+                server.start()
+            patiently(lambda: log.append("system", "after"))
+        acknowledged = len(writers.acknowledged)
+        rows = rows_of(reader)
+    reused += [row_id for row_id, payload in rows if seen.get(row_id, payload) != payload]
+    return acknowledged, Losses(writers, rows), reused
+
+
+def test_crash_of_the_server_keeps_what_was_acknowledged(own_server: Server) -> None:
+    with slow_wal_writer(own_server):
+        acknowledged, losses, reused = crash_while_writing(own_server, PostgresLogStore, scaled(3))
+    assert acknowledged > 100
+    assert losses.none(), vars(losses)
+    assert reused == []
+
+
+def test_crash_takes_what_was_not_flushed_and_the_check_sees_it(own_server: Server) -> None:
+    """The control of the test above."""
+    with slow_wal_writer(own_server):
+        acknowledged, losses, reused = crash_while_writing(own_server, Unflushed, 3)
+    assert acknowledged > 100
+    assert losses.lost
+    assert not losses.doubled
+    # Ids of rows that a reader saw go to no other row, even if those rows are gone.
+    assert reused == []
+
+
+def test_without_the_skip_of_ids_a_crash_gives_an_id_twice(own_server: Server) -> None:
+    with slow_wal_writer(own_server):
+        with PostgresLogStore(own_server.url) as log:
+            log.append("system", "first")
+        for is_skipping in (True, False):
+            with PostgresLogStore(own_server.url, durability="normal") as log:
+                lost = log.append("system", "lost")
+                assert log.query(after_id=lost.id - 1) == [lost]
+                own_server.crash()
+                own_server.start()
+            if not is_skipping:
+                # As if the server had been shut down cleanly.
+                with psycopg.connect(own_server.url, autocommit=True) as session:
+                    session.execute("INSERT INTO nerve.alive DEFAULT VALUES ON CONFLICT DO NOTHING")
+            with PostgresLogStore(own_server.url) as log:
+                again = log.append("system", "again")
+                assert (again.id == lost.id) is not is_skipping
+                assert again.id >= lost.id
+
+
+def test_crash_of_one_backend_skips_ids_too(own_server: Server) -> None:
+    """It empties the server's memory like a crash, and the postmaster lives on: its start time says nothing."""
+    with slow_wal_writer(own_server), PostgresLogStore(own_server.url, durability="normal") as log:
+        log.append("system", "first", durability="full")
+        lost = log.append("system", "lost")
+        with psycopg.connect(own_server.url, autocommit=True) as session:
+            row = session.execute("SELECT pg_backend_pid(), pg_postmaster_start_time()").fetchone()
+            assert row is not None
+            os.kill(row[0], signal.SIGKILL)
+        own_server.wait()
+        time.sleep(0.5)
+        again = patiently(lambda: log.append("system", "again"))
+        started = patiently(lambda: log.sql("SELECT pg_postmaster_start_time()"))
+        assert started == [(row[1],)]
+        assert again.id > lost.id
+        assert [entry.type for entry in log.query()] in (["first", "again"], ["first", "lost", "again"])
+
+
+def test_clean_restart_skips_no_ids(own_server: Server) -> None:
+    with PostgresLogStore(own_server.url) as log:
+        assert log.append("system", "tick").id == 1
+        own_server.stop()
+        own_server.start()
+        assert patiently(lambda: log.append("system", "tick")).id == 2
+
+
+def test_followers_live_through_lost_connections(place: Backend) -> None:
+    log, reader = place.open(), place.open()
+    followers = [reader.follow() for _ in range(2)]
+    seen: list[list[int]] = [[], []]
+    ending = threading.Event()
+
+    def follow(number: int) -> None:
+        for entry in followers[number]:
+            if entry.type == "end":
+                return
+            seen[number].append(entry.id)
+
+    threads = [threading.Thread(target=follow, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    with Writers(log, 8) as writers:
+        kill_connections(place.direct_url, 30, application=r"write|LISTEN|SELECT id")
+    log.append("system", "end")
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    ending.set()
+    assert seen == [sorted(writers.acknowledged.values())] * 2
+
+
+def test_server_that_is_gone_is_an_error_and_comes_back(own_server: Server) -> None:
+    with PostgresLogStore(own_server.url, busy_timeout=0.5) as log:
+        log.append("system", "tick")
+        own_server.stop()
+        for call in (lambda: log.append("system", "tick"), log.query, log.count, lambda: log.sql("SELECT 1")):
+            with pytest.raises(ns.StoreUnavailableError) as refused:
+                call()
+            assert isinstance(refused.value, ConnectionError)
+            assert "\n" not in str(refused.value)
+        with pytest.raises(ns.StoreUnavailableError):
+            PostgresLogStore(own_server.url, busy_timeout=0.2)
+        own_server.start()
+        assert patiently(lambda: log.append("system", "tock")).type == "tock"
+        assert log.count(type="tock") == 1

@@ -1,0 +1,274 @@
+"""The log on PostgreSQL: opening, versions, schemas, partitions, forks and interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import nerve_store as ns
+from contract.backends import Backend
+from nerve_store.postgres import PostgresLogStore, schema
+from support import child_environment
+
+
+def test_schemas_of_one_database_are_logs_of_their_own(place: Backend) -> None:
+    other_schema = f"{place.schema}_other"
+    with place.open() as log, PostgresLogStore(place.url, schema=other_schema) as other:
+        assert log.append("system", "here").id == other.append("system", "there").id == 1
+        assert [entry.type for entry in log.query()] == ["here"]
+        assert [entry.type for entry in other.query()] == ["there"]
+        # A lock of one keeps nobody from writing to the other.
+        with psycopg.connect(place.direct_url) as session:
+            session.execute("SELECT pg_advisory_xact_lock(%s)", (schema.lock_key(place.schema),))
+            assert other.append("system", "there").id == 2
+    place.execute(f"DROP SCHEMA {other_schema} CASCADE")
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'x"; DROP TABLE logs; --', "1a", "ä", "x" * 41])
+def test_name_that_is_no_schema_is_refused(place: Backend, name: str) -> None:
+    with pytest.raises(ValueError, match="schema"):
+        PostgresLogStore(place.url, schema=name)
+
+
+def test_many_open_a_new_schema_at_the_same_time(place: Backend) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        logs = list(pool.map(lambda _: place.open(), range(6)))
+    assert [log.append("system", "tick").id for log in logs] == list(range(1, 7))
+
+
+def test_newer_schema_is_refused_and_left_alone(place: Backend) -> None:
+    place.open().append("system", "tick")
+    place.execute("UPDATE state SET schema_version = 99")
+    with pytest.raises(ns.SchemaVersionError) as refused:
+        place.open()
+    assert (refused.value.found, refused.value.supported) == (99, schema.VERSION)
+
+
+def test_older_schema_is_brought_up_to_date_once(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = place.open()
+    old.append("system", "tick")
+    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {2: "CREATE TABLE @S@.added (x int)"})
+    with ThreadPoolExecutor(4) as pool:
+        logs = list(pool.map(lambda _: place.open(), range(4)))
+    assert logs[0].sql("SELECT schema_version FROM state") == [(2,)]
+    assert logs[0].sql("SELECT count(*) FROM added") == [(0,)]
+    assert logs[0].append("system", "tick").id == 2
+    assert old.append("system", "tick").id == 3, "the older program writes on"
+
+
+def test_failed_migration_leaves_the_schema_as_it_was(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.open().append("system", "tick")
+    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "MIGRATIONS", {2: "CREATE TABLE @S@.added (x int)", 3: "SELECT 1 / 0"})
+    with pytest.raises(ns.NerveStoreError):
+        place.open()
+    monkeypatch.undo()
+    log = place.open()
+    assert log.sql("SELECT schema_version FROM state") == [(1,)]
+    assert log.append("system", "tick").id == 2
+
+
+def test_rows_of_today_lie_in_a_partition_that_archiving_drops(place: Backend) -> None:
+    log = place.open()
+    entry = log.append("system", "tick")
+    day = datetime.now(UTC).date()
+    partition = f"logs_{day:%Y%m%d}"
+    assert log.sql("SELECT tableoid::regclass::text FROM logs") == [(partition,)]
+    later = int((datetime.now(UTC) + timedelta(days=40)).timestamp() * 1000)
+    assert [item.added_rows for item in log.archive_logs(now=later).days] == [1]
+    assert log.sql("SELECT to_regclass(%s)::text", (f"{place.schema}.{partition}",)) == [(None,)]
+    assert log.query(archived=True) == [entry]
+    # A late row of that day lies in the default partition.
+    late = log.append("system", "late", timestamp=entry.timestamp)
+    assert [item.added_rows for item in log.archive_logs(now=later).days] == [1]
+    assert log.query(archived=True) == [entry, late]
+
+
+def test_partition_with_rows_of_an_active_run_is_not_dropped(place: Backend) -> None:
+    log = place.open()
+    run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)
+    started = log.upsert_workflow_run(("workflow", "started", "run-1", None, None), run)
+    free = log.append("system", "tick")
+    later = int((datetime.now(UTC) + timedelta(days=40)).timestamp() * 1000)
+    result = log.archive_logs(now=later)
+    assert (result.pinned_rows, sum(item.added_rows for item in result.days)) == (1, 1)
+    assert log.query() == [started]
+    assert log.query(archived=True) == [started, free]
+
+
+def test_readers_miss_no_row_while_days_are_archived_and_restored(place: Backend) -> None:
+    log, reader = place.open(), place.open()
+    start = 1_767_225_600_000
+    log.append_many([("system", "tick", f"r{n % 3}", None, start + n % 6 * 86_400_000) for n in range(600)])
+    rows = log.query()
+    ending = threading.Event()
+    errors: list[Any] = []
+
+    def look() -> None:
+        while not ending.is_set():
+            if reader.query(archived=True) != rows or list(reader.iter(archived=True, descending=True)) != rows[::-1]:
+                errors.append("a row is missing or doubled")
+                return
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for compression in (None, "zstd"):
+        for _ in range(6):
+            log.archive_logs(max_days=1, compression=compression)
+        for day in log.archived_days():
+            log.restore_archive(day.day)
+    log.archive_logs()
+    ending.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert log.count() == 0
+
+
+def test_least_privileges_suffice_to_append_and_read(place: Backend) -> None:
+    place.open().append("system", "first")
+    role = f"r_{place.schema}"
+    s = place.schema
+    for statement in (
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT USAGE ON SCHEMA {s} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.logs, {s}.meta, {s}.workflow_runs, {s}.writers TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.keys, {s}.alive TO {role}",
+        f"GRANT SELECT ON {s}.state, {s}.archive_days, {s}.archive_refs TO {role}",
+        f"GRANT SELECT, UPDATE ON SEQUENCE {s}.log_id TO {role}",
+    ):
+        place.execute(statement)
+    try:
+        url = place.direct_url.replace("tester@", f"{role}@")
+        with PostgresLogStore(url, schema=s) as log:
+            assert log.append("system", "second").id == 2
+            log.create_workflow_run("run-1", "deploy")
+            assert log.claim_workflow_run("worker") is not None
+            with pytest.raises(ns.StoreIOError, match="permission"):
+                log.sql("SELECT * FROM pg_authid")
+    finally:
+        place.execute(f"DROP OWNED BY {role}")
+        place.execute(f"DROP ROLE {role}")
+
+
+def test_password_is_never_shown(place: Backend) -> None:
+    url = place.url.replace("tester@", "tester:secret@")
+    with PostgresLogStore(url, schema=place.schema) as log:
+        assert "secret" not in log.path + repr(log)
+    dead = url.replace(url.rsplit(":", 1)[1].split("/")[0], "1")
+    with pytest.raises(ns.StoreUnavailableError) as refused:
+        PostgresLogStore(dead, busy_timeout=0.1)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "postgresql://host:port:/x"])
+def test_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises((ValueError, ns.StoreUnavailableError)):
+        PostgresLogStore(url, busy_timeout=0.1)
+
+
+def test_writer_that_waits_too_long_for_the_lock_is_busy(place: Backend) -> None:
+    log = place.open(busy_timeout=0.3)
+    log.append("system", "tick")
+    with psycopg.connect(place.direct_url) as session:
+        session.execute("SELECT pg_advisory_xact_lock(%s)", (schema.lock_key(place.schema),))
+        with pytest.raises(ns.StoreBusyError):
+            log.append("system", "tick")
+    assert log.append("system", "tick").id == 2
+
+
+def test_forked_child_is_refused_and_harms_nothing(place: Backend) -> None:
+    log = place.open()
+    log.append("system", "tick")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for call in (lambda: log.append("s", "t"), log.query, log.close, lambda: log.batch().__enter__()):
+                try:
+                    call()
+                except ns.ForkedStoreError:
+                    continue
+                os._exit(2)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert log.append("system", "tick").id == 2
+    assert log.count() == 2
+
+
+INTERRUPTED = """
+import sys, threading, time
+import nerve_store as ns
+from nerve_store.postgres import PostgresLogStore
+log = PostgresLogStore(sys.argv[1], schema=sys.argv[2])
+results = []
+def work(number):
+    for position in range(200):
+        results.append(log.append("system", "tick", None, f"{number}-{position}").id)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+for thread in threads: thread.start()
+print("ready", flush=True)
+try:
+    while True:
+        log.append("system", "main")
+except KeyboardInterrupt:
+    pass
+for thread in threads: thread.join()
+assert len(results) == 800, len(results)
+rows = [entry.id for entry in log.query(type="tick")]
+assert sorted(results) == rows and len(set(rows)) == 800
+log.close()
+print("done", flush=True)
+"""
+
+
+def test_interrupt_of_one_caller_harms_no_other(place: Backend) -> None:
+    place.open()
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, place.url, place.schema],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(),
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        out, error = child.communicate(timeout=60)
+    assert (child.returncode, out) == (0, "done\n"), error
+
+
+def test_closing_forgets_its_writers_and_connections(place: Backend) -> None:
+    with place.open() as log:
+        log.append("system", "tick")
+        assert log.sql("SELECT count(*) FROM writers") == [(1,)]
+    other = place.open()
+    assert other.sql("SELECT count(*) FROM writers") == [(0,)]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_read_of_many_days_opens_few_files(place: Backend, descending: bool) -> None:
+    log = place.open()
+    log.append_many([("system", "tick", None, None, n // 2 * 86_400_000) for n in range(120)])
+    rows = log.query(descending=descending)
+    log.archive_logs()
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+    seen: list[ns.LogEntry] = []
+    for entry in log.iter(archived=True, descending=descending):
+        seen.append(entry)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+    assert seen == rows
+    assert most - before < 10
