@@ -27,6 +27,29 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
     RoaringBitmap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
 }
 
+/// How many ids the set in `bytes` has, from its header alone: the format lists the size of each container there.
+pub(crate) fn cardinality(bytes: &[u8]) -> Result<u64> {
+    const WITHOUT_RUNS: u32 = 12_346;
+    const WITH_RUNS: u32 = 12_347;
+    let mut rest = bytes;
+    let cookie = take_length(&mut rest)?;
+    let containers = if cookie == WITHOUT_RUNS {
+        take_length(&mut rest)?
+    } else if cookie & 0xffff == WITH_RUNS {
+        let containers = (cookie >> 16) + 1;
+        // Which of them are lists of runs.
+        take(&mut rest, containers.div_ceil(8))?;
+        containers
+    } else {
+        return Err(damaged("it is no set"));
+    };
+    // Each is a key and a size less one, in 16 bits.
+    let (header, []) = take(&mut rest, containers.saturating_mul(4))?.as_chunks::<4>() else {
+        return Err(damaged("it is cut off"));
+    };
+    Ok(header.iter().map(|[_, _, low, high]| u64::from(u16::from_le_bytes([*low, *high])) + 1).sum())
+}
+
 /// The ids of a set, ascending.
 pub(crate) fn ids(first_id: i64, set: &RoaringBitmap) -> impl DoubleEndedIterator<Item = i64> + ExactSizeIterator {
     set.iter().map(move |offset| first_id.saturating_add(i64::from(offset)))
@@ -172,6 +195,21 @@ mod tests {
                 .map(|(ref_id, ids, rounds, all)| { let rounds = if all { ids.clone() } else { rounds }; (ref_id, ids, rounds) })
                 .collect();
             prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn a_header_says_how_many_ids_there_are(
+            ids in proptest::collection::btree_set(prop_oneof![0_u32..300, 0_u32..5_000, any::<u32>()], 0..400),
+            run in proptest::option::of((0_u32..200_000, 1_u32..70_000)),
+        ) {
+            let mut ids = ids;
+            ids.extend(run.into_iter().flat_map(|(first, count)| first..first + count));
+            let ids: Vec<u32> = ids.into_iter().collect();
+            let bytes = encode(&ids);
+            prop_assert_eq!(cardinality(&bytes).unwrap(), ids.len() as u64);
+            for length in 0..bytes.len().min(40) {
+                let _ = cardinality(&bytes[..length]);
+            }
         }
 
         #[test]

@@ -7,7 +7,7 @@ use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::bounds::sealed_end;
-use crate::index::build::postings::decode;
+use crate::index::build::postings::{cardinality, decode};
 use crate::index::build::zones;
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};
@@ -84,19 +84,30 @@ impl Counting<'_> {
         let Some(span) = IdSpan::new(span.first, span.last.min(ends.last)) else { return Ok(0) };
         let mut total = newest.ids.iter().filter(|id| span.contains(**id)).count() as u64;
         let Some(merged) = IdSpan::new(span.first, span.last.min(ends.merged)) else { return Ok(total) };
+        let is_to_the_end = merged.last == ends.merged;
         // From the group in which the first id falls.
-        let mut groups = self.connection.prepare_cached(
-            "SELECT first_id, ids FROM log_postings WHERE ref_id = ?1 AND first_id <= ?3
-             AND first_id >= coalesce((SELECT max(first_id) FROM log_postings WHERE ref_id = ?1 AND first_id <= ?2), ?2)",
-        )?;
-        let mut rows = groups.query((ref_key, merged.first, merged.last))?;
+        let from = match merged.first {
+            i64::MIN => "",
+            _ => {
+                "AND first_id >= coalesce((SELECT max(first_id) FROM log_postings WHERE ref_id = ?1 AND first_id <= ?3), ?3)"
+            }
+        };
+        let sql =
+            format!("SELECT first_id, ids FROM log_postings WHERE ref_id = ?1 AND first_id <= ?2 AND ?3 <= ?2 {from}");
+        let mut groups = self.connection.prepare_cached(&sql)?;
+        let mut rows = groups.query((ref_key, merged.last, merged.first))?;
         while let Some(row) = rows.next()? {
             let group: i64 = row.get(0)?;
-            let set = decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            let offset =
-                |id: i64| id.checked_sub(group).map_or(u32::MAX, |offset| u32::try_from(offset).unwrap_or(u32::MAX));
-            let first = if merged.first <= group { 0 } else { offset(merged.first) };
-            total += set.range_cardinality(first..=offset(merged.last));
+            let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            total += if merged.first <= group && is_to_the_end {
+                cardinality(bytes)?
+            } else {
+                let offset = |id: i64| {
+                    id.checked_sub(group).map_or(u32::MAX, |offset| u32::try_from(offset).unwrap_or(u32::MAX))
+                };
+                let first = if merged.first <= group { 0 } else { offset(merged.first) };
+                decode(bytes)?.range_cardinality(first..=offset(merged.last))
+            };
         }
         Ok(total)
     }
