@@ -16,15 +16,12 @@ from support import as_rows, is_one_line
 from support.calls import LOG_STORE_READS, LOG_STORE_WRITES
 from test_query import FILTERS, RUNS, SOURCES, TYPES
 
-_CHANGE = (
-    ("workflow", "started", "run-1", None, 0),
-    ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0),
-)
+_CLAIM = ns.RunClaim(ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 0), "worker", 1, 1, 0)
 WRITES: dict[str, Callable[[Any], object]] = {
     **LOG_STORE_WRITES,
-    # A row that changes a run refers to it.
-    "upsert_workflow_run": lambda log: log.upsert_workflow_run(*_CHANGE),
-    "append_with_workflow_update": lambda log: log.append_with_workflow_update(*_CHANGE),
+    # Those of SQLite look for a claim in its tables.
+    "renew_claim": lambda log: log.renew_claim(_CLAIM),
+    "release_claim": lambda log: log.release_claim(_CLAIM),
 }
 CALLS: dict[str, Callable[[Any], object]] = {**LOG_STORE_READS, **WRITES}
 

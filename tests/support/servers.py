@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import importlib.util
 import os
@@ -22,6 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 ACCOUNTS = ("postgres", "nobody")
 """Who runs a server if the tests run as root, the first of them that exists."""
@@ -97,8 +101,8 @@ class Server:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.directory / "data", "-p", str(self.port),
                  "-c", "listen_addresses=127.0.0.1", "-k", "", *options],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-                env={**os.environ, **self.environment}, **_as_account(),
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment}, **_detached(),
             )  # fmt: skip
         self.wait()
 
@@ -132,6 +136,16 @@ class Server:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _end_with_this_process() -> None:
+    """Called in the child: it is told to quit when the test process is gone, however that ended."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+def _detached() -> dict[str, Any]:
+    """How a server is started: Ctrl-C in the terminal is not for it."""
+    return {**_as_account(), "start_new_session": True, "preexec_fn": _end_with_this_process}
 
 
 def _as_account() -> dict[str, Any]:
@@ -189,7 +203,7 @@ def shared_bouncer(version: str) -> str:
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [program, str(directory / "pgbouncer.ini")],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, **_as_account(),
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL, **_detached(),
         )  # fmt: skip
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(process.wait, 10)

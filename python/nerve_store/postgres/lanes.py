@@ -39,12 +39,17 @@ class Lane:
         self._writer = uuid.uuid4()
         self._session: Session | None = None
         self._epoch = self._seq = 0
+        self._jobs: list[Job] = []
+        """What was last given to be written, and the number under which it was sent, if it was."""
+        self._sent: int | None = None
         self._write = f"CALL {schema}.write(%s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
         self._recover = f"CALL {schema}.recover(%s, NULL, NULL, NULL, NULL)"
         self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
 
     def write(self, jobs: list[Job]) -> None:
         """Commit the jobs, and tell each its outcome."""
+        self._sent = None
+        self._jobs = jobs
         columns = Columns()
         for job in jobs:
             columns.extend(job.columns)
@@ -54,9 +59,10 @@ class Lane:
 
     def settle(self, jobs: list[Job]) -> bool:
         """After a call for these jobs that was interrupted: whether they were committed, and if so, tell them."""
-        sent = self._seq + 1
+        if self._jobs is not jobs or self._sent is None:
+            return False
         seq, first_id, outcomes = self._reconnect()
-        if seq != sent:
+        if seq != self._sent:
             return False
         _tell(jobs, first_id, outcomes)
         return True
@@ -79,7 +85,7 @@ class Lane:
                     if known[0] == sent:
                         return known[1], known[2]
                 is_in_doubt = False
-                sent = self._seq + 1
+                self._sent = sent = self._seq + 1
                 return self._send(sent, arguments)
             except psycopg.Error as error:
                 is_passing = self._may_pass(error)
@@ -131,6 +137,7 @@ class Lane:
 
     def _reconnect(self) -> tuple[int, int, Any]:
         """The number of the last call that was committed, its first id, and what it gave."""
+        self._drop()
         session = self._connections.reach()
         try:
             timeout = f"{round(self._connections.busy_timeout * 1000) or 1}ms"

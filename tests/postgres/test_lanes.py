@@ -1,0 +1,74 @@
+"""Interrupts of a caller that leads a commit: what others wait for is written once, whenever the interrupt comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contract.backends import Backend
+from nerve_store.postgres import PostgresLogStore, lanes
+from nerve_store.postgres.jobs import Job
+
+
+def interrupting(original: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+    """`original`, whose first call raises KeyboardInterrupt before or after its work."""
+    calls: list[int] = []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            return original(*arguments, **options)
+        if after:
+            original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    return call
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("place_of", ["_send", "_tell", "_may_pass", "write", "_reconnect"])
+@pytest.mark.parametrize("is_first", [False, True], ids=["later", "first"])
+def test_interrupted_leader_loses_and_doubles_nothing(
+    place: Backend, monkeypatch: pytest.MonkeyPatch, place_of: str, after: bool, is_first: bool
+) -> None:
+    log = place.open(writers=1)
+    assert isinstance(log, PostgresLogStore)
+    if not is_first:
+        log.append_many([("system", "before", None, None, 1)] * 3)
+    others = [Job(is_durable=True) for _ in range(2)]
+    for number, job in enumerate(others):
+        job.append([log._row("system", f"other-{number}", None, None, 1)])
+    # The others wait for the one lane when this thread begins to lead, and share its commit.
+    lane = log._lanes._free.pop()
+    threads = [threading.Thread(target=log._lanes.run, args=(job,)) for job in others]
+    for thread in threads:
+        thread.start()
+    while len(log._lanes._waiting) < len(others):
+        time.sleep(0.005)
+    log._lanes._free.append(lane)
+    owner: Any = lanes if place_of == "_tell" else lanes.Lane
+    monkeypatch.setattr(owner, place_of, interrupting(getattr(owner, place_of), after=after))
+    interrupted = False
+    try:
+        log.append("system", "own")
+    except KeyboardInterrupt:
+        interrupted = True
+    monkeypatch.undo()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    log.append("system", "next")
+    assert all(job.has_ended() and job.error is None for job in others)
+    types = [entry.type for entry in log.query()]
+    assert types.count("other-0") == types.count("other-1") == 1
+    assert types.count("own") <= 1
+    assert interrupted or types.count("own") == 1
+    assert types.count("next") == 1
+    assert log._lanes._free != []
+    for number, job in enumerate(others):
+        (row,) = log.query(type=f"other-{number}")
+        assert row.id == job.first_id
