@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import nerve_store as ns
-from support.cli import Cli, fill
+from support.cli import DAY, T0, Cli, fill
 
 UPSTREAM = Path(__file__).parent / "fixtures" / "upstream-0.5.0"
 
@@ -138,3 +138,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.thread_unsafe(reason="uses a fixture that is made once for all threads"))
         elif OWN_FIXTURES.keys() & set(item.fixturenames):
             item.obj = with_own_fixtures(item.obj)
+
+
+@pytest.fixture
+def long_log(cli: Cli) -> Cli:
+    """A hundred rows, and seventy runs in all states."""
+    statuses = list(ns.WorkflowRunStatus)
+    with ns.LogStore(cli.data / "logs.db") as store:
+        store.append_many(("system", "tick", f"ref-{n % 4}", f"payload {n}", T0 + n) for n in range(100))
+        for number in range(70):
+            status = statuses[number % len(statuses)]
+            run = ns.WorkflowRun(f"run-{number:02}", f"flow-{number % 2}", status, T0 + number)
+            store.upsert_workflow_run(("workflow", status, run.run_id, None, T0 + number), run, force=True)
+    return cli
+
+
+@pytest.fixture
+def wide(long_log: Cli) -> Cli:
+    """With an archive, and blobs."""
+    with ns.Store(long_log.data) as store:
+        store.logs.append("workflow", "thread_workflow_message", "run-01", '{"role": "coder", "content": "words"}', T0)
+        store.logs.archive_logs(now=T0 + 40 * DAY, max_days=1)
+        store.blobs.write("content")
+    return long_log

@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import nerve_store as ns
-from programs.backups import back_up
-from reference import Row
 from support import as_rows, foreign_script, foreign_sql
-from support.archive import NOW, append, at, content_of, day, fill, message, put_run
+from support.archive import NOW, append, at, content_of, day
+from support.backups import assert_whole, blobs_of, change, stored
 from support.disks import tiny_disk
-from support.faults import KILL, Run, Scenario, sweep
 from support.processes import start_child
 
 MARK = ".nerve-store-unfinished"
-
-
-def stored(directory: Path, **options: Any) -> list[Row]:
-    """A data directory with days in files of both formats, an active run, and blobs."""
-    with ns.Store(directory) as store:
-        fill(store.logs, days=6)
-        store.logs.archive_logs(now=NOW, max_days=2)
-        store.logs.archive_logs(now=NOW, max_days=2, compression="zstd")
-        put_run(store.logs, "started")
-        for number in range(9):
-            append(store.logs, at(number % 3, number), "run-1", message(number))
-        store.logs.set_meta("key", "value")
-        store.blobs.write_many([f"blob {number}" for number in range(40)])
-        return as_rows(store.logs.iter(archived=True))
-
-
-def change(directory: Path) -> list[Row]:
-    """What a second backup finds new: rows, late rows of archived days, a day that is compressed now, blobs."""
-    with ns.Store(directory) as store:
-        for number in range(20):
-            append(store.logs, at(number % 6, 100 + number), f"ref-{number % 3}")
-        store.logs.archive_logs(now=NOW, compression="zstd")
-        store.blobs.write("another blob")
-        return as_rows(store.logs.iter(archived=True))
-
-
-def assert_whole(backup: Path, rows: list[Row], blobs: set[str]) -> None:
-    """The backup verifies as it is, and holds these rows, in order, and these blobs."""
-    with ns.Store(backup, read_only=True) as store:
-        report = store.logs.verify()
-        assert report.ok, report.problems
-        assert store.blobs.verify().ok
-        assert as_rows(store.logs.iter(archived=True)) == rows
-        assert set(store.blobs) >= blobs
-        assert store.logs.get_meta("key") == "value"
-        assert [run.run_id for run in store.logs.get_active_workflow_runs()] == ["run-1"]
-
-
-def blobs_of(directory: Path) -> set[str]:
-    return set(ns.BlobStore(directory / "blobs", read_only=True))
 
 
 def test_a_backup_is_a_store_of_its_own(tmp_path: Path) -> None:
@@ -367,62 +323,6 @@ def test_what_was_acknowledged_before_is_in_it_while_four_processes_write(tmp_pa
         output, _ = child.communicate(timeout=60)
         assert child.returncode == 0
         assert int(output) > 20
-
-
-# --- cut short anywhere ------------------------------------------------------------------------------------------
-
-
-def check_backup(directory: Path, prepared: tuple[list[Row], list[Row]], _run: Run) -> None:
-    """The older backup or the newer one, whole; or none, which says so; and another call completes it."""
-    older, newer = prepared
-    backup = directory / "backup"
-    blobs = blobs_of(directory / "store")
-    if (backup / "logs.db").exists():
-        with ns.Store(backup, read_only=True) as store:
-            rows = as_rows(store.logs.iter(archived=True))
-            found = {row.id: row for row in rows}
-            report = store.logs.verify()
-            # Files may be newer than the database; of the rows nothing is missing, and none is another.
-            assert [row for row in older if found.get(row.id) != row] == []
-            assert all(row in newer for row in rows)
-            assert not [problem for problem in report.problems if "another file of this day" not in problem.reason]
-    elif backup.exists() and any(backup.iterdir()):
-        with pytest.raises(ns.StoreIOError, match="not finished"):
-            ns.Store(backup)
-    with ns.Store(directory / "store") as store:
-        assert store.backup(backup).ok
-    assert_whole(backup, newer, blobs)
-    assert not list(backup.glob(".*"))
-    assert not list((backup / "archive/logs").glob(".stage*"))
-
-
-def prepare_first(directory: Path) -> tuple[list[Row], list[Row]]:
-    rows = stored(directory / "store")
-    return [], rows
-
-
-def prepare_next(directory: Path) -> tuple[list[Row], list[Row]]:
-    older = stored(directory / "store")
-    with ns.Store(directory / "store") as store:
-        store.backup(directory / "backup")
-    return older, change(directory / "store")
-
-
-FIRST = Scenario(back_up, check_backup, prepare=prepare_first, name="store")
-NEXT = Scenario(back_up, check_backup, prepare=prepare_next, name="store")
-
-
-@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
-@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
-def test_cut_short(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
-    assert len(sweep(scenario, tmp_path, fault, per_call=2)) >= 10
-
-
-@pytest.mark.torture
-@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
-@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
-def test_cut_short_anywhere(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
-    sweep(scenario, tmp_path, fault)
 
 
 def test_retention_and_backups_of_a_daemon(tmp_path: Path) -> None:

@@ -700,8 +700,8 @@ class LogStore:
         """Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
 
         A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
-        workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
-        takes a JSON value.
+        workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`,
+        `json` takes a JSON value.
         """
     def claim_workflow_run(
         self,
@@ -789,8 +789,8 @@ class LogStore:
 
         `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
         cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
-        that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
-        place of `payload`, `json` takes a JSON value.
+        that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`.
+        In place of `payload`, `json` takes a JSON value.
         """
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None. A run whose stored status is unknown is a `CorruptStoreError` that names it."""
