@@ -71,8 +71,7 @@ def command_reference() -> str:
     """A section for each command, from its parser."""
     from nerve_store.cli import parser as cli
 
-    names = list(cli._COMMANDS)  # noqa: SLF001, the parser loads only the commands that it is asked for
-    root = cli.build_parser(names)
+    root = cli.whole_parser()
     sections = [section(root, 2, common=set())]
     common = {action.dest for action in root._actions}  # noqa: SLF001
     sections += [section(parser, depth, common) for parser, depth in subparsers(root, 2)]

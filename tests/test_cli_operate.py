@@ -152,6 +152,7 @@ TABLES = [
     ["blob", "ls"],
     ["meta", "ls"],
     ["sql", "SELECT * FROM logs LIMIT 3"],
+    ["doctor"],
 ]
 
 

@@ -421,7 +421,8 @@ class WriteBatch:
     def ids(self) -> tuple[int, ...] | None:
         """The ids of all its rows, in the order of the calls; None before the commit.
 
-        Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+        Those of changes of state are among them. A key that was there gives the id of its first row, a run that was
+        there (`exist_ok`) none.
         """
     def append(
         self,
@@ -940,7 +941,7 @@ class LogStore:
         Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
         """
     def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
-        """Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+        """Delete the files of the days before `before`, and what the index keeps of them; returns these days in order.
 
         A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
         again. The rows are gone for every read at once, also if the call is killed before the files are; the next

@@ -58,7 +58,6 @@ pub(super) fn last_wal() -> Option<FileId> {
 }
 
 /// A descriptor of SQLite's of this file. SQLite closes it no earlier than its last connection to the file.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "other systems have no way to ask for a lock"))]
 pub(super) fn descriptor_of(id: FileId) -> Option<RawFd> {
     with_tables(|tables| tables.files.iter().find(|(_, open)| *open == id).map(|(fd, _)| *fd))
 }

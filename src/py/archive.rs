@@ -119,7 +119,7 @@ impl LogStore {
         days.iter().map(|day| create_day(py, day)).collect()
     }
 
-    /// Delete the files of the days before `before`, and what the index keeps of them; returns the days, oldest first.
+    /// Delete the files of the days before `before`, and what the index keeps of them; returns these days in order.
     ///
     /// A day in which a queued or started run has rows stays. Rounds keep their numbers, and ids are not given out
     /// again. The rows are gone for every read at once, also if the call is killed before the files are; the next

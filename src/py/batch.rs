@@ -87,7 +87,8 @@ impl LogStore {
 impl WriteBatch {
     /// The ids of all its rows, in the order of the calls; None before the commit.
     ///
-    /// Those of changes of state are among them. A key that was there gives the id of its first row, a run that was there (`exist_ok`) none.
+    /// Those of changes of state are among them. A key that was there gives the id of its first row, a run that was
+    /// there (`exist_ok`) none.
     #[getter]
     fn ids(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state().ids.as_ref().map(|ids| ids.clone_ref(py))

@@ -61,8 +61,8 @@ pub(super) fn perform<'py, O: Told>(
     O::to_python(py, answer)
 }
 
-/// How many frames of Python's above the innermost the caller of the method under way is, for warnings: an event loop's
-/// method calls that of the store.
+/// How many frames of Python's above the innermost the caller of the method under way is, for warnings: an event
+/// loop's method calls that of the store.
 pub(super) fn frames() -> u32 {
     if PLACE.with_borrow(Option::is_some) { 3 } else { 1 }
 }

@@ -28,8 +28,8 @@ impl LogStore {
     /// Create a run that is not there, logging the row (workflow, status, run_id, payload), in one transaction.
     ///
     /// A run that is there is a `RunExistsError`; with `exist_ok` it is returned as it is, if it is of the same
-    /// workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`, `json`
-    /// takes a JSON value.
+    /// workflow. `not_before`, a timestamp, keeps a queued run from being claimed before. In place of `payload`,
+    /// `json` takes a JSON value.
     #[pyo3(
         signature = (run_id, workflow, *, status = Arg::of(RunStatus::Queued), payload = None, json = Json::NONE,
             timestamp = None, not_before = None, exist_ok = Arg::OFF, durability = None),
@@ -103,8 +103,8 @@ impl LogStore {
     ///
     /// `expect`: the state, or states, that the run must be in now. A run that is not there, is in another state or
     /// cannot go there is an `IllegalTransitionError` and changes nothing. So is a change without the `claim` of a run
-    /// that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`. In
-    /// place of `payload`, `json` takes a JSON value.
+    /// that is under a claim whose lease lasts, unless it kills the run. A claim that is lost is a `ClaimLostError`.
+    /// In place of `payload`, `json` takes a JSON value.
     #[pyo3(
         signature = (run_id, status, *, expect = None, exit_code = None, payload = None, json = Json::NONE,
             timestamp = None, durability = None, claim = None),

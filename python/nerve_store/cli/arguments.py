@@ -85,7 +85,7 @@ def add_command(
 
     `example` is what follows `nerve-store` in an example of its use.
     """
-    parser = commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         parents=[common],
         allow_abbrev=False,

@@ -8,7 +8,7 @@ from collections import Counter
 from nerve_store.cli.doctor_files import examine_files
 from nerve_store.cli.doctor_log import examine_log
 from nerve_store.cli.findings import LEVELS, Finding
-from nerve_store.cli.output import colored, print_json, print_line
+from nerve_store.cli.output import print_json, print_line, print_wrapped
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import require_directory
 from nerve_store.cli.text import escape, format_count
@@ -40,9 +40,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print(finding: Finding) -> None:
-    level = f"{finding.level:<7}"
-    if colored():
-        level = f"\x1b[{_COLORS[finding.level]}m{level}\x1b[0m"
-    print_line(f"{level}  {finding.check}: {escape(finding.message)}")
+    print_wrapped(escape(f"{finding.check}: {finding.message}"), f"{finding.level:<7}  ", _COLORS[finding.level])
     if finding.action:
-        print_line(f"         -> {escape(finding.action)}")
+        print_wrapped(escape(finding.action), "         -> ")

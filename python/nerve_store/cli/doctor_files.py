@@ -128,9 +128,9 @@ def _holders(path: str) -> list[str]:
     found = []
     wanted = os.path.realpath(path)
     for process in _entries("/proc"):
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            if any(_link(descriptor.path) == wanted for descriptor in _entries(f"{process.path}/fd")):
-                found.append(_named(process.name))
+        is_other = process.name.isdigit() and int(process.name) != os.getpid()
+        if is_other and any(_link(descriptor.path) == wanted for descriptor in _entries(f"{process.path}/fd")):
+            found.append(_named(process.name))
     return found
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "print_line",
     "print_pairs",
     "print_table",
+    "print_wrapped",
     "table_time",
 ]
 
@@ -53,6 +54,23 @@ def print_line(line: str) -> None:
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def print_wrapped(text: str, indent: str, color: str = "") -> None:
+    """Print `text` after `indent`, on as many lines as the width asks for, the later ones indented by blanks.
+
+    `color`: the SGR parameters for the indent.
+    """
+    available = _available()
+    blanks = " " * display_width(indent)
+    lines = [text]
+    if available is not None:
+        import textwrap
+
+        lines = textwrap.wrap(text, max(available - len(blanks), 20), break_on_hyphens=False) or [""]
+    first = f"\x1b[{color}m{indent}\x1b[0m" if color and colored() else indent
+    for number, line in enumerate(lines):
+        print_line((blanks if number else first) + line)
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
