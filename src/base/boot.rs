@@ -1,8 +1,8 @@
 //! The clock that measures leases: the time since the machine was started, which no program can set.
 
-use std::sync::OnceLock;
-
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::base::error::Result;
 
 /// A moment of this machine, comparable with others of the same boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,29 +14,47 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Now.
-    pub fn now() -> Self {
+    /// Now. An error if it cannot be told which boot this is: every lease would look as if another boot had given it.
+    pub fn now() -> Result<Self> {
         #[cfg(test)]
         if let Some(moment) = tests::SET.get() {
-            return moment;
+            return Ok(moment);
         }
         #[cfg(target_os = "linux")]
         let clock = ClockId::Boottime;
         #[cfg(not(target_os = "linux"))]
         let clock = ClockId::Monotonic;
         let time = clock_gettime(clock);
-        Self { boot: boot(), milliseconds: time.tv_sec * 1_000 + i64::from(time.tv_nsec as i32) / 1_000_000 }
+        let milliseconds = time.tv_sec * 1_000 + i64::from(time.tv_nsec as i32) / 1_000_000;
+        Ok(Self { boot: boot()?, milliseconds })
     }
 }
 
-/// The number of this boot: 63 bits of the kernel's random id. 0 where there is none.
-fn boot() -> i64 {
+/// The number of this boot: 63 bits of the kernel's random id.
+#[cfg(target_os = "linux")]
+fn boot() -> Result<i64> {
+    use crate::base::error::Error;
+    use std::io::{Error as IoError, ErrorKind};
+    use std::sync::OnceLock;
+
     static BOOT: OnceLock<i64> = OnceLock::new();
-    *BOOT.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        u64::from_str_radix(&digits, 16).map_or(0, |bits| (bits >> 1).cast_signed())
-    })
+    if let Some(boot) = BOOT.get() {
+        return Ok(*boot);
+    }
+    let path = std::path::Path::new("/proc/sys/kernel/random/boot_id");
+    let failed = |error: &IoError| Error::io(path, "tell which boot of the machine this is, for leases", error);
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    match u64::from_str_radix(&digits, 16) {
+        Ok(bits) if digits.len() == 16 => Ok(*BOOT.get_or_init(|| (bits >> 1).cast_signed())),
+        _ => Err(failed(&IoError::from(ErrorKind::InvalidData))),
+    }
+}
+
+/// There is no such id here: a lease that outlives a boot lasts until the machine has been up for as long again.
+#[cfg(not(target_os = "linux"))]
+fn boot() -> Result<i64> {
+    Ok(0)
 }
 
 /// The clock that tests set.
@@ -52,7 +70,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_clock_goes_on_within_a_boot() {
-        let (earlier, later) = (Moment::now(), Moment::now());
+        let (earlier, later) = (Moment::now().unwrap(), Moment::now().unwrap());
         assert_eq!(earlier.boot, later.boot);
         assert!(earlier.milliseconds > 0 && earlier.milliseconds <= later.milliseconds);
     }

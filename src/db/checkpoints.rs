@@ -35,7 +35,8 @@ pub(super) const RESTART_PAGES: u32 = 3 * CHECKPOINT_PAGES;
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Thereafter a read is in the way that lasts. The log grows meanwhile, and each time by so many pages (1 MiB) a commit
-/// waits for a moment.
+/// waits for a moment. Whenever the log has doubled, commits wait for [`PATIENCE`] again: it may have been a busy machine
+/// that was in the way, and moments are shorter than the reads that follow one another.
 const RETRY_PAGES: u32 = CHECKPOINT_PAGES / 4;
 const MOMENT: Duration = Duration::from_millis(10);
 
@@ -55,8 +56,10 @@ pub(super) struct Checkpoints {
 struct Runner {
     /// None until the first one is due.
     connection: Option<Link>,
-    /// How long commits have waited for this log to begin anew.
+    /// How long commits have waited for this log to begin anew, since it was last given up.
     waited: Duration,
+    /// `wal_pages` from which on they wait for as long again.
+    patient_at: u32,
 }
 
 impl Checkpoints {
@@ -144,7 +147,7 @@ impl Checkpoints {
 
     /// Makes the next commit of any process begin the log anew.
     fn restart(&self, context: Context<'_>, runner: &mut Runner, writer: &Turns<Writer>) {
-        if self.restart_at.load(Ordering::Relaxed) <= RESTART_PAGES {
+        if self.restart_at.load(Ordering::Relaxed) <= RESTART_PAGES || self.wal.pages() >= runner.patient_at {
             runner.waited = Duration::ZERO;
         }
         let began = Instant::now();
@@ -166,6 +169,9 @@ impl Checkpoints {
             }
         });
         let pages = self.wal.pages();
+        if runner.waited.is_zero() {
+            runner.patient_at = pages.saturating_mul(2);
+        }
         runner.waited += began.elapsed();
         let more = match is_done {
             Ok(true) => {
