@@ -1,8 +1,11 @@
 //! The clock that measures leases: the time since the machine was started, which no program can set.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::base::error::{Error, Result};
 
 /// A moment of this machine, comparable with others of the same boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,29 +17,36 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Now.
-    pub fn now() -> Self {
+    /// Now; an error if it cannot be learned which boot this is. A guess would end every lease.
+    pub fn now() -> Result<Self> {
         #[cfg(test)]
         if let Some(moment) = tests::SET.get() {
-            return moment;
+            return Ok(moment);
         }
         #[cfg(target_os = "linux")]
         let clock = ClockId::Boottime;
         #[cfg(not(target_os = "linux"))]
         let clock = ClockId::Monotonic;
         let time = clock_gettime(clock);
-        Self { boot: boot(), milliseconds: time.tv_sec * 1_000 + i64::from(time.tv_nsec as i32) / 1_000_000 }
+        Ok(Self { boot: boot()?, milliseconds: time.tv_sec * 1_000 + i64::from(time.tv_nsec as i32) / 1_000_000 })
     }
 }
 
-/// The number of this boot: 63 bits of the kernel's random id. 0 where there is none.
-fn boot() -> i64 {
+/// The number of this boot: 63 bits of the kernel's random id. 0 where the system has none.
+fn boot() -> Result<i64> {
     static BOOT: OnceLock<i64> = OnceLock::new();
-    *BOOT.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        u64::from_str_radix(&digits, 16).map_or(0, |bits| (bits >> 1).cast_signed())
-    })
+    if let Some(boot) = BOOT.get() {
+        return Ok(*boot);
+    }
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::io(path, "read the id of this boot", &error)),
+    };
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let boot = u64::from_str_radix(&digits, 16).map_or(0, |bits| (bits >> 1).cast_signed());
+    Ok(*BOOT.get_or_init(|| boot))
 }
 
 /// The clock that tests set.
@@ -52,7 +62,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_clock_goes_on_within_a_boot() {
-        let (earlier, later) = (Moment::now(), Moment::now());
+        let (earlier, later) = (Moment::now().unwrap(), Moment::now().unwrap());
         assert_eq!(earlier.boot, later.boot);
         assert!(earlier.milliseconds > 0 && earlier.milliseconds <= later.milliseconds);
     }

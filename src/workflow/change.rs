@@ -217,7 +217,7 @@ fn change(
         && (force || run.status == RunStatus::Started)
         && let Some(record) = Record::find(transaction.connection(), &run.run_id)?
     {
-        if !force && next.status != RunStatus::Killed && record.is_live(run, Moment::now()) {
+        if !force && next.status != RunStatus::Killed && record.is_live(run, Moment::now()?) {
             return Err(Error::IllegalTransition {
                 run_id: run.run_id.clone(),
                 from: Some(run.status),

@@ -29,7 +29,7 @@ impl Operation for Renew {
 
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<RunClaim> {
         let (found, record) = self.fence.check(transaction.connection(), transaction.path())?;
-        let term = Term::new(Moment::now(), now()?, self.lease.unwrap_or_else(|| record.lease()));
+        let term = Term::new(Moment::now()?, now()?, self.lease.unwrap_or_else(|| record.lease()));
         term.renew(transaction.connection(), &self.fence.run_id)?;
         Ok(RunClaim {
             run: found.run,

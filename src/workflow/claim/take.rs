@@ -41,7 +41,7 @@ pub struct Take {
 /// Whether a claim would take a run, or clear one away: asked before a write transaction is begun for it.
 pub fn is_any_free(database: &Database, take: &Take) -> Result<bool> {
     database.read("look for a run", |connection| {
-        let found = take.look(connection, database.path(), Moment::now(), now()?)?;
+        let found = take.look(connection, database.path(), Moment::now()?, now()?)?;
         Ok(found.expired.is_some() || !found.stale.is_empty() || !found.exhausted.is_empty() || found.queued.is_some())
     })
 }
@@ -65,7 +65,7 @@ impl Operation for Take {
     const NAME: &'static str = "claim a workflow run";
 
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<Option<RunClaim>> {
-        let (moment, time) = (Moment::now(), now()?);
+        let (moment, time) = (Moment::now()?, now()?);
         let sight = self.look(transaction.connection(), transaction.path(), moment, time)?;
         for run_id in &sight.stale {
             lose(transaction.connection(), run_id)?;
