@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nerve_store as ns
-from support import child_environment
+from support import child_environment, foreign_sql
 from support.event_loops import run
 
 DAY = 86_400_000
@@ -198,6 +198,53 @@ def test_damage_in_the_archive_is_an_error_of_the_reader(filled: ns.LogStore) ->
     reader = pyarrow.RecordBatchReader.from_stream(filled.arrow(batch_rows=10, archived=True))
     with pytest.raises(OSError, match=day.day.isoformat()):
         list(reader)
+
+
+COLUMNS = ["source", "type", "ref_id", "payload"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("split", [False, True])
+def test_a_text_that_is_not_utf8_is_an_error_that_names_its_row(data_dir: Path, column: str, split: bool) -> None:
+    """Another program wrote it; `split`: only together are the texts of two rows whole characters."""
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    path = data_dir / "logs.db"
+    with ns.LogStore(path) as store:
+        ids = store.append_many([("s", "t", "r", "p", n) for n in range(50)])
+        wrong = {ids[20]: "6ac3", ids[21]: "a46a"} if split else {ids[30]: "ff"}
+        for id, text in wrong.items():
+            foreign_sql(path, f"UPDATE logs SET {column} = CAST(x'{text}' AS TEXT) WHERE id = {id}")
+        reader = pyarrow.RecordBatchReader.from_stream(store.arrow(batch_rows=10))
+        whole = [reader.read_next_batch().num_rows for _ in range(2 if split else 3)]
+        assert whole == [10] * len(whole)
+        with pytest.raises(OSError, match=f"row {min(wrong)} of logs: {column} is not UTF-8"):
+            reader.read_next_batch()
+        assert list(reader) == [], "an error is the end"
+
+
+def test_names_of_any_number_are_told_apart(log_store: ns.LogStore) -> None:
+    """Of one length and with one end, too."""
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    rows = [(f"a{n % 701:05}-source", f"{n % 613}", None, None, n) for n in range(5_000)]
+    log_store.append_many(rows)
+    table = pyarrow.table(log_store.arrow(batch_rows=3_000))
+    table.validate(full=True)
+    assert [tuple(row.values())[1:3] for row in table.to_pylist()] == [row[:2] for row in rows]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_rows_that_go_between_two_batches_are_passed_over(data_dir: Path, descending: bool) -> None:
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    path = data_dir / "logs.db"
+    with ns.LogStore(path) as store:
+        store.append_many([("s", "t", None, None, n) for n in range(100)])
+        ids = [entry.id for entry in store.query(descending=descending)]
+        reader = pyarrow.RecordBatchReader.from_stream(store.arrow(batch_rows=10, limit=50, descending=descending))
+        first = reader.read_next_batch().column("id").to_pylist()
+        foreign_sql(path, f"DELETE FROM logs WHERE id IN ({ids[10]}, {ids[15]}, {ids[16]})")
+        store.append("s", "later")
+        left = [id for id in ids[10:] if id not in (ids[10], ids[15], ids[16])]
+        assert first + [id for batch in reader for id in batch.column("id").to_pylist()] == (ids[:10] + left)[:50]
 
 
 def test_what_is_not_read_to_its_end_is_freed(filled: ns.LogStore) -> None:

@@ -1,6 +1,7 @@
 //! The core of the log: a database whose write transactions keep the index, and whose reads go through it. Everything that
 //! appends, reads, archives or changes runs is built on it.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,7 @@ use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::insert;
 use crate::log::reserve::IdReserve;
-use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound};
+use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound, RawRow};
 
 /// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
 /// where it was, others can write in between, and the write-ahead log stays small.
@@ -274,6 +275,15 @@ impl Snapshot<'_> {
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn search(&self, filter: &Filter, visit: impl FnMut(LogEntry)) -> Result<()> {
         or_damaged(search::search(self.connection, self.unmerged, filter, visit))
+    }
+
+    /// Calls `visit` with every row that matches, as SQLite holds it, in the filter's order, until it breaks.
+    pub(crate) fn search_raw(
+        &self,
+        filter: &Filter,
+        visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        or_damaged(search::search_raw(self.connection, self.unmerged, filter, visit))
     }
 
     /// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.

@@ -1,5 +1,6 @@
 //! Reading rows back: all at once, counted, or page by page.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
@@ -7,12 +8,14 @@ use rusqlite::{Connection, Row};
 use crate::base::error::Result;
 use crate::index::lookup::candidates::is_dense;
 use crate::log::core::Core;
-use crate::row::COLUMNS;
-use crate::row::Filter;
-use crate::row::LogEntry;
+use crate::row::{COLUMNS, Filter, LogEntry, RawRow};
 
 /// Rows that one step of [`Pages`] reads: enough to make the transaction's cost small, few enough to hold in memory.
 const PAGE_ROWS: u64 = 1_024;
+
+/// Rows that one step of [`Pages::each_raw`] reads: it keeps no row, so that the transaction's time is the bound, some
+/// 10 ms.
+const RAW_PAGE_ROWS: u64 = 16_384;
 
 /// Every row that matches, in the filter's order.
 pub fn query(core: &Core, filter: &Filter) -> Result<Vec<LogEntry>> {
@@ -107,6 +110,34 @@ impl Pages {
             filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
         }
         Ok(Self { core, left: filter.limit.unwrap_or(u64::MAX), filter })
+    }
+
+    /// Calls `visit` with the next rows, as SQLite holds them, until it breaks; returns whether there may be more. Rows
+    /// that it was called with before an error do not come again.
+    pub(crate) fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        let wanted = RAW_PAGE_ROWS.min(self.left);
+        self.filter.limit = Some(wanted);
+        let (mut count, mut last, mut is_stopped) = (0, None, false);
+        let outcome = self.core.read("query", |snapshot| {
+            snapshot.search_raw(&self.filter, &mut |row| {
+                let flow = visit(row)?;
+                (count, last, is_stopped) = (count + 1, Some(row.id), flow.is_break());
+                Ok(flow)
+            })
+        });
+        self.left -= count;
+        if let Some(last) = last {
+            let bound = if self.filter.descending { &mut self.filter.before_id } else { &mut self.filter.after_id };
+            *bound = Some(last);
+        }
+        outcome?;
+        if count < wanted && !is_stopped {
+            self.left = 0;
+        }
+        Ok(self.left > 0)
     }
 
     /// The next rows; none at the end.

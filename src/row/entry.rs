@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use crate::base::error::{Error, Result};
 use crate::base::time::{TimeSpan, check_timestamp, now};
 use crate::row::IndexedRow;
-use crate::row::texts::{Gathering, Texts};
+use crate::row::texts::{Gathering, RawTexts, Texts};
 
 /// The longest text accepted in a row unless the store was opened with another limit, in bytes of UTF-8.
 pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
@@ -67,26 +67,23 @@ impl LogEntry {
     pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
         let mut found = None;
         let mut entries = Entries::new(|entry| found = Some(entry));
-        entries.push(row)?;
+        entries.push(RawRow::of(row)?)?;
         entries.finish()?;
         found.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }
 }
 
-/// Passes rows on as they are read, a few later, since a few share a block of memory.
-pub(crate) struct Entries<V> {
-    /// Each with its id and its timestamp.
-    rows: Gathering<(i64, i64)>,
-    visit: V,
+/// A row as SQLite holds it; its texts may not be UTF-8.
+#[derive(Clone, Copy)]
+pub(crate) struct RawRow<'a> {
+    pub(crate) id: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) texts: RawTexts<'a>,
 }
 
-impl<V: FnMut(LogEntry)> Entries<V> {
-    pub(crate) fn new(visit: V) -> Self {
-        Self { rows: Gathering::default(), visit }
-    }
-
-    /// Takes in a row that a statement over [`COLUMNS`] returned, and returns its id; see [`LogEntry::from_row`].
-    pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<i64> {
+impl<'a> RawRow<'a> {
+    /// The row that a statement over [`COLUMNS`] returned; see [`LogEntry::from_row`].
+    pub(crate) fn of(row: &'a Row<'_>) -> Result<Self> {
         let id = row.get(0)?;
         let required = |index| match row.get_ref(index)? {
             ValueRef::Text(text) => Ok(text),
@@ -103,19 +100,48 @@ impl<V: FnMut(LogEntry)> Entries<V> {
             ValueRef::Real(timestamp) => timestamp as i64,
             other => return Err(strange(id, 5, other)),
         };
-        let texts = (required(1)?, required(2)?, optional(3)?, optional(4)?);
-        if self.rows.is_full(texts) {
+        Ok(Self { id, timestamp, texts: (required(1)?, required(2)?, optional(3)?, optional(4)?) })
+    }
+}
+
+impl<'a> From<&'a LogEntry> for RawRow<'a> {
+    fn from(row: &'a LogEntry) -> Self {
+        let texts = (
+            row.source().as_bytes(),
+            row.kind().as_bytes(),
+            row.ref_id().map(str::as_bytes),
+            row.payload().map(str::as_bytes),
+        );
+        Self { id: row.id, timestamp: row.timestamp, texts }
+    }
+}
+
+/// Passes rows on as they are read, a few later, since a few share a block of memory.
+pub(crate) struct Entries<V> {
+    /// Each with its id and its timestamp.
+    rows: Gathering<(i64, i64)>,
+    visit: V,
+}
+
+impl<V: FnMut(LogEntry)> Entries<V> {
+    pub(crate) fn new(visit: V) -> Self {
+        Self { rows: Gathering::default(), visit }
+    }
+
+    /// Takes in a row.
+    pub(crate) fn push(&mut self, row: RawRow<'_>) -> Result<()> {
+        if self.rows.is_full(row.texts) {
             self.finish()?;
         }
-        self.rows.push((id, timestamp), texts);
-        Ok(id)
+        self.rows.push((row.id, row.timestamp), row.texts);
+        Ok(())
     }
 
     /// Passes on what is left.
     pub(crate) fn finish(&mut self) -> Result<()> {
         let visit = &mut self.visit;
         let passed = self.rows.finish(|(id, timestamp), texts| visit(LogEntry { id, timestamp, texts }));
-        passed.map_err(|((id, _), column)| unreadable(id, 1 + column, "not UTF-8"))
+        passed.map_err(|((id, _), column)| not_utf8(id, column))
     }
 }
 
@@ -146,6 +172,11 @@ fn strange(id: i64, column: usize, value: ValueRef<'_>) -> Error {
             other => format!("{}, not {wanted}", other.data_type()),
         },
     )
+}
+
+/// The error of a row whose text of this number, from 0 for the source, is not UTF-8.
+pub(crate) fn not_utf8(id: i64, text: usize) -> Error {
+    unreadable(id, 1 + text, "not UTF-8")
 }
 
 fn unreadable(id: i64, column: usize, what: &str) -> Error {

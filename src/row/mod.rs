@@ -10,7 +10,7 @@ pub(crate) mod payload;
 mod round;
 mod texts;
 
-pub(crate) use entry::{COLUMNS, Entries};
+pub(crate) use entry::{COLUMNS, Entries, RawRow, not_utf8};
 pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, MAX_NAME_BYTES, NewLogEntry, OwnedEntry};
 pub(crate) use filter::Conditions;
 pub use filter::Filter;

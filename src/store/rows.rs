@@ -1,5 +1,6 @@
 //! Rows one by one, from the log, the archive, both, or one day's file; no transaction is open between pages.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -7,7 +8,7 @@ use crate::archive::{ArchivedRows, UnionPages};
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check;
 use crate::log::{Core, Pages};
-use crate::row::LogEntry;
+use crate::row::{LogEntry, RawRow};
 
 /// Rows that one step reads from a day's file.
 const DAY_PAGE: usize = 256;
@@ -40,6 +41,11 @@ impl Rows {
         Self::of(Source::Day(core, Box::new(rows)))
     }
 
+    /// None.
+    pub(super) fn ended() -> Self {
+        Self::of(Source::Ended)
+    }
+
     fn of(source: Source) -> Self {
         Self { source, page: Vec::new().into_iter(), failure: None }
     }
@@ -65,6 +71,23 @@ impl Rows {
         Ok(self.next_buffered())
     }
 
+    /// Calls `visit` with the next rows until it breaks, without making rows of what SQLite holds; returns whether there
+    /// may be more. Rows that it was called with before an error do not come again.
+    pub(super) fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool> {
+        if let Source::Log(pages) = &mut self.source {
+            let outcome = pages.each_raw(visit);
+            self.end_after(&outcome);
+            return outcome;
+        }
+        self.fill()?;
+        while let Some(row) = self.next_buffered() {
+            if visit(RawRow::from(&row))?.is_break() {
+                break;
+            }
+        }
+        Ok(!self.is_ended())
+    }
+
     /// Reads the next page unless rows are buffered; afterwards none are at the end. An interrupted read can be repeated.
     pub fn fill(&mut self) -> Result<()> {
         if self.page.len() > 0 {
@@ -88,13 +111,24 @@ impl Rows {
                 if self.page.len() == 0 { self.failure.take().map_or(Ok(()), Err) } else { Ok(()) }
             }
             Err(error) => {
-                if !matches!(error, Error::Paused | Error::Cancelled | Error::TimedOut) {
-                    self.source = Source::Ended;
-                }
-                Err(error)
+                let outcome = Err(error);
+                self.end_after(&outcome);
+                outcome
             }
         }
     }
+
+    /// Ends the rows with an error, unless the read can be repeated.
+    fn end_after<T>(&mut self, outcome: &Result<T>) {
+        if outcome.as_ref().err().is_some_and(|error| !is_repeatable(error)) {
+            self.source = Source::Ended;
+        }
+    }
+}
+
+/// Whether a read that ended so goes on where it was.
+pub(super) fn is_repeatable(error: &Error) -> bool {
+    matches!(error, Error::Paused | Error::Cancelled | Error::TimedOut)
 }
 
 /// The next rows of a day's file, and the error after them.

@@ -1,5 +1,6 @@
 //! Looking rows up that the index proposes, and checking each against the whole filter.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use rusqlite::types::Value;
@@ -11,6 +12,9 @@ use crate::row::{Conditions, Filter};
 
 /// Ids that one statement looks up.
 const CHUNK_IDS: usize = 256;
+
+/// What is called with each row; no other one follows after a break.
+pub(super) type Visit<'a> = dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>> + 'a;
 
 /// Looks candidates up and checks them against the whole filter, until the limit is reached.
 pub(super) struct Check<'a> {
@@ -42,8 +46,8 @@ impl<'a> Check<'a> {
         self.left == 0
     }
 
-    /// Calls `visit` with the rows of the candidate that match, as far as the limit goes.
-    pub(super) fn run(&mut self, candidate: &Candidate, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+    /// Calls `visit` with the rows of the candidate that match, as far as the limit goes, or until it breaks.
+    pub(super) fn run(&mut self, candidate: &Candidate, visit: &mut Visit<'_>) -> Result<()> {
         match candidate {
             Candidate::Span(span) => {
                 let mut statement = match self.span.take() {
@@ -71,13 +75,12 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn step(&mut self, statement: &mut Statement<'_>, visit: &mut dyn FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
+    fn step(&mut self, statement: &mut Statement<'_>, visit: &mut Visit<'_>) -> Result<()> {
         let mut rows = statement.raw_query();
         while self.left > 0
             && let Some(row) = rows.next()?
         {
-            visit(row)?;
-            self.left -= 1;
+            self.left = if visit(row)?.is_break() { 0 } else { self.left - 1 };
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! How many rows match, from what the index knows: it is exact except where rows were deleted, or other programs wrote, since
 //! they were sealed. There, and for filters that no part of the index answers alone, rows are looked at.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::Result;
@@ -58,7 +60,7 @@ impl Counting<'_> {
         let columns = if filter.limit.is_none() { "count(*)" } else { "1" };
         each_match(self.connection, self.unmerged, &filter, columns, &mut |row| {
             found += row.get::<_, u64>(0)?;
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
     }

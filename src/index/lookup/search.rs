@@ -1,12 +1,14 @@
 //! The rows that match a filter: what the index proposes, checked.
 
-use rusqlite::{Connection, Row};
+use std::ops::ControlFlow;
+
+use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
 use crate::index::lookup::candidates::candidates;
-use crate::index::lookup::check::Check;
+use crate::index::lookup::check::{Check, Visit};
 use crate::index::lookup::unmerged::UnmergedIndex;
-use crate::row::{COLUMNS, Entries, Filter, LogEntry};
+use crate::row::{COLUMNS, Entries, Filter, LogEntry, RawRow};
 
 /// Calls `visit` with every row that matches, in the filter's order, in the caller's transaction.
 pub(crate) fn search(
@@ -16,18 +18,32 @@ pub(crate) fn search(
     visit: impl FnMut(LogEntry),
 ) -> Result<()> {
     let mut entries = Entries::new(visit);
+    search_raw(connection, unmerged, filter, &mut |row| {
+        entries.push(row)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    entries.finish()
+}
+
+/// Calls `visit` with every row that matches, as SQLite holds it, until it breaks.
+pub(crate) fn search_raw(
+    connection: &Connection,
+    unmerged: &UnmergedIndex,
+    filter: &Filter,
+    visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
     let mut last = None;
     let ids = filter.ids();
     each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
-        let id = entries.push(row)?;
+        let row = RawRow::of(row)?;
+        let id = row.id;
         let is_next = last.is_none_or(|last| if filter.descending { id < last } else { id > last });
         if !is_next || ids.is_none_or(|ids| !ids.contains(id)) {
             return Err(out_of_order(id));
         }
         last = Some(id);
-        Ok(())
-    })?;
-    entries.finish()
+        visit(row)
+    })
 }
 
 /// Calls `visit` with these columns of every row that matches.
@@ -36,7 +52,7 @@ pub(super) fn each_match(
     unmerged: &UnmergedIndex,
     filter: &Filter,
     columns: &str,
-    visit: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<()> {
     let mut check = Check::new(connection, filter, columns);
     for candidate in candidates(connection, unmerged, filter)? {

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::row::LogEntry;
+use crate::base::error::Result;
+use crate::row::{RawRow, not_utf8};
 use crate::store::arrow::c_data::{ArrowArray, ArrowSchema, Buffer, NULLABLE};
 
 /// Bytes of text after which a batch ends, whatever the number of its rows: memory stays small, and offsets of 32 bits
@@ -44,17 +45,34 @@ impl Columns {
 
     /// Whether the next row belongs into another batch, whatever the number of those in this one.
     pub(super) fn is_full(&self) -> bool {
-        self.ref_ids.bytes.len().max(self.payloads.bytes.len()).max(self.sources.size.max(self.kinds.size))
-            >= MOST_TEXT_BYTES
+        [&self.ref_ids, &self.payloads, &self.sources.names, &self.kinds.names]
+            .into_iter()
+            .any(|texts| texts.bytes.len() >= MOST_TEXT_BYTES)
     }
 
-    pub(super) fn push(&mut self, row: &LogEntry) {
+    pub(super) fn push(&mut self, row: RawRow<'_>) {
+        let (source, kind, ref_id, payload) = row.texts;
         self.ids.push(row.id);
-        self.sources.push(row.source());
-        self.kinds.push(row.kind());
-        self.ref_ids.push(row.ref_id());
-        self.payloads.push(row.payload());
+        self.sources.push(source);
+        self.kinds.push(kind);
+        self.ref_ids.push(ref_id);
+        self.payloads.push(payload);
         self.timestamps.push(row.timestamp);
+    }
+
+    /// An error if a text is not UTF-8, which readers take for granted.
+    pub(super) fn check(&self) -> Result<()> {
+        let number = |names: &Names| {
+            let wrong = names.names.first_wrong()?;
+            names.numbers.iter().position(|number| usize::try_from(*number) == Ok(wrong))
+        };
+        let wrong =
+            [number(&self.sources), number(&self.kinds), self.ref_ids.first_wrong(), self.payloads.first_wrong()];
+        let wrong = wrong.into_iter().enumerate().filter_map(|(text, row)| Some((row?, text)));
+        match wrong.min() {
+            Some((row, text)) => Err(not_utf8(self.ids[row], text)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn into_array(self) -> ArrowArray {
@@ -94,20 +112,36 @@ impl Texts {
         self.ends.len() - 1
     }
 
-    fn push(&mut self, text: Option<&str>) {
+    fn push(&mut self, text: Option<&[u8]>) {
         let index = self.len();
         if index.is_multiple_of(8) {
             self.validity.push(0);
         }
         match (text, self.validity.last_mut()) {
             (Some(text), Some(last)) => {
-                self.bytes.extend_from_slice(text.as_bytes());
+                self.bytes.extend_from_slice(text);
                 *last |= 1 << (index % 8);
             }
             _ => self.missing += 1,
         }
         // A batch ends long before.
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
+    }
+
+    fn get(&self, index: usize) -> &[u8] {
+        let end = |index: usize| usize::try_from(self.ends[index]).unwrap_or_default();
+        &self.bytes[end(index)..end(index + 1)]
+    }
+
+    /// The first text that is not UTF-8.
+    fn first_wrong(&self) -> Option<usize> {
+        // Looked at once: all are valid if the whole is and none ends inside a character.
+        let is_end =
+            |whole: &str| self.ends.iter().all(|end| whole.is_char_boundary(usize::try_from(*end).unwrap_or_default()));
+        if std::str::from_utf8(&self.bytes).is_ok_and(is_end) {
+            return None;
+        }
+        (0..self.len()).find(|index| std::str::from_utf8(self.get(*index)).is_err())
     }
 
     fn into_array(self) -> ArrowArray {
@@ -119,21 +153,39 @@ impl Texts {
 }
 
 /// Texts of which there are few: each once, and its number a row.
-#[derive(Default)]
 struct Names {
     numbers: Vec<i32>,
-    by_name: HashMap<Box<str>, i32>,
+    by_name: HashMap<Box<[u8]>, i32>,
     names: Texts,
-    last: Option<(Box<str>, i32)>,
-    size: usize,
+    /// The number of the name that was looked up last with each [`slot`].
+    recent: [Option<i32>; SLOTS],
+}
+
+/// Names that are found without hashing them.
+const SLOTS: usize = 64;
+
+/// Where a name is remembered: its length and its last bytes tell most names of a program apart.
+fn slot(name: &[u8]) -> usize {
+    let mut found = name.len();
+    for byte in name.iter().rev().take(4).chain(name.first()) {
+        found = found.wrapping_mul(31).wrapping_add(usize::from(*byte));
+    }
+    found % SLOTS
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { numbers: Vec::new(), by_name: HashMap::new(), names: Texts::default(), recent: [None; SLOTS] }
+    }
 }
 
 impl Names {
-    fn push(&mut self, name: &str) {
-        if let Some((last, number)) = &self.last
-            && **last == *name
+    fn push(&mut self, name: &[u8]) {
+        let slot = slot(name);
+        if let Some(number) = self.recent[slot]
+            && usize::try_from(number).is_ok_and(|number| self.names.get(number) == name)
         {
-            self.numbers.push(*number);
+            self.numbers.push(number);
             return;
         }
         let number = match self.by_name.get(name) {
@@ -142,12 +194,11 @@ impl Names {
                 let number = i32::try_from(self.by_name.len()).unwrap_or(i32::MAX);
                 self.by_name.insert(name.into(), number);
                 self.names.push(Some(name));
-                self.size += name.len();
                 number
             }
         };
         self.numbers.push(number);
-        self.last = Some((name.into(), number));
+        self.recent[slot] = Some(number);
     }
 
     fn into_array(self) -> ArrowArray {

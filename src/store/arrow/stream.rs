@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "functions that C calls")]
 
 use std::ffi::{CString, c_char, c_int};
+use std::mem;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -11,12 +13,14 @@ use crate::row::Filter;
 use crate::store::arrow::c_data::{ArrowArray, ArrowArrayStream, ArrowSchema};
 use crate::store::arrow::columns::{Columns, schema};
 use crate::store::handle::LogStore;
-use crate::store::rows::Rows;
+use crate::store::rows::{Rows, is_repeatable};
 
 /// What a stream keeps.
 struct State {
     store: Arc<LogStore>,
     rows: Rows,
+    /// The batch that is being read.
+    columns: Columns,
     batch_rows: usize,
     /// What went wrong last.
     message: CString,
@@ -25,7 +29,8 @@ struct State {
 /// The rows of [`LogStore::query`] that there are now, in batches of at most so many.
 pub fn stream(store: &Arc<LogStore>, filter: Filter, archived: bool, batch_rows: usize) -> Result<ArrowArrayStream> {
     let rows = store.iter(filter, archived)?;
-    let state = State { store: Arc::clone(store), rows, batch_rows, message: CString::default() };
+    let state =
+        State { store: Arc::clone(store), rows, columns: Columns::default(), batch_rows, message: CString::default() };
     Ok(ArrowArrayStream {
         get_schema: Some(get_schema),
         get_next: Some(get_next),
@@ -51,16 +56,31 @@ impl ArrowArrayStream {
 }
 
 impl State {
-    /// The next rows; the end of the stream if there are none.
+    /// The next rows; the end of the stream if there are none. A call that was interrupted is repeated; any other error is
+    /// the end.
     fn next_batch(&mut self) -> Result<ArrowArray> {
+        let batch = self.read_batch();
+        if batch.as_ref().err().is_some_and(|error| !is_repeatable(error)) {
+            (self.rows, self.columns) = (Rows::ended(), Columns::default());
+        }
+        batch
+    }
+
+    fn read_batch(&mut self) -> Result<ArrowArray> {
         self.store.log().database().check_open()?;
-        let mut columns = Columns::default();
-        while columns.len() < self.batch_rows && !columns.is_full() {
-            match self.rows.next_row()? {
-                Some(row) => columns.push(&row),
-                None => break,
+        let Self { rows, columns, batch_rows, .. } = self;
+        while columns.len() < *batch_rows && !columns.is_full() {
+            let is_more = rows.each_raw(&mut |row| {
+                columns.push(row);
+                let is_whole = columns.len() >= *batch_rows || columns.is_full();
+                Ok(if is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            if !is_more {
+                break;
             }
         }
+        columns.check()?;
+        let columns = mem::take(columns);
         Ok(if columns.len() == 0 { ArrowArray::end() } else { columns.into_array() })
     }
 }
@@ -113,7 +133,10 @@ unsafe extern "C" fn release(stream: *mut ArrowArrayStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::base::interrupt::Scope;
     use crate::row::NewLogEntry;
     use crate::store::StoreConfig;
 
@@ -145,5 +168,36 @@ mod tests {
         assert_eq!(unsafe { opened.get_next.unwrap()(&raw mut opened, &raw mut batch) }, libc::EIO);
         opened.release();
         schema().release();
+    }
+
+    #[test]
+    fn a_batch_that_is_interrupted_goes_on_where_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let store = Arc::new(LogStore::open(&path, StoreConfig::default(), &mut |_, _| Ok(())).unwrap());
+        let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: Some("x"), timestamp: Some(1) };
+        store.log().append_many(&vec![row; 40_000], None).unwrap();
+        let rows = store.iter(Filter::default(), false).unwrap();
+        let (columns, message) = (Columns::default(), CString::default());
+        let mut state = State { store: Arc::clone(&store), rows, columns, batch_rows: 30_000, message };
+        let mut interruptions = 0;
+        let mut lengths = Vec::new();
+        loop {
+            // Each attempt is stopped a little later.
+            let deadline = Some(Instant::now() + Duration::from_micros(200) * interruptions);
+            match (Scope { deadline, ..Scope::default() }).enter(|| state.next_batch()) {
+                Ok(batch) if batch.is_end() => break,
+                Ok(mut batch) => {
+                    lengths.push(batch.len());
+                    batch.release();
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::TimedOut), "{error}");
+                    interruptions += 1;
+                }
+            }
+        }
+        assert!(interruptions > 2);
+        assert_eq!(lengths, [30_000, 10_000]);
     }
 }
