@@ -149,6 +149,30 @@ def test_a_wrong_record_is_the_business_of_logging(
     assert handler.dropped == 1
 
 
+@pytest.mark.parametrize("attribute", ["pathname", "funcName", "threadName", "stack_info", "created"])
+def test_an_attribute_of_another_type_costs_its_record_alone(
+    log_store: ns.LogStore, logger: logging.Logger, attribute: str
+) -> None:
+    """As `makeLogRecord` makes them of what came from elsewhere."""
+    logger.addHandler(handler := StoreHandler(log_store))
+    wrong: list[object] = [["a list"]]
+    made = {
+        "msg": "wrong",
+        "name": "a",
+        "levelno": logging.ERROR,
+        "levelname": "ERROR",
+        "created": 1.0,
+        attribute: wrong,
+    }
+    logger.handle(logging.makeLogRecord(made))
+    handler.flush(timeout=5)
+    logger.error("fine")
+    handler.flush(timeout=5)
+    assert [each["message"] for each in payloads(log_store)] == ["fine"]
+    assert handler.dropped == 1
+    assert isinstance(handler.last_error, TypeError)
+
+
 def test_a_closed_store_raises_nothing(data_dir: Path, logger: logging.Logger) -> None:
     store = ns.LogStore(data_dir / "logs.db")
     logger.addHandler(handler := StoreHandler(store))

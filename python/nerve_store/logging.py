@@ -188,11 +188,22 @@ class StoreHandler(logging.Handler):
                     batch.append(waiting.get_nowait())
                 except queue.Empty:
                     break
-            self._append([_row(self.source, item) for item in batch if isinstance(item, tuple)])
+            self._append(self._rows(batch))
             for item in batch:
                 if isinstance(item, threading.Event):
                     item.set()
             is_ending = None in batch
+
+    def _rows(self, batch: list[_Queued | threading.Event | None]) -> list[_Row]:
+        rows: list[_Row] = []
+        for item in batch:
+            if isinstance(item, tuple):
+                try:
+                    rows.append(_row(self.source, item))
+                except Exception as error:  # noqa: BLE001 - an attribute has another type than `logging` gives it
+                    self._drop(1)
+                    self.last_error = error
+        return rows
 
     def _append(self, rows: list[_Row]) -> None:
         if not rows:
