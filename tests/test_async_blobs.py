@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,48 @@ def test_a_cancelled_write_harms_no_other(root: Path) -> None:
         assert not list((root / ".staging").glob("*")) if (root / ".staging").exists() else True
 
     run(main())
+
+
+SOURCE_BYTES = 2 << 30
+
+
+class Zeros(io.RawIOBase):
+    def __init__(self) -> None:
+        self.left = SOURCE_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(self.left, len(memoryview(buffer)))
+        self.left -= count
+        return count
+
+
+@pytest.mark.parametrize("is_path", [False, True])
+def test_a_cancelled_write_file_ends_in_its_thread(root: Path, tmp_path: Path, is_path: bool) -> None:
+    source = tmp_path / "large"
+    with source.open("wb") as file:
+        file.truncate(SOURCE_BYTES)
+
+    async def main() -> None:
+        async with ns.AsyncBlobStore(root) as blobs:
+            writing = asyncio.create_task(blobs.write_file(source if is_path else Zeros()))
+            await until(lambda: any((root / ".staging").glob("*")))
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            await until(lambda: not any((root / ".staging").glob("*")))
+            after = await blobs.write("after")
+            assert [hash async for hash in blobs] == [after], "what was cancelled was not stored"
+
+    run(main())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - a file tells of nothing
+            await asyncio.sleep(0.005)
 
 
 def test_close_lets_writes_finish(root: Path) -> None:

@@ -12,6 +12,7 @@ use pyo3::{ffi, intern};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::check;
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
 use crate::py::argument::{Refusal, named, not_text};
 use crate::py::call::detach;
@@ -189,6 +190,7 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
         let read = interpreter::attribute(file, &PyString::new(py, "read"))?.unbind();
         return py.detach(|| {
             store.write_from(verify, |buffer| {
+                check()?;
                 interpreter::attach(|py| read_into(py, &read, buffer)).ok_or(Error::Cancelled)?
             })
         });
@@ -222,8 +224,9 @@ pub(super) fn write_file(store: &BlobStore, file: &Bound<'_, PyAny>, verify: boo
     })
 }
 
-/// Looks at signals while detached.
+/// Looks at signals, and whether the call is interrupted, while detached.
 fn check_signals() -> PyResult<()> {
+    check()?;
     interpreter::attach(interpreter::check_signals).ok_or(Error::Cancelled)?
 }
 

@@ -28,8 +28,9 @@ class AsyncBlobStore(Handle):
     """`BlobStore` for asyncio: its methods, awaitable, and its files as asynchronous streams.
 
     Writes that wait at the same time share their flushes. Reads have threads of their own, so that none waits for a
-    write. A write that is cancelled may be stored all the same; reads, `verify`, `collect` and `write_file` are
-    interrupted. Use it with `async with`, or await `close()`.
+    write. A call that is cancelled raises `CancelledError` at once. `verify`, `collect` and `write_file` then end in
+    their thread as well, within moments; a read that has begun there goes on to its end, and its result is dropped. A
+    write that is cancelled may be stored all the same. Use it with `async with`, or await `close()`.
     """
 
     def __init__(self, root: Path, *, durability: Durability = "full", read_only: bool = False) -> None:
