@@ -141,7 +141,7 @@ def test_a_hash_is_64_digits_and_nothing_around_them(tmp_path: Path) -> None:
 
 
 def test_a_day_before_1970_is_left_where_it_is(tmp_path: Path) -> None:
-    """The package archives rows from before 1970. Their file is named by `verify`, and neither read nor touched; later days are adopted."""
+    """It archives rows from before 1970. `verify` names the file, which no read uses; later days are adopted."""
     archive = tmp_path / "archive" / "logs"
     archive.mkdir(parents=True)
     line = '{"id":%d,"source":"s","type":"t","refId":null,"payload":null,"timestamp":%d}\n'
