@@ -177,8 +177,8 @@ NOT_CALLED = {"path", "archive_dir", "read_only", "closed", "root"}
 """Attributes."""
 ROWS = 5000 + 5000 + 9 + 1
 APPENDED = 1 + 100 + 2 + 1 + 4 + 1 + 40 + 300
-"""What the calls under the limit append: with the messages of the runs, the event of the transition, those of a run that
-is created, claimed and released, and the row of a batch."""
+"""What the calls under the limit append: with the messages of the runs, the event of the transition, those of a run
+that is created, claimed and released, and the row of a batch."""
 
 
 @pytest.fixture(scope="module")
