@@ -1,7 +1,7 @@
 //! Runs by workflow, state and time, beside a plain sort; and that no list looks at all runs.
 
 use proptest::prelude::*;
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
 use crate::base::status::{IS_ACTIVE, IS_ENDED, RunStatus};
 use crate::log::{Log, LogConfig};
@@ -221,5 +221,34 @@ fn a_change_of_a_run_makes_no_temporary_table() {
             .unwrap();
         assert!(operations.iter().filter(|operation| *operation == "OpenWrite").count() >= 3, "{sql}: {operations:?}");
         assert!(!operations.iter().any(|operation| operation == "OpenEphemeral"), "{sql}: {operations:?}");
+    }
+}
+
+#[test]
+fn a_statement_is_compiled_once_whatever_is_looked_for() {
+    let (_directory, log) = opened();
+    let (active, ended) = (&*IS_ACTIVE, &*IS_ENDED);
+    for sql in [
+        format!("SELECT run_id FROM workflow_runs WHERE {active} AND status = ? LIMIT 50"),
+        format!("SELECT run_id FROM workflow_runs WHERE {ended} AND status = ? AND workflow = ? LIMIT 50"),
+        format!(
+            "SELECT run_id FROM workflow_runs WHERE {ended} AND ? = status AND workflow > ? ORDER BY workflow LIMIT 1"
+        ),
+        "SELECT run_id FROM run_claims WHERE status = ? AND run_id = ?".to_owned(),
+    ] {
+        let compiled_again = log
+            .database()
+            .read("test", |connection| {
+                let mut statement = connection.prepare(&sql)?;
+                for value in ["completed", "queued", "unknown"] {
+                    for parameter in 1..=statement.parameter_count() {
+                        statement.raw_bind_parameter(parameter, value)?;
+                    }
+                    assert!(statement.raw_query().next()?.is_none());
+                }
+                Ok(statement.get_status(StatementStatus::RePrepare))
+            })
+            .unwrap();
+        assert_eq!(compiled_again, 0, "{sql}");
     }
 }
