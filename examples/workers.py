@@ -44,11 +44,13 @@ def main(directory: str) -> None:
             for number in range(12):
                 trigger = json.dumps({"prompt": f"review part {number}", "maxRounds": 4})
                 batch.create_workflow_run(f"run-{number}", "review", payload=trigger)
+        print("12 runs are queued")
         first = start(directory, "worker-0")
         while not store.logs.count(type="thread_workflow_message"):
             time.sleep(0.005)
         first.kill()  # in the middle of its first run
         first.wait()
+        print("worker-0 was killed in the middle of its first run")
         workers = [start(directory, f"worker-{number}") for number in (1, 2, 3)]
         for worker in workers:
             worker.wait()

@@ -31,6 +31,9 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("fast"), max_examples=1000, stateful_step_count=60)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
+# pytest-xdist sets it in its workers, to which the command line would fit its tables.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:

@@ -55,7 +55,7 @@ def appending_many(store: ns.LogStore, row: dict[str, Any]) -> None:
 
 
 def upserting(store: ns.LogStore, row: dict[str, Any]) -> None:
-    run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)
+    run = ns.WorkflowRun(row["ref_id"], "deploy", ns.WorkflowRunStatus.STARTED, 1)
     store.upsert_workflow_run(ns.NewLogEntry(**row), run)
 
 

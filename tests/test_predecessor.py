@@ -141,7 +141,7 @@ def test_a_hash_is_64_digits_and_nothing_around_them(tmp_path: Path) -> None:
 
 
 def test_a_day_before_1970_is_left_where_it_is(tmp_path: Path) -> None:
-    """The package archives rows from before 1970. Their file is neither read nor touched; later days are adopted."""
+    """It archives rows from before 1970. `verify` names the file, which no read uses; later days are adopted."""
     archive = tmp_path / "archive" / "logs"
     archive.mkdir(parents=True)
     line = '{"id":%d,"source":"s","type":"t","refId":null,"payload":null,"timestamp":%d}\n'
@@ -153,6 +153,6 @@ def test_a_day_before_1970_is_left_where_it_is(tmp_path: Path) -> None:
         assert [entry.id for entry in store.query(archived=True)] == [2]
         assert store.append("s", "t", timestamp=6).id == 3
         store.archive_logs()
-        assert store.verify().ok
+        assert [problem.path for problem in store.verify().problems] == [str(early)], "it is named, and nothing else"
         assert [entry.id for entry in store.query(archived=True)] == [2, 3]
     assert early.read_text() == line % (1, -1)

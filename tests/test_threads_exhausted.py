@@ -54,6 +54,13 @@ def writer():
     with blobs.writer() as file:
         file.write(os.urandom(300_000))
 
+claims = []
+
+def in_a_batch():
+    with logs.batch() as batch:
+        batch.append("s", "t")
+        batch.set_meta("b", "v")
+
 def opened():
     with ns.LogStore(path + "/logs.db", read_only=True) as other:
         return other.count()
@@ -70,6 +77,19 @@ LOGS = {
     "upsert_workflow_run": lambda: logs.upsert_workflow_run(("r", "message", "r", message, None), run),
     "append_with_workflow_update": lambda: logs.append_with_workflow_update(("r", "message", "r", message, None), run),
     "transition": lambda: logs.transition("r", "completed"),
+    "create_workflow_run": lambda: logs.create_workflow_run("c", "w"),
+    "claim_workflow_run": lambda: claims.append(logs.claim_workflow_run("me")),
+    "renew_claim": lambda: claims.append(logs.renew_claim(claims[-1])),
+    "release_claim": lambda: logs.release_claim(claims[-1]),
+    "batch": in_a_batch,
+    "delete_meta": lambda: logs.delete_meta("k"),
+    "list_meta": lambda: logs.list_meta(),
+    "query_workflow_runs": lambda: logs.query_workflow_runs(limit=5),
+    "iter_workflow_runs": lambda: list(logs.iter_workflow_runs()),
+    "count_workflow_runs": lambda: logs.count_workflow_runs(),
+    "delete_workflow_runs": lambda: logs.delete_workflow_runs(before=1),
+    "arrow": lambda: logs.arrow(archived=True).__arrow_c_stream__(),
+    "backup": lambda: logs.backup(path + "/copy.db"),
     "get_workflow_run": lambda: logs.get_workflow_run("r"),
     "get_active_workflow_runs": lambda: logs.get_active_workflow_runs(),
     "get_all_workflow_runs": lambda: logs.get_all_workflow_runs(),
@@ -89,6 +109,7 @@ LOGS = {
     "verify": lambda: [bool(logs.verify().ok), bool(logs.verify(progress=lambda done, total: None).ok)],
     "follow": lambda: next(iter(logs.follow(after_id=0))),
     "reindex": lambda: logs.reindex(progress=lambda done, total: None),
+    "expire_archive": lambda: logs.expire_archive(before=date(1970, 1, 1)),
     "stats": lambda: logs.stats(),
 }
 BLOBS = {
@@ -155,8 +176,9 @@ print(json.dumps({"said": said, "count": count}))
 NOT_CALLED = {"path", "archive_dir", "read_only", "closed", "root"}
 """Attributes."""
 ROWS = 5000 + 5000 + 9 + 1
-APPENDED = 1 + 100 + 2 + 1 + 40 + 300
-"""What the calls under the limit append: with the messages of the runs and the event of the transition."""
+APPENDED = 1 + 100 + 2 + 1 + 4 + 1 + 40 + 300
+"""What the calls under the limit append: with the messages of the runs, the event of the transition, those of a run
+that is created, claimed and released, and the row of a batch."""
 
 
 @pytest.fixture(scope="module")

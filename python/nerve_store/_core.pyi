@@ -315,6 +315,8 @@ class AppendChannel:
         `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
         one that every call takes; None if there is nothing to write, and the call takes none.
         """
+    def revoke(self, future: Future[Any]) -> None:
+        """Take back the call whose future this is, if its commit has not begun. Nothing is written then."""
     def submit(self) -> None:
         """Submit what has gathered; called by the loop at the end of a turn."""
     def resolve(self) -> int:

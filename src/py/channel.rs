@@ -15,14 +15,14 @@ use pyo3::{IntoPyObjectExt, intern};
 
 use crate::base::wakeup::Wakeup;
 use crate::durable::Durability;
-use crate::log::{Answer, Done, Work};
+use crate::log::{Answer, Done, Shared, Work};
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::entry::LogEntry;
 use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::perform::{Redirected, redirect};
+use crate::py::perform::{Redirected, Revocable, redirect};
 use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
 
@@ -80,11 +80,10 @@ struct Call {
 }
 
 /// What a future is resolved with: its row, the ids of so many, or what an operation answers.
-#[derive(Clone, Copy)]
 enum Wants {
     Entry,
     Ids(usize),
-    Answer(fn(Python<'_>, Answer) -> PyResult<Bound<'_, PyAny>>),
+    Answer(fn(Python<'_>, Answer) -> PyResult<Bound<'_, PyAny>>, Arc<Revocable>),
 }
 
 #[pymethods]
@@ -157,11 +156,21 @@ impl AppendChannel {
             Ok(())
         })?;
         if let Some(Redirected { operation, durability, told }) = redirected {
-            let work = Gathered::Work(Work::Operation(operation));
-            return Self::gather(slf, future, Wants::Answer(told), work, durability).map(Some);
+            let operation = Revocable::new(operation);
+            let work = Gathered::Work(Work::Operation(Arc::clone(&operation) as Arc<dyn Shared>));
+            return Self::gather(slf, future, Wants::Answer(told, operation), work, durability).map(Some);
         }
         interpreter::call_method(future.bind(slf.py()), intern!(slf.py(), "set_result"), (returned,))?;
         Ok(None)
+    }
+
+    /// Take back the call whose future this is, if its commit has not begun. Nothing is written then.
+    fn revoke(&self, future: &Bound<'_, PyAny>) {
+        for call in self.calls().all().filter(|call| call.future.is(future)) {
+            if let Wants::Answer(_, operation) = &call.wants {
+                operation.revoke();
+            }
+        }
     }
 
     /// Submit what has gathered; called by the loop at the end of a turn.
@@ -341,7 +350,7 @@ struct Results {
 
 impl Results {
     fn next<'py>(&mut self, py: Python<'py>, wants: Wants) -> PyResult<Bound<'py, PyAny>> {
-        if let Wants::Answer(told) = wants {
+        if let Wants::Answer(told, _) = wants {
             return match self.done.next().ok_or(crate::Error::Internal)?? {
                 Done::Answer(answer) => told(py, answer),
                 Done::Rows { .. } => Err(crate::Error::Internal.into()),

@@ -5,13 +5,14 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::durable::Durability;
-use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared};
+use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared, Transaction};
 use crate::py::call::write;
 use crate::py::entry::LogEntry;
 use crate::py::given::range;
@@ -29,6 +30,39 @@ pub(super) struct Redirected {
     pub(super) operation: Arc<dyn Shared>,
     pub(super) durability: Option<Durability>,
     pub(super) told: fn(Python<'_>, Answer) -> PyResult<Bound<'_, PyAny>>,
+}
+
+/// An operation that its caller may take back until it is begun.
+pub(super) struct Revocable {
+    operation: Arc<dyn Shared>,
+    is_revoked: AtomicBool,
+}
+
+impl Revocable {
+    pub(super) fn new(operation: Arc<dyn Shared>) -> Arc<Self> {
+        Arc::new(Self { operation, is_revoked: AtomicBool::new(false) })
+    }
+
+    pub(super) fn revoke(&self) {
+        self.is_revoked.store(true, Ordering::Release);
+    }
+}
+
+impl Shared for Revocable {
+    fn name(&self) -> &'static str {
+        self.operation.name()
+    }
+
+    fn perform(&self, transaction: &mut Transaction<'_>) -> crate::Result<crate::Result<Answer>> {
+        if self.is_revoked.load(Ordering::Acquire) {
+            return Ok(Err(crate::Error::Cancelled));
+        }
+        self.operation.perform(transaction)
+    }
+
+    fn size(&self) -> usize {
+        self.operation.size()
+    }
 }
 
 /// A place for the operation of the next call; and the store that is to be called.

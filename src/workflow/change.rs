@@ -12,6 +12,15 @@ use crate::workflow::state::{Found, Run, find};
 
 const NAME: &str = "update a workflow run";
 
+/// What an error message shows of an id, which may have 64 KiB.
+fn quoted(id: &str) -> String {
+    const MOST: usize = 80;
+    match id.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}…", &id[..end]),
+        None => format!("{id:?}"),
+    }
+}
+
 /// Appends a row and brings a run to a state.
 #[derive(Clone, Debug)]
 pub struct Upsert {
@@ -25,11 +34,8 @@ impl Upsert {
     /// Of the checked `entry`, which must be about the run.
     pub fn new(entry: &NewLogEntry<'_>, run: Run, force: bool, claim: Option<Fence>) -> Result<Self> {
         if entry.ref_id != Some(&run.run_id) {
-            return Err(Error::Value(format!(
-                "the entry's ref_id is {:?}, not the run {:?}",
-                entry.ref_id.unwrap_or("None"),
-                run.run_id
-            )));
+            let ref_id = entry.ref_id.map_or("None".to_owned(), quoted);
+            return Err(Error::Value(format!("the entry's ref_id is {ref_id}, not the run {}", quoted(&run.run_id))));
         }
         claim.as_ref().map_or(Ok(()), |claim| claim.check_run(&run.run_id))?;
         Ok(Self { entry: entry.into(), run, force, claim })

@@ -103,7 +103,12 @@ LOG_STORE_READS: dict[str, Callable[[ns.LogStore], object]] = {
     "verify": lambda store: store.verify(),
     "stats": lambda store: store.stats(),
 }
-LOG_STORE_CALLS = {**LOG_STORE_WRITES, **LOG_STORE_READS}
+LOG_STORE_COPIES: dict[str, Callable[[ns.LogStore], object]] = {
+    "arrow": lambda store: store.arrow().__arrow_c_stream__(),
+    "backup": lambda store: store.backup(f"{store.path}.copy"),
+}
+"""What hands the rows on as a whole, which a log in a database server does in other ways."""
+LOG_STORE_CALLS = {**LOG_STORE_WRITES, **LOG_STORE_READS, **LOG_STORE_COPIES}
 
 
 def public_methods(cls: type) -> set[str]:

@@ -127,4 +127,8 @@ class OpenStore(Handle):
             channel.release(1)
         else:
             channel.free -= more
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            channel.revoke(future)
+            raise

@@ -48,6 +48,7 @@ class Channel:
         self.append: _Append = self._native.append
         self.append_many: _AppendMany = self._native.append_many
         self.perform: _Perform = self._native.perform
+        self.revoke: Callable[[asyncio.Future[Any]], None] = self._native.revoke
         self.committed: set[asyncio.Future[None]] = set()
         """Resolved after the next commit of this loop."""
         self.futures: Callable[[], list[asyncio.Future[Any]]] = self._native.futures
