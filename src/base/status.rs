@@ -73,10 +73,19 @@ impl RunStatus {
 
 /// Whether a run waits or works, in SQL over the column `status` of `workflow_runs`. Written as what is not active, so that
 /// a run in an unknown state counts as active: it is reported, and its rows stay.
-pub(crate) static IS_ACTIVE: LazyLock<String> = LazyLock::new(|| {
+///
+/// It is the condition of an index, so that each change of a run looks at it. Written with `NOT IN`, SQLite would make a
+/// table of the states anew for each look.
+pub(crate) static IS_ACTIVE: LazyLock<String> = LazyLock::new(|| condition("status <> ", " AND "));
+
+/// Whether a run has ended, in the same way.
+pub(crate) static IS_ENDED: LazyLock<String> = LazyLock::new(|| condition("status = ", " OR "));
+
+fn condition(comparison: &str, connective: &str) -> String {
     let inactive = RunStatus::ALL.into_iter().filter(|status| !status.is_active());
-    format!("status NOT IN ({})", inactive.map(|status| format!("'{status}'")).collect::<Vec<_>>().join(", "))
-});
+    let comparisons: Vec<_> = inactive.map(|status| format!("{comparison}'{status}'")).collect();
+    format!("({})", comparisons.join(connective))
+}
 
 impl fmt::Display for RunStatus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -67,9 +67,9 @@ impl HeldFiles {
     /// The database file alone.
     pub(super) fn of_reader(context: Context<'_>) -> Result<Self> {
         let path = c_path(context.path)?;
-        let stat = stat(&path).ok_or_else(|| moved(context, context.path, &Seen::Missing))?;
-        check_links(context, names(&stat))?;
-        Ok(Self { database: Held { path, id: FileId::of(&stat) }, wal: None, marks: Vec::new() })
+        let (id, names) = look_at(&path).ok_or_else(|| moved(context, context.path, &Seen::Missing))?;
+        check_links(context, names)?;
+        Ok(Self { database: Held { path, id }, wal: None, marks: Vec::new() })
     }
 
     /// An error if what is at the path is not what is open, or if the locks are gone.
@@ -123,11 +123,11 @@ impl HeldFiles {
 
 impl Held {
     fn look(&self) -> Seen {
-        match stat(&self.path) {
+        match look_at(&self.path) {
             None => Seen::Missing,
-            Some(stat) if FileId::of(&stat) != self.id => Seen::Other,
-            Some(stat) if names(&stat) != 1 => Seen::Linked(names(&stat)),
-            Some(_) => Seen::Same,
+            Some((id, _)) if id != self.id => Seen::Other,
+            Some((_, 1)) => Seen::Same,
+            Some((_, names)) => Seen::Linked(names),
         }
     }
 }
@@ -171,7 +171,7 @@ fn lock(kind: i32, byte: libc::off_t) -> libc::flock {
 /// Marks on the database and on the index of its write-ahead log, as far as they can be set.
 #[cfg(target_os = "linux")]
 fn marks(database: FileId, path: &Path) -> Vec<Mark> {
-    let index = c_path(&suffixed(path, "-shm")).ok().and_then(|path| stat(&path)).map(|stat| FileId::of(&stat));
+    let index = c_path(&suffixed(path, "-shm")).ok().and_then(|path| look_at(&path)).map(|(id, _)| id);
     [Some(database), index].into_iter().flatten().filter_map(system::descriptor_of).filter_map(Mark::set).collect()
 }
 
@@ -180,15 +180,33 @@ fn marks(_: FileId, _: &Path) -> Vec<Mark> {
     Vec::new()
 }
 
-fn stat(path: &CString) -> Option<libc::stat> {
-    let mut stat = std::mem::MaybeUninit::uninit();
-    // SAFETY: the path is a string, the buffer as large as what is written, and it is read only if it was.
-    unsafe { (libc::stat(path.as_ptr(), stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
+/// Which file is at `path`, and how many names it has; None if it cannot be told.
+///
+/// Without its times: from Linux 6.13 on, a look at them makes the next write change them, however soon it comes. Then
+/// each `fdatasync` of a commit writes the file's inode besides the commit.
+#[cfg(target_os = "linux")]
+fn look_at(path: &CString) -> Option<(FileId, u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK) {
+        Ok(found) => Some((FileId::of_statx(&found), found.stx_nlink.into())),
+        // An old sandbox may not know the call.
+        Err(rustix::io::Errno::NOSYS) => look_at_all_of(path),
+        Err(_) => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look_at(path: &CString) -> Option<(FileId, u64)> {
+    look_at_all_of(path)
 }
 
 #[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "elsewhere it is narrower"))]
-fn names(stat: &libc::stat) -> u64 {
-    stat.st_nlink.into()
+fn look_at_all_of(path: &CString) -> Option<(FileId, u64)> {
+    let mut stat = std::mem::MaybeUninit::uninit();
+    // SAFETY: the path is a string, the buffer as large as what is written, and it is read only if it was.
+    let stat: libc::stat = unsafe { (libc::stat(path.as_ptr(), stat.as_mut_ptr()) == 0).then(|| stat.assume_init())? };
+    Some((FileId::of(&stat), stat.st_nlink.into()))
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -223,4 +241,39 @@ fn moved(context: Context<'_>, path: &Path, seen: &Seen) -> Error {
         _ => "is another file than the one that is open",
     };
     Error::Moved { path: path.to_owned(), operation: context.operation, what }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "a test makes files as other programs do")]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+
+    #[test]
+    fn a_write_after_a_look_changes_the_times_no_sooner_than_without_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let tick = || {
+            let time = clock_gettime(ClockId::RealtimeCoarse);
+            (time.tv_sec, time.tv_nsec)
+        };
+        // A program that looks at a file of its own makes the kernel's clock of files run ahead of the tick.
+        let is_at_the_tick = (0..1_000).any(|number| {
+            std::thread::sleep(Duration::from_millis(1));
+            let path = directory.path().join(number.to_string());
+            let before = tick();
+            let mut file = File::create(&path).unwrap();
+            file.write_all(b"commit").unwrap();
+            assert!(look_at(&c_path(&path).unwrap()).is_some_and(|(_, names)| names == 1));
+            file.write_all(b"commit").unwrap();
+            let found = file.metadata().unwrap();
+            before == tick() && before == (found.mtime(), found.mtime_nsec())
+        });
+        assert!(is_at_the_tick);
+    }
 }

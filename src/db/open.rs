@@ -281,6 +281,9 @@ pub(super) fn connect(context: Context<'_>, name: &Path, access: OpenFlags) -> R
     interrupt_statements(&mut connection).located(context, None)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     connection.execute_batch(SHARED_PRAGMAS).located(context, Some(&connection))?;
+    // A statement keeps its plan. Otherwise SQLite compares bound values with the conditions of the indexes of runs, and
+    // compiles the statement anew whenever one changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).located(context, Some(&connection))?;
     // `rarray`, by which a statement looks up many ids at once.
     rusqlite::vtab::array::load_module(&connection).located(context, None)?;
     Ok(connection)

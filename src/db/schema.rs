@@ -82,12 +82,14 @@ const RUN_INDEXES: &[Object] = &[
     Object {
         name: "idx_workflow_runs_active",
         sql: "CREATE INDEX idx_workflow_runs_active ON workflow_runs(status, timestamp) \
-              WHERE status NOT IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')",
+              WHERE (status <> 'completed' AND status <> 'failed' AND status <> 'crashed' \
+              AND status <> 'interrupted' AND status <> 'dropped' AND status <> 'killed')",
     },
     Object {
         name: "idx_workflow_runs_ended",
         sql: "CREATE INDEX idx_workflow_runs_ended ON workflow_runs(workflow, status, timestamp) \
-              WHERE status IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')",
+              WHERE (status = 'completed' OR status = 'failed' OR status = 'crashed' \
+              OR status = 'interrupted' OR status = 'dropped' OR status = 'killed')",
     },
 ];
 

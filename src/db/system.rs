@@ -45,6 +45,11 @@ impl FileId {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
 
+    #[cfg(target_os = "linux")]
+    pub(super) fn of_statx(found: &rustix::fs::Statx) -> Self {
+        Self { device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino }
+    }
+
     fn of_descriptor(fd: RawFd) -> Option<Self> {
         let mut stat = std::mem::MaybeUninit::uninit();
         // SAFETY: the buffer is as large as what is written, and it is read only if it was.

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
-use crate::base::status::IS_ACTIVE;
+use crate::base::status::{IS_ACTIVE, IS_ENDED};
 use crate::base::time::TimeSpan;
 use crate::index::lookup::tail::Estimate;
 use crate::log::core::Core;
@@ -31,9 +31,6 @@ pub struct LogStats {
 /// Rows that are looked at, at the most, where the index is not sure of them.
 const MOST_DOUBTFUL: u64 = 8_192;
 
-/// Whether a run has ended, in the words of the index of those.
-const ENDED: &str = "status IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
-
 /// Reads the figures; `exact`: looks at each row. Otherwise the rows are those that the index knows, of which more than
 /// [`MOST_DOUBTFUL`] may have been deleted since by other programs, or be on their way to the archive.
 pub fn stats(core: &Core, exact: bool) -> Result<LogStats> {
@@ -50,8 +47,8 @@ pub fn stats(core: &Core, exact: bool) -> Result<LogStats> {
         let page_size = number("PRAGMA page_size")?;
         let mut runs = connection.prepare_cached(&format!(
             "SELECT status, count(*) FROM workflow_runs WHERE {} AND status >= '' GROUP BY status
-             UNION ALL SELECT status, count(*) FROM workflow_runs WHERE {ENDED} GROUP BY status ORDER BY status",
-            *IS_ACTIVE
+             UNION ALL SELECT status, count(*) FROM workflow_runs WHERE {} GROUP BY status ORDER BY status",
+            *IS_ACTIVE, *IS_ENDED
         ))?;
         let (row_count, timestamps) = if exact {
             census(connection)?

@@ -14,11 +14,14 @@ pub(super) fn store(connection: &Connection, run: &Run, current: Option<&Found>,
             .prepare_cached("UPDATE workflow_runs SET status = ?2, timestamp = ?3, exit_code = ?4 WHERE rowid = ?1")?;
         statement.execute((current.rowid, run.status.name(), run.timestamp, run.exit_code))?;
     } else {
-        let mut statement = connection.prepare_cached(
+        const INSERT: &str =
+            "INSERT INTO workflow_runs (run_id, workflow, status, timestamp, exit_code) VALUES (?1, ?2, ?3, ?4, ?5)";
+        const REPLACE: &str =
             "INSERT INTO workflow_runs (run_id, workflow, status, timestamp, exit_code) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (run_id) DO UPDATE SET workflow = excluded.workflow, status = excluded.status,
-               timestamp = excluded.timestamp, exit_code = excluded.exit_code",
-        )?;
+               timestamp = excluded.timestamp, exit_code = excluded.exit_code";
+        // Only a forced update replaces a run, one that cannot be read.
+        let mut statement = connection.prepare_cached(if force { REPLACE } else { INSERT })?;
         statement.execute((&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))?;
     }
     Ok(run)

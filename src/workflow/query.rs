@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
-use crate::base::status::{IS_ACTIVE, RunStatus};
+use crate::base::status::{IS_ACTIVE, IS_ENDED, RunStatus};
 use crate::db::Database;
 use crate::workflow::state::{COLUMNS, Run, RunList, read};
 
@@ -79,8 +79,9 @@ pub(super) fn delete_some(
     let mut deleted = 0;
     // In an order, so that both statements choose the same.
     let some = format!(
-        "FROM workflow_runs WHERE {ENDED} AND workflow = ?1 AND status = ?2 AND timestamp < ?3
-         ORDER BY timestamp, rowid LIMIT ?4"
+        "FROM workflow_runs WHERE {} AND workflow = ?1 AND status = ?2 AND timestamp < ?3
+         ORDER BY timestamp, rowid LIMIT ?4",
+        *IS_ENDED
     );
     // What is known of their claims goes with them.
     let mut forget =
@@ -98,9 +99,6 @@ pub(super) fn delete_some(
     }
     Ok(deleted)
 }
-
-/// Whether a run has ended, in the words of the index of those.
-pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')";
 
 fn count_by_status(
     connection: &Connection,
@@ -129,7 +127,8 @@ fn count_by_status(
         }
     }
     let mut ended = connection.prepare_cached(&format!(
-        "SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ?1 AND status = ?2"
+        "SELECT count(*) FROM workflow_runs WHERE {} AND workflow = ?1 AND status = ?2",
+        *IS_ENDED
     ))?;
     for workflow in workflows_of(connection, workflows)? {
         for status in RunStatus::ALL.into_iter().filter(|status| !status.is_active() && is_wanted(status.name())) {
@@ -147,7 +146,7 @@ fn workflows_of(connection: &Connection, wanted: Option<&[String]>) -> Result<Ve
         wanted.dedup();
         return Ok(wanted.into_iter().map(Value::Text).collect());
     }
-    next_values(connection, "workflow", ENDED)
+    next_values(connection, "workflow", &IS_ENDED)
 }
 
 /// The states that active runs are in.
@@ -287,7 +286,7 @@ fn read_page(
     after: Option<&Key>,
     wanted: usize,
 ) -> Result<VecDeque<(Key, Result<Run>)>> {
-    let state = if list.is_active { IS_ACTIVE.as_str() } else { ENDED };
+    let state = if list.is_active { &*IS_ACTIVE } else { &*IS_ENDED };
     let mut conditions = format!("{state} AND status = ?");
     let mut values = vec![list.status.clone()];
     let mut add = |condition: &str, value: &Value| {

@@ -1,12 +1,12 @@
 //! Runs by workflow, state and time, beside a plain sort; and that no list looks at all runs.
 
 use proptest::prelude::*;
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
-use crate::base::status::{IS_ACTIVE, RunStatus};
+use crate::base::status::{IS_ACTIVE, IS_ENDED, RunStatus};
 use crate::log::{Log, LogConfig};
 use crate::workflow::delete::delete_runs;
-use crate::workflow::query::{ENDED, RunFilter, count_runs, query_runs};
+use crate::workflow::query::{RunFilter, count_runs, query_runs};
 use crate::workflow::state::{Run, get_run};
 
 const STATUSES: [&str; 9] =
@@ -122,7 +122,7 @@ fn each_list_is_read_from_its_index() {
     let (_directory, log) = opened();
     let columns = "run_id, workflow, status, timestamp, exit_code";
     let order = "ORDER BY timestamp DESC, run_id DESC LIMIT 50";
-    let active = &*IS_ACTIVE;
+    let (active, ended) = (&*IS_ACTIVE, &*IS_ENDED);
     for (sql, index) in [
         (format!("SELECT {columns} FROM workflow_runs WHERE {active} AND status = ? {order}"), "active (status=?)"),
         (
@@ -132,12 +132,12 @@ fn each_list_is_read_from_its_index() {
             "active (status=? AND timestamp<?)",
         ),
         (
-            format!("SELECT {columns} FROM workflow_runs WHERE {ENDED} AND status = ? AND workflow = ? {order}"),
+            format!("SELECT {columns} FROM workflow_runs WHERE {ended} AND status = ? AND workflow = ? {order}"),
             "ended (workflow=? AND status=?)",
         ),
         (
             format!(
-                "SELECT {columns} FROM workflow_runs WHERE {ENDED} AND status = ? AND workflow = ? AND timestamp >= ? AND timestamp <= ? {order}"
+                "SELECT {columns} FROM workflow_runs WHERE {ended} AND status = ? AND workflow = ? AND timestamp >= ? AND timestamp <= ? {order}"
             ),
             "ended (workflow=? AND status=? AND timestamp>? AND timestamp<?)",
         ),
@@ -156,16 +156,16 @@ fn each_list_is_read_from_its_index() {
         ),
         (
             format!(
-                "SELECT rowid FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ? AND timestamp < ? LIMIT 9"
+                "SELECT rowid FROM workflow_runs WHERE {ended} AND workflow = ? AND status = ? AND timestamp < ? LIMIT 9"
             ),
             "ended (workflow=? AND status=? AND timestamp<?)",
         ),
         (
-            format!("SELECT workflow FROM workflow_runs WHERE {ENDED} AND workflow > ? ORDER BY workflow LIMIT 1"),
+            format!("SELECT workflow FROM workflow_runs WHERE {ended} AND workflow > ? ORDER BY workflow LIMIT 1"),
             "ended (workflow>?)",
         ),
         (
-            format!("SELECT count(*) FROM workflow_runs WHERE {ENDED} AND workflow = ? AND status = ?"),
+            format!("SELECT count(*) FROM workflow_runs WHERE {ended} AND workflow = ? AND status = ?"),
             "ended (workflow=? AND status=?)",
         ),
     ] {
@@ -194,5 +194,61 @@ fn each_list_is_read_from_its_index() {
         })
         .unwrap();
     assert_eq!(schema.len(), 2);
-    assert!(schema[0].ends_with(&format!("WHERE {active}")) && schema[1].ends_with(&format!("WHERE {ENDED}")));
+    assert!(schema[0].ends_with(&format!("WHERE {active}")) && schema[1].ends_with(&format!("WHERE {ended}")));
+}
+
+/// A condition of an index that makes a table of its own costs each change of a run four of them.
+#[test]
+fn a_change_of_a_run_makes_no_temporary_table() {
+    let (_directory, log) = opened();
+    let columns = "run_id, workflow, status, timestamp, exit_code";
+    for sql in [
+        format!("INSERT INTO workflow_runs ({columns}) VALUES (?, ?, ?, ?, ?)"),
+        "UPDATE workflow_runs SET status = ?, timestamp = ?, exit_code = ? WHERE rowid = ?".to_owned(),
+        "DELETE FROM workflow_runs WHERE rowid = ?".to_owned(),
+    ] {
+        let operations: Vec<String> = log
+            .database()
+            .read("test", |connection| {
+                let mut statement = connection.prepare(&format!("EXPLAIN {sql}"))?;
+                let mut rows = statement.raw_query();
+                let mut operations = Vec::new();
+                while let Some(row) = rows.next()? {
+                    operations.push(row.get(1)?);
+                }
+                Ok(operations)
+            })
+            .unwrap();
+        assert!(operations.iter().filter(|operation| *operation == "OpenWrite").count() >= 3, "{sql}: {operations:?}");
+        assert!(!operations.iter().any(|operation| operation == "OpenEphemeral"), "{sql}: {operations:?}");
+    }
+}
+
+#[test]
+fn a_statement_is_compiled_once_whatever_is_looked_for() {
+    let (_directory, log) = opened();
+    let (active, ended) = (&*IS_ACTIVE, &*IS_ENDED);
+    for sql in [
+        format!("SELECT run_id FROM workflow_runs WHERE {active} AND status = ? LIMIT 50"),
+        format!("SELECT run_id FROM workflow_runs WHERE {ended} AND status = ? AND workflow = ? LIMIT 50"),
+        format!(
+            "SELECT run_id FROM workflow_runs WHERE {ended} AND ? = status AND workflow > ? ORDER BY workflow LIMIT 1"
+        ),
+        "SELECT run_id FROM run_claims WHERE status = ? AND run_id = ?".to_owned(),
+    ] {
+        let compiled_again = log
+            .database()
+            .read("test", |connection| {
+                let mut statement = connection.prepare(&sql)?;
+                for value in ["completed", "queued", "unknown"] {
+                    for parameter in 1..=statement.parameter_count() {
+                        statement.raw_bind_parameter(parameter, value)?;
+                    }
+                    assert!(statement.raw_query().next()?.is_none());
+                }
+                Ok(statement.get_status(StatementStatus::RePrepare))
+            })
+            .unwrap();
+        assert_eq!(compiled_again, 0, "{sql}");
+    }
 }

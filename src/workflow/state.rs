@@ -1,6 +1,7 @@
 //! The materialized state of each run, and reading it.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
@@ -34,6 +35,9 @@ pub struct RunList {
 }
 
 pub(super) const COLUMNS: &str = "run_id, workflow, status, timestamp, exit_code";
+
+static FIND: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {COLUMNS}, rowid FROM workflow_runs WHERE run_id = ?1"));
 
 /// A run, and where its row is.
 pub(super) struct Found {
@@ -78,8 +82,7 @@ fn list(database: &Database, workflow: Option<&str>, condition: &str, order: &st
 
 /// The run, if there is one; the inner error names it, if its row cannot be read.
 pub(super) fn find(connection: &Connection, run_id: &str, path: &Path) -> Result<Option<Result<Found>>> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS}, rowid FROM workflow_runs WHERE run_id = ?1"))?;
+    let mut statement = connection.prepare_cached(&FIND)?;
     let mut rows = statement.query([run_id])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let rowid = row.get(5)?;
