@@ -7,9 +7,15 @@ use crate::base::error::Result;
 use crate::base::interrupt::{INTERVAL, check_wait, is_interruptible};
 
 pub(super) struct Turns<T> {
-    /// None while a thread has it.
-    free: Mutex<Option<Box<T>>>,
+    state: Mutex<State<T>>,
     returned: Condvar,
+}
+
+struct State<T> {
+    /// None while a thread has it.
+    free: Option<Box<T>>,
+    /// Threads that wait: where there is none, giving it back costs no system call.
+    waiting: usize,
 }
 
 /// The value, until this is dropped.
@@ -21,39 +27,43 @@ pub(super) struct Turn<'a, T> {
 
 impl<T> Turns<T> {
     pub(super) fn new(value: T) -> Self {
-        Self { free: Mutex::new(Some(Box::new(value))), returned: Condvar::new() }
+        let state = State { free: Some(Box::new(value)), waiting: 0 };
+        Self { state: Mutex::new(state), returned: Condvar::new() }
     }
 
     /// The value, unless another thread has it.
     pub(super) fn try_take(&self) -> Option<Turn<'_, T>> {
-        let value = self.lock().take()?;
+        let value = self.lock().free.take()?;
         Some(Turn { turns: self, value: Some(value) })
     }
 
     /// Waits for the value; an error if the call was interrupted meanwhile.
     pub(super) fn take(&self) -> Result<Turn<'_, T>> {
-        let mut free = self.lock();
+        let mut state = self.lock();
         loop {
-            if let Some(value) = free.take() {
+            if let Some(value) = state.free.take() {
                 return Ok(Turn { turns: self, value: Some(value) });
             }
+            state.waiting += 1;
             if is_interruptible() {
                 let (guard, waited) =
-                    self.returned.wait_timeout(free, INTERVAL).unwrap_or_else(PoisonError::into_inner);
-                free = guard;
-                if waited.timed_out() && free.is_none() {
-                    drop(free);
+                    self.returned.wait_timeout(state, INTERVAL).unwrap_or_else(PoisonError::into_inner);
+                state = guard;
+                state.waiting -= 1;
+                if waited.timed_out() && state.free.is_none() {
+                    drop(state);
                     check_wait()?;
-                    free = self.lock();
+                    state = self.lock();
                 }
             } else {
-                free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+                state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.waiting -= 1;
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<T>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,8 +83,13 @@ impl<T> DerefMut for Turn<'_, T> {
 
 impl<T> Drop for Turn<'_, T> {
     fn drop(&mut self) {
-        *self.turns.lock() = self.value.take();
-        self.turns.returned.notify_one();
+        let mut state = self.turns.lock();
+        state.free = self.value.take();
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.turns.returned.notify_one();
+        }
     }
 }
 
