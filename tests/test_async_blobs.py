@@ -1,4 +1,4 @@
-"""`AsyncBlobStore` and `AsyncStore`: every method awaitable, streams, batches, and nothing lost amid a call."""
+"""`AsyncBlobStore`: every method awaitable, batches, and nothing lost amid a call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,110 +241,6 @@ def test_two_loops_write_at_once(root: Path) -> None:
     asyncio.run(blobs.close())
 
 
-# --- streams -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 300_000, 1_000_000])
-def test_streams_write_and_read(root: Path, size: int) -> None:
-    content = os.urandom(size)
-
-    async def main() -> None:
-        async with ns.AsyncBlobStore(root, durability="normal") as blobs:
-            async with blobs.writer() as writer:
-                for start in range(0, size, 70_001):
-                    piece = content[start : start + 70_001]
-                    assert await writer.write(piece) == len(piece)
-                assert not writer.closed
-                with pytest.raises(ValueError, match="no hash yet"):
-                    assert writer.hash
-            assert writer.hash == ns.blob_hash(content)
-            assert writer.closed
-            async with blobs.open(writer.hash) as file:
-                assert await file.read(10) == content[:10]
-                assert await file.read() == content[10:]
-                assert await file.read() == b""
-            assert file.closed
-            opened = await blobs.open(writer.hash)
-            assert b"".join([piece async for piece in opened]) == content
-            await opened.close()
-
-    run(main())
-
-
-def test_a_stream_without_async_with(root: Path) -> None:
-    async def main() -> None:
-        blobs = ns.AsyncBlobStore(root, durability="normal")
-        writer = blobs.writer()
-        await writer.write("text")
-        await writer.close()
-        await writer.close()
-        assert writer.hash == ns.blob_hash("text")
-        gone = blobs.writer()
-        await gone.write("gone")
-        await gone.discard()
-        assert gone.closed
-        assert not await blobs.exists(ns.blob_hash("gone"))
-        await blobs.close()
-        with pytest.raises(ns.StoreClosedError):
-            blobs.writer()
-
-    run(main())
-
-
-def test_an_exception_discards_what_was_written(root: Path) -> None:
-    async def main() -> None:
-        async with ns.AsyncBlobStore(root, durability="normal") as blobs:
-            with suppress(LookupError):
-                async with blobs.writer() as writer:
-                    await writer.write("lost")
-                    raise LookupError
-            assert writer.closed
-            assert [hash async for hash in blobs] == []
-            with pytest.raises(ns.BlobNotFoundError):
-                async with blobs.open(MISSING):
-                    pass
-
-    run(main())
-
-
-def test_a_cancelled_write_of_a_stream_publishes_nothing(root: Path) -> None:
-    async def main() -> None:
-        async with ns.AsyncBlobStore(root, durability="normal") as blobs:
-            writer = blobs.writer()
-            await writer.write(b"first")
-            writing = asyncio.create_task(writer.write(b"x" * 50_000_000))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            writing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await writing
-            for call in (writer.write(b"more"), writer.close()):
-                with pytest.raises(ValueError, match="cancelled"):
-                    await call
-            await writer.discard()
-            assert [hash async for hash in blobs] == []
-
-    run(main())
-
-
-def test_damage_is_found_in_a_stream(root: Path) -> None:
-    content = os.urandom(600_000)
-
-    async def main() -> None:
-        async with ns.AsyncBlobStore(root, durability="normal") as blobs:
-            hash = await blobs.write(content)
-            path = root / hash[:2] / hash[2:]
-            damaged = bytearray(content)
-            damaged[-1] ^= 1
-            path.write_bytes(damaged)
-            async with blobs.open(hash) as file:
-                assert await file.read(500_000) == content[:500_000]
-                with pytest.raises(ns.BlobCorruptError):
-                    await file.read()
-
-    run(main())
-
-
 # --- ends in the middle ------------------------------------------------------------------------------------------
 
 
@@ -389,52 +284,3 @@ def test_a_forked_child_is_refused(root: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn_explicit", lambda *_, **__: None)
         run(main())
-
-
-# --- the whole directory -----------------------------------------------------------------------------------------
-
-
-def test_async_store_is_one_directory(data_dir: Path) -> None:
-    async def main() -> None:
-        async with ns.AsyncStore(data_dir, durability="normal", segment_rows=7, max_payload_bytes=10) as store:
-            entry = await store.logs.append("s", "t")
-            assert await store.logs.query() == [entry]
-            hash = await store.blobs.write("x")
-            assert store.path == str(data_dir)
-            assert store.archive_dir == store.logs.archive_dir == str(data_dir / "archive" / "logs")
-            assert not store.closed
-            with pytest.raises(ValueError, match="max_payload_bytes"):
-                await store.logs.append("s", "t", None, "x" * 11)
-        assert store.closed
-        assert store.logs.closed
-        assert store.blobs.closed
-        with ns.Store(data_dir) as plain:
-            assert plain.logs.query() == [entry]
-            assert plain.blobs.read(hash) == b"x"
-
-    run(main())
-
-
-def test_store_takes_every_option_of_the_log(data_dir: Path, tmp_path: Path) -> None:
-    options = list(inspect.signature(ns.LogStore).parameters.values())
-    for owner in (ns.Store, ns.AsyncStore, ns.AsyncLogStore):
-        found = [p for p in inspect.signature(owner).parameters.values() if p.name != "self"]
-        assert [(p.name, p.default) for p in found] == [(p.name, p.default) for p in options]
-    archive = tmp_path / "elsewhere"
-    with ns.Store(data_dir, archive_dir=archive, max_payload_bytes=10, busy_timeout=1, segment_rows=5) as store:
-        assert store.archive_dir == str(archive)
-        assert store.path == str(data_dir)
-        assert not store.closed
-        with pytest.raises(ValueError, match="max_payload_bytes"):
-            store.logs.append("s", "t", None, "x" * 11)
-    assert store.closed
-
-
-def test_a_log_that_cannot_be_opened_leaves_nothing_open(data_dir: Path) -> None:
-    data_dir.mkdir()
-    (data_dir / "logs.db").write_bytes(b"no database" * 100)
-    before = len(os.listdir("/proc/self/fd"))
-    for owner in (ns.Store, ns.AsyncStore):
-        with pytest.raises(ns.CorruptStoreError):
-            owner(data_dir)
-    assert len(os.listdir("/proc/self/fd")) == before

@@ -395,8 +395,6 @@ class StoreMachine(StoreWithLosses):
 
 TestStore = StoreMachine.TestCase
 
-
-# The same, for longer and in more ways.
 TestStoreAtLength = pytest.mark.torture(
     type("TestStoreAtLength", (TestStore,), {"settings": settings(max_examples=amount(150), stateful_step_count=50)})
 )

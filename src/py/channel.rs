@@ -6,14 +6,13 @@
 //! outcomes there are.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::{IntoPyObjectExt, intern};
 
-use crate::base::wakeup::Wakeup;
 use crate::durable::Durability;
 use crate::log::{Answer, Done, Shared, Work};
 use crate::py::argument::{Arg, Text, arguments};
@@ -22,6 +21,7 @@ use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::mailbox::{Mailbox, Outcome};
 use crate::py::perform::{Redirected, Revocable, redirect};
 use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
@@ -41,16 +41,6 @@ pub(super) struct AppendChannel {
     mailbox: Arc<Mailbox>,
     calls: Mutex<Calls>,
 }
-
-/// Outcomes that the loop has not taken in yet, by the number of the batch.
-struct Mailbox {
-    outcomes: Mutex<Vec<(u64, Outcome)>>,
-    /// Raised from when the first outcome arrives until they are taken.
-    news: Wakeup,
-}
-
-/// What became of a batch: of each of its works, unless the whole commit failed.
-type Outcome = crate::Result<Vec<crate::Result<Done>>>;
 
 /// What is on its way.
 #[derive(Default)]
@@ -90,13 +80,12 @@ enum Wants {
 impl AppendChannel {
     #[new]
     fn new(store: Py<LogStore>) -> std::io::Result<Self> {
-        let mailbox = Arc::new(Mailbox { outcomes: Mutex::default(), news: Wakeup::new()? });
-        Ok(Self { store, mailbox, calls: Mutex::default() })
+        Ok(Self { store, mailbox: Arc::new(Mailbox::new()?), calls: Mutex::default() })
     }
 
     /// The descriptor that is readable when there are outcomes to take in.
     fn fileno(&self) -> RawFd {
-        self.mailbox.news.as_fd().as_raw_fd()
+        self.mailbox.descriptor()
     }
 
     /// Send a row on its way; `future` will be resolved with it.
@@ -375,27 +364,5 @@ impl Results {
                 LogEntry(row.into_stored(first)).into_bound_py_any(py)
             }
         }
-    }
-}
-
-impl Mailbox {
-    fn outcomes(&self) -> MutexGuard<'_, Vec<(u64, Outcome)>> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, batch: u64, outcome: Outcome) {
-        let mut outcomes = self.outcomes();
-        outcomes.push((batch, outcome));
-        let is_first = outcomes.len() == 1;
-        drop(outcomes);
-        if is_first {
-            self.news.raise();
-        }
-    }
-
-    /// The outcomes that have arrived. The descriptor first: what arrives after it raises it again.
-    fn empty(&self) -> Vec<(u64, Outcome)> {
-        self.news.lower();
-        std::mem::take(&mut self.outcomes())
     }
 }

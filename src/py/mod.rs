@@ -25,6 +25,7 @@ mod interpreter;
 mod iter;
 mod json;
 mod log;
+mod mailbox;
 mod memory;
 mod news;
 mod own;
