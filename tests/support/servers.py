@@ -125,17 +125,30 @@ class Server:
     def crash(self) -> None:
         """What a crash of the server leaves: every process of it is killed at once, then it recovers."""
         assert self.process is not None
-        # A child that outlived its postmaster would hold the shared memory: kill the children in the same moment.
+        # A child that outlived its postmaster would hold the shared memory: none is begun while they are listed, all
+        # are killed in the same moment, and the server starts again once they are gone.
+        os.kill(self.process.pid, signal.SIGSTOP)
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in (self.process.pid, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+        end = time.monotonic() + 10
+        while any(_is_alive(pid) for pid in children) and time.monotonic() < end:
+            time.sleep(0.002)
 
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether the process has not ended; one that waits to be reaped has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _end_with_this_process() -> None:
