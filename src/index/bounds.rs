@@ -36,6 +36,30 @@ pub(crate) fn sealed_end(connection: &Connection) -> Result<i64> {
     Ok(rows.next()?.map_or(Ok(i64::MIN), |row| row.get(0))?)
 }
 
+/// A span of sealed ids, as segments divide it.
+pub(crate) struct Division {
+    /// From the first id of the first segment that lies in it to the last id of the last one; None if none does.
+    pub(crate) whole: Option<IdSpan>,
+    /// The rest, at its two ends: a part of a segment, or nothing.
+    pub(crate) rest: Vec<IdSpan>,
+}
+
+/// Divides a span of sealed ids.
+pub(crate) fn divide(connection: &Connection, span: IdSpan) -> Result<Division> {
+    let mut bounds = connection.prepare_cached(
+        "SELECT (SELECT first_id FROM log_segments WHERE first_id >= ?1 ORDER BY first_id LIMIT 1),
+                (SELECT last_id FROM log_segments WHERE first_id <= ?2 AND last_id <= ?2 ORDER BY first_id DESC LIMIT 1)",
+    )?;
+    let (first, last): (Option<i64>, Option<i64>) =
+        bounds.query_row(<(i64, i64)>::from(span), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some(whole) = first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)) else {
+        return Ok(Division { whole: None, rest: vec![span] });
+    };
+    let before = whole.first.checked_sub(1).and_then(|last| IdSpan::new(span.first, last));
+    let after = whole.last.checked_add(1).and_then(|first| IdSpan::new(first, span.last));
+    Ok(Division { whole: Some(whole), rest: before.into_iter().chain(after).collect() })
+}
+
 /// Where the parts of the log end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::bounds::sealed_end;
+use crate::index::bounds::{Division, divide, sealed_end};
 use crate::index::build::postings::{cardinality, decode};
 use crate::index::build::zones;
 use crate::index::doubt;
@@ -116,25 +116,14 @@ impl Counting<'_> {
 
     /// Of the rows of a span of sealed ids.
     fn sealed(&self, span: IdSpan) -> Result<u64> {
-        let mut whole = self.connection.prepare_cached(
-            "SELECT (SELECT first_id FROM log_segments WHERE first_id >= ?1 ORDER BY first_id LIMIT 1),
-                    (SELECT last_id FROM log_segments WHERE first_id <= ?2 AND last_id <= ?2 ORDER BY first_id DESC LIMIT 1)",
-        )?;
-        let bounds: (Option<i64>, Option<i64>) =
-            whole.query_row(<(i64, i64)>::from(span), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let Some(whole) = bounds.0.zip(bounds.1).and_then(|(first, last)| IdSpan::new(first, last)) else {
-            return self.visit(span);
-        };
+        let Division { whole, rest } = divide(self.connection, span)?;
+        let Some(whole) = whole else { return self.visit(span) };
         // Of the segments at both ends a part alone is wanted.
         let mut total = self.whole_segments(whole)?;
-        for part in [
-            whole.first.checked_sub(1).and_then(|last| IdSpan::new(span.first, last)),
-            whole.last.checked_add(1).and_then(|first| IdSpan::new(first, span.last)),
-        ] {
-            total += match part {
-                Some(part) if self.has_segment(part)? => self.visit(part)?,
-                _ => 0,
-            };
+        for part in rest {
+            if self.has_segment(part)? {
+                total += self.visit(part)?;
+            }
         }
         Ok(total)
     }

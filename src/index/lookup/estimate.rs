@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::bounds::sealed_end;
+use crate::index::bounds::{Division, divide, sealed_end};
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};
 use crate::index::lookup::tail::Estimate;
@@ -52,19 +52,9 @@ pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: 
 
 /// Of the rows of a span that are not in doubt.
 fn of_segments(connection: &Connection, span: IdSpan) -> Result<Estimate> {
-    let mut whole = connection.prepare_cached(
-        "SELECT (SELECT first_id FROM log_segments WHERE first_id >= ?1 ORDER BY first_id LIMIT 1),
-                (SELECT last_id FROM log_segments WHERE first_id <= ?2 AND last_id <= ?2 ORDER BY first_id DESC LIMIT 1)",
-    )?;
-    let bounds: (Option<i64>, Option<i64>) =
-        whole.query_row(<(i64, i64)>::from(span), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some(whole) = bounds.0.zip(bounds.1).and_then(|(first, last)| IdSpan::new(first, last)) else {
-        return look(connection, span, u64::MAX);
-    };
-    let mut total = sealed(connection, whole)?;
-    let before = whole.first.checked_sub(1).and_then(|last| IdSpan::new(span.first, last));
-    let after = whole.last.checked_add(1).and_then(|first| IdSpan::new(first, span.last));
-    for part in before.into_iter().chain(after) {
+    let Division { whole, rest } = divide(connection, span)?;
+    let mut total = whole.map_or(Ok(Estimate::default()), |whole| sealed(connection, whole))?;
+    for part in rest {
         total.add(look(connection, part, u64::MAX)?);
     }
     Ok(total)
