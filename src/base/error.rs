@@ -301,3 +301,12 @@ impl Error {
         Self::Corrupt { path: path.to_owned(), reason: reason.into() }
     }
 }
+
+/// What a message shows of a text of the user's, which may have 64 KiB.
+pub(crate) fn quoted(text: &str) -> String {
+    const MOST: usize = 64;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

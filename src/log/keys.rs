@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
 use crate::base::time::now;
 use crate::log::core::Core;
 use crate::row::{MAX_NAME_BYTES, NewLogEntry, index_key};
@@ -93,12 +93,8 @@ fn described(connection: &Connection, id: i64) -> Result<String> {
 }
 
 fn description(source: &str, kind: &str, ref_id: Option<&str>) -> String {
-    let short = |text: &str| match text.char_indices().nth(64) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    };
-    let ref_id = ref_id.map_or_else(|| "None".to_owned(), short);
-    format!("source={}, type={}, ref_id={ref_id}", short(source), short(kind))
+    let ref_id = ref_id.map_or_else(|| "None".to_owned(), quoted);
+    format!("source={}, type={}, ref_id={ref_id}", quoted(source), quoted(kind))
 }
 
 /// Tells apart what rows say, but for their timestamps.

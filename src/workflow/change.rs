@@ -1,7 +1,7 @@
 //! Changing the state of a run, and logging it in the same transaction.
 
 use crate::base::boot::Moment;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
 use crate::base::status::RunStatus;
 use crate::durable::Durability;
 use crate::log::{Log, Operation, Transaction};
@@ -11,15 +11,6 @@ use crate::workflow::put::store;
 use crate::workflow::state::{Found, Run, find};
 
 const NAME: &str = "update a workflow run";
-
-/// What an error message shows of an id, which may have 64 KiB.
-fn quoted(id: &str) -> String {
-    const MOST: usize = 80;
-    match id.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{:?}…", &id[..end]),
-        None => format!("{id:?}"),
-    }
-}
 
 /// Appends a row and brings a run to a state.
 #[derive(Clone, Debug)]
