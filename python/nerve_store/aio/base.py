@@ -7,13 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from inspect import getdoc
-from typing import ParamSpec, TypeVar
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
 
 from nerve_store._core import LogStore
 from nerve_store.aio.channel import Channels
 from nerve_store.aio.follow import Newsrooms
 from nerve_store.aio.forks import watch_store
-from nerve_store.aio.threads import Threads, run_in
+from nerve_store.aio.threads import Threads, run_in, submit
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 from nerve_store.types import Durability, Path, Progress
 
@@ -35,9 +36,10 @@ def documented(original: object, addition: str = "") -> Callable[[_Method], _Met
 class Handle:
     """The threads that a store's calls block, until it is closed."""
 
-    def __init__(self, path: str) -> None:
-        """Of the store at `path`."""
+    def __init__(self, path: str, close: Callable[[], None]) -> None:
+        """Of the store at `path`, which `close` closes."""
         self._path = path
+        self._close_store = close
         self._threads = Threads()
         self._closing = False
         self._is_inherited = False
@@ -70,6 +72,42 @@ class Handle:
         self._check_open()
         return await run_in(pool, function, *arguments, **options)
 
+    async def close(self) -> None:
+        """Let the writes under way finish and close; later calls raise `StoreClosedError`."""
+        if self._closing:
+            return
+        self._closing = True
+        # The caller may be cancelled; the writes under way are to finish all the same.
+        self._finishing = asyncio.ensure_future(self._finish())
+        await asyncio.shield(self._finishing)
+
+    async def _finish(self) -> None:
+        try:
+            await self._finish_writes()
+        finally:
+            closing = submit(self._threads.close, self._close_store)
+            self._threads.shutdown()
+            try:
+                await asyncio.shield(closing)
+            finally:
+                self._end()
+
+    async def _finish_writes(self) -> None:
+        """Wait for the writes under way."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Let go of what the event loops have of the store, once it is closed."""
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
 
 class OpenStore(Handle):
     """A log store and the threads that its calls block."""
@@ -99,7 +137,7 @@ class OpenStore(Handle):
         )
         self._channels = Channels(self._store)
         self._newsrooms = Newsrooms(self._store)
-        super().__init__(self._store.path)
+        super().__init__(self._store.path, self._store.close)
 
     def _become_inherited(self) -> None:
         super()._become_inherited()

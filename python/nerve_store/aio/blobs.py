@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from nerve_store._core import BlobStore
 from nerve_store.aio.base import Handle, documented
 from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter
 from nerve_store.aio.blob_writes import Writes
-from nerve_store.aio.threads import submit
 
 if TYPE_CHECKING:
     from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
@@ -36,7 +33,7 @@ class AsyncBlobStore(Handle):
     def __init__(self, root: Path, *, durability: Durability = "full", read_only: bool = False) -> None:
         """The blobs under `root`; the options are those of `BlobStore`."""
         self._store = BlobStore(root, durability=durability, read_only=read_only)
-        super().__init__(self._store.root)
+        super().__init__(self._store.root, self._store.close)
         self._writes = Writes(self._store, self._threads.write)
 
     @property
@@ -128,31 +125,8 @@ class AsyncBlobStore(Handle):
             for hash in page:
                 yield hash
 
-    async def close(self) -> None:
-        """Let the writes under way finish; later calls raise `StoreClosedError`."""
-        if self._closing:
-            return
-        self._closing = True
-        # The caller may be cancelled; the writes are to finish all the same.
-        self._finishing = asyncio.ensure_future(self._finish())
-        await asyncio.shield(self._finishing)
-
-    async def _finish(self) -> None:
-        try:
-            await self._writes.finish()
-        finally:
-            closing = submit(self._threads.close, self._store.close)
-            self._threads.shutdown()
-            await asyncio.shield(closing)
-
-    async def __aenter__(self) -> Self:
-        self._check_open()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+    async def _finish_writes(self) -> None:
+        await self._writes.finish()
 
     def __repr__(self) -> str:
         closed = " (closed)" if self._closing else ""

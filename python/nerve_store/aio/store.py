@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 from weakref import finalize
 
 from nerve_store._core import LogEntry, LogStore
@@ -13,7 +11,6 @@ from nerve_store.aio.base import documented
 from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
-from nerve_store.aio.threads import submit
 from nerve_store.aio.upkeep import Upkeep
 from nerve_store.records import RunClaim
 from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
@@ -24,9 +21,9 @@ _SHARES = "In an event loop, the rows share their commit with all other appends 
 class AsyncLogStore(Reads, Runs, Upkeep):
     """`LogStore` for asyncio: its methods, awaitable, and async iterators; usable from several event loops at once.
 
-    Cancelling a write that waits for its commit neither blocks nor harms the store, but the write may be committed all
-    the same: it is already on its way. So may a claim, whose lease then runs out. Any other call that is cancelled is
-    interrupted. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
+    Cancelling a write neither blocks nor harms the store. An append may be committed all the same; any other write is
+    taken back if its commit has not begun. So may a claim be made, whose lease then runs out. Any other call that is
+    cancelled is interrupted. Use it with `async with`, or await `close()`, which lets the appends in flight finish.
     """
 
     def __init__(
@@ -153,36 +150,16 @@ class AsyncLogStore(Reads, Runs, Upkeep):
 
         Appends that other event loops have in flight get either their rows or `StoreClosedError`.
         """
-        if self._closing:
-            return
-        self._closing = True
-        # The caller may be cancelled; the appends in flight are to finish all the same.
-        self._finishing = asyncio.ensure_future(self._finish())
-        await asyncio.shield(self._finishing)
+        await super().close()
 
-    async def _finish(self) -> None:
-        loop = asyncio.get_running_loop()
-        channel = self._channels.get(loop)
-        try:
-            while channel is not None and (in_flight := channel.futures()):
-                await asyncio.wait(in_flight)
-        finally:
-            closing = submit(self._threads.close, self._store.close)
-            self._threads.shutdown()
-            try:
-                await asyncio.shield(closing)
-            finally:
-                self._channels.end()
-                self._newsrooms.end()
+    async def _finish_writes(self) -> None:
+        channel = self._channels.get(asyncio.get_running_loop())
+        while channel is not None and (in_flight := channel.futures()):
+            await asyncio.wait(in_flight)
 
-    async def __aenter__(self) -> Self:
-        self._check_open()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+    def _end(self) -> None:
+        self._channels.end()
+        self._newsrooms.end()
 
     def __repr__(self) -> str:
         closed = " (closed)" if self._closing else ""
