@@ -13,6 +13,7 @@ use crate::base::time::UtcDay;
 use crate::py::argument::{Arg, Flag, Refusal, Seconds, Text, arguments};
 use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Record, Span, date, repr};
+use crate::py::interpreter::List;
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::timestamp::Timestamp;
@@ -114,9 +115,9 @@ impl LogStore {
     ///
     /// A file that the manifest does not know, such as the predecessor's, is read once to describe it; the next
     /// archive job adopts it.
-    fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn archived_days<'py>(&self, py: Python<'py>) -> PyResult<List<Bound<'py, PyAny>>> {
         let days = read(py, &self.store, store::LogStore::days)?;
-        days.iter().map(|day| create_day(py, day)).collect()
+        days.iter().map(|day| create_day(py, day)).collect::<PyResult<_>>().map(List)
     }
 
     /// Delete the files of the days before `before`, and what the index keeps of them; returns these days in order.
@@ -135,12 +136,12 @@ impl LogStore {
         py: Python<'py>,
         before: Arg<UtcDay>,
         dry_run: Arg<Flag>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(before, dry_run);
         let store = Arc::clone(&self.store);
         let long = Long::reporting_to(None)?.of(&self.store);
         let days = long.run(py, move |_| store.expire_archive(before, dry_run.0))?;
-        days.iter().map(|day| create_day(py, day)).collect()
+        days.iter().map(|day| create_day(py, day)).collect::<PyResult<_>>().map(List)
     }
 
     /// Put the rows of `day` back into the database, under their ids; returns how many were not there.

@@ -58,7 +58,8 @@ fn pausing(interval: Duration, only_waits: bool, waits_since: Option<Instant>) -
     Scope { pause: Some(pause), ..Scope::shared() }
 }
 
-/// Does work that only reads.
+/// Does work that only reads. Signals that have come meanwhile are looked at before its result becomes Python objects: in
+/// the allocation of one, a collection of cycles may run the handlers, and lose what they raise.
 pub(super) fn read<T: Send + 'static>(
     py: Python<'_>,
     store: &Arc<LogStore>,
@@ -79,7 +80,11 @@ pub(super) fn read_within<T: Send + 'static>(
     let scope = Scope { deadline, ..pausing(interval, false, None) };
     match py.detach(|| scope.enter(|| caught(|| work(store)))) {
         Err(Error::Paused) => {}
-        outcome => return Ok(outcome?),
+        outcome => {
+            let value = outcome?;
+            interpreter::check_signals(py)?;
+            return Ok(value);
+        }
     }
     interpreter::check_signals(py)?;
     let theirs = Arc::clone(store);
@@ -93,7 +98,11 @@ pub(super) fn read_rows(py: Python<'_>, store: &Arc<LogStore>, mut query: Query)
         let scope = pausing(INTERVAL, false, None);
         match py.detach(|| scope.enter(|| caught(|| store.go_on(&mut query)))) {
             Err(Error::Paused) => interpreter::check_signals(py)?,
-            outcome => return Ok(outcome.map(|()| query.into_rows())?),
+            outcome => {
+                outcome?;
+                interpreter::check_signals(py)?;
+                return Ok(query.into_rows());
+            }
         }
         if query.row_count() == known || !query.goes_on_cheaply() {
             let theirs = Arc::clone(store);

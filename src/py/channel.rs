@@ -16,7 +16,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::durable::Durability;
 use crate::log::{Answer, Done, Shared, Work};
 use crate::py::argument::{Arg, Text, arguments};
-use crate::py::entry::LogEntry;
+use crate::py::entry::Row;
 use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range};
 use crate::py::interpreter;
@@ -361,7 +361,7 @@ impl Results {
             _ => {
                 self.next_id += 1;
                 let row = self.rows.next().ok_or(crate::Error::Internal)?;
-                LogEntry(row.into_stored(first)).into_bound_py_any(py)
+                Row(row.into_stored(first)).into_bound_py_any(py)
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::durable::Durability;
 use crate::py::argument::{Arg, SecondsOrDelta, Text, arguments};
 use crate::py::call::read_within;
 use crate::py::convert::Integer;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
 use crate::py::run_record::Claim;
@@ -63,7 +64,7 @@ impl LogStore {
             loop {
                 let left = deadline.map_or(INTERVAL, |deadline| deadline.saturating_duration_since(Instant::now()));
                 let (take, timeout) = (take.clone(), left.min(INTERVAL));
-                py.check_signals()?;
+                interpreter::check_signals(py)?;
                 let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, timeout);
                 if read_within(py, timeout + INTERVAL, None, &self.store, work)? {
                     break;

@@ -16,7 +16,7 @@ use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::py::log::LogStore;
 use crate::py::timestamp::Timestamp;
 use crate::row::{self, Filter};
@@ -122,10 +122,10 @@ impl LogFollower {
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.
-    fn _poll(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
+    fn _poll(&self, py: Python<'_>) -> PyResult<List<Row>> {
         self.fill(py, Duration::ZERO)?;
         let page: Vec<_> = std::mem::take(&mut self.lock(py)?.page).collect();
-        Ok(page.into_iter().map(Row).collect())
+        Ok(List(page.into_iter().map(Row).collect()))
     }
 }
 

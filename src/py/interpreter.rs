@@ -14,7 +14,7 @@ use std::{mem, ptr, thread};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
 
 type Object = *mut ffi::PyObject;
 
@@ -193,6 +193,19 @@ pub(super) fn uncollected<T>(_py: Python<'_>, make: impl FnOnce() -> T) -> T {
     // SAFETY: the thread is attached, and stays so: others neither see the setting nor change it.
     let _enable = Enable(unsafe { ffi::PyGC_Disable() } != 0);
     make()
+}
+
+/// A list on its way to Python, in whose making no collection of cycles begins: see [`uncollected`].
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<'py, T: IntoPyObject<'py>> IntoPyObject<'py> for List<T> {
+    type Target = PyList;
+    type Output = Bound<'py, PyList>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        uncollected(py, || PyList::new(py, self.0))
+    }
 }
 
 /// Attaches a thread in the middle of long work. None once the interpreter is ending: nothing is to be told to it any

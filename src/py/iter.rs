@@ -9,7 +9,7 @@ use pyo3::sync::MutexExt;
 use crate::base::fork::Generation;
 use crate::py::call::read;
 use crate::py::entry::Row;
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::store::{LogStore, Rows};
 
 /// The rows of a filter or of an archived day, page by page; no transaction is open between steps.
@@ -67,13 +67,13 @@ impl LogIterator {
     }
 
     /// Up to so many rows at once; none at the end.
-    fn _take(&self, py: Python<'_>, most: usize) -> PyResult<Vec<Row>> {
+    fn _take(&self, py: Python<'_>, most: usize) -> PyResult<List<Row>> {
         loop {
             self.fill(py)?;
             let mut rows = self.lock(py)?;
             let page = rows.take_buffered(most);
             if !page.is_empty() || rows.is_ended() {
-                return Ok(page.into_iter().map(Row).collect());
+                return Ok(List(page.into_iter().map(Row).collect()));
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::log::{DeleteMeta, Key, Log, SetMeta};
 use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, Record, date, import_records, path_text};
-use crate::py::entry::LogEntry;
+use crate::py::entry::Row;
 use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range, several};
 use crate::py::perform::{frames, perform};
@@ -193,7 +193,7 @@ impl LogStore {
         let entry = self.check(fields.borrow())?;
         if key.is_none() && claim.is_none() {
             self.warn_of_seconds(py, timestamp, 1)?;
-            return LogEntry(write(py, || self.log().append(&entry, durability))?).into_bound_py_any(py);
+            return Row(write(py, || self.log().append(&entry, durability))?).into_bound_py_any(py);
         }
         arguments!(key, claim);
         let (key, claim) = (key.map(|key| Key::checked(&key)).transpose()?, fence(claim));

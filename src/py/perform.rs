@@ -14,7 +14,7 @@ use pyo3::types::PyTuple;
 use crate::durable::Durability;
 use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared, Transaction};
 use crate::py::call::write;
-use crate::py::entry::LogEntry;
+use crate::py::entry::Row;
 use crate::py::given::range;
 use crate::py::run_record::{create_claim, create_run};
 use crate::store;
@@ -132,7 +132,7 @@ impl Told for DeleteMeta {
 
 impl Told for AppendOne {
     fn to_python(py: Python<'_>, entry: crate::row::LogEntry) -> PyResult<Bound<'_, PyAny>> {
-        LogEntry(entry).into_bound_py_any(py)
+        Row(entry).into_bound_py_any(py)
     }
 }
 
@@ -144,7 +144,7 @@ impl Told for AppendClaimed {
 
 impl Told for Upsert {
     fn to_python(py: Python<'_>, entry: crate::row::LogEntry) -> PyResult<Bound<'_, PyAny>> {
-        LogEntry(entry).into_bound_py_any(py)
+        Row(entry).into_bound_py_any(py)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::{read, read_rows};
 use crate::py::convert::{Count, Integer};
 use crate::py::entry::Row;
+use crate::py::interpreter::List;
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
 use crate::py::timestamp::Timestamp;
@@ -73,9 +74,9 @@ filtered! {
     /// exclusive. `limit` takes the first rows of the order asked for. With `archived`, rows that have left the
     /// database are read from the archive as if they had not, each once; only files are opened that can hold a match.
     /// Without it, rows that an archive job takes away during a long query may be missing.
-    fn query(this, py, filter, archived) -> PyResult<Vec<Row>> {
+    fn query(this, py, filter, archived) -> PyResult<List<Row>> {
         let rows = read_rows(py, &this.store, Query::new(filter, archived))?;
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(List(rows.into_iter().map(Row).collect()))
     }
 }
 

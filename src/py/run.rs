@@ -12,7 +12,7 @@ use crate::py::call::read;
 use crate::py::convert::Integer;
 use crate::py::fields::Json;
 use crate::py::given::Given;
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::py::log::LogStore;
 use crate::py::perform::{frames, perform};
 use crate::py::report::{Level, report};
@@ -147,7 +147,7 @@ impl LogStore {
         &self,
         py: Python<'py>,
         workflow: Option<Arg<Text>>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(workflow);
         let workflow = workflow.map(|workflow| workflow.to_string());
         let runs = move |store: &store::LogStore| run::active_runs(store.log().database(), workflow.as_deref());
@@ -160,7 +160,7 @@ impl LogStore {
         &self,
         py: Python<'py>,
         workflow: Option<Arg<Text>>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(workflow);
         let workflow = workflow.map(|workflow| workflow.to_string());
         let runs = move |store: &store::LogStore| run::all_runs(store.log().database(), workflow.as_deref());
@@ -236,11 +236,11 @@ impl Change {
 }
 
 /// The readable runs; each unreadable one is reported by name, in the log of the application.
-pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<Vec<Bound<'py, PyAny>>> {
+pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<List<Bound<'py, PyAny>>> {
     for error in list.unreadable {
         report(py, Level::Error, &error.to_string())?;
     }
-    list.runs.iter().map(|run| create_run(py, run)).collect()
+    list.runs.iter().map(|run| create_run(py, run)).collect::<PyResult<_>>().map(List)
 }
 
 fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {

@@ -9,7 +9,7 @@ use crate::base::status::RunStatus;
 use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Record};
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::py::log::LogStore;
 use crate::py::run::list;
 use crate::py::run_record::{create_run, extract_run};
@@ -70,7 +70,7 @@ impl LogStore {
         after: Option<&Bound<'py, PyAny>>,
         limit: Option<Arg<Count>>,
         descending: Arg<Flag>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         let filter = run_filter!(workflow, status, since, until, after, limit, descending);
         let runs = move |store: &store::LogStore| workflow::query_runs(store.log().database(), &filter);
         list(py, read(py, &self.store, runs)?)
@@ -172,11 +172,11 @@ impl WorkflowRunIterator {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self._take(py, 1)?.pop())
+        Ok(self._take(py, 1)?.0.pop())
     }
 
     /// Up to `most` runs, none only at the end.
-    fn _take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn _take<'py>(&self, py: Python<'py>, most: usize) -> PyResult<List<Bound<'py, PyAny>>> {
         loop {
             let (taken, filter, left) = {
                 let mut state = self.lock();
@@ -184,7 +184,7 @@ impl WorkflowRunIterator {
                 (taken, state.filter.clone(), state.left)
             };
             if !taken.is_empty() || left == 0 || most == 0 {
-                return taken.iter().map(|run| create_run(py, run)).collect();
+                return taken.iter().map(|run| create_run(py, run)).collect::<PyResult<_>>().map(List);
             }
             let wanted = PAGE_RUNS.min(left);
             let from = filter.after.clone();

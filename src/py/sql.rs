@@ -14,7 +14,7 @@ use crate::db::SqlParams;
 use crate::py::argument::{Arg, Refusal, Seconds, Text, arguments, named, type_name};
 use crate::py::call::read_within;
 use crate::py::convert::Integer;
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::py::log::LogStore;
 use crate::store;
 
@@ -33,7 +33,7 @@ impl LogStore {
         query: Arg<Text>,
         params: Option<&Bound<'py, PyAny>>,
         timeout: Option<Arg<Seconds>>,
-    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    ) -> PyResult<List<Bound<'py, PyTuple>>> {
         arguments!(query, timeout);
         let params = sql_params(params)?;
         let timeout = timeout.map(|timeout| timeout.0);
@@ -44,7 +44,7 @@ impl LogStore {
             let values = values.into_iter().map(|value| sql_result(py, value));
             PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
         };
-        interpreter::uncollected(py, || rows.into_iter().map(row).collect())
+        interpreter::uncollected(py, || rows.into_iter().map(row).collect::<PyResult<_>>()).map(List)
     }
 }
 

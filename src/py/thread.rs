@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::call::read;
 use crate::py::convert::{Count, PlainRecord, repr};
-use crate::py::interpreter;
+use crate::py::interpreter::{self, List};
 use crate::py::json::{integer, to_python};
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report, report_row};
@@ -34,14 +34,14 @@ impl LogStore {
         arguments!(run_id);
         let owned = run_id.to_string();
         let trigger = read(py, &self.store, move |store| run::trigger_payload(store, &owned))?;
-        Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.pop())
+        Ok(self.build(py, &run_id, "trigger", &trigger, create_trigger)?.0.pop())
     }
 
     /// The run's command events: every `thread_command_event` whose payload is an object with a string `type`.
     ///
     /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
     /// logger `nerve_store`.
-    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn get_thread_events<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(run_id);
         let owned = run_id.to_string();
         let events = read(py, &self.store, move |store| run::events(store, &owned))?;
@@ -52,7 +52,7 @@ impl LogStore {
     ///
     /// A row whose payload is no JSON, or whose values cannot be built, is left out and reported, with its id, to the
     /// logger `nerve_store`.
-    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn get_thread_messages<'py>(&self, py: Python<'py>, run_id: Arg<Text>) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(run_id);
         let owned = run_id.to_string();
         let messages = read(py, &self.store, move |store| run::messages(store, &owned))?;
@@ -78,7 +78,7 @@ impl LogStore {
         run_id: Arg<Text>,
         before: Arg<Count>,
         limit: Arg<Count>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         arguments!(run_id, before, limit);
         let before = before.0;
         let owned = run_id.to_string();
@@ -96,7 +96,7 @@ impl LogStore {
         what: &str,
         thread: &Thread<T>,
         create: impl Fn(Python<'py>, i64, &T) -> PyResult<Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    ) -> PyResult<List<Bound<'py, PyAny>>> {
         let mut built = Vec::with_capacity(thread.found.len());
         let mut left_out: Vec<_> =
             thread.malformed.iter().map(|(id, malformed)| (*id, Level::Warning, malformed.to_string())).collect();
@@ -109,7 +109,7 @@ impl LogStore {
             }
         }
         if left_out.is_empty() {
-            return Ok(built);
+            return Ok(List(built));
         }
         let (path, run_id) = (self.log().database().path().display(), repr(py, Some(run_id))?);
         for (id, level, reason) in left_out.iter().take(MAX_REPORTS) {
@@ -120,7 +120,7 @@ impl LogStore {
             let message = format!("{path}: {more} more rows of run {run_id} are left out of its {what}");
             report(py, Level::Warning, &message)?;
         }
-        Ok(built)
+        Ok(List(built))
     }
 }
 
