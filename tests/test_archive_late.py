@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,61 @@ def test_rows_whose_id_is_not_positive_stay_and_are_counted(log_store: ns.LogSto
     result = log_store.archive_logs(now=NOW)
     assert (gained(result), result.unarchivable_rows) == ({day(0): 1}, 2)
     assert assert_union(log_store, [*strange, row]).database == {item.id: item for item in strange}
+
+
+# --- rows that another program wrote among sealed ones ------------------------------------------------------------
+
+STORED = "INSERT INTO logs (id, source, type, ref_id, payload, timestamp) VALUES"
+AMONG = {
+    "between two segments": f"{STORED} (11, 'o', 't', NULL, NULL, {at(0)}), (12, 'o', 't', NULL, NULL, {at(2)})",
+    "before the first": f"{STORED} (1, 'o', 't', NULL, NULL, {at(1)}), (2, 'o', 't', NULL, NULL, 'odd')",
+    "another day in a segment of one": f"REPLACE INTO logs VALUES (13, 'o', 't', NULL, NULL, {at(1)})",
+    "no day in a segment of one": "UPDATE logs SET timestamp = 'odd' WHERE id IN (13, 14)",
+    "days changed": "UPDATE logs SET timestamp = timestamp + 86400000 * (id % 3) WHERE id % 2",
+    "all of one day": f"UPDATE logs SET timestamp = {at(2)}",
+    "into a segment of the future": f"UPDATE logs SET timestamp = {at(0)} WHERE id > 32",
+    "moved into gaps": "UPDATE logs SET id = id - 20 WHERE id BETWEEN 31 AND 32",
+}
+
+
+@pytest.fixture
+def sealed(data_dir: Path) -> Iterator[ns.LogStore]:
+    """Segments of ids 3 to 10, 13 to 20, 23 to 30 and 33 to 40, each of one day, the last of a day that stays."""
+    with ns.LogStore(data_dir / "logs.db", segment_rows=8) as store:
+        for first, number in ((3, 0), (13, 0), (23, 1), (33, 200)):
+            rows = [(id, "system", "tick", None, None, at(number)) for id in range(first, first + 8)]
+            foreign_many(store.path, INSERT_ROW_WITH_ID, rows)
+        store.reindex()
+        yield store
+
+
+def assert_all_archived(store: ns.LogStore) -> None:
+    """All rows go but those of the future and of no day."""
+    rows = store.sql("SELECT id, timestamp FROM logs ORDER BY id")
+    staying = [row for row in rows if not (isinstance(row[1], int) and row[1] < at(100))]
+    result = store.archive_logs(now=NOW)
+    assert store.sql("SELECT id, timestamp FROM logs ORDER BY id") == staying
+    assert sum(gained(result).values()) == len(rows) - len(staying)
+    assert result.unarchivable_rows == sum(isinstance(row[1], str) for row in rows)
+    if result.unarchivable_rows == 0:
+        assert [(row.id, row.timestamp) for row in store.query(archived=True)] == rows
+    assert store.archive_logs(now=NOW).days == ()
+
+
+@pytest.mark.parametrize("sql", AMONG.values(), ids=AMONG)
+def test_rows_that_another_program_wrote_among_sealed_ones_are_archived(sealed: ns.LogStore, sql: str) -> None:
+    foreign_sql(sealed.path, sql)
+    assert_all_archived(sealed)
+
+
+@pytest.mark.parametrize("id", [1, 11, 12, 22])
+def test_rows_that_another_program_wrote_beside_restored_ones_are_archived(sealed: ns.LogStore, id: int) -> None:
+    sealed.archive_logs(now=NOW)
+    for archived in sealed.archived_days():
+        sealed.restore_archive(archived.day)
+    foreign_sql(sealed.path, INSERT_ROW_WITH_ID, (id, "other", "tick", None, None, at(0)))
+    sealed.archive_logs(now=NOW)
+    assert [row.id for row in database_rows(sealed)] == list(range(33, 41))
+    assert [row.id for row in sealed.query(archived=True)] == sorted(
+        [id, *(n for n in range(3, 41) if n % 10 not in (1, 2))]
+    )

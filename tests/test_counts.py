@@ -132,6 +132,19 @@ _ROW = ("workflow", "thread_workflow_message", "r1", "x", 0)
         (change, []) for change in (("replace", (1, _ROW)), ("move", (1, 3)), ("reindex", None), ("replace", (2, _ROW)))
     ]
 )
+@example(  # a row between two segments is of none
+    changes=[
+        (change, [])
+        for change in (
+            ("append", [_ROW] * 8),
+            ("replace", (10, _ROW)),
+            ("append", [_ROW] * 6),
+            ("ours", [_ROW]),
+            ("insert", (9, _ROW)),
+            ("archive", None),
+        )
+    ]
+)
 def test_counts_are_those_of_a_model_beside_another_program(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[Change, list[dict[str, Any]]]]
 ) -> None:

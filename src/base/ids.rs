@@ -45,6 +45,19 @@ impl IdSpan {
         self.last.checked_add(1) == Some(next.first)
     }
 
+    /// Spans of the same ids, ascending, none of which overlaps or adjoins another.
+    pub fn joined(mut spans: Vec<Self>) -> Vec<Self> {
+        spans.sort_unstable();
+        spans.dedup_by(|next, before| {
+            let is_joined = before.last >= next.first || before.adjoins(*next);
+            if is_joined {
+                *before = before.union(*next);
+            }
+            is_joined
+        });
+        spans
+    }
+
     /// How many ids there are. Of [`IdSpan::ALL`] one too few: their number has 65 bits.
     #[expect(clippy::len_without_is_empty, reason = "a span is never empty")]
     pub fn len(self) -> u64 {
@@ -77,6 +90,17 @@ mod tests {
             let union = one.union(other);
             prop_assert!(ids(one).chain(ids(other)).all(|id| union.contains(id)));
             prop_assert_eq!(one.adjoins(other), ids(one).max().unwrap() + 1 == ids(other).min().unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn joined_spans_are_apart_and_the_same_ids(spans in proptest::collection::vec(span(), 0..8)) {
+            let joined = IdSpan::joined(spans.clone());
+            prop_assert!(joined.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+            for id in -50..50 {
+                prop_assert_eq!(joined.iter().any(|span| span.contains(id)), spans.iter().any(|span| span.contains(id)));
+            }
         }
     }
 

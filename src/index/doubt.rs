@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::db::{Object, lacking};
+use crate::index::lookup::restored;
 
 /// What other programs do to rows, in blocks of ids: 4,096 for rows that they delete, which costs later counts a look at the
 /// block, and 256 for rows that they overwrite or put among others, which every later read looks at. This library's own
@@ -113,17 +114,17 @@ pub(crate) fn spans(connection: &Connection, within: IdSpan) -> Result<Vec<IdSpa
     let mut statement = connection.prepare_cached(
         "SELECT first_id, last_id FROM log_deleted WHERE last_id >= ?1 AND first_id <= ?2
          UNION ALL SELECT first_id, last_id FROM log_changed WHERE last_id >= ?1 AND first_id <= ?2
-         UNION ALL SELECT first_id, last_id FROM log_restored WHERE last_id >= ?1 AND first_id <= ?2
-         ORDER BY 1",
+         UNION ALL SELECT first_id, last_id FROM log_restored WHERE last_id >= ?1 AND first_id <= ?2",
     )?;
-    let mut spans: Vec<IdSpan> = Vec::new();
-    for span in read(&mut statement.query([within.first, within.last])?)? {
-        match spans.last_mut() {
-            Some(open) if open.last >= span.first || open.adjoins(span) => open.last = open.last.max(span.last),
-            _ => spans.push(span),
-        }
-    }
-    Ok(spans)
+    Ok(IdSpan::joined(read(&mut statement.query([within.first, within.last])?)?))
+}
+
+/// The spans of sealed ids whose rows need not be what the index says, or in the index at all, cut to `within`, ascending
+/// and apart from each other: other programs wrote there, or rows were restored.
+pub(crate) fn undescribed(connection: &Connection, within: IdSpan) -> Result<Vec<IdSpan>> {
+    let mut spans = changed(connection, within)?;
+    spans.extend(restored::spans(connection, within)?);
+    Ok(IdSpan::joined(spans.into_iter().filter_map(|span| span.intersect(within)).collect()))
 }
 
 /// The spans in which other programs wrote and that reach into `within`, ascending.

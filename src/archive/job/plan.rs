@@ -12,6 +12,8 @@ use crate::base::status::IS_ACTIVE;
 use crate::base::time::{MAX_TIMESTAMP, UtcDay};
 use crate::db::Database;
 use crate::index::bounds::sealed_end;
+use crate::index::doubt;
+use crate::index::lookup::restored::{Stretch, stretches};
 use crate::row::index_key;
 
 /// Rows that one short transaction looks at.
@@ -50,8 +52,12 @@ pub(crate) fn archivable(database: &Database, last_timestamp: i64) -> Result<Arc
 }
 
 /// Takes in the segments that lie in one day; returns the spans of ids of the others in which there may be rows to take
-/// or to count, and of the tail.
+/// or to count, of what the segments do not describe, and of the tail.
 fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -> Result<Vec<IdSpan>> {
+    let sealed_end = sealed_end(connection)?;
+    let sealed = IdSpan { first: i64::MIN, last: sealed_end };
+    // Rows there may be of another day than their segment, or of no segment.
+    let undescribed = doubt::undescribed(connection, sealed)?;
     let mut statement = connection.prepare_cached(
         "SELECT first_id, last_id, min_timestamp, max_timestamp FROM log_segments
          WHERE min_timestamp <= ?1 OR max_timestamp > ?2 ORDER BY first_id",
@@ -61,7 +67,7 @@ fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -
         "SELECT (SELECT min(id) FROM logs WHERE id BETWEEN ?1 AND ?2),
                 (SELECT max(id) FROM logs WHERE id BETWEEN ?1 AND ?2)",
     )?;
-    let mut spans: Vec<IdSpan> = Vec::new();
+    let mut spans = undescribed.clone();
     let mut rows = statement.query([last_timestamp, MAX_TIMESTAMP])?;
     while let Some(row) = rows.next()? {
         let bounds: (Option<i64>, Option<i64>) =
@@ -70,17 +76,18 @@ fn spans(connection: &Connection, last_timestamp: i64, found: &mut Archivable) -
         let (earliest, latest): (i64, i64) = (row.get(2)?, row.get(3)?);
         match (UtcDay::of(earliest), UtcDay::of(latest)) {
             (Ok(day), Ok(same)) if day == same && latest <= last_timestamp && present.first > 0 => {
-                let ids = present.first.cast_unsigned()..=present.last.cast_unsigned();
-                found.days.entry(day).or_default().insert_range(ids);
+                let ids = found.days.entry(day).or_default();
+                for stretch in stretches(present, &undescribed) {
+                    if let Stretch::Indexed(span) = stretch {
+                        ids.insert_range(span.first.cast_unsigned()..=span.last.cast_unsigned());
+                    }
+                }
             }
-            _ => match spans.last_mut() {
-                Some(before) if before.adjoins(present) => before.last = present.last,
-                _ => spans.push(present),
-            },
+            _ => spans.push(present),
         }
     }
-    spans.extend(sealed_end(connection)?.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX)));
-    Ok(spans)
+    spans.extend(sealed_end.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX)));
+    Ok(IdSpan::joined(spans))
 }
 
 /// Takes in the rows of a span of ids, without its first one, up to a page; returns the last id, or None if there was

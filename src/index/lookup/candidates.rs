@@ -44,12 +44,10 @@ pub(crate) fn candidates<'a>(
     if filter.limit == Some(0) || times.first > times.last {
         return Ok(Box::new(std::iter::empty()));
     }
-    let mut scanned = restored::spans(connection, ids)?;
-    scanned.extend(doubt::changed(connection, ids)?);
+    let scanned = doubt::undescribed(connection, ids)?;
     if scanned.is_empty() {
         return by_index(connection, unmerged, filter, ids);
     }
-    scanned.sort_unstable();
     let mut stretches = restored::stretches(ids, &scanned);
     if filter.descending {
         stretches.reverse();
