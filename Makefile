@@ -64,7 +64,7 @@ demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line
 	$(BIN)/nerve-store --data $(DEMO_DATA) blob ls | sed -n 1,10p
 
 test: $(BUILT) ## the Rust core without Python, then the package
-	cargo test --locked --no-default-features --quiet
+	PROPTEST_RNG_SEED=1 cargo test --locked --no-default-features --quiet
 	$(BIN)/python -m pytest -n 2
 
 lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and the core's independence of Python
@@ -133,6 +133,8 @@ torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE
 	HYPOTHESIS_PROFILE=long NERVE_TORTURE_COUNTS=$(abspath target/torture-counts) \
 		$(BIN)/python -m pytest -m torture -n 2 --dist=worksteal -o faulthandler_timeout=0; \
 	status=$$?; PYTHONPATH=tests $(BIN)/python -m support.counts target/torture-counts; exit $$status
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m 'hypothesis and not torture' -n 2 --dist=worksteal \
+		-o faulthandler_timeout=0
 	$(BIN)/python -m pytest -p no:xdist --parallel-threads=4 $(patsubst %,--ignore=tests/test_%.py,$(NOT_IN_THREADS)) \
 		--ignore=tests/contract --ignore=tests/postgres
 
