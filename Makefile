@@ -99,7 +99,7 @@ test-portable: $(TOOLS) ## the ways of other systems, tested on Linux: no eventf
 	cargo test --locked --no-default-features --features portable --quiet
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --profile quick --locked --features portable
 	@rm -f $(BUILT)
-	$(BIN)/python -m pytest -n 2 $(patsubst %,tests/test_%.py,$(PORTABLE_TESTS)) -k 'not kill_while_a_store_is_created'
+	$(BIN)/python -m pytest -n 2 $(patsubst %,tests/test_%.py,$(PORTABLE_TESTS)) -k 'not creation_that_is_cut_short'
 
 # What goes by the ways that differ. A store whose creation is killed leaves a staged file for a day where staged files
 # have names.
