@@ -79,6 +79,14 @@ impl Rows {
             self.end_after(&outcome);
             return outcome;
         }
+        if let Source::Both(pages) = &mut self.source
+            && self.page.len() == 0
+            && self.failure.is_none()
+        {
+            let outcome = pages.each_raw(visit);
+            self.end_after(&outcome);
+            return outcome;
+        }
         self.fill()?;
         while let Some(row) = self.next_buffered() {
             if visit(RawRow::from(&row))?.is_break() {
