@@ -309,8 +309,10 @@ class AppendChannel:
         durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
-    def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
-        """Call a method of the store that writes, and send what it writes on its way.
+    def perform(
+        self, future: Future[Any], function: Callable[..., object], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> int | None:
+        """Call a method of the store that writes with these arguments, and send what it writes on its way.
 
         `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
         one that every call takes; None if there is nothing to write, and the call takes none.
