@@ -16,9 +16,10 @@ mod read;
 mod renumber;
 mod reserve;
 mod stats;
+mod transaction;
 
 pub use changes::Listener;
-pub use core::{Core, LogConfig, Snapshot, Transaction};
+pub use core::{Core, LogConfig, Snapshot};
 pub(crate) use core::{last_given_id, raise_last_given_id};
 pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
@@ -32,3 +33,4 @@ pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};
+pub use transaction::Transaction;
