@@ -728,7 +728,7 @@ class LogStore:
         - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
           It is measured by a clock that no program sets, and ends when the machine is started anew.
         - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
-          another process within 25 milliseconds.
+          another process as soon as it is noticed, as `follow` does.
         - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
         """
     def _is_run_free(

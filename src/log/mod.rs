@@ -21,6 +21,7 @@ mod transaction;
 pub use changes::Listener;
 pub use core::{Core, LogConfig, Snapshot};
 pub(crate) use core::{last_given_id, raise_last_given_id};
+pub(crate) use follow::watch;
 pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;

@@ -38,11 +38,41 @@ pub struct Take {
     pub max_attempts: Option<i64>,
 }
 
+/// How long it takes at the most until a run is looked for again that may have become free without a commit that is
+/// noticed: the system's clock may have been set.
+const MOST_UNSEEN: Duration = Duration::from_secs(1);
+
 /// Whether a claim would take a run, or clear one away: asked before a write transaction is begun for it.
 pub fn is_any_free(database: &Database, take: &Take) -> Result<bool> {
+    Ok(free_in(database, take)?.is_zero())
+}
+
+/// In how long a claim may take a run, or clear one away, unless a commit makes it sooner; at most a second.
+pub(super) fn free_in(database: &Database, take: &Take) -> Result<Duration> {
+    const NEXT_EXPIRY: &str =
+        "SELECT min(expires) FROM run_claims WHERE status = 'started' AND boot = ?1 AND expires > ?2";
     database.read("look for a run", |connection| {
-        let found = take.look(connection, database.path(), Moment::now()?, now()?)?;
-        Ok(found.expired.is_some() || !found.stale.is_empty() || !found.exhausted.is_empty() || found.queued.is_some())
+        let (moment, time) = (Moment::now()?, now()?);
+        let found = take.look(connection, database.path(), moment, time)?;
+        if found.expired.is_some() || !found.stale.is_empty() || !found.exhausted.is_empty() || found.queued.is_some() {
+            return Ok(Duration::ZERO);
+        }
+        let mut statement = connection.prepare_cached(NEXT_EXPIRY)?;
+        let expires: Option<i64> = statement.query_row((moment.boot, moment.milliseconds), |row| row.get(0))?;
+        let next_beginning = format!(
+            "SELECT min(not_before) FROM workflow_runs CROSS JOIN run_claims USING (run_id)
+             WHERE workflow_runs.status = 'queued' AND not_before > ?1 AND {}",
+            IS_ACTIVE.replace("status", "workflow_runs.status")
+        );
+        let begins: Option<i64> = connection.prepare_cached(&next_beginning)?.query_row([time], |row| row.get(0))?;
+        let waits =
+            [expires.map(|at| at.saturating_sub(moment.milliseconds)), begins.map(|at| at.saturating_sub(time))];
+        let wait = waits
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(MOST_UNSEEN, |wait| Duration::from_millis(u64::try_from(wait).unwrap_or_default().max(1)));
+        Ok(wait.min(MOST_UNSEEN))
     })
 }
 
