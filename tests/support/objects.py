@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,21 +99,13 @@ def _answers(port: int) -> bool:
     return True
 
 
-@functools.cache
-def shared(name: str) -> S3Server:
-    """The server of this name that the tests of this process share."""
-    directory = Path(tempfile.mkdtemp(prefix=f"nerve-store-{name}-"))
+def started(command: Callable[[int], list[str]], directory: Path) -> int:
+    """The port of a server that was started; it ends with this process, and `directory` is removed."""
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     port = free_port()
-    command = (
-        [str(_versitygw()), "--access", KEY, "--secret", KEY, "--port", f"127.0.0.1:{port}", "--keep-alive", "--quiet",
-         "posix", str(directory)]
-        if name == "versitygw"
-        else [sys.executable, "-c", MOTO, str(port)]
-    )  # fmt: skip
     with (directory.parent / f"{directory.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            command(port), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             preexec_fn=_end_with_this_process,  # noqa: PLW1509 - it makes one system call
         )  # fmt: skip
     atexit.register(Path(log.name).unlink, missing_ok=True)
@@ -123,4 +116,18 @@ def shared(name: str) -> S3Server:
         if process.poll() is not None or time.monotonic() > end:
             raise RuntimeError(Path(log.name).read_text()[-2000:])
         time.sleep(0.05)
-    return S3Server(name, port, directory)
+    return port
+
+
+@functools.cache
+def shared(name: str) -> S3Server:
+    """The server of this name that the tests of this process share."""
+    directory = Path(tempfile.mkdtemp(prefix=f"nerve-store-{name}-"))
+
+    def command(port: int) -> list[str]:
+        if name == "moto":
+            return [sys.executable, "-c", MOTO, str(port)]
+        options = ["--access", KEY, "--secret", KEY, "--port", f"127.0.0.1:{port}", "--keep-alive", "--quiet"]
+        return [str(_versitygw()), *options, "posix", str(directory)]
+
+    return S3Server(name, started(command, directory), directory)

@@ -15,7 +15,7 @@ from nerve_store.remote.blobs.turns import Turn, turn
 from nerve_store.remote.bucket import Bucket, Found
 from nerve_store.types import Progress
 
-_DELETIONS_AT_ONCE = 8
+_DELETIONS_AT_ONCE = 32
 
 
 @dataclass

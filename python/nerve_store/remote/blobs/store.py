@@ -41,8 +41,8 @@ class ObjectBlobStore:
     Any number of threads, processes and machines may share it. Reads verify the digest and never return wrong bytes.
     A forked child must open its own (`ForkedStoreError`).
 
-    - `url`: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://account/container/prefix`; for tests, `file:///directory`
-      and `memory://name` (which lives as long as the process).
+    - `url`: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` (with `account_name`); for tests,
+      `file:///directory` and `memory://name` (which lives as long as the process).
     - `options`: what obstore takes for this kind of store (`endpoint`, `region`, `access_key_id`, …; also
       `credential_provider`) and for HTTP (`allow_http`, `timeout`, …). What is not given comes from the environment,
       such as `AWS_ACCESS_KEY_ID`.
