@@ -31,7 +31,8 @@ class Soak:
         self.path = Path(path)
         self.logs = ns.LogStore(self.path / "logs.db")
         self.blobs = ns.BlobStore(self.path / "blobs")
-        self.day = 1
+        # What a claim logs has the time of the clock: it is archived with the first day.
+        self.day = int(time.time() * 1000) // DAY_MS + 1
         self.stop = threading.Event()
         self.failures: list[BaseException] = []
 
@@ -59,7 +60,6 @@ class Soak:
         time.sleep(0.05)
 
     def claim(self, random: Random) -> None:
-        """The rows of a claim have the time of the clock, so that no job takes them: there are few."""
         run_id = f"claim-{random.randrange(20)}"
         self.logs.create_workflow_run(run_id, "claimed", timestamp=self.day * DAY_MS, exist_ok=True)
         claim = self.logs.claim_workflow_run("worker", workflow="claimed")
@@ -69,7 +69,7 @@ class Soak:
                 self.logs.release_claim(claim)
             else:
                 self.logs.transition(claim.run.run_id, "completed", timestamp=self.day * DAY_MS, claim=claim)
-        self.stop.wait(2)
+        self.stop.wait(0.5)
 
     def batch(self, random: Random) -> None:
         with self.logs.batch() as batch:
@@ -191,7 +191,7 @@ def soak(*, path: str, seconds: float, leak: bool = False) -> None:
             leaked += [bytearray(b"x" * (4 << 20)), *(os.open(os.devnull, os.O_RDONLY) for _ in range(5))]
     soak.stop.set()
     # What a follower waits for.
-    soak.logs.append_many([("source", "last", None, None, 0)] * 300)
+    soak.logs.append_many([("source", "last", None, None, soak.day * DAY_MS)] * 300)
     for thread in threads:
         thread.join()
     if soak.failures:
