@@ -32,6 +32,7 @@ mod own;
 mod perform;
 mod read;
 mod report;
+mod results;
 mod run;
 mod run_query;
 mod run_record;
