@@ -41,11 +41,6 @@ impl Rows {
         Self::of(Source::Day(core, Box::new(rows)))
     }
 
-    /// None.
-    pub(super) fn ended() -> Self {
-        Self::of(Source::Ended)
-    }
-
     fn of(source: Source) -> Self {
         Self { source, page: Vec::new().into_iter(), failure: None }
     }
