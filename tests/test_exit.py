@@ -185,9 +185,6 @@ DYING_CALLS = {
     "iterable of write_many": ("", "blobs.write_many(Dying())"),
     "items of collect": ("", "blobs.collect(items())"),
     "items of append_many": ("", "logs.append_many(items())"),
-    "report": ("ns.VerifyReport.__init__ = die", "logs.verify()"),
-    "record": ("ns.LogStats.__init__ = die", "logs.stats()"),
-    "result of archive_logs": ("ns.ArchiveResult.__init__ = die", "logs.archive_logs()"),
     "error": ("ns.BlobNotFoundError.__init__ = die", "blobs.size('0' * 64)"),
     "parameters of sql": ("", "logs.sql('SELECT ?', items())"),
 }

@@ -230,6 +230,10 @@ MAKERS: dict[str, Callable[[ns.LogStore], object]] = {
 }
 
 
+# Whose results are objects that the collector looks at.
+COLLECTED = {"sql", "get_thread_messages", "json"}
+
+
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ns.LogStore]:
     """A store from which each of these takes some milliseconds, and much less than a second."""
@@ -251,6 +255,8 @@ def test_what_a_handler_raises_is_not_lost_in_a_collection_of_cycles(
     talkative: ns.LogStore, maker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A function of `gc.callbacks` is Python code, in which a handler may run; what it raises there is only printed."""
+    if sys.version_info >= (3, 12) and maker in COLLECTED:
+        pytest.skip("the collector begins after the call, where CPython itself drops what a handler raises")
 
     def collected(_phase: str, _info: dict[str, int]) -> None:
         pass
@@ -276,6 +282,11 @@ SHORT: dict[str, Callable[[ns.LogStore], object]] = {
     "archived_days": lambda store: store.archived_days(),
     "get_thread_messages": lambda store: store.get_thread_messages("none"),
     "append": lambda store: store.append("system", "tick"),
+    "get_workflow_run": lambda store: store.get_workflow_run("run-1"),
+    "query_workflow_runs": lambda store: store.query_workflow_runs(),
+    "count_workflow_runs": lambda store: store.count_workflow_runs(),
+    "list_meta": lambda store: store.list_meta(),
+    "stats": lambda store: store.stats(),
 }
 
 
@@ -296,6 +307,8 @@ def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
     raised = 0
     try:
         with ns.LogStore(data_dir / "logs.db", durability="normal") as store, handler(interrupt, signal.SIGALRM):
+            store.upsert_workflow_run(("workflow", "queued", "run-1", None, 1), RUN)
+            store.set_meta("key", "value")
             kept: list[object] = []
             for attempt in range(40):
                 kept.clear()
@@ -309,6 +322,25 @@ def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
         gc.set_threshold(*thresholds)
         gc.callbacks.remove(collected)
     assert raised >= 36
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_no_other_thread_finds_the_collector_turned_off(talkative: ns.LogStore, maker: str) -> None:
+    """Without a global lock another thread runs while a result is made."""
+    is_done = threading.Event()
+    found: list[bool] = []
+
+    def look() -> None:
+        while not is_done.is_set():
+            found.append(gc.isenabled())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for_seconds(0.2, lambda: MAKERS[maker](talkative))
+    is_done.set()
+    looking.join(30)
+    assert found
+    assert all(found)
 
 
 @pytest.mark.parametrize(

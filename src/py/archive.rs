@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDate, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDate, PyString};
 
 use crate::archive;
 use crate::archive::{Format, Options, Vacuum};
@@ -12,10 +12,10 @@ use crate::base::time;
 use crate::base::time::UtcDay;
 use crate::py::argument::{Arg, Flag, Refusal, Seconds, Text, arguments};
 use crate::py::call::{Long, read};
-use crate::py::convert::{Count, Record, Span, date, repr};
-use crate::py::interpreter::List;
+use crate::py::convert::{Count, Span, date, repr};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
+use crate::py::results::{List, Record, Tuple};
 use crate::py::timestamp::Timestamp;
 use crate::py::warning::warn_of_problems;
 use crate::store;
@@ -102,12 +102,11 @@ impl LogStore {
         let long = Long::reporting_to(progress)?.of(&self.store);
         let outcome = long.run(py, move |report| store.archive_logs(options, report))?;
         let days = outcome.days.iter().map(|day| create_day(py, day)).collect::<PyResult<Vec<_>>>()?;
-        let days = PyTuple::new(py, days)?;
         warn_of_problems(py, &outcome.problems);
         let problems =
             outcome.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
-        let problems = PyTuple::new(py, problems)?;
-        let fields = (days, outcome.vacuumed, dry_run, outcome.pinned_rows, outcome.unarchivable_rows, problems);
+        let (pinned, unarchivable) = (outcome.pinned_rows, outcome.unarchivable_rows);
+        let fields = (Tuple(days), outcome.vacuumed, dry_run, pinned, unarchivable, Tuple(problems));
         ARCHIVE_RESULT.create(py, fields)
     }
 
@@ -170,7 +169,7 @@ impl LogStore {
         let problems =
             verified.problems.iter().map(|problem| create_problem(py, problem)).collect::<PyResult<Vec<_>>>()?;
         let fields = (
-            PyTuple::new(py, problems)?,
+            Tuple(problems),
             verified.row_count,
             verified.segment_count,
             verified.day_count,

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::durable::Copied;
 use crate::py::argument::{Arg, arguments};
 use crate::py::blob::BlobStore;
 use crate::py::call::Long;
-use crate::py::convert::{FilePath, Record};
+use crate::py::convert::FilePath;
 use crate::py::log::LogStore;
+use crate::py::results::{Record, Tuple};
 use crate::store;
 
 #[pymethods]
@@ -61,7 +61,7 @@ fn create_report<'py>(py: Python<'py>, backup: &store::Backup) -> PyResult<Bound
     let Copied { count: blobs, new_count: new_blobs, .. } = backup.blobs;
     let problems = backup.days.problems.iter().chain(&backup.blobs.problems);
     let problems = problems.map(|(path, reason)| PROBLEM.create(py, (path.as_os_str(), reason.as_str())));
-    let problems = PyTuple::new(py, problems.collect::<PyResult<Vec<_>>>()?)?;
+    let problems = Tuple(problems.collect::<PyResult<Vec<_>>>()?);
     let copied = backup.days.copied_bytes + backup.blobs.copied_bytes;
     let shared = backup.days.shared_bytes + backup.blobs.shared_bytes;
     let fields = (

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyString};
 
 use crate::base::digest::Digest;
 use crate::base::error::Error;
@@ -19,9 +19,10 @@ use crate::py::blob_stream::{BlobReader, BlobWriter};
 use crate::py::blob_write;
 use crate::py::blob_write::Data;
 use crate::py::call::{Long, caught, detach};
-use crate::py::convert::{FilePath, Record, Span, import_records};
+use crate::py::convert::{FilePath, Span};
 use crate::py::interpreter;
 use crate::py::own::Own;
+use crate::py::results::{List, Record, Tuple, import_records};
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -90,11 +91,11 @@ impl BlobStore {
     /// returns; if it raises, some of them may have been stored, and none is acknowledged. The items are taken in
     /// portions of 64 MiB, so that a generator may yield any number.
     #[pyo3(signature = (items, *, verify = Arg::OFF), text_signature = "($self, items, *, verify=False)")]
-    fn write_many(&self, items: &Bound<'_, PyAny>, verify: Arg<Flag>) -> PyResult<Vec<String>> {
+    fn write_many(&self, items: &Bound<'_, PyAny>, verify: Arg<Flag>) -> PyResult<List<String>> {
         arguments!(verify);
         let verify = verify.0;
         let digests = blob_write::write_many(&self.0, items, verify)?;
-        Ok(digests.iter().map(Digest::to_string).collect())
+        Ok(List(digests.iter().map(Digest::to_string).collect()))
     }
 
     /// Store the content of a file, in constant memory, and return its sha256, lowercase hex.
@@ -181,7 +182,7 @@ impl BlobStore {
             PROBLEM.create(py, (hashes.0, problem.path.as_os_str(), problem.reason.as_str(), hashes.1, quarantine))
         };
         let problems = verified.problems.iter().map(problem).collect::<PyResult<Vec<_>>>()?;
-        REPORT.create(py, (verified.blob_count, verified.size, PyTuple::new(py, problems)?))
+        REPORT.create(py, (verified.blob_count, verified.size, Tuple(problems)))
     }
 
     /// Delete the blobs that are not in `keep` and were not written for `grace`, by default an hour.
@@ -220,7 +221,7 @@ impl BlobStore {
         let store = Arc::clone(&self.0);
         let collect = move |report: &mut Progress<'_>| store.collect(kept, grace_ns, dry_run, report);
         let collected = Long::reporting_to(progress)?.run(py, collect)?;
-        let missing = PyTuple::new(py, collected.missing.iter().map(Digest::to_string))?;
+        let missing = Tuple(collected.missing.iter().map(Digest::to_string).collect());
         let counts = (collected.deleted_count, collected.deleted_size, collected.kept_count, collected.young_count);
         REPORT.create(py, (counts.0, counts.1, counts.2, counts.3, missing, dry_run))
     }

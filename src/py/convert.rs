@@ -1,4 +1,4 @@
-//! Arguments as they come from Python, checked once, and results as they go back.
+//! Arguments as they come from Python, checked once, and values as they go back.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDateTime, PyDelta, PyString, PyType};
+use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDateTime, PyDelta, PyString};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
@@ -147,87 +146,5 @@ pub(super) fn repr(py: Python<'_>, text: Option<&str>) -> PyResult<String> {
     match text {
         Some(text) => Ok(PyString::new(py, text).repr()?.to_string()),
         None => Ok("None".to_owned()),
-    }
-}
-
-/// Imports what results are made of, which takes some milliseconds and descriptors. Stores do it when they are opened:
-/// a call that has changed something must not fail because its result cannot be made.
-pub(super) fn import_records(py: Python<'_>) -> PyResult<()> {
-    py.import("nerve_store.records").map(drop)
-}
-
-/// A class of `nerve_store.records`.
-pub(super) struct Record {
-    name: &'static str,
-    class: PyOnceLock<Py<PyType>>,
-}
-
-impl Record {
-    pub(super) const fn new(name: &'static str) -> Self {
-        Self { name, class: PyOnceLock::new() }
-    }
-
-    pub(super) fn class<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyType>> {
-        let class = self.class.get_or_try_init(py, || {
-            let class = interpreter::imported(py, "nerve_store.records", self.name)?;
-            Ok::<_, PyErr>(class.cast_into::<PyType>()?.unbind())
-        });
-        class.map(|class| class.bind(py))
-    }
-
-    /// A new record with these fields, in their order.
-    pub(super) fn create<'py>(
-        &self,
-        py: Python<'py>,
-        fields: impl interpreter::Arguments<'py>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        interpreter::call(self.class(py)?, fields)
-    }
-}
-
-/// A class of `nerve_store.records` that is made by the thousand: a dataclass with slots and without `__post_init__`.
-///
-/// Its instances are filled slot by slot, which takes a quarter of the time that a frozen dataclass's own `__init__`
-/// takes, and gives the same.
-pub(super) struct PlainRecord<const FIELDS: usize> {
-    record: Record,
-    names: [&'static str; FIELDS],
-    parts: PyOnceLock<Parts<FIELDS>>,
-}
-
-struct Parts<const FIELDS: usize> {
-    /// `object.__new__`
-    new: Py<PyAny>,
-    /// The `__set__` of each slot.
-    setters: [Py<PyAny>; FIELDS],
-}
-
-impl<const FIELDS: usize> PlainRecord<FIELDS> {
-    pub(super) const fn new(name: &'static str, names: [&'static str; FIELDS]) -> Self {
-        Self { record: Record::new(name), names, parts: PyOnceLock::new() }
-    }
-
-    /// A new record with these fields, in the order of the names.
-    pub(super) fn create<'py>(
-        &self,
-        py: Python<'py>,
-        fields: [Bound<'py, PyAny>; FIELDS],
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let class = self.record.class(py)?;
-        let parts = self.parts.get_or_try_init(py, || {
-            let mut setters = Vec::with_capacity(FIELDS);
-            for name in self.names {
-                setters.push(class.getattr(name)?.getattr("__set__")?.unbind());
-            }
-            let setters = setters.try_into().map_err(|_| PyTypeError::new_err("a record has its fields"))?;
-            Ok::<_, PyErr>(Parts { new: py.get_type::<PyAny>().getattr("__new__")?.unbind(), setters })
-        })?;
-        interpreter::uncollected(py, || {
-            let record = parts.new.bind(py).call1((class,))?;
-            for (setter, field) in parts.setters.iter().zip(fields) {
-                setter.bind(py).call1((&record, field))?;
-            }
-            Ok(record)
-        })
     }
 }

@@ -11,6 +11,7 @@ use crate::py::convert::{Integer, repr};
 use crate::py::fields::{Fields, Json};
 use crate::py::interpreter;
 use crate::py::json::to_python;
+use crate::py::results::Dict;
 use crate::py::timestamp::{Timestamp, time_of};
 use crate::row;
 
@@ -105,11 +106,7 @@ impl LogEntry {
 
     /// The fields by their names, in their order.
     fn _asdict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let fields = PyDict::new(py);
-        for (name, value) in NAMES.iter().zip(self.fields(py)?) {
-            fields.set_item(name, value)?;
-        }
-        Ok(fields)
+        Dict(NAMES.into_iter().zip(self.fields(py)?)).into_pyobject(py)
     }
 
     /// A row with other values in these fields.

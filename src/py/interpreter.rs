@@ -7,14 +7,14 @@
 //! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
 #![expect(unsafe_code, reason = "functions of Python that pyo3 declares in another way, or not at all")]
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_ulong};
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::{mem, ptr, thread};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
 
 type Object = *mut ffi::PyObject;
 
@@ -179,7 +179,9 @@ pub(super) fn check_signals(py: Python<'_>) -> PyResult<()> {
 /// Runs `make`, which makes Python objects and runs no Python code, while no collection of cycles begins.
 ///
 /// Before 3.12 a collection begins in the allocation of an object, and may call Python code: handlers of signals that
-/// came meanwhile would run there, and what they raise would be lost. See [`check_signals`].
+/// came meanwhile would run there, and what they raise would be lost. Later versions collect between two instructions
+/// of Python code, so that nothing is to be done; a setting of the whole process would not be this thread's to change
+/// where others run beside it. See also [`check_signals`].
 pub(super) fn uncollected<T>(_py: Python<'_>, make: impl FnOnce() -> T) -> T {
     struct Enable(bool);
     impl Drop for Enable {
@@ -190,23 +192,18 @@ pub(super) fn uncollected<T>(_py: Python<'_>, make: impl FnOnce() -> T) -> T {
             }
         }
     }
-    // SAFETY: the thread is attached, and stays so: others neither see the setting nor change it.
-    let _enable = Enable(unsafe { ffi::PyGC_Disable() } != 0);
+    // SAFETY: a constant of the interpreter.
+    let _enable = Enable(
+        unsafe { ffi::Py_Version } < PYTHON_3_12 && {
+            // SAFETY: the thread is attached, and stays so: others neither see the setting nor change it.
+            unsafe { ffi::PyGC_Disable() != 0 }
+        },
+    );
     make()
 }
 
-/// A list on its way to Python, in whose making no collection of cycles begins: see [`uncollected`].
-pub(super) struct List<T>(pub(super) Vec<T>);
-
-impl<'py, T: IntoPyObject<'py>> IntoPyObject<'py> for List<T> {
-    type Target = PyList;
-    type Output = Bound<'py, PyList>;
-    type Error = PyErr;
-
-    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        uncollected(py, || PyList::new(py, self.0))
-    }
-}
+/// As `PY_VERSION_HEX` tells versions.
+const PYTHON_3_12: c_ulong = 0x030c_0000;
 
 /// Attaches a thread in the middle of long work. None once the interpreter is ending: nothing is to be told to it any
 /// more, and the work is to stop.

@@ -9,7 +9,8 @@ use pyo3::sync::MutexExt;
 use crate::base::fork::Generation;
 use crate::py::call::read;
 use crate::py::entry::Row;
-use crate::py::interpreter::{self, List};
+use crate::py::interpreter;
+use crate::py::results::List;
 use crate::store::{LogStore, Rows};
 
 /// The rows of a filter or of an archived day, page by page; no transaction is open between steps.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::PyType;
 
 use crate::db::Config;
 use crate::durable::Durability;
@@ -17,11 +17,12 @@ use crate::log;
 use crate::log::{DeleteMeta, Key, Log, SetMeta};
 use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
 use crate::py::call::{Long, end_calls_of, read, write};
-use crate::py::convert::{Count, FilePath, Record, date, import_records, path_text};
+use crate::py::convert::{Count, FilePath, date, path_text};
 use crate::py::entry::Row;
 use crate::py::fields::{Fields, Json};
 use crate::py::given::{at_index, given_at, range, several};
 use crate::py::perform::{frames, perform};
+use crate::py::results::{Dict, Record, import_records};
 use crate::py::run_record::{Claim, check_ref, fence};
 use crate::py::timestamp::{Timestamp, UnitWarning};
 use crate::py::warning::warn_of_rebuild;
@@ -248,10 +249,10 @@ impl LogStore {
 
     /// The values under all keys that begin with `prefix`, by key; with the default, of every key.
     #[pyo3(signature = (prefix = None), text_signature = "($self, prefix='')")]
-    fn list_meta(&self, py: Python<'_>, prefix: Option<Arg<Text>>) -> PyResult<BTreeMap<String, String>> {
+    fn list_meta(&self, py: Python<'_>, prefix: Option<Arg<Text>>) -> PyResult<Dict<BTreeMap<String, String>>> {
         arguments!(prefix);
         let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
-        read(py, &self.store, move |store| store.list_meta(&prefix))
+        read(py, &self.store, move |store| store.list_meta(&prefix)).map(Dict)
     }
 
     /// Set the value under `key`, as durable as the store.
@@ -298,10 +299,6 @@ impl LogStore {
         arguments!(exact);
         let exact = exact.0;
         let (stats, watermark) = read(py, &self.store, move |store| store.stats(exact))?;
-        let runs = PyDict::new(py);
-        for (status, count) in stats.runs {
-            runs.set_item(status, count)?;
-        }
         let watermark = watermark.map(|day| date(py, day)).transpose()?;
         LOG_STATS.create(
             py,
@@ -312,7 +309,7 @@ impl LogStore {
                 stats.ids.map(|ids| ids.last),
                 stats.timestamps.map(|timestamps| timestamps.first),
                 stats.timestamps.map(|timestamps| timestamps.last),
-                runs,
+                Dict(stats.runs),
                 stats.database_bytes,
                 stats.wal_bytes,
                 stats.free_bytes,

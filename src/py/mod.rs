@@ -33,6 +33,7 @@ mod pages;
 mod perform;
 mod read;
 mod report;
+mod results;
 mod run;
 mod run_query;
 mod run_record;

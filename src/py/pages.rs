@@ -10,7 +10,8 @@ use pyo3::types::{PyList, PyTuple};
 
 use crate::base::error::{Error, Result};
 use crate::py::entry::{LogEntry, Row};
-use crate::py::interpreter::{self, List};
+use crate::py::interpreter;
+use crate::py::results::List;
 use crate::row::{Entries, RawRow, unmarked};
 use crate::store::arrow::Origin;
 

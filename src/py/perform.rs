@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::durable::Durability;
 use crate::log::{Answer, DeleteMeta, Operation, SetMeta, Shared, Transaction};
 use crate::py::call::write;
 use crate::py::entry::Row;
 use crate::py::given::range;
+use crate::py::results::Tuple;
 use crate::py::run_record::{create_claim, create_run};
 use crate::store;
 use crate::workflow::{AppendClaimed, AppendOne, Batch, Create, Release, Renew, Take, Transition, Upsert};
@@ -183,6 +183,6 @@ impl Told for Release {
 
 impl Told for Batch {
     fn to_python(py: Python<'_>, ids: Self::Answer) -> PyResult<Bound<'_, PyAny>> {
-        PyTuple::new(py, ids)?.into_bound_py_any(py)
+        Tuple(ids).into_bound_py_any(py)
     }
 }

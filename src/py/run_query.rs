@@ -8,17 +8,16 @@ use pyo3::types::PyDict;
 use crate::base::status::RunStatus;
 use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::{Long, read};
-use crate::py::convert::{Count, Record};
-use crate::py::interpreter::{self, List};
+use crate::py::convert::Count;
+use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::results::{List, status_member};
 use crate::py::run::list;
 use crate::py::run_record::{create_run, extract_run};
 use crate::py::several::{Several, names};
 use crate::py::timestamp::Timestamp;
 use crate::store;
 use crate::workflow::{self, Run, RunFilter, RunList};
-
-static RUN_STATUS: Record = Record::new("WorkflowRunStatus");
 
 /// Runs that an iterator reads at a time.
 const PAGE_RUNS: u64 = 256;
@@ -119,13 +118,18 @@ impl LogStore {
         let counts = read(py, &self.store, move |store| {
             workflow::count_runs(store.log().database(), workflows.as_deref(), statuses.as_deref())
         })?;
-        let counted = PyDict::new(py);
-        for status in RunStatus::ALL {
-            if let Some(count) = counts.get(status.name()) {
-                counted.set_item(RUN_STATUS.create(py, (status.name(),))?, count)?;
-            }
-        }
-        interpreter::call(&interpreter::imported(py, "collections", "Counter")?, (counted,))
+        let counter = interpreter::imported(py, "collections", "Counter")?;
+        let members = RunStatus::ALL.into_iter().filter_map(|status| {
+            let count = counts.get(status.name())?;
+            Some(status_member(py, status).map(|member| (member, count)))
+        });
+        let members = members.collect::<PyResult<Vec<_>>>()?;
+        interpreter::uncollected(py, || {
+            // `Counter`'s own `__init__` is Python code.
+            let counted = py.get_type::<PyDict>().getattr("__new__")?.call1((counter,))?.cast_into::<PyDict>()?;
+            members.into_iter().try_for_each(|(member, count)| counted.set_item(member, count))?;
+            Ok(counted.into_any())
+        })
     }
 
     /// Delete the runs that are not active and took their state before `before`; returns how many.

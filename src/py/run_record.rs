@@ -4,7 +4,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::py::argument::{Refusal, Text, named};
-use crate::py::convert::{Integer, Record};
+use crate::py::convert::Integer;
+use crate::py::results::{Record, status_member};
 use crate::py::timestamp::Timestamp;
 use crate::workflow::{Fence, Run, RunClaim};
 
@@ -12,7 +13,8 @@ static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
 static RUN_CLAIM: Record = Record::new("RunClaim");
 
 pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py, PyAny>> {
-    WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))
+    let status = status_member(py, run.status)?;
+    WORKFLOW_RUN.create(py, (&run.run_id, &run.workflow, status, run.timestamp, run.exit_code))
 }
 
 /// The run that is the argument `name`, and when it took its state, as that was given.

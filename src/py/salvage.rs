@@ -1,11 +1,11 @@
 //! `salvage`: what can still be read of a damaged database.
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::base::ids::IdSpan;
 use crate::py::call::Long;
-use crate::py::convert::{FilePath, Record, import_records};
+use crate::py::convert::FilePath;
+use crate::py::results::{Record, Tuple, import_records};
 
 /// Write what can still be read of the database `damaged` to a new one at `target`, with the help of its archive.
 ///
@@ -28,6 +28,6 @@ pub(super) fn salvage<'py>(
     import_records(py)?;
     let long = Long::reporting_to(progress)?;
     let salvaged = long.run(py, move |report| crate::salvage::salvage(&damaged.0, &target.0, report))?;
-    let spans = |spans: &[IdSpan]| PyTuple::new(py, spans.iter().copied().map(<(i64, i64)>::from));
-    REPORT.create(py, (salvaged.row_count, spans(&salvaged.unverified)?, spans(&salvaged.missing)?))
+    let spans = |spans: &[IdSpan]| Tuple(spans.iter().copied().map(<(i64, i64)>::from).collect());
+    REPORT.create(py, (salvaged.row_count, spans(&salvaged.unverified), spans(&salvaged.missing)))
 }

@@ -14,8 +14,9 @@ use crate::db::SqlParams;
 use crate::py::argument::{Arg, Refusal, Seconds, Text, arguments, named, type_name};
 use crate::py::call::read_within;
 use crate::py::convert::Integer;
-use crate::py::interpreter::{self, List};
+use crate::py::interpreter;
 use crate::py::log::LogStore;
+use crate::py::results::List;
 use crate::store;
 
 #[pymethods]

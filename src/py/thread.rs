@@ -5,20 +5,21 @@
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::PyBool;
 
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::call::read;
-use crate::py::convert::{Count, PlainRecord, repr};
-use crate::py::interpreter::{self, List};
+use crate::py::convert::{Count, repr};
+use crate::py::interpreter;
 use crate::py::json::{integer, to_python};
 use crate::py::log::LogStore;
 use crate::py::report::{Level, report, report_row};
+use crate::py::results::{Dict, List, Record};
 use crate::workflow as run;
 use crate::workflow::{Content, Round, Thread, ThreadMessage, Trigger, WholeNumber};
 
-static THREAD_MESSAGE: PlainRecord<4> = PlainRecord::new("ThreadMessage", ["role", "content", "meta", "timestamp"]);
-static THREAD_ROUND: PlainRecord<4> = PlainRecord::new("ThreadRound", ["round", "log_id", "timestamp", "message"]);
+static THREAD_MESSAGE: Record = Record::new("ThreadMessage");
+static THREAD_ROUND: Record = Record::new("ThreadRound");
 
 /// Rows that one call reports each by its id; further ones are counted.
 const MAX_REPORTS: usize = 100;
@@ -133,23 +134,16 @@ fn create_trigger<'py>(py: Python<'py>, _: i64, trigger: &Trigger) -> PyResult<B
     match trigger {
         Trigger::Object(object) => to_python(py, object),
         Trigger::Prompt { prompt, max_rounds, dry_run } => {
-            let trigger = PyDict::new(py);
-            trigger.set_item("prompt", to_python(py, prompt)?)?;
-            trigger.set_item("maxRounds", to_python(py, max_rounds)?)?;
-            trigger.set_item("dryRun", dry_run)?;
-            Ok(trigger.into_any())
+            let dry_run = PyBool::new(py, *dry_run).to_owned().into_any();
+            let (prompt, max_rounds) = (to_python(py, prompt)?, to_python(py, max_rounds)?);
+            Dict([("prompt", prompt), ("maxRounds", max_rounds), ("dryRun", dry_run)]).into_bound_py_any(py)
         }
     }
 }
 
 fn create_round<'py>(py: Python<'py>, log_id: i64, round: &Round) -> PyResult<Bound<'py, PyAny>> {
-    let fields = [
-        round.round.into_bound_py_any(py)?,
-        log_id.into_bound_py_any(py)?,
-        round.timestamp.into_bound_py_any(py)?,
-        create_message(py, &round.message)?,
-    ];
-    THREAD_ROUND.create(py, fields)
+    let message = create_message(py, &round.message)?;
+    THREAD_ROUND.create(py, (round.round, log_id, round.timestamp, message))
 }
 
 fn create_message<'py>(py: Python<'py>, message: &ThreadMessage) -> PyResult<Bound<'py, PyAny>> {
@@ -165,5 +159,5 @@ fn create_message<'py>(py: Python<'py>, message: &ThreadMessage) -> PyResult<Bou
         WholeNumber::Small(number) => number.into_bound_py_any(py)?,
         WholeNumber::Large(digits) => integer(py, digits)?,
     };
-    THREAD_MESSAGE.create(py, [to_python(py, &message.role)?, content, meta, timestamp])
+    THREAD_MESSAGE.create(py, (to_python(py, &message.role)?, content, meta, timestamp))
 }
