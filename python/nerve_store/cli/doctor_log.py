@@ -24,12 +24,12 @@ from nerve_store.cli.text import format_age, format_bytes, format_count, format_
 __all__ = ["examine_log"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
-_SALVAGE = "restore a backup; or end the daemon, and nerve-store salvage saves what can be read"
 
 
 def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
     """What is found in the database and the archive; an error of the store is a finding."""
     findings = [_build()]
+    salvage = f"restore a backup; or end the daemon, and save what can be read: nerve-store salvage {data} saved.db"
     path = log_path(data)
     if not os.path.lexists(path):
         findings.append(
@@ -43,11 +43,11 @@ def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list
             findings += _clock(store)
             findings += _archiving(store)
             if not is_quick:
-                findings += _verified(store, progress)
+                findings += _verified(store, salvage, progress)
     except SchemaVersionError as error:
         findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another directory"))
     except CorruptStoreError as error:
-        findings.append(Finding("error", "database", str(error), _SALVAGE))
+        findings.append(Finding("error", "database", str(error), salvage))
     except NerveStoreError as error:
         findings.append(Finding("error", "database", str(error)))
     return findings
@@ -110,15 +110,17 @@ def _archiving(store: LogStore) -> Iterator[Finding]:
     boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
     due = store.count(until=boundary)
     if due:
-        share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days"
+        stats = store.stats()
+        freed = (stats.database_bytes - stats.free_bytes) * due // max(stats.row_count, due)
+        share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days, about {format_bytes(freed)},"
         yield Finding("ok", "archiving", f"would move {share} to files", "archive, once a day from a timer")
 
 
-def _verified(store: LogStore, progress: Progress | None) -> Iterator[Finding]:
+def _verified(store: LogStore, salvage: str, progress: Progress | None) -> Iterator[Finding]:
     report = store.verify(progress=progress)
     for problem in report.problems:
         is_derived = "reindex()" in problem.reason
-        action = "reindex" if is_derived else _SALVAGE if problem.day is None else None
+        action = "reindex" if is_derived else salvage if problem.day is None else None
         yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)
     if report.ok:
         rows = format_count(report.row_count + report.archived_row_count, "row")
