@@ -119,7 +119,7 @@ services: $(TOOLS) ## install what the tests of PostgreSQL find: versions 15 and
 bench-remote: $(BUILT) ## the log on PostgreSQL beside other orders of its statements, psycopg and eventsourcing
 	PYTHONPATH=benches:tests $(BIN)/python -m remote
 
-torture-remote: $(BUILT) ## lost connections and crashes of the server, ten times as many as `make test` tries
+torture-remote: $(BUILT) ## 5,000 lost connections and 100 crashes of the server, beside controls that lose and double rows
 	NERVE_TORTURE=long $(BIN)/python -m pytest -p no:xdist -o faulthandler_timeout=1800 tests/postgres/test_faults.py
 
 torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE=long takes hours

@@ -269,16 +269,15 @@ def test_follow_sees_every_row_and_ends_with_the_store(path: Path) -> None:
 
 
 def test_loop_runs_on_while_a_call_is_slow(path: Path) -> None:
-    async def main() -> float:
+    async def main() -> int:
         async with ns.AsyncLogStore(path, durability="normal") as store:
             await store.append_many([("s", "t", None, "x" * 100, n) for n in range(60_000)])
             reading = asyncio.create_task(store.sql("SELECT count(*) FROM logs a, (SELECT 1 FROM logs LIMIT 100)"))
-            longest = 0.0
+            turns = 0
             while not reading.done():
-                begun = time.perf_counter()
                 await asyncio.sleep(0.001)
-                longest = max(longest, time.perf_counter() - begun)
+                turns += 1
             assert await reading == [(6_000_000,)]
-            return longest
+            return turns
 
-    assert run(main()) < 1.0
+    assert run(main()) > 5

@@ -197,7 +197,8 @@ def test_store_that_was_dropped_is_not_watched_any_more(path: Path) -> None:
         gc.collect()
         await asyncio.sleep(0.05)
         gc.collect()
-        assert len(os.listdir("/proc/self/fd")) == before
+        # What earlier tests left may end meanwhile.
+        assert len(os.listdir("/proc/self/fd")) <= before
 
     run(main())
 

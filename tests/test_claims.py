@@ -246,11 +246,13 @@ def test_a_claim_is_renewed_and_given_back(log_store: ns.LogStore) -> None:
 
 def test_a_released_run_waits_for_its_delay(log_store: ns.LogStore) -> None:
     create(log_store, "r")
-    log_store.release_claim(taken(log_store), delay=timedelta(seconds=0.3))
+    claim = taken(log_store)
     began = time.monotonic()
-    assert log_store.claim_workflow_run("me") is None
-    assert taken(log_store, wait=10).attempt == 2
-    assert time.monotonic() - began >= 0.25
+    log_store.release_claim(claim, delay=timedelta(seconds=0.5))
+    # Also where a busy machine comes to the first claim late: none comes too early.
+    again = log_store.claim_workflow_run("me") or taken(log_store, wait=20)
+    assert again.attempt == 2
+    assert time.monotonic() - began >= 0.45
 
 
 def test_a_run_that_fails_too_often_is_left_crashed(log_store: ns.LogStore) -> None:

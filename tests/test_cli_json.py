@@ -97,7 +97,14 @@ def test_every_command_is_listed() -> None:
     assert ARGUMENTS.keys() <= TABLE.keys()
 
 
-@pytest.mark.parametrize("command", TABLE)
+def test_what_is_said_of_a_copy() -> None:
+    """It needs a server, where tests/postgres run it."""
+    moving = pytest.importorskip("nerve_store.moving", exc_type=ImportError)
+    ((match,),) = [[*NESTED.finditer(TABLE["copy"][1])]]
+    assert fields_of(match["keys"]) == {field.name for field in dataclasses.fields(moving.CopyReport)}
+
+
+@pytest.mark.parametrize("command", [command for command in TABLE if command != "copy"])
 def test_what_is_printed_is_what_is_said(wide: Cli, tmp_path: Path, command: str) -> None:
     beside = tmp_path / "beside"
     beside.mkdir()

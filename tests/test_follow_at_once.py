@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from support.event_loops import run
 
 SLOW = 20.0
 """A `poll_interval` that no test waits for."""
-SOON = 2.0
+SOON = 10.0
 
 
 def append_now_and_then(path: str, count: str) -> None:
@@ -44,9 +45,16 @@ def committed_at(child: subprocess.Popen[str]) -> list[float]:
     return [float(line) for line in out.split()]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def assert_at_once(delays: list[float]) -> None:
-    """A quarter of the rows came within some milliseconds, on however busy a machine: a poll takes seconds here."""
-    assert statistics.quantiles(delays)[0] < 0.02, sorted(delays)
+    """A quarter of the rows came at once, on however busy a machine: a poll takes seconds here."""
+    assert statistics.quantiles(delays)[0] < 0.5, sorted(delays)
 
 
 def test_another_process_is_seen_at_once(data_dir: Path) -> None:
@@ -140,18 +148,17 @@ def test_watching_takes_one_thread_for_all_and_ends_with_them(data_dir: Path) ->
         return sum(name.exists() and name.read_text().startswith("nerve_store-wat") for name in names)
 
     stores = [ns.LogStore(data_dir / f"{n}" / "logs.db") for n in range(3)]
-    before = watchers()
+    wait_until(lambda: watchers() == 0)
     followers = [store.follow() for store in stores for _ in range(5)]
+    # A thread takes its name when it first runs.
+    wait_until(lambda: watchers() > 0)
     time.sleep(0.1)
     assert watchers() == 1
     for follower in followers:
         follower.close()
     del followers, follower
     gc.collect()
-    deadline = time.monotonic() + 10
-    while watchers() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert watchers() == before == 0
+    wait_until(lambda: watchers() == 0)
     for store in stores:
         store.close()
 
@@ -280,7 +287,7 @@ store.append("s", "to the child")
 begun = time.monotonic()
 assert next(follower).type == "to the child"
 status = os.waitpid(pid, 0)[1]
-assert time.monotonic() - begun < 5, "the child polled"
+assert time.monotonic() - begun < 10, "the child polled"
 sys.exit(os.waitstatus_to_exitcode(status))
 """
     done = subprocess.run(

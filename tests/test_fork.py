@@ -106,7 +106,7 @@ import nerve_store as ns
 path = {str(tmp_path / "logs.db")!r}
 store = ns.LogStore(path)
 store.append("a", "b")
-LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000000) SELECT max(i) FROM n"
+LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40000000) SELECT max(i) FROM n"
 found = []
 thread = threading.Thread(target=lambda: found.append(store.sql(LONG)))
 thread.start()
@@ -118,9 +118,9 @@ if (pid := os.fork()) == 0:
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 took = time.monotonic() - began
-assert thread.is_alive() and took < 1, took
+assert thread.is_alive(), took
 thread.join()
-assert found == [[(20_000_000,)]]
+assert found == [[(40_000_000,)]]
 """
     subprocess.run([sys.executable, "-c", script], env=child_environment(), check=True, timeout=120)
 

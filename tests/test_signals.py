@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
-from support import foreign_script
+from support import foreign_script, foreign_sql
 from support.signals import (
     PROMPT,
     RUNAWAY,
@@ -58,7 +58,9 @@ def repeat(call: Callable[[], object]) -> None:
         call()
 
 
-def for_seconds(seconds: float, call: Callable[[], object]) -> None:
+def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float) -> None:
+    """Do `call` again and again; SIGALRM comes after `alarm` seconds."""
+    signal.setitimer(signal.ITIMER_REAL, alarm)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         call()
@@ -175,7 +177,7 @@ def test_closing_that_waits_for_a_call_is_interrupted_and_goes_on_later(data_dir
 
     def read() -> None:
         with pytest.raises(ns.NerveStoreError):
-            store.sql(RUNAWAY, timeout=2)
+            store.sql(RUNAWAY, timeout=PROMPT + 2)
 
     reading = threading.Thread(target=read)
     reading.start()
@@ -260,9 +262,8 @@ def test_what_a_handler_raises_is_not_lost_in_a_collection_of_cycles(
         with handler(interrupt, signal.SIGALRM):
             for attempt in range(20):
                 # The system's timer, because a thread of Python sends a signal only when this one runs Python code.
-                signal.setitimer(signal.ITIMER_REAL, 0.01 + attempt * 0.0037)
                 with pytest.raises(Interrupted):
-                    for_seconds(2, lambda: MAKERS[maker](talkative))
+                    for_seconds(20, lambda: MAKERS[maker](talkative), alarm=0.01 + attempt * 0.0037)
     finally:
         gc.callbacks.remove(collected)
     assert lost == []
@@ -299,9 +300,8 @@ def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
             for attempt in range(40):
                 kept.clear()
                 gc.set_threshold(1)
-                signal.setitimer(signal.ITIMER_REAL, 0.002 + attempt * 0.00003)
                 try:
-                    for_seconds(0.1, lambda: kept.append(SHORT[call](store)))
+                    for_seconds(0.1, lambda: kept.append(SHORT[call](store)), alarm=0.002 + attempt * 0.00003)
                 except Interrupted:
                     raised += 1
                 gc.set_threshold(*thresholds)
@@ -316,10 +316,18 @@ def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
     [lambda store: store.query(archived=True), lambda store: store.sql("SELECT * FROM logs a JOIN logs b USING (id)")],
 )
 def test_one_long_read_is_interrupted(large: ns.LogStore, read: Callable[[ns.LogStore], object]) -> None:
-    began = time.monotonic()
-    read(large)
-    whole = time.monotonic() - began
-    assert interrupted(lambda: read(large), whole / 4) < max(PROMPT, whole / 4)
+    for _ in range(20):
+        began = time.monotonic()
+        read(large)
+        whole = time.monotonic() - began
+        with signal_after(whole / 4) as sent:
+            try:
+                read(large)
+            except Interrupted:
+                assert time.monotonic() - sent[0] < max(PROMPT, whole / 4)
+                return
+        # A machine that has less to do than a moment before was done before the signal came.
+    pytest.fail("no read was interrupted")
 
 
 def test_an_interrupted_iterator_loses_no_row(large: ns.LogStore) -> None:
@@ -394,6 +402,8 @@ def test_opening_that_indexes_is_interrupted_and_goes_on_later(data_dir: Path) -
         path, f"INSERT INTO logs (source, type, ref_id, timestamp) {numbers} SELECT 's', 't', i % 99, i FROM n"
     )
     assert interrupted(lambda: ns.LogStore(path)) < PROMPT
+    sealed = "SELECT coalesce(max(last_id), 0) FROM log_segments"
+    assert foreign_sql(path, sealed)[0][0] < 390_000, "it was to be interrupted in the middle"
     with ns.LogStore(path) as store:
         assert store.count() == store.count(source="s") == 400_000
         assert store.verify().ok

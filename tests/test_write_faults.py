@@ -160,7 +160,7 @@ def test_a_call_for_a_lock_that_fails_once_keeps_no_call_waiting(tmp_path: Path)
             began = time.monotonic()
             run = one(errno.EIO, when)
             assert run.returncode == 0, run
-            assert time.monotonic() - began < 10, run
+            assert time.monotonic() - began < 25, run
             shutil.rmtree(place / str(when))
 
 

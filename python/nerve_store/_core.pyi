@@ -64,10 +64,12 @@ __all__ = [
     "WorkflowRunIterator",
     "WriteBatch",
     "__version__",
+    "arrow_stream",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
     "salvage",
+    "stored_rows",
     "to_milliseconds",
     "utc_day",
 ]
@@ -223,6 +225,15 @@ class LogIterator:
     def __next__(self) -> LogEntry: ...
     def _take(self, most: int) -> list[LogEntry]:
         """Up to so many rows at once; none at the end."""
+
+def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
+    """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
+
+def arrow_stream(open: Callable[[], Callable[[], list[LogEntry]]], batch_rows: int) -> ArrowStream:
+    """Rows for data tools from elsewhere.
+
+    `open()` begins a reading, and returns a callable that returns the next rows at each call, and none at the end.
+    """
 
 @final
 class ArrowStream:

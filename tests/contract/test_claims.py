@@ -236,16 +236,20 @@ def test_released_run_is_queued_again(runs: Log) -> None:
     lost(runs, lambda: runs.renew_claim(claim))
     again = claimed(runs)
     assert again.attempt == 2
-    runs.release_claim(again, delay=0.3)
-    assert runs.claim_workflow_run("worker") is None
-    assert claimed(runs, wait=5).attempt == 3
+    began = time.monotonic()
+    runs.release_claim(again, delay=0.5)
+    early = runs.claim_workflow_run("worker")
+    third = early or claimed(runs, wait=20)
+    assert third.attempt == 3
+    # Whether a busy machine comes to the first claim in time or not: no claim comes too early.
+    assert time.monotonic() - began >= 0.45
 
 
 def test_not_before_keeps_a_run_from_being_claimed(runs: Log) -> None:
-    soon = time.time_ns() // 1_000_000 + 400
+    soon = time.time_ns() // 1_000_000 + 500
     runs.create_workflow_run("run-1", "deploy", not_before=soon)
-    assert runs.claim_workflow_run("worker") is None
-    assert claimed(runs, wait=5).run.run_id == "run-1"
+    claim = runs.claim_workflow_run("worker") or claimed(runs, wait=20)
+    assert claim.run.run_id == "run-1"
     assert time.time_ns() // 1_000_000 >= soon - 5
 
 
@@ -258,7 +262,7 @@ def test_waiting_claimant_is_woken(backend: Backend) -> None:
         other.create_workflow_run("run-1", "deploy")
         claim = waiting.result(10)
     assert claim is not None
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     began = time.monotonic()
     assert log.claim_workflow_run("worker", wait=0.2) is None
     assert 0.2 <= time.monotonic() - began < 5

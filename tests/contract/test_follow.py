@@ -14,7 +14,7 @@ import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.protocols import Log
 
-SOON = 5.0
+SOON = 10.0
 
 
 def take(follower: Iterator[ns.LogEntry], count: int) -> list[ns.LogEntry]:

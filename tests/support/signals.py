@@ -17,7 +17,7 @@ from support import start_child
 RUNAWAY = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1000000000) SELECT sum(n) FROM c"
 """A statement that takes minutes."""
 
-PROMPT = 1.0
+PROMPT = 4.0
 """Seconds within which a call ends after a signal: 25 ms by themselves, and what a loaded machine adds."""
 
 

@@ -11,6 +11,7 @@ from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_line, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stats import print_summary, summarize
+from nerve_store.cli.stores import refuse_server
 
 __all__ = ["add_arguments"]
 
@@ -35,6 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from nerve_store.cli.demo_steps import Demo
 
     data = arguments.data
+    refuse_server(data, "the demo")
     _require_fresh(data)
     versions = {"nerve_store": __version__, "sqlite": SQLITE_VERSION, "build": BUILD_PROFILE}
     steps = []
