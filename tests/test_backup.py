@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -149,6 +150,34 @@ def test_a_restored_backup_beside_newer_files_goes_on(tmp_path: Path) -> None:
         assert new.id > max(archived)
         store.logs.archive_logs(now=NOW)
         assert store.logs.verify().ok
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_restored_backup_is_backed_up_with_newer_files(tmp_path: Path, compression: Literal["zstd"] | None) -> None:
+    """Before a job has adopted them: days that have gained rows since, and days that the backup knows nothing of."""
+    with ns.Store(tmp_path / "store") as store:
+        for number in range(40):
+            append(store.logs, at(number % 4, number), f"ref-{number % 3}")
+        store.logs.archive_logs(now=NOW, compression=compression)
+        store.backup(tmp_path / "backup")
+        for number in range(20):
+            append(store.logs, at(number % 6, 100 + number), f"ref-{number % 3}")
+        store.logs.archive_logs(now=NOW, compression=compression)
+    for path in (tmp_path / "store").glob("logs.db*"):
+        path.unlink()
+    shutil.copy(tmp_path / "backup/logs.db", tmp_path / "store/logs.db")
+    with ns.Store(tmp_path / "store") as store:
+        store.logs.append("system", "tick")
+        rows = as_rows(store.logs.iter(archived=True))
+        assert len(rows) == 61
+        report = store.backup(tmp_path / "next")
+        assert report.problems == ()
+        with ns.Store(tmp_path / "next", read_only=True) as backup:
+            assert as_rows(backup.logs.iter(archived=True)) == rows
+            assert backup.logs.verify().ok
+        # A damaged one among them is none of these.
+        damage(tmp_path / f"store/archive/logs/{day(1)}.{'jsonl.zst' if compression else 'jsonl'}")
+        assert len(store.backup(tmp_path / "last").problems) == 1
 
 
 def test_from_an_event_loop(tmp_path: Path) -> None:

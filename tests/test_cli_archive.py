@@ -51,7 +51,7 @@ def test_archive_compresses_what_gains_rows(filled: Cli) -> None:
     assert day_files(filled) == ["2024-03-11.jsonl.zst"]
     text = filled("archive").out
     assert day_files(filled) == ["2024-03-11.jsonl.zst", "2024-03-12.jsonl", "2024-03-14.jsonl"]
-    assert "moved 2 rows of 2 days, whose files have" in text
+    assert "moved 2 rows of 2 days\nthe files of these days have" in text
     with ns.LogStore(filled.data / "logs.db") as store:
         store.append("system", "late", None, None, T0 + DAY)
     (day,) = filled("archive", "--zstd", "--json").json["days"]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -156,6 +157,17 @@ def test_doctor_of_a_damaged_database_leads_to_salvage(wide: Cli, tmp_path: Path
             assert rows[entry.id] == entry or any(first <= entry.id <= last for first, last in saved["unverified"])
         assert store.verify().ok
     assert "something already" in wide.refused("salvage", str(wide.data), str(tmp_path / "saved.db"))
+
+
+def test_salvage_tells_what_is_missing_from_what_was_reserved(wide: Cli, tmp_path: Path) -> None:
+    """As a killed process leaves the directory."""
+    with ns.LogStore(wide.data / "logs.db") as store:
+        last = store.append("system", "tick").id
+        shutil.copytree(wide.data, tmp_path / "killed")
+    said = wide("salvage", str(tmp_path / "killed"), str(tmp_path / "saved.db")).out
+    assert f"lost, or reserved and never given out: ids {last + 1} to" in said
+    assert "missing:" not in said
+    assert f"move it to {tmp_path / 'killed/logs.db'}" in said
 
 
 def test_backup(wide: Cli, tmp_path: Path) -> None:

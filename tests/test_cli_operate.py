@@ -19,7 +19,7 @@ import pytest
 import nerve_store as ns
 from nerve_store.cli.parser import whole_parser
 from support import child_environment
-from support.cli import COMMAND, T0, Cli, on_a_terminal
+from support.cli import COMMAND, DAY, T0, Cli, on_a_terminal
 
 
 def ids(cli: Cli, *arguments: str) -> list[int]:
@@ -111,6 +111,10 @@ def test_a_run_is_killed(long_log: Cli) -> None:
     assert "run-02" in long_log.refused("runs", "kill", "run-02")
 
 
+def test_a_message_without_a_time_is_not_of_1970(wide: Cli) -> None:
+    assert wide("runs", "messages", "run-01").lines[1].split() == ["-", "coder", "words"]
+
+
 def test_a_claim_is_shown(long_log: Cli) -> None:
     with ns.LogStore(long_log.data / "logs.db") as store:
         claim = store.claim_workflow_run("worker-1", run_id="run-00", lease=300)
@@ -145,6 +149,48 @@ def test_tables_fit_80_columns(wide: Cli, arguments: list[str]) -> None:
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).splitlines()
     assert code == 0
     assert len(lines) >= 2 or arguments == ["blob", "ls"]
+    assert max(map(len, lines)) <= 80
+
+
+ANSWERS = [
+    ["runs", "show", "run-01"],
+    ["runs", "messages", "run-01"],
+    ["runs", "kill", "run-01"],
+    ["archive", "--dry-run"],
+    ["archive"],
+    ["archive", "verify"],
+    ["archive", "expire", "--before", "2024-01-01"],
+    ["archive", "restore", "2024-03-11"],
+    ["verify"],
+    ["stats"],
+    ["doctor"],
+    ["blob", "verify"],
+    ["blob", "collect", "--keep", "/dev/null"],
+    ["reindex"],
+    ["backup", "{beside}/backup-of-a-directory-with-a-long-name"],
+    ["backup", "--database-only", "{beside}/backup-of-a-database-with-a-long-name.db"],
+    ["salvage", "{data}", "{beside}/what-could-be-saved-of-a-database-with-a-long-name.db"],
+    ["export", "{beside}/rows-that-were-exported-to-a-file-with-a-long-name.jsonl"],
+    ["--data", "{beside}/day-of-a-daemon-in-a-directory-with-a-long-name", "demo", "--rows", "1000"],
+]
+
+
+@pytest.mark.parametrize("arguments", ANSWERS, ids=" ".join)
+def test_answers_fit_80_columns(long_log: Cli, tmp_path: Path, arguments: list[str]) -> None:
+    """Also with long paths and payloads, many rows and many days."""
+    beside = tmp_path / "directory-of-a-user-whose-name-is-long"
+    beside.mkdir()
+    with ns.Store(long_log.data) as store:
+        store.logs.append("workflow", "queued", "run-01", json.dumps({"prompt": "words " * 40, "maxRounds": 3}), T0)
+        message = {"role": "coder", "content": "words " * 40}
+        store.logs.append("workflow", "thread_workflow_message", "run-01", json.dumps(message), T0)
+        store.logs.append_many(("system", "tick", None, "x" * 99, T0 + DAY * (n % 20)) for n in range(3000))
+        store.logs.archive_logs(now=T0 + 60 * DAY, max_days=15)
+        store.blobs.write_many(str(number) for number in range(300))
+    words = [word.format(beside=beside, data=long_log.data) for word in arguments]
+    code, shown = on_a_terminal("--data", str(long_log.data), *words, columns=80)
+    lines = re.split(r"\r|\n", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
+    assert code == 0, shown
     assert max(map(len, lines)) <= 80
 
 

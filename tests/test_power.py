@@ -8,7 +8,7 @@ import pytest
 
 from programs.campaign import KINDS
 from support.counts import amount
-from support.power import cut_power, without_directory_syncs
+from support.power import cut_power, without_directory_syncs, without_syncs_of_the_backup
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -28,6 +28,11 @@ def test_nothing_acknowledged_is_lost_whenever_the_power_goes(tmp_path: Path, ki
 def test_cuts_catch_a_flush_that_is_claimed_and_not_done(tmp_path: Path, kind: str) -> None:
     found = cut_power(tmp_path, kind, 4, seed=3, full="normal").found
     assert any("lost" in each for each in found), found
+
+
+def test_cuts_catch_that_the_directory_of_a_backup_is_not_synced(tmp_path: Path) -> None:
+    found = cut_power(tmp_path, "backup and rest", 4, seed=5, before=without_syncs_of_the_backup).found
+    assert any("lost backup" in each or "backup: lost row" in each for each in found), found
 
 
 def test_cuts_catch_that_directories_are_not_synced(tmp_path: Path) -> None:

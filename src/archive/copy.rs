@@ -119,7 +119,7 @@ impl Archive {
             let digest = digest_of(&staged)?;
             let expected = self.expected_digests(file)?;
             let is_same = is_still(&path, &metadata);
-            if expected.contains(&digest) || expected.is_empty() && is_same {
+            if expected.contains(&digest) || is_same && (expected.is_empty() || self.has_grown_to(file, digest)?) {
                 copied.take(sharing, metadata.len());
                 let name = format!("{}.{}", file.0, file.1);
                 batch.add(staged, target, &name)?;
@@ -132,6 +132,15 @@ impl Archive {
                 return advance(metadata.len());
             }
             std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Whether the file has all rows that the manifest knows and others besides, as when the database is an older copy.
+    fn has_grown_to(&self, (day, _): DayFile, digest: Digest) -> Result<bool> {
+        match self.open_grown(day) {
+            Ok(grown) => Ok(grown.is_some_and(|open| open.summary.sha256 == digest)),
+            Err(Error::ArchiveCorrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

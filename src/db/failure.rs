@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_wait;
 
 /// What to do about a damaged database.
-const WAY_OUT: &str = "verify() says what is damaged; restore the file from a backup, see docs/durability.md, \"Damage, and the ways out\"";
+const WAY_OUT: &str = "restore the file from a backup, or save what can be read with `nerve-store salvage`; see docs/durability.md, \"Damage, and the ways out\"";
 
 /// What is being done to which database, for the errors of it.
 #[derive(Clone, Copy)]

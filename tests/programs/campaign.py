@@ -8,11 +8,11 @@ and compares a store with it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import itertools
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -22,42 +22,21 @@ from random import Random
 from typing import Any, Literal
 
 import nerve_store as ns
+from programs.tagged import DAY_MS, DAYS, NOW, NewRow, big_row_of, blob_of, row_of
 
-DAY_MS = 86_400_000
-DAYS = 11
-NOW = 400 * DAY_MS
-"""Late enough that every row is to be archived."""
-BIG = 1_500_000
-"""Bytes of the payload of a row that a checkpoint soon follows."""
 MOST_BIG = 40
 """Of these a worker appends at the most, so that a quick machine does not fill the disk that a check archives to."""
-SIZES = (0, 1, 100, 4096, 5000, 70_000, 300_000)
+BACKUP = "backup"
+"""The directory of the backup, beside that of the store."""
 
 Durability = Literal["full", "normal"]
-NewRow = tuple[str, str, str | None, str, int]
 
 
-def row_of(writer: str, number: int) -> NewRow:
-    """The row with this tag."""
-    tag = f"{writer}.{number}"
-    digest = hashlib.sha256(tag.encode())
-    noise = digest.digest()
-    ref_id = (None, "ref-1", "ref-2", f"ref-{tag}")[noise[2] % 4]
-    timestamp = (1 + noise[4] % DAYS) * DAY_MS + int.from_bytes(noise[5:9]) % DAY_MS
-    payload = f"{tag}|" + digest.hexdigest() * (1 + noise[3] % 5)
-    return (f"source-{noise[0] % 3}", f"type-{noise[1] % 3}", ref_id, payload, timestamp)
-
-
-def big_row_of(writer: str, number: int) -> NewRow:
-    source, row_type, ref_id, payload, timestamp = row_of(writer, number)
-    return (source, row_type, ref_id, payload.ljust(BIG, "#"), timestamp)
-
-
-def blob_of(writer: str, number: int) -> bytes:
-    """The blob with this tag."""
-    tag = f"{writer}.{number}".encode()
-    size = SIZES[hashlib.sha256(tag).digest()[0] % len(SIZES)]
-    return tag + (hashlib.sha256(tag).digest() * (1 + size // 32))[:size]
+def flush(path: Path) -> None:
+    """A file, or the names in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 class Worker:
@@ -189,6 +168,29 @@ class Worker:
         self.blobs.collect([], grace=timedelta(hours=1))
         self.blobs.verify()
 
+    # --- backups ---
+
+    def back_up(self) -> None:
+        """Beside the directory: the first time all of it, then what is new."""
+        self.say(trying="backup")
+        with ns.Store(self.path, read_only=True) as store:
+            report = store.backup(self.path.with_name(BACKUP))
+        self.say(done="backup", last_id=report.last_id if report.ok else -1)
+
+    def put_the_backup_back(self) -> None:
+        """Beside an archive that went on, as docs/operating.md says."""
+        self.append_many(self.random.choice([5, 400]))
+        self.archive()
+        self.close()
+        database, copy = self.path / "logs.db", self.path / "copy"
+        shutil.copyfile(self.path.with_name(BACKUP) / "logs.db", copy)
+        flush(copy)
+        for suffix in ("-wal", "-shm", "-ids"):
+            database.with_name(f"logs.db{suffix}").unlink(missing_ok=True)
+        copy.replace(database)
+        flush(self.path)
+        self.open()
+
     # --- kinds of work ---
 
     def late_rows(self, *compressions: Literal["zstd"] | None) -> None:
@@ -212,6 +214,25 @@ class Worker:
         for archived in self.logs.archived_days()[:3]:
             self.logs.restore_archive(archived.day)
             self.append()
+
+    def change_and_back_up(self) -> None:
+        self.append_many(self.random.choice([1, 60, 2000]))
+        self.write_blobs(3)
+        if self.random.random() < 0.4:
+            self.archive(compression=self.random.choice([None, "zstd"]), max_days=self.random.choice([None, 2]))
+        self.back_up()
+
+    def back_up_and_rest(self) -> None:
+        """So that a power cut meets nothing else."""
+        self.append_many(40)
+        self.back_up()
+        time.sleep(0.5)
+
+    def back_up_and_put_back(self) -> None:
+        self.append_many(self.random.choice([40, 400]))
+        self.back_up()
+        self.put_the_backup_back()
+        self.append()
 
     def vacuum(self, how: bool | Literal["incremental"]) -> None:
         self.append_many(3000)
@@ -298,6 +319,9 @@ KINDS: dict[str, Callable[[Worker], None]] = {
     "vacuum incremental": lambda worker: worker.vacuum("incremental"),
     "checkpoint": lambda worker: worker.checkpoint(),
     "reindex": lambda worker: worker.reindex(),
+    "backup": lambda worker: worker.change_and_back_up(),
+    "backup and rest": lambda worker: worker.back_up_and_rest(),
+    "backup put back": lambda worker: worker.back_up_and_put_back(),
     "reopen": lambda worker: worker.reopen(),
     "migrate": lambda worker: worker.append(),  # The opening was the migration.
     "blob": lambda worker: worker.write_blob(),
@@ -374,15 +398,3 @@ def follow(*, path: str, acknowledgements: str, writer: str, after_id: int) -> N
         if len(seen) == 50:
             worker.say(done="followed", after=after_id, ids=seen)
             after_id, seen = seen[-1], []
-
-
-COMMITS = 30
-ROWS_A_COMMIT = 20
-
-
-def leave_commits_in_the_log(*, path: str, segment_rows: int) -> None:
-    """End, without closing the store, with the newest commits in the write-ahead log."""
-    logs = ns.LogStore(path, segment_rows=segment_rows)
-    for first in range(0, COMMITS * ROWS_A_COMMIT, ROWS_A_COMMIT):
-        logs.append_many([row_of("late", number) for number in range(first, first + ROWS_A_COMMIT)])
-    os._exit(0)

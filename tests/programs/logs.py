@@ -137,6 +137,16 @@ def hold_lock(*, path: str) -> None:
     connection.close()
 
 
+def hold_snapshot(*, path: str) -> None:
+    """Hold a read transaction, as any program may, until a line comes in."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM logs").fetchone()
+    say("holding")
+    sys.stdin.readline()
+    connection.close()
+
+
 def outcomes(*, path: str, count: int, durability: Literal["full", "normal"] = "full", payload_length: int = 0) -> None:
     """Append `count` rows whatever happens, say each outcome, then what can be read."""
     with ns.LogStore(path) as store:

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import nerve_store as ns
-from programs.campaign import COMMITS, ROWS_A_COMMIT
+from programs.commits import COMMITS, ROWS_A_COMMIT
 from support.archive import NOW, at, message
 from support.processes import child_command, run_command
 

@@ -8,12 +8,13 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import nerve_store as ns
-from programs.campaign import NOW, big_row_of, blob_of, row_of
+from programs.campaign import BACKUP
+from programs.tagged import NOW, big_row_of, blob_of, row_of
 
 Tag = tuple[str, int]
 STATES = ("queued", "started", "completed", "crashed", "failed")
@@ -33,6 +34,8 @@ class Ledger:
     meta: dict[str, int] = field(default_factory=dict)
     tried_meta: dict[str, int] = field(default_factory=dict)
     blobs: dict[str, Tag] = field(default_factory=dict)
+    backup: int | None = None
+    """The last id of the newest backup."""
     followed: list[int] = field(default_factory=list)
     late: int = 0
     """Acknowledgements that prove nothing: they were written when the power cut had begun."""
@@ -104,6 +107,8 @@ class _Reader:
                 ledger.meta[key] = value
             case {"done": "blobs", "writer": writer, "number": first, "hashes": hashes}:
                 ledger.blobs.update((found, (writer, first + at)) for at, found in enumerate(hashes))
+            case {"done": "backup", "last_id": last_id}:
+                ledger.backup = last_id
             case {"done": "followed", "ids": ids}:
                 ledger.followed += ids
             case _:
@@ -202,9 +207,46 @@ def complaints_about_blobs(ledger: Ledger, blobs: ns.BlobStore) -> Iterable[str]
             yield f"wrong blob {tag}"
 
 
+def complaints_about_backup(ledger: Ledger, backup: Path) -> Iterable[str]:
+    """It is the newest that was acknowledged, or the next one; or none, which says so."""
+    if not (backup / "logs.db").exists():
+        if ledger.backup is not None:
+            yield f"lost backup of the rows up to {ledger.backup}"
+        elif backup.exists() and any(backup.iterdir()):
+            with contextlib.suppress(ns.StoreIOError), ns.Store(backup):
+                yield "a backup that is not finished was opened"
+        return
+    if ledger.backup == -1:
+        yield "a backup had problems"
+    with ns.Store(backup, read_only=True) as store:
+        rows = store.logs.query(archived=True)
+        own = {row_id: tag for row_id, tag in ledger.rows.items() if row_id <= (ledger.backup or 0)}
+        yield from complaints_about_rows(replace(ledger, rows=own), rows)
+        yield from complaints_about_tags(replace(ledger, early=[]), rows)
+        # Files may be newer than the database.
+        problems = [
+            problem for problem in store.logs.verify().problems if "another file of this day" not in problem.reason
+        ]
+        yield from (f"verify: {problem}" for problem in [*problems, *store.blobs.verify().problems])
+
+
+def complaints_about_next_backup(directory: Path, backup: Path) -> Iterable[str]:
+    """It is whole."""
+    with ns.Store(directory, read_only=True) as store:
+        report = store.backup(backup)
+        with ns.Store(backup, read_only=True) as copy:
+            verified = [*report.problems, *copy.logs.verify().problems, *copy.blobs.verify().problems]
+            yield from (f"the next backup: {problem}" for problem in verified)
+            if copy.logs.query(archived=True) != store.logs.query(archived=True):
+                yield "the next backup has other rows"
+            if not set(store.blobs) <= set(copy.blobs):
+                yield "the next backup lacks blobs"
+
+
 def complaints(directory: Path, ledger: Ledger, upstream: list[Any] | None = None) -> list[str]:
     """All that is wrong with the store after the campaign; then the store is used, and has to be right again."""
-    found: list[str] = []
+    backup = directory.with_name(BACKUP)
+    found = [f"backup: {each}" for each in complaints_about_backup(ledger, backup)]
     with ns.LogStore(directory / "logs.db") as logs, ns.BlobStore(directory / "blobs") as blobs:
         rows = logs.query(archived=True)
         found += complaints_about_rows(ledger, rows)
@@ -224,6 +266,8 @@ def complaints(directory: Path, ledger: Ledger, upstream: list[Any] | None = Non
         found += [f"verify after an archive job: {problem}" for problem in logs.verify().problems]
         archive = Path(logs.archive_dir)
         found += [f"{path} was left" for path in archive.glob(".stage-*")]
+    if backup.exists():
+        found += complaints_about_next_backup(directory, backup)
     return found
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from programs.campaign import DAY_MS
+from programs.tagged import DAY_MS
 from support.counts import note
 from support.disks import PowerCutDisk, power_cut_disk
 from support.faults import in_memory
@@ -32,7 +32,7 @@ from support.strace import strace
 
 STEPS_BEGIN = {"migrate": '"begin"', "reopen": '"begin"'}
 """What a work must have said before its power may be cut, if that is not that the store is open."""
-MOST_SECONDS = {"migrate": 0.25, "archive and rest": 1.5}
+MOST_SECONDS = {"migrate": 0.25, "archive and rest": 1.5, "backup": 1.5, "backup and rest": 2, "backup put back": 1.5}
 """After which the power is cut at the latest, if not 0.7."""
 DISK_MIB = 1024
 """Room for the work of a quick machine, and for the archive of it; the file is sparse."""
@@ -54,6 +54,14 @@ def without_directory_syncs(scratch: Path) -> list[str]:
     """What to put before a command so that a flush of a directory of blobs reports success and does nothing."""
     blobs = scratch / "disk" / "data" / "blobs"
     directories = [blobs.parent, blobs, *(blobs / f"{number:02x}" for number in range(256))]
+    paths = [option for directory in directories for option in ("-P", str(directory))]
+    return strace(Path("/dev/null"), "fsync", ["fsync:retval=0"], *paths)
+
+
+def without_syncs_of_the_backup(scratch: Path) -> list[str]:
+    """The same of the directories of a backup."""
+    backup = scratch / "disk" / "backup"
+    directories = [backup.parent, backup, backup / "archive", backup / "archive" / "logs", backup / "blobs"]
     paths = [option for directory in directories for option in ("-P", str(directory))]
     return strace(Path("/dev/null"), "fsync", ["fsync:retval=0"], *paths)
 

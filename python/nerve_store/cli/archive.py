@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from datetime import timedelta
 
 from nerve_store import DEFAULT_RETENTION, ArchivedDay, ArchiveResult
 from nerve_store.cli.archive_upkeep import add_upkeep_commands
 from nerve_store.cli.arguments import add_command, calendar_day, integer, refuse_options
-from nerve_store.cli.output import Column, print_entries, print_json, print_line, print_table
+from nerve_store.cli.output import Column, print_entries, print_json, print_table, print_text
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
@@ -86,19 +87,24 @@ def _print_result(result: ArchiveResult) -> None:
             Column("moved", right=True),
             Column("in file", right=True),
             Column("bytes", right=True),
-            Column("file", least=16),
+            Column("file"),
         )
-        rows = ((str(day.day), str(day.added_rows), str(day.row_count), str(day.size), day.path) for day in result.days)
-        print_table(columns, rows)
+        print_table(columns, map(_moved_cells, result.days))
     verb = "would move" if result.dry_run else "moved"
-    size = f", whose files have {format_bytes(sum(day.size for day in result.days))}" if result.days else ""
-    print_line(f"{verb} {format_count(moved, 'row')} of {format_count(len(result.days), 'day')}{size}")
+    print_text(f"{verb} {format_count(moved, 'row')} of {format_count(len(result.days), 'day')}")
+    if result.days:
+        size = format_bytes(sum(day.size for day in result.days))
+        print_text(f"the files of these days have {size}, in {os.path.dirname(result.days[0].path)}")
     if result.pinned_rows:
-        print_line(f"{format_count(result.pinned_rows, 'row')} of active runs stay until those runs end")
+        print_text(f"{format_count(result.pinned_rows, 'row')} of active runs stay until those runs end")
     if result.unarchivable_rows:
-        print_line(f"{format_count(result.unarchivable_rows, 'row')} stay: no timestamp of the years 1970 to 9999")
+        print_text(f"{format_count(result.unarchivable_rows, 'row')} stay: no timestamp of the years 1970 to 9999")
     if result.vacuumed:
-        print_line("would return free space to the file system" if result.dry_run else "returned free space")
+        print_text("would return free space to the file system" if result.dry_run else "returned free space")
+
+
+def _moved_cells(day: ArchivedDay) -> tuple[str, ...]:
+    return (str(day.day), str(day.added_rows), str(day.row_count), str(day.size), os.path.basename(day.path))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -162,7 +168,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"day": arguments.day, "restored_rows": restored})
     else:
-        print_line(
+        print_text(
             f"restored {format_count(restored, 'row')} of {arguments.day}; the next archive job takes them again"
         )
     return 0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from nerve_store.cli.arguments import Commands, add_command, calendar_day, refuse_options
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_logs
@@ -42,9 +42,9 @@ def _expire(arguments: argparse.Namespace) -> int:
         print_json(days)
         return 0
     for day in days:
-        print_line(f"{day.day}  {format_count(day.row_count, 'row')}  {format_bytes(day.size)}")
+        print_text(f"{day.day}  {format_count(day.row_count, 'row')}  {format_bytes(day.size)}")
     verb = "would delete" if is_dry else "deleted"
-    print_line(f"{verb} {format_count(len(days), 'day')} before {arguments.before}")
+    print_text(f"{verb} {format_count(len(days), 'day')} before {arguments.before}")
     return 0
 
 
@@ -58,5 +58,5 @@ def _verify(arguments: argparse.Namespace) -> int:
         for problem in found.problems:
             report(problem.reason if problem.path in problem.reason else f"{problem.path}: {problem.reason}")
         rows = f"{format_count(found.archived_row_count, 'row')} of {format_count(found.day_count, 'day')}"
-        print_line(f"verified {rows}: {format_count(len(found.problems), 'problem')}")
+        print_text(f"verified {rows}: {format_count(len(found.problems), 'problem')}")
     return 0 if found.ok else 1

@@ -7,12 +7,12 @@ import os
 from typing import cast
 
 from nerve_store import BackupReport, LogStore, Store
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import is_url, log_path, open_logs, require_directory
-from nerve_store.cli.text import escape, format_bytes, format_count
+from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
 
@@ -52,5 +52,6 @@ def _print(report: BackupReport) -> None:
         report_problem(f"{problem.path}: {problem.reason}")
     days = f"{format_count(report.new_day_count, 'new day')} of {report.day_count}"
     blobs = f"{format_count(report.new_blob_count, 'new blob')} of {report.blob_count}"
-    print_line(f"{escape(report.path)}: the database ({format_bytes(report.database_bytes)}), {days}, {blobs}")
-    print_line(f"wrote {format_bytes(report.copied_bytes)} of files, shares {format_bytes(report.shared_bytes)}")
+    print_text(f"{report.path}: the database ({format_bytes(report.database_bytes)}), {days}, {blobs}")
+    copied, shared = format_bytes(report.copied_bytes), format_bytes(report.shared_bytes)
+    print_text(f"of the new files, {copied} were copied, and {shared} are shared with the store")

@@ -11,11 +11,11 @@ from datetime import timedelta
 
 from nerve_store import BlobVerifyReport, CollectReport, normalize_blob_hash
 from nerve_store.cli.arguments import Commands, add_command, integer
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_blobs
-from nerve_store.cli.text import escape, format_bytes, format_count
+from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_care_commands"]
 
@@ -64,9 +64,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         for problem in found.problems:
             report(problem.reason if problem.path in problem.reason else f"{problem.path}: {problem.reason}")
             if problem.quarantine is not None:
-                print_line(f"moved to {escape(problem.quarantine)}")
+                print_text(f"moved to {problem.quarantine}")
         read = f"{format_count(found.blob_count, 'blob')}, {format_bytes(found.size)}"
-        print_line(f"verified {read}: {format_count(len(found.problems), 'problem')}")
+        print_text(f"verified {read}: {format_count(len(found.problems), 'problem')}")
     return 0 if found.ok else 1
 
 
@@ -89,8 +89,8 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 def _print_result(result: CollectReport) -> None:
     verb = "would delete" if result.dry_run else "deleted"
-    print_line(f"{verb} {format_count(result.deleted_count, 'blob')}, {format_bytes(result.deleted_size)}")
-    print_line(f"kept {format_count(result.kept_count, 'blob')} on the list and {result.young_count:,} young")
+    print_text(f"{verb} {format_count(result.deleted_count, 'blob')}, {format_bytes(result.deleted_size)}")
+    print_text(f"kept {format_count(result.kept_count, 'blob')} on the list and {result.young_count:,} young")
     for digest in result.missing:
         report(f"{digest} is on the list, and there is no such blob")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from nerve_store.cli.arguments import not_empty
-from nerve_store.cli.output import print_json, print_line, print_wrapped
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import is_url, log_path, require_directory
-from nerve_store.cli.text import escape, format_count
+from nerve_store.cli.text import format_count
 
 __all__ = ["add_arguments"]
 
@@ -40,14 +40,14 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json(report)
         return 0
     days = f"{format_count(report.copied_days, 'day')} of {report.day_count}"
-    print_line(f"{escape(report.target)}: copied {format_count(report.copied_rows, 'row')} and {days}")
+    print_text(f"{report.target}: copied {format_count(report.copied_rows, 'row')} and {days}")
     if not report.is_finished:
-        print_wrapped("end what writes to SOURCE, and finish: nerve-store copy --finish SOURCE DEST", "  ")
+        print_text("end what writes to SOURCE, and finish: nerve-store copy --finish SOURCE DEST", "  ")
         return 0
-    print_line(
+    print_text(
         f"finished: {format_count(report.row_count or 0, 'row')}, {format_count(report.run_count or 0, 'run')}, "
         f"{format_count(report.key_count or 0, 'key')}; verify checks all of it once more"
     )
     if not is_url(arguments.source):
-        print_line(f"blobs are not copied: they stay beside {escape(log_path(arguments.source))}")
+        print_text(f"blobs are not copied: they stay beside {log_path(arguments.source)}")
     return 0

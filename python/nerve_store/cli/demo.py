@@ -8,11 +8,10 @@ import os
 from nerve_store import BUILD_PROFILE, SQLITE_VERSION, __version__
 from nerve_store.cli.arguments import integer
 from nerve_store.cli.json_text import plain
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.output import print_json, print_line, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stats import print_summary, summarize
 from nerve_store.cli.stores import refuse_server
-from nerve_store.cli.text import escape
 
 __all__ = ["add_arguments"]
 
@@ -42,11 +41,11 @@ def _run(arguments: argparse.Namespace) -> int:
     versions = {"nerve_store": __version__, "sqlite": SQLITE_VERSION, "build": BUILD_PROFILE}
     steps: list[dict[str, object]] = []
     if not arguments.json:
-        print_line(f"nerve_store {__version__} (SQLite {SQLITE_VERSION}, {BUILD_PROFILE} build) in {escape(data)}")
+        print_text(f"nerve_store {__version__} (SQLite {SQLITE_VERSION}, {BUILD_PROFILE} build) in {data}")
     for step in Demo(data, arguments.rows).steps():
         steps.append({"step": step.name, **step.figures})
         if not arguments.json:
-            print_line(f"{step.name + ':':<15}{step.text}")
+            print_text(step.text, f"{step.name + ':':<15}")
     summary = summarize(data)
     if arguments.json:
         print_json({"versions": versions, "steps": steps, "summary": plain(summary)})

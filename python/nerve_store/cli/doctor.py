@@ -9,10 +9,10 @@ from nerve_store.cli.doctor_files import examine_files
 from nerve_store.cli.doctor_log import examine_log
 from nerve_store.cli.doctor_server import examine_server
 from nerve_store.cli.findings import LEVELS, Finding
-from nerve_store.cli.output import print_json, print_line, print_wrapped
+from nerve_store.cli.output import print_json, print_line, print_text
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import is_url, require_directory
-from nerve_store.cli.text import escape, format_count
+from nerve_store.cli.text import format_count
 
 __all__ = ["add_arguments"]
 
@@ -46,6 +46,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print(finding: Finding) -> None:
-    print_wrapped(escape(f"{finding.check}: {finding.message}"), f"{finding.level:<7}  ", _COLORS[finding.level])
+    print_text(f"{finding.check}: {finding.message}", f"{finding.level:<7}  ", _COLORS[finding.level])
     if finding.action:
-        print_wrapped(escape(finding.action), "         -> ")
+        print_text(finding.action, "         -> ")

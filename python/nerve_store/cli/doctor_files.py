@@ -113,10 +113,12 @@ def _leftovers(data: str) -> Iterator[Finding]:
 def _write_ahead_log(data: str) -> Iterator[Finding]:
     size = _size(log_path(data) + "-wal")
     holders = _holders(log_path(data))
-    held = f"{len(holders)} have it open ({', '.join(holders)})" if holders else ""
+    held = f"open in {', '.join(holders)}" if holders else ""
     if size > _LARGE_LOG:
         action = "end long reads of other programs: as long as one lasts, the log is not emptied"
-        yield Finding("warning", "write-ahead log", f"{format_bytes(size)}; {held or 'no process has it open'}", action)
+        yield Finding(
+            "warning", "write-ahead log", f"{format_bytes(size)}; {held or 'no process has the database open'}", action
+        )
     else:
         yield Finding("ok", "write-ahead log", f"{format_bytes(size)}{'; ' + held if held else ''}")
     locks = _lock_holders(log_path(data))

@@ -25,12 +25,12 @@ from nerve_store.protocols import Log
 __all__ = ["examine_log", "examine_rows"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
-_SALVAGE = "restore a backup; or end the daemon, and nerve-store salvage saves what can be read"
 
 
 def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
     """What is found in the database and the archive; an error of the store is a finding."""
     findings = [_build()]
+    salvage = f"restore a backup; or end the daemon, and save what can be read: nerve-store salvage {data} saved.db"
     path = log_path(data)
     if not os.path.lexists(path):
         findings.append(
@@ -41,11 +41,11 @@ def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list
         with LogStore(path, read_only=True) as store:
             findings += _database(store)
             findings += _ids(store)
-            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_SALVAGE)
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage)
     except SchemaVersionError as error:
         findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another directory"))
     except CorruptStoreError as error:
-        findings.append(Finding("error", "database", str(error), _SALVAGE))
+        findings.append(Finding("error", "database", str(error), salvage))
     except NerveStoreError as error:
         findings.append(Finding("error", "database", str(error)))
     return findings
@@ -125,7 +125,9 @@ def _archiving(store: Log) -> Iterator[Finding]:
     boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
     due = store.count(until=boundary)
     if due:
-        share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days"
+        stats = store.stats()
+        freed = (stats.database_bytes - stats.free_bytes) * due // max(stats.row_count, due)
+        share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days, about {format_bytes(freed)},"
         yield Finding("ok", "archiving", f"would move {share} to files", "archive, once a day from a timer")
 
 

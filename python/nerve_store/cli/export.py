@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from nerve_store.cli.arguments import since, until
-from nerve_store.cli.output import ENTRY_FIELDS, print_json, print_line
+from nerve_store.cli.output import ENTRY_FIELDS, print_json, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stores import open_logs
-from nerve_store.cli.text import escape, format_bytes, format_count
+from nerve_store.cli.text import format_bytes, format_count
 from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"path": os.path.abspath(arguments.file), "row_count": count, "size": size})
     else:
-        print_line(f"wrote {format_count(count, 'row')} to {escape(arguments.file)} ({format_bytes(size)})")
+        print_text(f"wrote {format_count(count, 'row')} to {arguments.file} ({format_bytes(size)})")
     return 0
 
 

@@ -24,7 +24,7 @@ __all__ = [
     "print_line",
     "print_pairs",
     "print_table",
-    "print_wrapped",
+    "print_text",
     "table_time",
 ]
 
@@ -56,21 +56,21 @@ def print_line(line: str) -> None:
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def print_wrapped(text: str, indent: str, color: str = "") -> None:
-    """Print `text` after `indent`, on as many lines as the width asks for, the later ones indented by blanks.
+def print_text(text: str, indent: str = "", color: str = "") -> None:
+    """Print `text`, escaped, after `indent`, on as many lines as the width asks for, the later ones indented by blanks.
 
     `color`: the SGR parameters for the indent.
     """
     available = _available()
     blanks = " " * display_width(indent)
-    lines = [text]
+    lines = [escape(text)]
     if available is not None:
         import textwrap
 
-        lines = textwrap.wrap(text, max(available - len(blanks), 20), break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(lines[0], max(available - len(blanks), 20), break_on_hyphens=False) or [""]
     first = f"\x1b[{color}m{indent}\x1b[0m" if color and colored() else indent
     for number, line in enumerate(lines):
-        print_line((blanks if number else first) + line)
+        print_line(((blanks if number else first) + line).rstrip())
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
@@ -146,7 +146,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     listed = list(pairs)
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
-        print_line(f"{name:<{width}}  {escape(value)}".rstrip())
+        print_text(value, f"{name:<{width}}  ")
 
 
 def table_time(milliseconds: int) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from nerve_store import ExitCode, WorkflowRun, WorkflowRunStatus
+from nerve_store import ExitCode, ThreadMessage, WorkflowRun, WorkflowRunStatus
 from nerve_store.cli.arguments import add_command, integer, refuse_options, since
 from nerve_store.cli.claims import claim_of, claim_text
 from nerve_store.cli.json_text import json_text
-from nerve_store.cli.output import Column, print_json, print_line, print_pairs, print_table, table_time
+from nerve_store.cli.output import Column, print_json, print_pairs, print_table, print_text, table_time
 from nerve_store.cli.problem import Problem, counting_problems
 from nerve_store.cli.stores import open_logs, shown
-from nerve_store.cli.text import escape, format_age, format_timestamp
+from nerve_store.cli.text import format_age, format_timestamp
 from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
@@ -143,7 +143,7 @@ def _kill(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run)
     else:
-        print_line(f"killed {escape(run.run_id)} of {escape(run.workflow)}")
+        print_text(f"killed {run.run_id} of {run.workflow}")
     return 1 if problems else 0
 
 
@@ -222,8 +222,14 @@ def _messages(arguments: argparse.Namespace) -> int:
         print_json(messages)
         return 1 if problems else 0
     columns = (Column("timestamp"), Column("role", least=6), Column("content"))
-    print_table(columns, ((format_timestamp(item.timestamp), item.role, item.content) for item in messages))
+    print_table(columns, map(_message_cells, messages))
     return 1 if problems else 0
+
+
+def _message_cells(message: ThreadMessage) -> tuple[str, str, str]:
+    """The timestamp is the writer's own, and 0 where it gave none."""
+    written = format_timestamp(message.timestamp) if message.timestamp else "-"
+    return (written, message.role, message.content)
 
 
 def _require_run(store: Log, arguments: argparse.Namespace) -> WorkflowRun:

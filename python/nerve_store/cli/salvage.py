@@ -6,11 +6,11 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from nerve_store import salvage
-from nerve_store.cli.output import print_json, print_line
+from nerve_store import LogStore, salvage
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, refuse_server
-from nerve_store.cli.text import escape, format_count
+from nerve_store.cli.text import format_count
 
 __all__ = ["add_arguments"]
 
@@ -33,11 +33,30 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**_fields(report), "path": os.path.abspath(arguments.target)})
         return 0
-    print_line(f"saved {format_count(report.row_count, 'row')} to {escape(arguments.target)}")
-    for what, spans in (("no checksum vouches for", report.unverified), ("missing", report.missing)):
+    print_text(f"saved {format_count(report.row_count, 'row')} to {arguments.target}")
+    missing, reserved = _apart(report.missing, _last_id(arguments.target))
+    for what, spans in (
+        ("no checksum vouches for", report.unverified),
+        ("missing", missing),
+        ("lost, or reserved and never given out", reserved),
+    ):
         if spans:
-            print_line(f"{what}: ids {_named(spans)}")
+            print_text(f"{what}: ids {_named(spans)}")
+    beside = ", ".join(f"{os.path.basename(damaged)}{suffix}" for suffix in ("-wal", "-shm", "-ids"))
+    print_text(f"to put it to use, move it to {damaged} while no program has that open, and remove {beside}")
     return 0
+
+
+def _last_id(target: str) -> int:
+    with LogStore(target, read_only=True) as store:
+        return store.stats().last_id or 0
+
+
+def _apart(missing: Iterable[tuple[int, int]], last_id: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What is missing among the saved rows, and behind them: ids that writers reserved, and perhaps never gave out."""
+    spans = list(missing)
+    behind = spans[-1:] if spans and spans[-1][0] > last_id else []
+    return spans[: len(spans) - len(behind)], behind
 
 
 def _fields(report: object) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, VerifyReport
 from nerve_store.cli.json_text import plain
-from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import is_url, log_path, open_blobs, open_logs, require_directory
@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         problems = list(found.problems())
         for problem in problems:
             report(problem)
-        print_line(f"verified {_extent(found)}: {format_count(len(problems), 'problem')}")
+        print_text(f"verified {_extent(found)}: {format_count(len(problems), 'problem')}")
     return 0 if found.ok else 1
 
 

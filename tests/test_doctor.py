@@ -1,0 +1,166 @@
+"""`nerve-store doctor`: each thing that it looks for, where it is so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nerve_store as ns
+from nerve_store.cli import doctor_files
+from support import foreign_sql
+from support.cli import DAY, T0, Cli
+from support.disks import tiny_disk
+from support.processes import start_child
+
+Found = list[tuple[str, str, str]]
+"""Level, what was looked at, and message and action in one."""
+
+
+def findings(cli: Cli, *arguments: str) -> Found:
+    outcome = cli("doctor", "--json", *arguments)
+    found = [
+        (finding["level"], finding["check"], f"{finding['message']} -> {finding['action']}")
+        for finding in outcome.json["findings"]
+    ]
+    assert outcome.exit_code == int(any(level == "error" for level, _, _ in found))
+    assert all(level == "ok" or not text.endswith("None") for level, _, text in found), found
+    return found
+
+
+def only(found: Found, check: str, level: str) -> str:
+    (text,) = [text for its_level, its_check, text in found if (its_level, its_check) == (level, check)]
+    return text
+
+
+def lose_a_day(cli: Cli) -> str:
+    path = next((cli.data / "archive/logs").glob("2*"))
+    path.unlink()
+    return path.name
+
+
+def give_out_fewer_ids(cli: Cli) -> str:
+    foreign_sql(cli.data / "logs.db", "DELETE FROM logs")
+    foreign_sql(cli.data / "logs.db", "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'logs'")
+    return "the database gave out 1 -> open the store for writing once"
+
+
+def write_in_the_future(cli: Cli) -> str:
+    with ns.LogStore(cli.data / "logs.db") as store:
+        store.append("system", "future", None, None, time.time_ns() // 1_000_000 + DAY)
+    return "still to come"
+
+
+def have_another_schema(cli: Cli) -> str:
+    foreign_sql(cli.data / "logs.db", "PRAGMA user_version = 2000000000")
+    return "upgrade"
+
+
+def damage_the_header(cli: Cli) -> str:
+    with (cli.data / "logs.db").open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+    return f"nerve-store salvage {cli.data} saved.db"
+
+
+def leave_a_backup_unfinished(cli: Cli) -> str:
+    (cli.data / ".nerve-store-unfinished").touch()
+    return "make the backup again"
+
+
+def move_a_blob_aside(cli: Cli) -> str:
+    (cli.data / "blobs/.quarantine").mkdir(exist_ok=True)
+    (cli.data / "blobs/.quarantine/damaged").touch()
+    return "1 damaged blob"
+
+
+def leave_staged_files(cli: Cli) -> str:
+    (cli.data / "archive/logs/.export-1").touch()
+    (cli.data / ".stage-2").touch()
+    return "2 staged files"
+
+
+def open_it_to_others(cli: Cli) -> str:
+    os.chmod(cli.data / "logs.db", 0o644)
+    return f"chmod go= {cli.data / 'logs.db'}"
+
+
+def give_it_to_another_user(cli: Cli) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a file away")
+    os.chown(cli.data / "logs.db", 12345, -1)
+    return "chown"
+
+
+def have_no_database(cli: Cli) -> str:
+    (cli.data / "logs.db").unlink()
+    return "there is none"
+
+
+@pytest.mark.parametrize(
+    ("make", "level", "check"),
+    [
+        (lose_a_day, "error", "archive"),
+        (give_out_fewer_ids, "warning", "ids"),
+        (write_in_the_future, "warning", "clock"),
+        (have_another_schema, "error", "schema"),
+        (damage_the_header, "error", "database"),
+        (leave_a_backup_unfinished, "error", "leftovers"),
+        (leave_staged_files, "ok", "leftovers"),
+        (move_a_blob_aside, "warning", "blobs"),
+        (open_it_to_others, "warning", "permissions"),
+        (give_it_to_another_user, "warning", "owner"),
+        (have_no_database, "warning", "database"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_what_is_so_is_found(wide: Cli, make: Callable[[Cli], str], level: str, check: str) -> None:
+    before = findings(wide, "--quick")
+    assert (level, check) not in [finding[:2] for finding in before]
+    expected = make(wide)
+    assert expected in only(findings(wide, "--quick"), check, level)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+def test_a_network_file_system_is_an_error(wide: Cli, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(doctor_files, "_kind_of_file_system", lambda _: kind)
+    assert kind in only(findings(wide, "--quick"), "file system", "error")
+
+
+def test_memory_is_no_disk_and_space_is_what_a_vacuum_needs(wide: Cli, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", "4m"):
+        shutil.copytree(wide.data, tmp_path / "disk/data")
+        cli = Cli(tmp_path / "disk/data", wide.capsys)
+        assert "tmpfs" in only(findings(cli, "--quick"), "file system", "warning")
+        assert "free, an archive job or a full vacuum needs" in only(findings(cli, "--quick"), "space", "ok")
+        with ns.LogStore(cli.data / "logs.db") as store:
+            store.append("system", "large", None, "x" * 1_500_000)
+        assert "--incremental-vacuum" in only(findings(cli, "--quick"), "space", "warning")
+
+
+def test_who_pins_a_large_log_is_named(wide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_files, "_LARGE_LOG", 1000)
+    child = start_child("hold_snapshot", path=str(wide.data / "logs.db"))
+    assert child.stdout is not None
+    child.stdout.readline()
+    with ns.LogStore(wide.data / "logs.db") as store:
+        store.append("system", "tick")
+        found = findings(wide, "--quick")
+    child.communicate("\n", timeout=60)
+    assert str(child.pid) in only(found, "write-ahead log", "warning")
+    assert str(child.pid) in only(found, "locks", "ok")
+
+
+def test_what_archiving_would_free(wide: Cli) -> None:
+    with ns.LogStore(wide.data / "logs.db") as store:
+        store.append_many(("s", "t", None, "x" * 1000, T0) for _ in range(1000))
+    said = only(findings(wide, "--quick"), "archiving", "ok")
+    assert "rows older than 30 days, about 1." in said
+    assert "MB" in said
+
+
+def test_a_sound_store_has_no_findings_but_of_the_disk(wide: Cli) -> None:
+    assert {check for level, check, _ in findings(wide) if level != "ok"} <= {"file system"}
