@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,8 +15,12 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
-from nerve_store.moving import copy
+from nerve_store.moving import copy, server
+from nerve_store.moving.directory import DirectoryTarget
+from nerve_store.moving.server import ServerTarget
+from nerve_store.moving.target import Target
 from nerve_store.postgres import PostgresLogStore
+from nerve_store.postgres.address import Address
 from postgres.moved import check_that_it_works, claims, content, fill
 from support import child_environment
 from support.archive import NOW, at
@@ -46,15 +51,15 @@ def test_log_moves_to_a_server_and_back(place: Backend, directory: Path) -> None
     there = copy(str(directory), address(place), finish=True)
     assert there.is_finished
     assert (there.row_count, there.run_count) == (len(before["live"]), len(before["runs"]))
-    with opened(place) as server:
-        assert content(server) == before
+    with opened(place) as moved:
+        assert content(moved) == before
     back = copy(address(place), str(directory.parent / "back"), finish=True)
     assert (back.row_count, back.run_count, back.key_count) == (there.row_count, there.run_count, there.key_count)
     with ns.LogStore(directory.parent / "back" / "logs.db") as log:
         assert content(log) == before
         check_that_it_works(log, held, lost)
-    with opened(place) as server:
-        check_that_it_works(server, held, lost)
+    with opened(place) as moved:
+        check_that_it_works(moved, held, lost)
     left = [name for name in os.listdir(directory.parent / "back") if "copying" in name]
     assert left == []
 
@@ -85,16 +90,14 @@ def test_source_is_written_to_meanwhile(place: Backend, directory: Path) -> None
         with pytest.raises(ns.NerveStoreError):
             opened(place, read_only=True)
         assert copy(str(directory), address(place), finish=True).is_finished
-        with opened(place) as server:
-            assert content(server) == content(log)
-            assert server.verify().ok
+        with opened(place) as moved:
+            assert content(moved) == content(log)
+            assert moved.verify().ok
 
 
 def test_finish_refuses_a_source_that_is_written_to(
     place: Backend, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nerve_store.moving.server import ServerTarget
-
     index = ServerTarget.index
     with ns.LogStore(directory / "logs.db") as log:
 
@@ -107,8 +110,8 @@ def test_finish_refuses_a_source_that_is_written_to(
             copy(str(directory), address(place), finish=True)
         monkeypatch.undo()
         copy(str(directory), address(place), finish=True)
-        with opened(place) as server:
-            assert content(server) == content(log)
+        with opened(place) as moved:
+            assert content(moved) == content(log)
 
 
 KILLED = """
@@ -175,9 +178,9 @@ def test_killed_copy_goes_on_and_is_never_taken_for_whole(place: Backend, direct
             assert content(log) == expected
             assert log.verify().ok
     else:
-        with opened(place) as server:
-            assert content(server) == expected
-            assert server.verify().ok
+        with opened(place) as moved:
+            assert content(moved) == expected
+            assert moved.verify().ok
 
 
 def test_unfinished_copy_of_another_log_is_refused(place: Backend, directory: Path) -> None:
@@ -188,6 +191,24 @@ def test_unfinished_copy_of_another_log_is_refused(place: Backend, directory: Pa
     with pytest.raises(ns.NerveStoreError, match="another log"):
         copy(str(directory.parent / "other"), address(place))
     copy(str(directory), address(place), finish=True)
+
+
+@pytest.mark.parametrize("towards", ["server", "directory"])
+def test_two_copies_to_one_place_exclude_each_other(
+    place: Backend, directory: Path, towards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PATIENCE", 0.2)
+    source, target = str(directory), address(place)
+    other: Target
+    if towards == "server":
+        other = ServerTarget(Address.of(target))
+    else:
+        copy(source, target, finish=True)
+        source, target = target, str(directory.parent / "back")
+        other = DirectoryTarget(target)
+    with contextlib.closing(other), pytest.raises(ns.NerveStoreError, match="under way"):
+        copy(source, target)
+    assert copy(source, target, finish=True).is_finished
 
 
 def test_places_that_hold_something_are_refused(place: Backend, directory: Path) -> None:
@@ -214,8 +235,8 @@ def test_places_that_hold_something_are_refused(place: Backend, directory: Path)
     (full / "file").touch()
     with pytest.raises(ns.NerveStoreError, match="not empty"):
         copy(address(place), str(full))
-    with opened(place) as server, ns.LogStore(directory / "logs.db") as log:
-        assert content(server) == content(log)
+    with opened(place) as moved, ns.LogStore(directory / "logs.db") as log:
+        assert content(moved) == content(log)
 
 
 def test_damaged_day_is_not_copied(place: Backend, directory: Path) -> None:

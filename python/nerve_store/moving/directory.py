@@ -47,10 +47,17 @@ class DirectoryTarget(Target):
     def _open(self) -> None:
         self._database = sqlite3.connect(self._path, timeout=30)
         self._database.execute("PRAGMA synchronous = FULL")
-        self._progress = sqlite3.connect(self._notes, timeout=30)
-        with self._progress:
-            self._progress.execute("CREATE TABLE IF NOT EXISTS copying (source TEXT, done INTEGER)")
-            self._progress.execute("CREATE TABLE IF NOT EXISTS days (day TEXT, format TEXT, sha256 TEXT)")
+        self._progress = sqlite3.connect(self._notes, timeout=1)
+        # Two copies at once would write rows twice: the first one keeps the lock that it takes to write.
+        self._progress.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            with self._progress:
+                self._progress.execute("BEGIN EXCLUSIVE")
+                self._progress.execute("CREATE TABLE IF NOT EXISTS copying (source TEXT, done INTEGER)")
+                self._progress.execute("CREATE TABLE IF NOT EXISTS days (day TEXT, format TEXT, sha256 TEXT)")
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise NerveStoreError(f"{self.place}: another copy to it is under way ({error})") from error
 
     def begin(self, source: str) -> str:
         with self._progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -21,12 +22,14 @@ from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import without_password
 from nerve_store.postgres.entries import CheckedRow, Columns
 from nerve_store.postgres.filters import COLUMNS
-from nerve_store.postgres.schema import is_there, quoted, rename
+from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
 
 _SUFFIX = "_copying"
 _MOST_NAME = 40 - len(_SUFFIX)
+_PATIENCE = 30.0
+"""Seconds to wait for another copy to the same place."""
 _PARTITIONED = timedelta(days=60)
 """Rows of older days lie in the default partition: there may be any number of such days."""
 
@@ -71,6 +74,12 @@ class ServerTarget(Target):
         return NerveStoreError(f"{self.place} is there already; name another schema")
 
     def _prepare(self) -> None:
+        # Two at once would write rows twice. The server may not have noticed yet that one before was killed.
+        end = time.monotonic() + _PATIENCE
+        while not self._execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._staged, "copy"),)).fetchone()[0]:
+            if time.monotonic() > end:
+                raise NerveStoreError(f"{self.place}: another copy to it is under way")
+            time.sleep(0.1)
         self._execute("CREATE TABLE IF NOT EXISTS @.copying (source text NOT NULL, done bigint NOT NULL)")
         self._execute("CREATE TABLE IF NOT EXISTS @.copying_days (day text, format text, sha256 text)")
 
