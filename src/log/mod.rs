@@ -15,11 +15,11 @@ mod operation;
 mod read;
 mod renumber;
 mod reserve;
+mod sequence;
 mod stats;
 
 pub use changes::Listener;
 pub use core::{Core, LogConfig, Snapshot, Transaction};
-pub(crate) use core::{last_given_id, raise_last_given_id};
 pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;
@@ -31,4 +31,5 @@ pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub(crate) use reserve::reserved_ids;
+pub(crate) use sequence::{last_given_id, raise_last_given_id};
 pub use stats::{LogStats, stats};
