@@ -120,6 +120,62 @@ def test_filters_are_those_of_query(filled: ns.LogStore, filters: dict[str, Any]
     assert by_pyarrow(filled.arrow(batch_rows=13, **filters)) == expected(filled.query(**filters))
 
 
+def a_row(n: int, day: int) -> tuple[str, str, str | None, str | None, int]:
+    payload = (None, "plain", 'quo"ted', "back\\slash\n", "größe \u2028 🧠", "")[n % 6]
+    return (f"s{n % 3}", "tick", None if n % 4 else "run", payload, day * DAY + n)
+
+
+def whole_days(store: ns.LogStore) -> None:
+    store.append_many([a_row(n, n // 200) for n in range(1_000)])
+    store.archive_logs(now=4 * DAY, retention=timedelta(0), compression="zstd")
+
+
+def days_whose_ids_alternate(store: ns.LogStore) -> None:
+    store.append_many([a_row(n, n % 5) for n in range(1_000)])
+    store.archive_logs(now=4 * DAY, retention=timedelta(0))
+
+
+def days_with_late_rows(store: ns.LogStore) -> None:
+    store.append_many([a_row(n, n // 200) for n in range(800)])
+    store.archive_logs(now=3 * DAY, retention=timedelta(0))
+    store.append_many([a_row(n, n % 4) for n in range(800, 1_000)])
+    store.archive_logs(now=3 * DAY, retention=timedelta(0))
+
+
+def days_around_an_active_run(store: ns.LogStore) -> None:
+    """Its rows stay in the database, between those of files."""
+    run = ns.WorkflowRun("run", "work", ns.WorkflowRunStatus.STARTED, 1)
+    store.upsert_workflow_run(("workflow", "started", "run", None, 1), run)
+    whole_days(store)
+
+
+def a_day_put_back(store: ns.LogStore) -> None:
+    whole_days(store)
+    store.restore_archive(ns.utc_day(2 * DAY))
+
+
+LAYOUTS = [whole_days, days_whose_ids_alternate, days_with_late_rows, days_around_an_active_run, a_day_put_back]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_those_of_query_however_they_lie(data_dir: Path, layout: Callable[[ns.LogStore], None]) -> None:
+    with ns.LogStore(data_dir / "logs.db", durability="normal") as store:
+        layout(store)
+        for filters in (
+            {},
+            {"source": "s1"},
+            {"ref_id": "run", "limit": 37},
+            {"after_id": 150, "before_id": 750},
+            {"since": DAY, "until": 2 * DAY, "limit": 250},
+            {"descending": True, "limit": 500},
+        ):
+            options: dict[str, Any] = {"archived": True, **filters}
+            entries = expected(store.query(**options))
+            assert entries
+            for batch_rows in (1, 90, 65_536):
+                assert by_pyarrow(store.arrow(batch_rows=batch_rows, **options)) == entries, filters
+
+
 def test_the_schema_is_what_the_documentation_says(filled: ns.LogStore) -> None:
     pyarrow: Any = pytest.importorskip("pyarrow")
     stream = filled.arrow()

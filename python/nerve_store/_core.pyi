@@ -64,10 +64,12 @@ __all__ = [
     "WorkflowRunIterator",
     "WriteBatch",
     "__version__",
+    "arrow_stream",
     "blob_hash",
     "last_archivable_day",
     "normalize_blob_hash",
     "salvage",
+    "stored_rows",
     "to_milliseconds",
     "utc_day",
 ]
@@ -224,6 +226,15 @@ class LogIterator:
     def _take(self, most: int) -> list[LogEntry]:
         """Up to so many rows at once; none at the end."""
 
+def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
+    """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
+
+def arrow_stream(open: Callable[[], Callable[[], list[LogEntry]]], batch_rows: int) -> ArrowStream:
+    """Rows for data tools from elsewhere.
+
+    `open()` begins a reading, and returns a callable that returns the next rows at each call, and none at the end.
+    """
+
 @final
 class ArrowStream:
     """Rows of a log for data tools, by Arrow's PyCapsule interface, which pyarrow, Polars, DuckDB and others read.
@@ -309,8 +320,10 @@ class AppendChannel:
         durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
-    def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
-        """Call a method of the store that writes, and send what it writes on its way.
+    def perform(
+        self, future: Future[Any], function: Callable[..., object], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> int | None:
+        """Call a method of the store that writes with these arguments, and send what it writes on its way.
 
         `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
         one that every call takes; None if there is nothing to write, and the call takes none.
@@ -726,7 +739,7 @@ class LogStore:
         - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
           It is measured by a clock that no program sets, and ends when the machine is started anew.
         - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
-          another process within 25 milliseconds.
+          another process as soon as it is noticed, as `follow` does.
         - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
         """
     def _is_run_free(

@@ -17,9 +17,11 @@ mod renumber;
 mod reserve;
 mod sequence;
 mod stats;
+mod transaction;
 
 pub use changes::Listener;
-pub use core::{Core, LogConfig, Snapshot, Transaction};
+pub use core::{Core, LogConfig, Snapshot};
+pub(crate) use follow::watch;
 pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;
@@ -33,3 +35,4 @@ pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub(crate) use reserve::reserved_ids;
 pub(crate) use sequence::{last_given_id, raise_last_given_id};
 pub use stats::{LogStats, stats};
+pub use transaction::Transaction;

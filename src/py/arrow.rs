@@ -14,10 +14,11 @@ use crate::py::argument::{Arg, Flag, Text, arguments};
 use crate::py::call::read;
 use crate::py::convert::{Count, Integer};
 use crate::py::log::LogStore;
+use crate::py::pages::Pages;
 use crate::py::timestamp::Timestamp;
 use crate::row::Filter;
 use crate::store;
-use crate::store::arrow::{ArrowArrayStream, ArrowSchema, schema, stream};
+use crate::store::arrow::{ArrowArrayStream, ArrowSchema, schema, stream, stream_of};
 
 const SCHEMA: &CStr = c"arrow_schema";
 const STREAM: &CStr = c"arrow_array_stream";
@@ -31,11 +32,31 @@ const DEFAULT_BATCH_ROWS: u64 = 65_536;
 /// (dictionaries of utf8), `ref_id` and `payload` (utf8), `timestamp` (milliseconds, UTC).
 #[pyclass(frozen, module = "nerve_store._core")]
 pub(super) struct ArrowStream {
-    store: Arc<store::LogStore>,
-    filter: Filter,
-    archived: bool,
+    rows: Rows,
     batch_rows: usize,
     generation: Generation,
+}
+
+/// Whose rows they are.
+enum Rows {
+    Log {
+        store: Arc<store::LogStore>,
+        filter: Filter,
+        archived: bool,
+    },
+    /// See [`arrow_stream`].
+    OpenedBy(Py<PyAny>),
+}
+
+/// Rows for data tools from elsewhere.
+///
+/// `open()` begins a reading, and returns a callable that returns the next rows at each call, and none at the end.
+#[pyfunction]
+pub(super) fn arrow_stream(open: Py<PyAny>, batch_rows: usize) -> PyResult<ArrowStream> {
+    if batch_rows == 0 {
+        return Err(PyValueError::new_err("batch_rows is at least 1, not 0"));
+    }
+    Ok(ArrowStream { rows: Rows::OpenedBy(open), batch_rows, generation: Generation::current() })
 }
 
 #[pymethods]
@@ -49,11 +70,15 @@ impl ArrowStream {
         // The interface lets a producer that cannot convert return what it has.
         let _ = requested_schema;
         self.generation.check(Path::new(""))?;
-        let (theirs, filter, archived, batch_rows) =
-            (Arc::clone(&self.store), self.filter.clone(), self.archived, self.batch_rows);
-        let opened =
-            read(py, &self.store, move |_| stream(&theirs, filter.clone(), archived, batch_rows).map(Movable))?;
-        capsule(py, opened.0, STREAM, release_stream)
+        let batch_rows = self.batch_rows;
+        let opened = match &self.rows {
+            Rows::Log { store, filter, archived } => {
+                let (theirs, filter, archived) = (Arc::clone(store), filter.clone(), *archived);
+                read(py, store, move |_| stream(&theirs, filter.clone(), archived, batch_rows).map(Movable))?.0
+            }
+            Rows::OpenedBy(open) => stream_of(Box::new(Pages::new(open.call0(py)?)), batch_rows),
+        };
+        capsule(py, opened, STREAM, release_stream)
     }
 
     #[expect(clippy::unused_self, reason = "the interface is one of methods")]
@@ -149,7 +174,7 @@ impl LogStore {
             limit: limit.map(|limit| limit.0),
             descending: descending.0,
         };
-        let (store, archived) = (Arc::clone(&self.store), archived.0);
-        Ok(ArrowStream { store, filter, archived, batch_rows, generation: Generation::current() })
+        let rows = Rows::Log { store: Arc::clone(&self.store), filter, archived: archived.0 };
+        Ok(ArrowStream { rows, batch_rows, generation: Generation::current() })
     }
 }

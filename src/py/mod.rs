@@ -29,6 +29,7 @@ mod mailbox;
 mod memory;
 mod news;
 mod own;
+mod pages;
 mod perform;
 mod read;
 mod report;
@@ -50,7 +51,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::arrow::ArrowStream;
+    use super::arrow::{ArrowStream, arrow_stream};
     #[pymodule_export]
     use super::batch::WriteBatch;
     #[pymodule_export]
@@ -65,6 +66,8 @@ mod _core {
     use super::log::LogStore;
     #[pymodule_export]
     use super::news::News;
+    #[pymodule_export]
+    use super::pages::stored_rows;
     #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
     #[pymodule_export]

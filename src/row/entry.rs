@@ -74,11 +74,14 @@ impl LogEntry {
 }
 
 /// A row as SQLite holds it; its texts may not be UTF-8.
-#[derive(Clone, Copy)]
-pub(crate) struct RawRow<'a> {
-    pub(crate) id: i64,
-    pub(crate) timestamp: i64,
-    pub(crate) texts: RawTexts<'a>,
+#[derive(Clone, Copy, Debug)]
+pub struct RawRow<'a> {
+    /// See [`LogEntry::id`].
+    pub id: i64,
+    /// See [`LogEntry::timestamp`].
+    pub timestamp: i64,
+    /// Source, type, `ref_id` and payload.
+    pub texts: RawTexts<'a>,
 }
 
 impl<'a> RawRow<'a> {

@@ -5,7 +5,7 @@ use rusqlite::{Result, Statement};
 
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::row::LogEntry;
+use crate::row::RawRow;
 
 /// The conditions of a read; every one that is given must hold.
 #[derive(Clone, Debug, Default)]
@@ -58,14 +58,15 @@ impl Filter {
     }
 
     /// Whether the row meets every condition; the limit aside.
-    pub(crate) fn matches(&self, entry: &LogEntry) -> bool {
-        let is = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| Some(wanted) == found);
-        (self.first_id()..=self.last_id()).contains(&entry.id)
-            && self.since.is_none_or(|bound| entry.timestamp >= bound)
-            && self.until.is_none_or(|bound| entry.timestamp <= bound)
-            && is(&self.ref_id, entry.ref_id())
-            && is(&self.kind, Some(entry.kind()))
-            && is(&self.source, Some(entry.source()))
+    pub(crate) fn matches(&self, row: &RawRow<'_>) -> bool {
+        let is = |wanted: &Option<String>, found| wanted.as_ref().is_none_or(|wanted| Some(wanted.as_bytes()) == found);
+        let (source, kind, ref_id, _) = row.texts;
+        (self.first_id()..=self.last_id()).contains(&row.id)
+            && self.since.is_none_or(|bound| row.timestamp >= bound)
+            && self.until.is_none_or(|bound| row.timestamp <= bound)
+            && is(&self.ref_id, ref_id)
+            && is(&self.kind, Some(kind))
+            && is(&self.source, Some(source))
     }
 
     /// The conditions on the columns, not on the id, as SQL that begins with ` AND`; parameters from `first` on.

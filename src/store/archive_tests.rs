@@ -1,9 +1,10 @@
 //! Archive jobs on a store, as a caller sees them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::archive::{ARCHIVED_UP_TO, Format, JobOutcome, Options, Vacuum};
 use crate::base::error::{Error, Result};
+use crate::base::interrupt::{Pause, Scope};
 use crate::durable::{self, Durability, Staged};
 use crate::log;
 use crate::row::{Filter, LogEntry, NewLogEntry};
@@ -166,4 +167,49 @@ fn a_second_run_at_once_is_refused_and_a_dry_run_changes_nothing() {
         .unwrap();
     assert!(!refused.is_empty() && refused.iter().all(|refused| matches!(refused, Err(Error::ArchiveBusy { .. }))));
     assert_eq!(done.days, told.days);
+}
+
+/// The read is given up in the wait for a file that is being written, and goes on when that is whole.
+#[test]
+fn a_read_that_waits_for_a_file_passes_over_none_of_its_rows() {
+    let (_directory, store) = opened();
+    append(&store, (0..9_000).map(|row| 10 * DAY + row));
+    let all = live(&store);
+    run(&store).unwrap();
+    let path = &store.days().unwrap()[0].path;
+    let whole = std::fs::read(path).unwrap();
+    for descending in [false, true] {
+        let filter = Filter { descending, ..Filter::default() };
+        // A machine may be so slow that the damage looks old, which is an error at once.
+        let is_resumed = (0..100).any(|_| {
+            let mut rows = store.iter(filter.clone(), true).unwrap();
+            let mut found = vec![rows.next_row().unwrap().unwrap()];
+            let mut damaged = whole.clone();
+            damaged[whole.len() / 2] ^= 1;
+            std::fs::write(path, damaged).unwrap();
+            let pause = Pause { at: Instant::now(), only_waits: true, is_wanted: || true, waits_since: None };
+            let scope = Scope { pause: Some(pause), ..Scope::default() };
+            let outcome = scope.enter(|| {
+                while let Some(row) = rows.next_row()? {
+                    found.push(row);
+                }
+                Ok(())
+            });
+            std::fs::write(path, &whole).unwrap();
+            if matches!(outcome, Err(Error::ArchiveCorrupt { .. })) {
+                return false;
+            }
+            assert!(matches!(outcome, Err(Error::Paused)), "{outcome:?}");
+            while let Some(row) = rows.next_row().unwrap() {
+                found.push(row);
+            }
+            if descending {
+                found.reverse();
+            }
+            assert_eq!(found.len(), all.len());
+            assert_eq!(found, all);
+            true
+        });
+        assert!(is_resumed);
+    }
 }

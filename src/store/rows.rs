@@ -41,11 +41,6 @@ impl Rows {
         Self::of(Source::Day(core, Box::new(rows)))
     }
 
-    /// None.
-    pub(super) fn ended() -> Self {
-        Self::of(Source::Ended)
-    }
-
     fn of(source: Source) -> Self {
         Self { source, page: Vec::new().into_iter(), failure: None }
     }
@@ -75,6 +70,14 @@ impl Rows {
     /// may be more. Rows that it was called with before an error do not come again.
     pub(super) fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool> {
         if let Source::Log(pages) = &mut self.source {
+            let outcome = pages.each_raw(visit);
+            self.end_after(&outcome);
+            return outcome;
+        }
+        if let Source::Both(pages) = &mut self.source
+            && self.page.len() == 0
+            && self.failure.is_none()
+        {
             let outcome = pages.each_raw(visit);
             self.end_after(&outcome);
             return outcome;

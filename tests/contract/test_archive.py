@@ -146,6 +146,18 @@ def test_dry_run_changes_nothing_and_tells_all(log: Log) -> None:
     ]
 
 
+def test_dry_runs_need_no_right_to_write(backend: Backend) -> None:
+    with backend.open() as log:
+        fill(log, days=2)
+        log.archive_logs(now=NOW, max_days=1)
+    log = backend.open(read_only=True)
+    assert gained(log.archive_logs(now=NOW, dry_run=True)) == {day(1): 7}
+    assert [item.day for item in log.expire_archive(before=day(5), dry_run=True)] == [day(0)]
+    for call in (lambda: log.archive_logs(now=NOW), lambda: log.expire_archive(before=day(5))):
+        with pytest.raises(ns.StoreIOError):
+            call()
+
+
 def test_ids_go_on_after_everything_was_archived(backend: Backend) -> None:
     with backend.open() as log:
         rows = fill(log)

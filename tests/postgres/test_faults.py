@@ -20,8 +20,11 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.postgres import PostgresLogStore
-from postgres.faults import Losses, Writers, kill_connections, patiently, scaled
+from postgres.faults import IS_LONG, Losses, Writers, kill_connections, patiently, scaled
 from support.servers import Server
+
+KILLS = scaled(60, long=2_500)
+CRASHES = scaled(3, long=50)
 
 
 class Retrying:
@@ -59,8 +62,8 @@ def test_killed_connections_lose_and_double_nothing(place: Backend) -> None:
     log = place.open()
     assert isinstance(log, PostgresLogStore)
     with Writers(log, 8) as writers:
-        killed = kill_connections(place.direct_url, scaled(60), application=r"^CALL .*\.write")
-    assert killed >= scaled(60) // 2
+        killed = kill_connections(place.direct_url, KILLS, application=r"^CALL .*\.write")
+    assert killed >= (KILLS if IS_LONG else KILLS // 2)
     assert writers.errors == []
     losses = Losses(writers, rows_of(log))
     assert losses.none(), vars(losses)
@@ -125,7 +128,7 @@ def crash_while_writing(server: Server, make: Any, rounds: int) -> tuple[int, Lo
 
 def test_crash_of_the_server_keeps_what_was_acknowledged(own_server: Server) -> None:
     with slow_wal_writer(own_server):
-        acknowledged, losses, reused = crash_while_writing(own_server, PostgresLogStore, scaled(3))
+        acknowledged, losses, reused = crash_while_writing(own_server, PostgresLogStore, CRASHES)
     assert acknowledged > 100
     assert losses.none(), vars(losses)
     assert reused == []

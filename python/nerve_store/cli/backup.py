@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import cast
 
-from nerve_store import BackupReport, Store
+from nerve_store import BackupReport, LogStore, Store
 from nerve_store.cli.output import print_json, print_line
+from nerve_store.cli.problem import Problem
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import log_path, open_logs, require_directory
+from nerve_store.cli.stores import is_url, log_path, open_logs, require_directory
 from nerve_store.cli.text import escape, format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -25,9 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if is_url(arguments.data):
+        raise Problem(
+            "back up the server with its own means (pg_dump, or pg_basebackup and its write-ahead log), and the day "
+            "files beside it"
+        )
     require_directory(arguments.data)
     # Without one, the store would be created.
-    with open_logs(arguments.data) as logs, progress_bar("copying bytes") as progress:
+    with cast(LogStore, open_logs(arguments.data)) as logs, progress_bar("copying bytes") as progress:
         if arguments.database_only:
             report = logs.backup(arguments.target, progress=progress)
         else:

@@ -16,7 +16,7 @@ from nerve_store.cli.hashes import require_hash
 from nerve_store.cli.output import Column, print_json, print_line, print_table
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import Progress, progress_bar
-from nerve_store.cli.stores import blob_root, open_blobs
+from nerve_store.cli.stores import blob_root, open_blobs, refuse_server
 from nerve_store.cli.text import escape, format_timestamp
 
 __all__ = ["add_arguments"]
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _put(arguments: argparse.Namespace) -> int:
+    refuse_server(arguments.data, "a blob command")
     blobs = BlobStore(blob_root(arguments.data))
     stored: list[dict[str, object]] = []
     problems = 0

@@ -11,6 +11,7 @@ from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stats import print_summary, summarize
+from nerve_store.cli.stores import refuse_server
 from nerve_store.cli.text import escape
 
 __all__ = ["add_arguments"]
@@ -36,9 +37,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from nerve_store.cli.demo_steps import Demo
 
     data = arguments.data
+    refuse_server(data, "the demo")
     _require_fresh(data)
     versions = {"nerve_store": __version__, "sqlite": SQLITE_VERSION, "build": BUILD_PROFILE}
-    steps = []
+    steps: list[dict[str, object]] = []
     if not arguments.json:
         print_line(f"nerve_store {__version__} (SQLite {SQLITE_VERSION}, {BUILD_PROFILE} build) in {escape(data)}")
     for step in Demo(data, arguments.rows).steps():

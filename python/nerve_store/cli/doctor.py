@@ -1,4 +1,4 @@
-"""`nerve-store doctor`: what is wrong with a data directory or soon will be, and what to do about it."""
+"""`nerve-store doctor`: what is wrong with a log or soon will be, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections import Counter
 
 from nerve_store.cli.doctor_files import examine_files
 from nerve_store.cli.doctor_log import examine_log
+from nerve_store.cli.doctor_server import examine_server
 from nerve_store.cli.findings import LEVELS, Finding
 from nerve_store.cli.output import print_json, print_line, print_wrapped
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import require_directory
+from nerve_store.cli.stores import is_url, require_directory
 from nerve_store.cli.text import escape, format_count
 
 __all__ = ["add_arguments"]
@@ -25,10 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    require_directory(arguments.data)
-    findings = list(examine_files(arguments.data))
-    with progress_bar("verifying rows") as progress:
-        findings += examine_log(arguments.data, is_quick=arguments.quick, progress=progress)
+    findings: list[Finding] = []
+    if is_url(arguments.data):
+        with progress_bar("verifying rows") as progress:
+            findings += examine_server(arguments.data, is_quick=arguments.quick, progress=progress)
+    else:
+        require_directory(arguments.data)
+        findings += examine_files(arguments.data)
+        with progress_bar("verifying rows") as progress:
+            findings += examine_log(arguments.data, is_quick=arguments.quick, progress=progress)
     counts = Counter(finding.level for finding in findings)
     if arguments.json:
         print_json({"ok": not counts["error"], "findings": findings})

@@ -20,8 +20,9 @@ from nerve_store.cli.findings import Finding
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import log_path
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
+from nerve_store.protocols import Log
 
-__all__ = ["examine_log"]
+__all__ = ["examine_log", "examine_rows"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 _SALVAGE = "restore a backup; or end the daemon, and nerve-store salvage saves what can be read"
@@ -39,11 +40,8 @@ def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list
     try:
         with LogStore(path, read_only=True) as store:
             findings += _database(store)
-            findings += _ids_and_days(store)
-            findings += _clock(store)
-            findings += _archiving(store)
-            if not is_quick:
-                findings += _verified(store, progress)
+            findings += _ids(store)
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_SALVAGE)
     except SchemaVersionError as error:
         findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another directory"))
     except CorruptStoreError as error:
@@ -51,6 +49,15 @@ def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list
     except NerveStoreError as error:
         findings.append(Finding("error", "database", str(error)))
     return findings
+
+
+def examine_rows(store: Log, *, is_quick: bool, progress: Progress | None, way_out: str) -> Iterator[Finding]:
+    """What is found in the rows and days of any log; `way_out` is what helps where rows are not what they were."""
+    yield from _days(store)
+    yield from _clock(store)
+    yield from _archiving(store)
+    if not is_quick:
+        yield from _verified(store, progress, way_out)
 
 
 def _build() -> Finding:
@@ -70,7 +77,7 @@ def _database(store: LogStore) -> Iterator[Finding]:
         yield Finding("ok", "database", size)
 
 
-def _ids_and_days(store: LogStore) -> Iterator[Finding]:
+def _days(store: Log) -> Iterator[Finding]:
     try:
         days = store.archived_days()
     except ArchiveError as error:
@@ -84,6 +91,14 @@ def _ids_and_days(store: LogStore) -> Iterator[Finding]:
         )
     if not missing:
         yield Finding("ok", "archive", format_count(len(days), "day"))
+
+
+def _ids(store: LogStore) -> Iterator[Finding]:
+    try:
+        days = store.archived_days()
+    except ArchiveError:
+        # Said of the archive already.
+        return
     given = store.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")[0][0]
     newest = max((day.last_id or 0 for day in days), default=0)
     if newest > given:
@@ -93,7 +108,7 @@ def _ids_and_days(store: LogStore) -> Iterator[Finding]:
         yield Finding("ok", "ids", f"up to {given}")
 
 
-def _clock(store: LogStore) -> Iterator[Finding]:
+def _clock(store: Log) -> Iterator[Finding]:
     newest = next(iter(store.iter(descending=True, limit=1)), None)
     if newest is None:
         return
@@ -106,7 +121,7 @@ def _clock(store: LogStore) -> Iterator[Finding]:
         yield Finding("ok", "clock", f"the newest row is {format_age(newest.timestamp)} old")
 
 
-def _archiving(store: LogStore) -> Iterator[Finding]:
+def _archiving(store: Log) -> Iterator[Finding]:
     boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
     due = store.count(until=boundary)
     if due:
@@ -114,11 +129,11 @@ def _archiving(store: LogStore) -> Iterator[Finding]:
         yield Finding("ok", "archiving", f"would move {share} to files", "archive, once a day from a timer")
 
 
-def _verified(store: LogStore, progress: Progress | None) -> Iterator[Finding]:
+def _verified(store: Log, progress: Progress | None, way_out: str) -> Iterator[Finding]:
     report = store.verify(progress=progress)
     for problem in report.problems:
         is_derived = "reindex()" in problem.reason
-        action = "reindex" if is_derived else _SALVAGE if problem.day is None else None
+        action = "reindex" if is_derived else way_out if problem.day is None else None
         yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)
     if report.ok:
         rows = format_count(report.row_count + report.archived_row_count, "row")

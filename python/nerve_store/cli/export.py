@@ -7,16 +7,16 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from nerve_store import LogStore
 from nerve_store.cli.arguments import since, until
 from nerve_store.cli.output import ENTRY_FIELDS, print_json, print_line
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import escape, format_bytes, format_count
+from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
 
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _staged(path: str) -> Iterator[IO[bytes]]:
+def _staged(path: str) -> Generator[IO[bytes]]:
     """A file that takes the place of `path` when it is whole; what is cut short leaves nothing."""
     directory = os.path.dirname(os.path.abspath(path))
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".export-", delete=False) as stream:
@@ -69,7 +69,7 @@ def _staged(path: str) -> Iterator[IO[bytes]]:
     os.replace(stream.name, path)
 
 
-def _jsonl(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+def _jsonl(store: Log, filters: dict[str, Any], stream: IO[bytes]) -> int:
     count = 0
     for entry in store.iter(**filters):
         line = json.dumps({name: getattr(entry, name) for name in ENTRY_FIELDS}, ensure_ascii=False)
@@ -78,7 +78,7 @@ def _jsonl(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
     return count
 
 
-def _csv(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+def _csv(store: Log, filters: dict[str, Any], stream: IO[bytes]) -> int:
     import io
 
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
@@ -93,7 +93,7 @@ def _csv(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
     return count
 
 
-def _batches(store: LogStore, filters: dict[str, Any], pyarrow: Any) -> Iterator[Any]:
+def _batches(store: Log, filters: dict[str, Any], pyarrow: Any) -> Iterator[Any]:
     """The schema, then record batches of the rows: texts as they are, which every reader takes."""
     schema = pyarrow.schema(
         [
@@ -110,7 +110,7 @@ def _batches(store: LogStore, filters: dict[str, Any], pyarrow: Any) -> Iterator
         yield pyarrow.record_batch([batch.column(field.name).cast(field.type) for field in schema], schema=schema)
 
 
-def _arrow(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+def _arrow(store: Log, filters: dict[str, Any], stream: IO[bytes]) -> int:
     pyarrow = _pyarrow("pyarrow")
     batches = _batches(store, filters, pyarrow)
     count = 0
@@ -121,7 +121,7 @@ def _arrow(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
     return count
 
 
-def _parquet(store: LogStore, filters: dict[str, Any], stream: IO[bytes]) -> int:
+def _parquet(store: Log, filters: dict[str, Any], stream: IO[bytes]) -> int:
     pyarrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
     batches = _batches(store, filters, pyarrow)
     count = 0
@@ -141,7 +141,7 @@ def _pyarrow(name: str) -> Any:
         raise Problem("this format needs pyarrow: pip install nerve-store[query]") from None
 
 
-_WRITERS: dict[str, Callable[[LogStore, dict[str, Any], IO[bytes]], int]] = {
+_WRITERS: dict[str, Callable[[Log, dict[str, Any], IO[bytes]], int]] = {
     ".jsonl": _jsonl,
     ".csv": _csv,
     ".arrow": _arrow,

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from nerve_store import LogEntry, LogStore
+from nerve_store import LogEntry
 from nerve_store.cli.arguments import integer, not_empty, since, until
 from nerve_store.cli.output import ENTRY_FIELDS, print_entries, print_entry
-from nerve_store.cli.stores import open_logs
+from nerve_store.cli.stores import last_id, open_logs
+from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
 
@@ -86,7 +87,7 @@ def _print(entries: Iterable[LogEntry], arguments: argparse.Namespace) -> None:
         print_entries(entries, as_json=arguments.json, relative=arguments.relative)
 
 
-def _wanted(store: LogStore, arguments: argparse.Namespace) -> Iterable[LogEntry]:
+def _wanted(store: Log, arguments: argparse.Namespace) -> Iterable[LogEntry]:
     """The rows, in the order in which they are printed."""
     newest = arguments.newest
     if newest is None and arguments.limit is None and not arguments.all:
@@ -126,7 +127,7 @@ def _follow(arguments: argparse.Namespace) -> int:
         filters = _filters(arguments)
         if arguments.after_id is None:
             # What is appended from now on is followed, whatever is printed of what was there.
-            last = store.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")[0][0]
+            last = last_id(store)
             if arguments.limit is None:
                 before = argparse.Namespace(**{**vars(arguments), "before_id": last + 1})
                 for entry in _wanted(store, before):

@@ -37,6 +37,10 @@ _COMMANDS = {
     "doctor": ("look for what is wrong or soon will be, and say what to do", "doctor"),
     "verify": ("check the database, its rows, the archive and the blobs", "verify --json"),
     "backup": ("copy the data directory, while others write", "backup /mnt/backup/agent"),
+    "copy": (
+        "bring a log from a data directory to a server or back, while others write",
+        "copy data 'postgresql://db/nerve?archive=/srv/days'",
+    ),
     "salvage": ("save what can still be read of a damaged database", "salvage data saved.db"),
     "reindex": ("build the index and the manifest of the archive anew", "reindex"),
     "completion": ("print a completion script for a shell", "completion bash > ~/.bash_completion.d/nerve-store"),
@@ -86,7 +90,8 @@ def _common_options() -> argparse.ArgumentParser:
         "--data",
         metavar="DIR",
         type=not_empty,
-        help=f"the data directory (default: {_DATA_VARIABLE} of the environment, or '{_DEFAULT_DATA}')",
+        help=f"the data directory, or postgresql://HOST/DATABASE?schema=NAME&archive=DIR "
+        f"(default: {_DATA_VARIABLE} of the environment, or '{_DEFAULT_DATA}')",
     )
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for machines")
     return common

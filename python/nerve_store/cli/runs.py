@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from nerve_store import ExitCode, LogStore, WorkflowRun, WorkflowRunStatus
+from nerve_store import ExitCode, WorkflowRun, WorkflowRunStatus
 from nerve_store.cli.arguments import add_command, integer, refuse_options, since
+from nerve_store.cli.claims import claim_of, claim_text
 from nerve_store.cli.json_text import json_text
 from nerve_store.cli.output import Column, print_json, print_line, print_pairs, print_table, table_time
 from nerve_store.cli.problem import Problem, counting_problems
-from nerve_store.cli.stores import open_logs
+from nerve_store.cli.stores import open_logs, shown
 from nerve_store.cli.text import escape, format_age, format_timestamp
+from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
 
@@ -92,6 +94,10 @@ def _statuses(text: str) -> list[WorkflowRunStatus]:
         raise argparse.ArgumentTypeError(f"{text!r} is no state, nor several: {known}") from None
 
 
+def _color(status: str) -> str:
+    return _COLORS.get(status, "")
+
+
 def _list(arguments: argparse.Namespace) -> int:
     with open_logs(arguments.data) as store, counting_problems() as problems:
         runs = _wanted(store, arguments)
@@ -101,7 +107,7 @@ def _list(arguments: argparse.Namespace) -> int:
     columns = [
         Column("run", least=8),
         Column("workflow", least=8),
-        Column("status", color=lambda status: _COLORS.get(status, "")),
+        Column("status", color=_color),
         Column("exit", right=True),
         Column("since"),
     ]
@@ -111,7 +117,7 @@ def _list(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _wanted(store: LogStore, arguments: argparse.Namespace) -> list[WorkflowRun]:
+def _wanted(store: Log, arguments: argparse.Namespace) -> list[WorkflowRun]:
     if arguments.active:
         runs = store.get_active_workflow_runs(arguments.workflow)
         statuses = set(WorkflowRunStatus) if arguments.status is None else set(arguments.status)
@@ -153,7 +159,7 @@ def _show(arguments: argparse.Namespace) -> int:
         rounds = store.get_thread_round_count(run.run_id)
         messages = len(store.get_thread_messages(run.run_id))
         events = len(store.get_thread_events(run.run_id))
-        claim = _claim(store, run)
+        claim = claim_of(store, run)
     if arguments.json:
         counts = {"round_count": rounds, "message_count": messages, "event_count": events}
         print_json({"run": run, "claim": claim, "trigger_payload": trigger, **counts})
@@ -165,7 +171,7 @@ def _show(arguments: argparse.Namespace) -> int:
             ("status", run.status.value),
             ("exit code", _exit_code(run)),
             ("since", format_timestamp(run.timestamp)),
-            ("claim", "-" if claim is None else _claim_text(claim)),
+            ("claim", "-" if claim is None else claim_text(claim)),
             ("rounds", str(rounds)),
             ("messages", str(messages)),
             ("events", str(events)),
@@ -173,23 +179,6 @@ def _show(arguments: argparse.Namespace) -> int:
         ]
     )
     return 1 if problems else 0
-
-
-def _claim(store: LogStore, run: WorkflowRun) -> dict[str, object] | None:
-    """Who holds the run; None if it was changed without the claim, or was never claimed."""
-    if not store.sql("SELECT 1 FROM sqlite_schema WHERE name = 'run_claims'"):
-        return None
-    rows = store.sql(
-        "SELECT owner, attempt, expires_at FROM run_claims"
-        " WHERE run_id = ? AND owner IS NOT NULL AND status = ? AND status = 'started' AND timestamp = ?",
-        (run.run_id, run.status.value, run.timestamp),
-    )
-    return dict(zip(("owner", "attempt", "expires_at"), rows[0], strict=True)) if rows else None
-
-
-def _claim_text(claim: dict[str, object]) -> str:
-    lease = "" if claim["expires_at"] is None else f", lease until {format_timestamp(int(str(claim['expires_at'])))}"
-    return f"{claim['owner']}, attempt {claim['attempt']}{lease}"
 
 
 def _rounds(arguments: argparse.Namespace) -> int:
@@ -237,8 +226,10 @@ def _messages(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _require_run(store: LogStore, arguments: argparse.Namespace) -> WorkflowRun:
+def _require_run(store: Log, arguments: argparse.Namespace) -> WorkflowRun:
     run = store.get_workflow_run(arguments.run_id)
     if run is None:
-        raise Problem(f"there is no run {arguments.run_id!r} in {arguments.data!r}; 'nerve-store runs' lists them")
+        raise Problem(
+            f"there is no run {arguments.run_id!r} in {shown(arguments.data)!r}; 'nerve-store runs' lists them"
+        )
     return run

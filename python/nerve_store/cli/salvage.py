@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from nerve_store import salvage
 from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import log_path
+from nerve_store.cli.stores import log_path, refuse_server
 from nerve_store.cli.text import escape, format_count
 
 __all__ = ["add_arguments"]
@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    for path in (arguments.damaged, arguments.target):
+        refuse_server(path, "salvage")
     damaged = log_path(arguments.damaged) if os.path.isdir(arguments.damaged) else arguments.damaged
     with progress_bar("reading pages") as progress:
         report = salvage(damaged, arguments.target, progress=progress)

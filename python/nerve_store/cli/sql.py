@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
     """Add the statement and its parameters."""
     parser.set_defaults(run=_run, usage_error=parser.error)
     parser.add_argument("query", metavar="QUERY", type=not_empty, help="a statement that only reads")
-    parser.add_argument("parameters", metavar="VALUE", nargs="*", help="the values of ? in it, in order, as text")
+    parser.add_argument(
+        "parameters", metavar="VALUE", nargs="*", help="the values of ? in it (of %%s on a server), in order, as text"
+    )
     parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="give up after so long")
     parser.add_argument("--format", choices=("text", "csv"), help="text (default) or csv, without a heading")
 
@@ -48,8 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_JSON = (str, int, float, list, dict, type(None))
+
+
 def _plain(value: Any) -> Any:
-    return value.hex() if isinstance(value, bytes) else value
+    """What JSON can say of a value; a server has types that JSON has not."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if type(value) in _JSON or isinstance(value, bool) else str(value)
 
 
 def _cell(value: Any) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
-from nerve_store import BlobStats, LogStats, LogStore
+from nerve_store import BlobStats, LogStats
 from nerve_store.cli.output import print_json, print_pairs
-from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import is_url, log_path, open_blobs, open_logs, open_server, require_directory, shown
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
+from nerve_store.protocols import Log
 
 __all__ = ["ArchiveFigures", "Summary", "add_arguments", "print_summary", "summarize"]
 
@@ -35,7 +36,8 @@ class Summary:
     logs: LogStats | None
     """None: no log database, only blobs."""
     archive: ArchiveFigures | None
-    blobs: BlobStats
+    blobs: BlobStats | None
+    """None: a log on a server has none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -53,7 +55,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def summarize(data: str) -> Summary:
-    """The figures of an existing data directory; looks at every row of the database and at every blob's size."""
+    """The figures of an existing log; in a directory it looks at every row of the database and at every blob's size."""
+    if is_url(data):
+        with open_server(data) as server:
+            return Summary(shown(data), server.stats(), _server_figures(server), None)
     require_directory(data)
     logs = archive = None
     if os.path.lexists(log_path(data)):
@@ -62,7 +67,15 @@ def summarize(data: str) -> Summary:
     return Summary(data, logs, archive, open_blobs(data).stats())
 
 
-def _archive_figures(store: LogStore) -> ArchiveFigures:
+def _server_figures(store: Log) -> ArchiveFigures:
+    """What the database says of the day files, wherever they are."""
+    statement = (
+        "SELECT count(*), coalesce(sum(row_count), 0)::bigint, coalesce(sum(size), 0)::bigint, min(day), max(day)"
+    )
+    return ArchiveFigures(*store.sql(f"{statement} FROM archive_days WHERE state = 0")[0])
+
+
+def _archive_figures(store: Log) -> ArchiveFigures:
     days = store.archived_days()
     return ArchiveFigures(
         day_count=len(days),
@@ -79,14 +92,15 @@ def print_summary(summary: Summary) -> None:
 
 
 def _pairs(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "directory", summary.data
+    yield "directory" if summary.blobs is not None else "server", summary.data
     if summary.logs is None:
         yield "log", "no database"
     else:
         yield from _log_pairs(summary.logs)
     if summary.archive is not None:
         yield "archive", _archive_text(summary.archive)
-    yield "blobs", f"{format_count(summary.blobs.blob_count, 'blob')}, {format_bytes(summary.blobs.size)}"
+    if summary.blobs is not None:
+        yield "blobs", f"{format_count(summary.blobs.blob_count, 'blob')}, {format_bytes(summary.blobs.size)}"
 
 
 def _log_pairs(logs: LogStats) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_line
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import is_url, log_path, open_blobs, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -27,17 +27,18 @@ class _Found:
 
     logs: VerifyReport | None
     """None: no log database, only blobs."""
-    blobs: BlobVerifyReport
+    blobs: BlobVerifyReport | None
+    """None: a log on a server has none."""
 
     @property
     def ok(self) -> bool:
-        return self.blobs.ok and (self.logs is None or self.logs.ok)
+        return (self.blobs is None or self.blobs.ok) and (self.logs is None or self.logs.ok)
 
     def problems(self) -> Iterator[str]:
         """Each problem on one line."""
         if self.logs is not None:
             yield from map(_log_problem, self.logs.problems)
-        for problem in self.blobs.problems:
+        for problem in () if self.blobs is None else self.blobs.problems:
             yield _located(problem.path, problem.reason)
 
 
@@ -47,8 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    require_directory(arguments.data)
-    found = _Found(_verify_logs(arguments.data), _verify_blobs(arguments.data))
+    if is_url(arguments.data):
+        found = _Found(_verify_rows(arguments.data), None)
+    else:
+        require_directory(arguments.data)
+        found = _Found(_verify_logs(arguments.data), _verify_blobs(arguments.data))
     if arguments.json:
         print_json({"ok": found.ok, "logs": plain(found.logs), "blobs": plain(found.blobs)})
     else:
@@ -64,12 +68,16 @@ def _verify_logs(data: str) -> VerifyReport | None:
     if not os.path.lexists(path):
         return None
     try:
-        with open_logs(data) as store, progress_bar("verifying rows") as progress:
-            return store.verify(progress=progress)
+        return _verify_rows(data)
     except CorruptStoreError as error:
         # So damaged that it cannot be opened: the blobs are looked at all the same.
         problem = VerifyProblem(path, str(error))
         return VerifyReport((problem,), row_count=0, segment_count=0, day_count=0, archived_row_count=0)
+
+
+def _verify_rows(data: str) -> VerifyReport:
+    with open_logs(data) as store, progress_bar("verifying rows") as progress:
+        return store.verify(progress=progress)
 
 
 def _verify_blobs(data: str) -> BlobVerifyReport:
@@ -89,11 +97,15 @@ def _located(path: str, reason: str) -> str:
 
 
 def _extent(found: _Found) -> str:
-    blobs = f"{format_count(found.blobs.blob_count, 'blob')} of {format_bytes(found.blobs.size)}"
+    blobs = ""
+    if found.blobs is not None:
+        blobs = f", {format_count(found.blobs.blob_count, 'blob')} of {format_bytes(found.blobs.size)}"
     if found.logs is None:
-        return f"no database, {blobs}"
-    rows = f"{format_count(found.logs.row_count, 'row')} in {format_count(found.logs.segment_count, 'sealed segment')}"
+        return f"no database{blobs}"
+    rows = format_count(found.logs.row_count, "row")
+    if found.blobs is not None:
+        rows += f" in {format_count(found.logs.segment_count, 'sealed segment')}"
     days = (
         f"{format_count(found.logs.archived_row_count, 'row')} of {format_count(found.logs.day_count, 'archived day')}"
     )
-    return f"the database ({rows}), {days}, {blobs}"
+    return f"the database ({rows}), {days}{blobs}"

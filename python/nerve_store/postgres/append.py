@@ -10,7 +10,7 @@ from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.batch import PostgresBatch
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.entries import checked_items
-from nerve_store.postgres.texts import encode
+from nerve_store.postgres.operations import key_operation
 from nerve_store.records import RunClaim
 from nerve_store.types import Durability, JsonArgument, Row, Timestamp
 
@@ -42,7 +42,7 @@ class Appends(OpenPostgres):
         if key is None:
             job.append([row])
         else:
-            job.change({"op": "key", "key": encode(checks.text(key)), "digest": row.digest()}, row)
+            job.change(key_operation(key, row), row)
         self._commit(job)
         if job.is_plain:
             return row.stored(job.first_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from nerve_store.postgres import checks
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.entries import checked_items
-from nerve_store.postgres.operations import change_operation, create_operation, meta_key, run_operation
+from nerve_store.postgres.operations import change_operation, create_operation, key_operation, meta_key, run_operation
 from nerve_store.postgres.texts import encode
 from nerve_store.records import RunClaim, WorkflowRun
 from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
@@ -51,7 +51,7 @@ class PostgresBatch:
         if key is None:
             self._job.append([row])
         else:
-            self._job.change({"op": "key", "key": encode(checks.text(key)), "digest": row.digest()}, row)
+            self._job.change(key_operation(key, row), row)
         self._row_counts.append(1)
 
     def append_many(self, entries: Iterable[Row]) -> None:

@@ -43,11 +43,15 @@ def optional_integer(value: Any) -> int | None:
     return None if value is None else integer(value)
 
 
-def amount(value: Any) -> int:
-    """An integer from 0 on."""
-    number = integer(value)
+def amount(value: Any, name: str = "") -> int:
+    """An integer from 0 on; an error names the argument, if it has a name."""
+    place = name and f"{name}: "
+    try:
+        number = integer(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{place}{error}") from None
     if number < 0:
-        raise ValueError(f"{number} is negative")
+        raise ValueError(f"{place}{number} is negative")
     return number
 
 

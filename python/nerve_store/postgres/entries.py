@@ -20,6 +20,11 @@ _SECONDS = (1_000_000_000, 100_000_000_000)
 """Integers that are seconds of the years 2001 to 5138, and milliseconds of the first weeks and years of 1970."""
 
 
+_NO_TEXT = 2**64 - 1
+_DIGEST_DIGITS = 32
+"""Of the digest of a row that a key remembers, which is that of SQLite's log (docs/format.md)."""
+
+
 class Rules:
     """What a store takes, and whether it has warned of timestamps that look like seconds."""
 
@@ -70,9 +75,10 @@ class CheckedRow(NamedTuple):
         """What tells an append from another one with the same key; not the timestamp, which may be the clock's."""
         digest = hashlib.sha256()
         for text in self[:4]:
-            content = None if text is None else text.encode()
-            digest.update(b"-" if content is None else b"%d:%b" % (len(content), content))
-        return digest.hexdigest()
+            content = b"" if text is None else text.encode()
+            digest.update((_NO_TEXT if text is None else len(content)).to_bytes(8, "little"))
+            digest.update(content)
+        return digest.hexdigest()[:_DIGEST_DIGITS]
 
 
 class Columns:

@@ -9,7 +9,7 @@ from nerve_store._core import ARCHIVED_UP_TO
 from nerve_store.postgres import checks
 from nerve_store.postgres.entries import CheckedRow, Rules, checked_item
 from nerve_store.postgres.jobs import Operation
-from nerve_store.postgres.texts import decode, encode
+from nerve_store.postgres.texts import decode, encode, index_key
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
 from nerve_store.types import Row, Status, Timestamp
 
@@ -30,6 +30,17 @@ def meta_key(key: str) -> str:
     if checks.text(key) == ARCHIVED_UP_TO:
         raise ValueError(f"{ARCHIVED_UP_TO!r} is the archive's own and can be neither set nor deleted; choose another")
     return encode(key)
+
+
+def key_operation(key: str, row: CheckedRow) -> Operation:
+    """The operation of an append with a key."""
+    size = len(checks.text(key).encode())
+    if not 1 <= size <= checks.MAX_NAME_BYTES:
+        raise ValueError(f"key has {size} bytes, and may have 1 to {checks.MAX_NAME_BYTES}")
+    stored = index_key(key)
+    operation: Operation = {"op": "key", "key": encode(stored), "digest": row.digest()}
+    # What is said of a key that is in use.
+    return operation if stored == key else {**operation, "name": encode(key)}
 
 
 def check_claim_of(claim: RunClaim | None, run_id: str) -> None:

@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, starmap
+from itertools import chain, islice
 from typing import Any, Self
 
 import psycopg
 
-from nerve_store._core import LogEntry
+from nerve_store._core import LogEntry, stored_rows
 from nerve_store.exceptions import QueryTimeoutError
 from nerve_store.postgres import checks, failures
 from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.filters import COLUMNS, Filter
-from nerve_store.postgres.texts import decode
 from nerve_store.types import Timestamp
 
 _PAGE_ROWS = 2_000
-_MARK = "\U0010ffff"
+_FIRST_PAGE_ROWS = 250
+_PAGE_BYTES = 8 << 20
+"""Bytes of payloads that a page has at the most, if its rows are like those of the page before."""
 _NONE: int | None = None
-
-
-def as_entry(row_id: int, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int) -> LogEntry:
-    """A row as it was appended."""
-    if (
-        _MARK in source
-        or _MARK in type
-        or (ref_id is not None and _MARK in ref_id)
-        or (payload is not None and _MARK in payload)
-    ):
-        return LogEntry(row_id, decode(source), decode(type), decode(ref_id), decode(payload), timestamp)
-    return LogEntry(row_id, source, type, ref_id, payload, timestamp)
-
-
-def as_entries(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
-    """Rows as they were appended."""
-    # One look at all the texts of a page costs less than one look at each.
-    if any(_MARK in "".join(filter(None, texts)) for texts in islice(zip(*rows, strict=True), 1, 5)):
-        return [as_entry(*row) for row in rows]
-    return list(starmap(LogEntry, rows))
 
 
 class PostgresIterator:
@@ -116,7 +97,8 @@ class Reads(OpenPostgres):
             source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id,
             before_id=before_id, limit=limit, descending=descending, archived=archived,
         ).between(before_id=self._last_id() + 1, limit=limit)  # fmt: skip
-        return PostgresIterator(self._merged(wanted) if wanted.archived else self._pages(wanted))
+        rows = self._merged(wanted) if wanted.archived else chain.from_iterable(self._pages(wanted))
+        return PostgresIterator(rows)
 
     def count(
         self,
@@ -223,22 +205,26 @@ class Reads(OpenPostgres):
             if is_durable and rows and rows[-1][0] > self._durable_id and not self._read_only:
                 session.execute(f"SELECT {self._schema}.await_flush()")
                 self._durable_id = max(self._durable_id, rows[-1][0])
-            return as_entries(rows)
+            return stored_rows(rows)
 
         return self._connections.read(read)
 
-    def _pages(self, wanted: Filter) -> Iterator[LogEntry]:
-        left, last = wanted.limit, _NONE
+    def _pages(self, wanted: Filter) -> Iterator[list[LogEntry]]:
+        """The rows of the database, page by page; long ones come a few at a time."""
+        left, last, most = wanted.limit, _NONE, _FIRST_PAGE_ROWS
         while left != 0:
-            size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+            size = most if left is None else min(left, most)
             after = None if wanted.descending else last
             before = last if wanted.descending else None
             page = self._page(wanted.between(after_id=after, before_id=before, limit=size))
-            yield from page
+            if page:
+                yield page
             if len(page) < size:
                 return
             last = page[-1].id
             left = None if left is None else left - len(page)
+            average = sum(len(entry.payload or "") for entry in page) // len(page) + 1
+            most = max(1, min(4 * most, _PAGE_ROWS, _PAGE_BYTES // average))
 
     def _merged(self, wanted: Filter) -> Iterator[LogEntry]:
         """Rows of the database and of the archive, each once, in order.

@@ -42,14 +42,14 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> None
     """Make the schema, or bring it up to date, under a lock."""
     schema = quoted(name)
     try:
-        if not _is_there(session, name):
+        if not is_there(session, name):
             if read_only:
                 error = SchemaVersionError(f"{place}: there is no log in this schema; open it for writing first")
                 error.path, error.supported = place, VERSION
                 raise error
             with session.transaction():
                 session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
-                if not _is_there(session, name):
+                if not is_there(session, name):
                     _create(session, name)
         found = _version(session, schema)
         if found > VERSION:
@@ -72,7 +72,8 @@ def ensure_days(session: Session, schema: str) -> datetime:
     return datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
 
 
-def _is_there(session: Session, name: str) -> bool:
+def is_there(session: Session, name: str) -> bool:
+    """Whether the schema has a log."""
     # Not to_regclass: what it has cached may be older than the lock.
     found = session.execute(
         "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -105,6 +106,13 @@ def _migrate(session: Session, name: str) -> None:
             session.execute(_filled(MIGRATIONS[version], name))
             session.execute(f"UPDATE {quoted(name)}.state SET schema_version = %s", (version,))
         _make_procedures(session, name)
+
+
+def rename(session: Session, name: str, new_name: str) -> None:
+    """Give a schema that no store has open another name, in the caller's transaction."""
+    session.execute(f"ALTER SCHEMA {quoted(name)} RENAME TO {quoted(new_name)}".encode())
+    # They name the schema, its lock and its channel.
+    _make_procedures(session, new_name)
 
 
 def _make_procedures(session: Session, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Self
 
 from nerve_store.postgres.append import Appends
 from nerve_store.postgres.archive.upkeep import Archives
+from nerve_store.postgres.arrow import Arrows
 from nerve_store.postgres.claims import Claims
 from nerve_store.postgres.follow import Follows
 from nerve_store.postgres.runs import Runs
@@ -16,7 +17,7 @@ from nerve_store.postgres.upkeep import Upkeep
 __all__ = ["PostgresLogStore"]
 
 
-class PostgresLogStore(Appends, Runs, Claims, Threads, Follows, Archives, Upkeep):
+class PostgresLogStore(Appends, Runs, Claims, Threads, Follows, Arrows, Archives, Upkeep):
     """The log in a schema of a PostgreSQL database (15 or newer): the methods, records and errors of `LogStore`.
 
     One object serves any number of threads; any number of processes on any number of machines may open the same

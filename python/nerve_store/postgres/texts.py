@@ -7,9 +7,11 @@ the texts, and nearly every text is stored as it is.
 
 from __future__ import annotations
 
+import hashlib
 from typing import overload
 
 _MARK = "\U0010ffff"
+_DIGEST, _LONGEST_KEY = _MARK + "sha256:", 512
 _NUL, _ITSELF = _MARK + "0", _MARK + "1"
 
 
@@ -22,6 +24,14 @@ def encode(text: str | None) -> str | None:
     if text is None or ("\0" not in text and _MARK not in text):
         return text
     return text.replace(_MARK, _ITSELF).replace("\0", _NUL)
+
+
+def index_key(key: str) -> str:
+    """What an idempotency key is stored as: a long one by its digest, as SQLite's log stores it (docs/format.md)."""
+    content = key.encode()
+    if len(content) <= _LONGEST_KEY and not key.startswith(_DIGEST):
+        return key
+    return f"{_DIGEST}{hashlib.sha256(content).hexdigest()}"
 
 
 @overload

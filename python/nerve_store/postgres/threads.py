@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from nerve_store._core import LogEntry
+from nerve_store._core import LogEntry, stored_rows
 from nerve_store.postgres import checks
 from nerve_store.postgres.filters import COLUMNS, Filter
 from nerve_store.postgres.javascript import stringify
-from nerve_store.postgres.reads import Reads, as_entries
+from nerve_store.postgres.reads import Reads
 from nerve_store.postgres.rounds import EVENT, MESSAGE, SOURCE
 from nerve_store.postgres.texts import encode
 from nerve_store.records import ThreadMessage, ThreadRound
@@ -100,7 +100,7 @@ class Threads(Reads):
         rows = self._connections.read(
             lambda session: session.execute(statement.encode(), parameters, binary=True).fetchall()
         )
-        return list(enumerate(as_entries(rows), skipped + 1))[::-1]
+        return list(enumerate(stored_rows(rows), skipped + 1))[::-1]
 
     def _numbered_with_archive(
         self, run_id: str, archived: set[int], before: int, limit: int

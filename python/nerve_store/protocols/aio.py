@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from nerve_store._core import DEFAULT_RETENTION, LogEntry
+from nerve_store._core import DEFAULT_RETENTION, ArrowStream, LogEntry
 from nerve_store.protocols.batch import AsyncBatch
 from nerve_store.records import (
     ArchivedDay,
@@ -83,6 +83,21 @@ class AsyncLog(Protocol):
         descending: bool = False,
         archived: bool = False,
     ) -> AsyncIterator[LogEntry]: ...
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream: ...
     async def count(
         self,
         *,

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use serde::Deserialize;
 
 use crate::base::error::Result;
-use crate::row::{LogEntry, NewLogEntry};
+use crate::row::{LogEntry, NewLogEntry, RawRow};
 
 /// The longest line, in bytes: more than a row of SQLite's greatest size takes, unless most of it are characters that
 /// JSON escapes. A row with a longer one stays in the database.
@@ -72,6 +72,14 @@ impl<'a> From<&'a LogEntry> for RowRef<'a> {
             payload: entry.payload(),
             timestamp: entry.timestamp,
         }
+    }
+}
+
+impl<'a> From<RowRef<'a>> for RawRow<'a> {
+    fn from(row: RowRef<'a>) -> Self {
+        let texts =
+            (row.source.as_bytes(), row.kind.as_bytes(), row.ref_id.map(str::as_bytes), row.payload.map(str::as_bytes));
+        Self { id: row.id, timestamp: row.timestamp, texts }
     }
 }
 
@@ -163,10 +171,51 @@ impl<'a> LineHead<'a> {
 
 /// The row in a line without its newline; an error says what is wrong with it.
 pub fn parse_line(line: &[u8]) -> std::result::Result<LogEntry, String> {
-    if let Some(entry) = Canonical::of(line).and_then(|mut line| line.row()) {
-        return Ok(entry);
+    Ok(Line::parse(line)?.row().to_entry())
+}
+
+/// What a line says: texts without escapes are those in the line itself.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Line<'a> {
+    id: i64,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, rename = "refId", deserialize_with = "required")]
+    ref_id: Option<Cow<'a, str>>,
+    #[serde(borrow, deserialize_with = "required")]
+    payload: Option<Cow<'a, str>>,
+    timestamp: i64,
+}
+
+impl<'a> Line<'a> {
+    /// A line without its newline; an error says what is wrong with it.
+    pub(crate) fn parse(line: &'a [u8]) -> std::result::Result<Self, String> {
+        match Canonical::of(line).and_then(|mut line| line.row()) {
+            Some(row) => Ok(row),
+            None => serde_json::from_slice(line).map_err(|error| error.to_string()),
+        }
     }
-    parse_json(line)
+
+    pub(crate) fn row(&self) -> RowRef<'_> {
+        RowRef {
+            id: self.id,
+            source: &self.source,
+            kind: &self.kind,
+            ref_id: self.ref_id.as_deref(),
+            payload: self.payload.as_deref(),
+            timestamp: self.timestamp,
+        }
+    }
+}
+
+/// A key that must be there, although its value may be null.
+fn required<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Cow<'a, str>>, D::Error> {
+    Option::<Cow<'a, str>>::deserialize(deserializer)
 }
 
 /// A line in exactly the form that [`write_line`] gives, read without a general parser. None at the first deviation,
@@ -182,7 +231,7 @@ impl<'a> Canonical<'a> {
         if has_control { None } else { Some(Self { rest: std::str::from_utf8(line).ok()? }) }
     }
 
-    fn row(&mut self) -> Option<LogEntry> {
+    fn row(&mut self) -> Option<Line<'a>> {
         self.skip(ID)?;
         let id = self.integer()?;
         self.skip(SOURCE)?;
@@ -195,15 +244,7 @@ impl<'a> Canonical<'a> {
         let payload = self.text()?;
         self.skip(TIMESTAMP)?;
         let timestamp = self.integer()?;
-        let row = RowRef {
-            id,
-            source: &source,
-            kind: &kind,
-            ref_id: ref_id.as_deref(),
-            payload: payload.as_deref(),
-            timestamp,
-        };
-        (self.rest == "}").then(|| row.to_entry())
+        (self.rest == "}").then_some(Line { id, source, kind, ref_id, payload, timestamp })
     }
 
     fn skip(&mut self, key: &str) -> Option<()> {
@@ -245,41 +286,6 @@ impl<'a> Canonical<'a> {
             Some(Some(Cow::Borrowed(&quoted[1..=end])))
         }
     }
-}
-
-fn parse_json(line: &[u8]) -> std::result::Result<LogEntry, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Line<'a> {
-        id: i64,
-        #[serde(borrow)]
-        source: Cow<'a, str>,
-        #[serde(borrow, rename = "type")]
-        kind: Cow<'a, str>,
-        #[serde(borrow, rename = "refId", deserialize_with = "required")]
-        ref_id: Option<Cow<'a, str>>,
-        #[serde(borrow, deserialize_with = "required")]
-        payload: Option<Cow<'a, str>>,
-        timestamp: i64,
-    }
-
-    /// A key that must be there, although its value may be null.
-    fn required<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<Option<Cow<'a, str>>, D::Error> {
-        Option::<Cow<'a, str>>::deserialize(deserializer)
-    }
-
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let row = RowRef {
-        id: line.id,
-        source: &line.source,
-        kind: &line.kind,
-        ref_id: line.ref_id.as_deref(),
-        payload: line.payload.as_deref(),
-        timestamp: line.timestamp,
-    };
-    Ok(row.to_entry())
 }
 
 #[cfg(test)]
@@ -331,8 +337,9 @@ mod tests {
             prop_assert_eq!(text.matches('\n').count(), 1);
             let bytes = text.trim_end_matches('\n').as_bytes();
             prop_assert_eq!(line_id(bytes), Some(id));
-            prop_assert_eq!(Canonical::of(bytes).unwrap().row(), Some(entry.clone()));
-            prop_assert_eq!(parse_json(bytes), Ok(entry));
+            let canonical = Canonical::of(bytes).unwrap().row().unwrap();
+            prop_assert_eq!(canonical.row(), RowRef::from(&entry));
+            prop_assert_eq!(serde_json::from_slice::<Line<'_>>(bytes).unwrap(), canonical);
         }
 
         #[test]
@@ -342,7 +349,7 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Some(row) = Canonical::of(&bytes).and_then(|mut line| line.row()) {
-                prop_assert_eq!(parse_json(&bytes), Ok(row));
+                prop_assert_eq!(serde_json::from_slice::<Line<'_>>(&bytes).unwrap(), row);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crate::archive::file::block::{Block, trailer};
 use crate::archive::file::format::{Format, path_of};
 use crate::archive::file::frame;
-use crate::archive::file::line::{line_id, parse_line};
+use crate::archive::file::line::{Line, RowRef, line_id};
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::durable;
@@ -188,10 +188,23 @@ impl DayReader {
     pub(crate) fn each_row(
         &mut self,
         index: usize,
-        mut wants: impl FnMut(i64) -> bool,
+        wants: impl FnMut(i64) -> bool,
         mut visit: impl FnMut(LogEntry, &[u8]),
     ) -> Result<()> {
         self.block(index)?;
+        self.each_line_of_last(index, wants, |row, line| {
+            visit(row.to_entry(), line);
+            Ok(())
+        })
+    }
+
+    /// The same with the block of that index, which was read last, and with rows that lie in it.
+    pub(crate) fn each_line_of_last(
+        &self,
+        index: usize,
+        mut wants: impl FnMut(i64) -> bool,
+        mut visit: impl FnMut(RowRef<'_>, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let (_, lines) = self.last_block();
         for line in each_line(lines) {
             let text = line.strip_suffix(b"\n").unwrap_or(line);
@@ -199,11 +212,12 @@ impl DayReader {
             if line_id(text).is_some_and(|id| !wants(id)) {
                 continue;
             }
-            let entry = parse_within_memory(text).map_err(|reason| {
+            let found = within_memory(text).map_err(|reason| {
                 self.damaged(&format!("a line in the block at {} is no row: {reason}", self.blocks[index].offset))
             })?;
-            if wants(entry.id) {
-                visit(entry, line);
+            let row = found.row();
+            if wants(row.id) {
+                visit(row, line)?;
             }
         }
         Ok(())
@@ -228,9 +242,13 @@ pub(crate) fn damaged(path: &Path, reason: &str) -> Error {
 
 /// The row in a line without its newline, unless there is no memory for it.
 pub(crate) fn parse_within_memory(line: &[u8]) -> std::result::Result<LogEntry, String> {
-    // Its texts are copied up to twice on the way.
+    Ok(within_memory(line)?.row().to_entry())
+}
+
+fn within_memory(line: &[u8]) -> std::result::Result<Line<'_>, String> {
+    // Its texts are copied up to twice on the way to an entry.
     let has_memory = line.len() < LONG_LINE_BYTES || Vec::<u8>::new().try_reserve_exact(2 * line.len()).is_ok();
-    if has_memory { parse_line(line) } else { Err(format!("there is no memory for {} bytes", line.len())) }
+    if has_memory { Line::parse(line) } else { Err(format!("there is no memory for {} bytes", line.len())) }
 }
 
 /// Makes `buffer` so long; false if there is no memory.

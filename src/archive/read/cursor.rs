@@ -1,6 +1,7 @@
 //! The rows of one day's file that a filter wants, one block in memory.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::archive::file::reader::DayReader;
@@ -11,7 +12,7 @@ use crate::base::digest::Digest;
 use crate::base::error::Result;
 use crate::base::interrupt::check;
 use crate::base::time::UtcDay;
-use crate::row::{Filter, LogEntry};
+use crate::row::{Entries, Filter, LogEntry, RawRow};
 
 /// Walks through a day's file in the order of a filter.
 pub(crate) struct DayCursor {
@@ -88,30 +89,88 @@ impl DayCursor {
         Some(row)
     }
 
+    /// Calls `visit` with the rows below the id `end`, ascending, until it breaks; returns whether it did. Most of them
+    /// are passed on where they lie. Rows that it was called with before an error do not come again.
+    pub(crate) fn each_raw(&mut self, archive: &Archive, end: i64, visit: &mut VisitRaw<'_>) -> Result<bool> {
+        while self.rows.front().is_some_and(|row| row.id < end)
+            && let Some(row) = self.next_row()
+        {
+            if visit(RawRow::from(&row))?.is_break() {
+                return Ok(true);
+            }
+        }
+        let mut is_broken = false;
+        while self.rows.is_empty()
+            && !is_broken
+            && let Some(index) = self.next_block(archive)?
+        {
+            let Self { reader, filter, wanted, rows, .. } = self;
+            let (mut last, conditions) = (None, filter.clone());
+            let mut later = Entries::new(|row| rows.push_back(row));
+            let read = each_wanted(reader, index, &conditions, wanted.as_deref(), |row| {
+                if is_broken || row.id >= end {
+                    return later.push(row);
+                }
+                last = Some(row.id);
+                is_broken = visit(row)?.is_break();
+                Ok(())
+            });
+            let read = read.and_then(|()| later.finish());
+            filter.after_id = last.or(filter.after_id);
+            read?;
+        }
+        Ok(is_broken)
+    }
+
     /// Reads blocks until there is a row, or no block is left.
     fn fill(&mut self, archive: &Archive) -> Result<()> {
-        while self.rows.is_empty() && !self.blocks.is_empty() {
+        while self.rows.is_empty()
+            && let Some(index) = self.next_block(archive)?
+        {
+            let Self { reader, filter, wanted, rows, .. } = self;
+            let descending = filter.descending;
+            let mut entries = Entries::new(|row| if descending { rows.push_front(row) } else { rows.push_back(row) });
+            each_wanted(reader, index, filter, wanted.as_deref(), |row| entries.push(row))?;
+            entries.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next block that may hold wanted rows; returns its number, or None at the end.
+    fn next_block(&mut self, archive: &Archive) -> Result<Option<usize>> {
+        while !self.blocks.is_empty() {
             // Before the block is passed: an interrupted read goes on here.
             check()?;
             if !self.reader.is_open() && !self.reader.reopen()? {
                 // A job has published another file, which has all of its rows.
                 let Some(open) = archive.open_candidate(&self.candidate)? else {
                     self.blocks = 0..0;
-                    return Ok(());
+                    return Ok(None);
                 };
                 self.blocks = blocks_of(&open.reader, &self.filter);
                 (self.sha256, self.reader) = (open.summary.sha256, open.reader);
                 continue;
             }
-            let next = if self.filter.descending { self.blocks.next_back() } else { self.blocks.next() };
-            if let Some(index) = next.filter(|index| self.has_wanted(*index)) {
-                patiently(|| self.read(index))?;
+            // The block is passed once it has been read: an interrupted wait for a file goes on with it.
+            let index = if self.filter.descending { self.blocks.end - 1 } else { self.blocks.start };
+            let is_wanted = self.has_wanted(index);
+            if is_wanted {
+                patiently(|| self.reader.block(index))?;
+            }
+            if self.filter.descending {
+                self.blocks.end -= 1
+            } else {
+                self.blocks.start += 1
+            }
+            if self.blocks.is_empty() {
+                self.reader.close();
+            }
+            if is_wanted {
+                return Ok(Some(index));
             }
         }
-        if self.blocks.is_empty() {
-            self.reader.close();
-        }
-        Ok(())
+        self.reader.close();
+        Ok(None)
     }
 
     fn has_wanted(&self, index: usize) -> bool {
@@ -121,18 +180,25 @@ impl DayCursor {
         let end = blocks.get(index + 1).map_or(i64::MAX, |block| block.first_id);
         wanted.get(next).is_some_and(|id| *id < end)
     }
+}
 
-    fn read(&mut self, index: usize) -> Result<()> {
-        let Self { reader, filter, wanted, rows, .. } = self;
-        let ids = filter.first_id()..=filter.last_id();
-        let wants =
-            |id: i64| ids.contains(&id) && wanted.as_ref().is_none_or(|wanted| wanted.binary_search(&id).is_ok());
-        reader.each_row(index, wants, |row, _| {
-            if filter.matches(&row) {
-                if filter.descending { rows.push_front(row) } else { rows.push_back(row) }
-            }
-        })
-    }
+/// Is called with rows as they lie in a file, until it breaks.
+pub(crate) type VisitRaw<'a> = dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>> + 'a;
+
+/// Calls `visit` with the rows of the block that was read last that match, in the order of the file.
+fn each_wanted(
+    reader: &DayReader,
+    index: usize,
+    filter: &Filter,
+    wanted: Option<&[i64]>,
+    mut visit: impl FnMut(RawRow<'_>) -> Result<()>,
+) -> Result<()> {
+    let ids = filter.first_id()..=filter.last_id();
+    let wants = |id: i64| ids.contains(&id) && wanted.is_none_or(|wanted| wanted.binary_search(&id).is_ok());
+    reader.each_line_of_last(index, wants, |row, _| {
+        let row = RawRow::from(row);
+        if filter.matches(&row) { visit(row) } else { Ok(()) }
+    })
 }
 
 /// The blocks that may hold rows of the filter.

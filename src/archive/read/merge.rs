@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::archive::manifest::candidates::DayCandidate;
 use crate::archive::manifest::catalog::Archive;
-use crate::archive::read::cursor::DayCursor;
+use crate::archive::read::cursor::{DayCursor, VisitRaw};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::interrupt::shielded;
@@ -87,13 +87,41 @@ impl Merge {
         self.unseen = (0..self.cursors.len()).collect();
     }
 
-    /// The next row.
-    pub(crate) fn next_row(&mut self, archive: &Archive) -> Result<Option<LogEntry>> {
+    /// Begins the files that may hold the next row.
+    fn begin_waiting(&mut self, archive: &Archive) -> Result<()> {
         self.look_at_unseen(archive)?;
         while self.is_next_waiting() {
             self.begin_next(archive)?;
             self.look_at_unseen(archive)?;
         }
+        Ok(())
+    }
+
+    /// Calls `visit` with the next rows, ascending, as long as they come from one file alone or until it breaks, and
+    /// makes no entries of most of them. Returns whether it was called, or might have been.
+    pub(crate) fn each_raw(&mut self, archive: &Archive, visit: &mut VisitRaw<'_>) -> Result<bool> {
+        self.begin_waiting(archive)?;
+        let Some(Reverse((head, index))) = self.heads.peek().copied() else { return Ok(false) };
+        // The least id that another file or the log may have.
+        let waiting = self.waiting.last().map(|candidate| candidate.listed.id_span.map_or(i64::MIN, |span| span.first));
+        let end = waiting.into_iter().chain(self.live.front().map(|row| row.id)).min().unwrap_or(i64::MAX);
+        if self.filter.descending || self.heads.len() > 1 || head >= end {
+            return Ok(false);
+        }
+        let Some(cursor) = &mut self.cursors[index] else { return Ok(false) };
+        self.heads.clear();
+        self.unseen.push(index);
+        let after_id = &mut self.filter.after_id;
+        cursor.each_raw(archive, end, &mut |row| {
+            *after_id = Some(row.id);
+            visit(row)
+        })?;
+        Ok(true)
+    }
+
+    /// The next row.
+    pub(crate) fn next_row(&mut self, archive: &Archive) -> Result<Option<LogEntry>> {
+        self.begin_waiting(archive)?;
         let Some(next) = self.next_place() else { return Ok(None) };
         let is_next = self.live.front().is_some_and(|row| place(row.id, self.filter.descending) == next);
         let mut found = if is_next { self.live.pop_front() } else { None };

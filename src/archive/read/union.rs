@@ -5,6 +5,7 @@
 //! been deleted before, after its file was published; and a file only ever gains rows.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use roaring::RoaringTreemap;
 use crate::archive::manifest::candidates::DayCandidate;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
+use crate::archive::read::cursor::VisitRaw;
 use crate::archive::read::merge::Merge;
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_rows;
 use crate::log::{FollowedPage, Snapshot};
-use crate::row::{Filter, LogEntry};
+use crate::row::{Filter, LogEntry, RawRow};
 
 /// Rows of the log that one transaction reads.
 const LIVE_PAGE: u64 = 1_024;
@@ -232,22 +234,47 @@ impl UnionPages {
         Ok(page)
     }
 
+    /// Calls `visit` with the next rows until it breaks, without making entries of most; returns whether there may be
+    /// more. Rows that it was called with before an error do not come again.
+    pub(crate) fn each_raw(&mut self, visit: &mut VisitRaw<'_>) -> Result<bool> {
+        let mut is_broken = false;
+        while !is_broken {
+            if self.left == 0 {
+                return Ok(false);
+            }
+            self.read_on()?;
+            let left = &mut self.left;
+            let is_of_one_file = self.merge.each_raw(&self.archive, &mut |row| {
+                *left -= 1;
+                let then = visit(row)?;
+                is_broken = then.is_break() || *left == 0;
+                Ok(if is_broken { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            if !is_of_one_file {
+                let Some(row) = self.next_row()? else { return Ok(false) };
+                is_broken = visit(RawRow::from(&row))?.is_break();
+            }
+        }
+        Ok(true)
+    }
+
     fn next_row(&mut self) -> Result<Option<LogEntry>> {
         if self.left == 0 {
             return Ok(None);
         }
-        if self.merge.live.is_empty()
-            && let Some(filter) = self.live.clone()
-        {
-            self.read_live(filter)?;
-        }
+        self.read_on()?;
         let row = self.merge.next_row(&self.archive)?;
         self.left = if row.is_some() { self.left - 1 } else { 0 };
         Ok(row)
     }
 
-    /// Reads on in the log; the same transaction tells which files there are by now.
-    fn read_live(&mut self, mut filter: Filter) -> Result<()> {
+    /// Reads on in the log if its rows so far have been returned; the same transaction tells which files there are by
+    /// now.
+    fn read_on(&mut self) -> Result<()> {
+        if !self.merge.live.is_empty() {
+            return Ok(());
+        }
+        let Some(mut filter) = self.live.clone() else { return Ok(()) };
         filter.limit = Some(LIVE_PAGE.min(self.left));
         let archive = &self.archive;
         let (live, candidates) = archive.log.read("query", |snapshot| {

@@ -9,16 +9,36 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
-use crate::row::Filter;
+use crate::row::{Filter, RawRow};
 use crate::store::arrow::c_data::{ArrowArray, ArrowArrayStream, ArrowSchema};
 use crate::store::arrow::columns::{Columns, schema};
 use crate::store::handle::LogStore;
 use crate::store::rows::{Rows, is_repeatable};
 
-/// What a stream keeps.
-struct State {
+/// Where the rows of a stream come from.
+pub trait Origin: Send {
+    /// Calls `visit` with the next rows until it breaks; returns whether there may be more. Rows that it was called with
+    /// before an error do not come again.
+    fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool>;
+}
+
+/// The rows of a log on this machine.
+struct Own {
     store: Arc<LogStore>,
     rows: Rows,
+}
+
+impl Origin for Own {
+    fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool> {
+        self.store.log().database().check_open()?;
+        self.rows.each_raw(visit)
+    }
+}
+
+/// What a stream keeps.
+struct State {
+    /// None: it has ended.
+    origin: Option<Box<dyn Origin>>,
     /// The batch that is being read.
     columns: Columns,
     batch_rows: usize,
@@ -29,15 +49,19 @@ struct State {
 /// The rows of [`LogStore::query`] that there are now, in batches of at most so many.
 pub fn stream(store: &Arc<LogStore>, filter: Filter, archived: bool, batch_rows: usize) -> Result<ArrowArrayStream> {
     let rows = store.iter(filter, archived)?;
-    let state =
-        State { store: Arc::clone(store), rows, columns: Columns::default(), batch_rows, message: CString::default() };
-    Ok(ArrowArrayStream {
+    Ok(stream_of(Box::new(Own { store: Arc::clone(store), rows }), batch_rows))
+}
+
+/// The rows of `origin`, in batches of at most so many.
+pub fn stream_of(origin: Box<dyn Origin>, batch_rows: usize) -> ArrowArrayStream {
+    let state = State { origin: Some(origin), columns: Columns::default(), batch_rows, message: CString::default() };
+    ArrowArrayStream {
         get_schema: Some(get_schema),
         get_next: Some(get_next),
         get_last_error: Some(get_last_error),
         release: Some(release),
         private_data: Box::into_raw(Box::new(state)).cast(),
-    })
+    }
 }
 
 impl ArrowArrayStream {
@@ -61,15 +85,17 @@ impl State {
     fn next_batch(&mut self) -> Result<ArrowArray> {
         let batch = self.read_batch();
         if batch.as_ref().err().is_some_and(|error| !is_repeatable(error)) {
-            (self.rows, self.columns) = (Rows::ended(), Columns::default());
+            (self.origin, self.columns) = (None, Columns::default());
         }
         batch
     }
 
     fn read_batch(&mut self) -> Result<ArrowArray> {
-        self.store.log().database().check_open()?;
-        let Self { rows, columns, batch_rows, .. } = self;
-        while columns.len() < *batch_rows && !columns.is_full() {
+        let Self { origin, columns, batch_rows, .. } = self;
+        while let Some(rows) = origin
+            && columns.len() < *batch_rows
+            && !columns.is_full()
+        {
             let is_more = rows.each_raw(&mut |row| {
                 columns.push(row);
                 let is_whole = columns.len() >= *batch_rows || columns.is_full();
@@ -178,8 +204,9 @@ mod tests {
         let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: Some("x"), timestamp: Some(1) };
         store.log().append_many(&vec![row; 40_000], None).unwrap();
         let rows = store.iter(Filter::default(), false).unwrap();
+        let origin: Box<dyn Origin> = Box::new(Own { store: Arc::clone(&store), rows });
         let (columns, message) = (Columns::default(), CString::default());
-        let mut state = State { store: Arc::clone(&store), rows, columns, batch_rows: 30_000, message };
+        let mut state = State { origin: Some(origin), columns, batch_rows: 30_000, message };
         let mut interruptions = 0;
         let mut lengths = Vec::new();
         loop {

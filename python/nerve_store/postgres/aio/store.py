@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from nerve_store._core import LogEntry
+from nerve_store._core import ArrowStream, LogEntry
 from nerve_store.aio.base import documented
 from nerve_store.postgres.aio.reads import AsyncReads
 from nerve_store.postgres.aio.runs import AsyncRuns
@@ -127,6 +127,36 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
                 descending=descending,
                 archived=archived,
             )
+        )
+
+    @documented(PostgresLogStore.arrow)
+    def arrow(
+        self,
+        *,
+        batch_rows: int = 65536,
+        source: str | None = None,
+        type: str | None = None,
+        ref_id: str | None = None,
+        since: Timestamp | None = None,
+        until: Timestamp | None = None,
+        after_id: int | None = None,
+        before_id: int | None = None,
+        limit: int | None = None,
+        descending: bool = False,
+        archived: bool = False,
+    ) -> ArrowStream:
+        return self._store.arrow(
+            batch_rows=batch_rows,
+            source=source,
+            type=type,
+            ref_id=ref_id,
+            since=since,
+            until=until,
+            after_id=after_id,
+            before_id=before_id,
+            limit=limit,
+            descending=descending,
+            archived=archived,
         )
 
     @documented(PostgresLogStore.read_archive)

@@ -29,7 +29,9 @@ class ArchiveDirectory:
 
     def _there(self) -> str:
         if self.path is None:
-            raise ArchiveError("the store has no archive; open it with archive=<directory>")
+            raise ArchiveError(
+                "the store has no archive; open it with archive=<directory>, for a command ?archive=<directory>"
+            )
         return self.path
 
     def days(self) -> list[tuple[date, str]]:

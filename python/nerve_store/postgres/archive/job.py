@@ -12,7 +12,7 @@ from datetime import date, timedelta
 
 from psycopg import errors
 
-from nerve_store._core import ARCHIVED_UP_TO, LogEntry
+from nerve_store._core import ARCHIVED_UP_TO, LogEntry, stored_rows
 from nerve_store.postgres.archive.day import (
     DaySummary,
     NullFile,
@@ -31,7 +31,6 @@ from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.filters import COLUMNS
-from nerve_store.postgres.reads import as_entry
 from nerve_store.postgres.schema import lock_key, quoted
 from nerve_store.records import ArchivedDay
 
@@ -195,8 +194,7 @@ class ArchiveJob:
                 (page, first, first + _DAY_MS),
                 binary=True,
             ).fetchall()
-            for row in rows:
-                yield as_entry(*row)
+            yield from stored_rows(rows)
 
     def _check(self, known: KnownDay) -> None:
         """Read the file back: only then may its rows go."""

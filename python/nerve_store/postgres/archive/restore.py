@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nerve_store._core import LogEntry
+from nerve_store._core import LogEntry, stored_rows
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.day import digest_of, read_file
 from nerve_store.postgres.archive.directory import ArchiveDirectory
@@ -14,7 +14,6 @@ from nerve_store.postgres.arrays import Flags, Integers, Texts
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import CheckedRow, Columns
 from nerve_store.postgres.filters import COLUMNS
-from nerve_store.postgres.reads import as_entry
 
 _PAGE_ROWS = 2_000
 
@@ -54,7 +53,7 @@ def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
     rows = session.execute(
         f"SELECT {COLUMNS} FROM {schema}.logs WHERE id = ANY(%s)", ([entry.id for entry in page],), binary=True
     ).fetchall()
-    there = {row[0]: as_entry(*row) for row in rows}
+    there = {entry.id: entry for entry in stored_rows(rows)}
     missing = [entry for entry in page if entry.id not in there]
     for entry in page:
         if there.get(entry.id, entry) != entry:

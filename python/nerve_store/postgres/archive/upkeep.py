@@ -57,9 +57,8 @@ class Archives(Reads):
         most = None if max_days is None else checks.amount(max_days)
         if compression not in (None, "zstd"):
             raise ValueError(f"compression is None or 'zstd', not {compression!r}")
-        checks.flag(dry_run)
         patience = checks.seconds(wait, "wait")
-        self._check_writable()
+        self._check_job(is_dry=checks.flag(dry_run))
         if boundary < _DAY_MS:
             return ArchiveResult((), vacuumed=False, dry_run=dry_run)
         last = last_archivable_day(min(boundary, checks.MAX_TIMESTAMP))
@@ -132,8 +131,7 @@ class Archives(Reads):
         Never a day in which an active run has rows. Returns the days that are deleted.
         """
         checks.day(before)
-        checks.flag(dry_run)
-        self._check_writable()
+        self._check_job(is_dry=checks.flag(dry_run))
         with self._exclusive(0.0) as session:
             kept = {
                 row[0]
@@ -149,6 +147,13 @@ class Archives(Reads):
                     forget(session, self._schema, item.day)
                     self._archive.remove(item.day, item.format)
             return records
+
+    def _check_job(self, *, is_dry: bool) -> None:
+        """A job that changes nothing may be done by a store that only reads."""
+        if is_dry:
+            self._connections.check()
+        else:
+            self._check_writable()
 
     @contextmanager
     def _exclusive(self, patience: float) -> Iterator[Session]:

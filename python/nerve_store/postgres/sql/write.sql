@@ -145,7 +145,7 @@ BEGIN
         ELSIF known.digest = decode(op ->> 'digest', 'hex') THEN
           item := jsonb_build_object('id', known.id, 'timestamp', known.timestamp);
         ELSE
-          PERFORM @S@.refuse(jsonb_build_object('kind', 'key', 'key', known.key, 'id', known.id));
+          PERFORM @S@.refuse(jsonb_build_object('kind', 'key', 'key', coalesce(op ->> 'name', known.key), 'id', known.id));
         END IF;
       WHEN 'change' THEN
         item := @S@.change_run(op, claim, last + 1);

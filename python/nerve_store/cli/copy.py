@@ -1,0 +1,53 @@
+"""`nerve-store copy`: a log from a data directory to a server or back, while others write."""
+
+from __future__ import annotations
+
+import argparse
+
+from nerve_store.cli.arguments import not_empty
+from nerve_store.cli.output import print_json, print_line, print_wrapped
+from nerve_store.cli.problem import Problem
+from nerve_store.cli.progress import progress_bar
+from nerve_store.cli.stores import is_url, log_path, require_directory
+from nerve_store.cli.text import escape, format_count
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
+    """Add the two places."""
+    parser.set_defaults(run=_run)
+    place = "a data directory, or postgresql://HOST/DATABASE?schema=NAME&archive=DIR"
+    parser.add_argument("source", metavar="SOURCE", type=not_empty, help=place)
+    parser.add_argument("target", metavar="DEST", type=not_empty, help="the same, without a log in it")
+    parser.add_argument(
+        "--finish",
+        action="store_true",
+        help="once what writes to SOURCE has ended: bring the rest, and make DEST a log",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if not is_url(arguments.source):
+        require_directory(arguments.source)
+    try:
+        from nerve_store.moving import copy
+    except ImportError as error:
+        raise Problem(str(error)) from None
+    with progress_bar("copying rows") as progress:
+        report = copy(arguments.source, arguments.target, finish=arguments.finish, progress=progress)
+    if arguments.json:
+        print_json(report)
+        return 0
+    days = f"{format_count(report.copied_days, 'day')} of {report.day_count}"
+    print_line(f"{escape(report.target)}: copied {format_count(report.copied_rows, 'row')} and {days}")
+    if not report.is_finished:
+        print_wrapped("end what writes to SOURCE, and finish: nerve-store copy --finish SOURCE DEST", "  ")
+        return 0
+    print_line(
+        f"finished: {format_count(report.row_count or 0, 'row')}, {format_count(report.run_count or 0, 'run')}, "
+        f"{format_count(report.key_count or 0, 'key')}; verify checks all of it once more"
+    )
+    if not is_url(arguments.source):
+        print_line(f"blobs are not copied: they stay beside {escape(log_path(arguments.source))}")
+    return 0

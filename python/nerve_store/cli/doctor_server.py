@@ -1,0 +1,161 @@
+"""What `doctor` looks at in a log on PostgreSQL: the server, its settings, the role, the clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from nerve_store import CorruptStoreError, NerveStoreError, SchemaVersionError
+from nerve_store.cli.doctor_log import examine_rows
+from nerve_store.cli.findings import Finding
+from nerve_store.cli.progress import Progress
+from nerve_store.cli.stores import open_server
+from nerve_store.cli.text import format_bytes, format_count
+from nerve_store.protocols import Log
+
+__all__ = ["examine_server"]
+
+_OLDEST = 150_000
+_MOST_SKEW_MS = 2_000
+_LONG_SECONDS = 3_600
+_RESTORE = "restore the server from its backup, or repair the rows by hand"
+_WRITTEN = ("logs", "meta", "workflow_runs", "writers", "keys", "alive")
+_READ = ("state", "archive_days", "archive_refs")
+
+
+def examine_server(url: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
+    """What is found on the server and in the log; an error of the store is a finding."""
+    findings: list[Finding] = []
+    try:
+        with open_server(url) as store:
+            findings += _server(store)
+            findings += _settings(store)
+            findings += _role(store)
+            findings += _clocks(store)
+            findings += _sessions(store)
+            findings += _tables(store)
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE)
+    except SchemaVersionError as error:
+        findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another schema"))
+    except CorruptStoreError as error:
+        findings.append(Finding("error", "database", str(error), _RESTORE))
+    except NerveStoreError as error:
+        findings.append(Finding("error", "database", str(error)))
+    return findings
+
+
+def _one(store: Log, query: str, *parameters: object) -> Any:
+    return store.sql(query, parameters)[0][0]
+
+
+def _setting(store: Log, name: str) -> str:
+    return str(_one(store, "SELECT current_setting(%s)", name))
+
+
+def _server(store: Log) -> Iterator[Finding]:
+    version = _setting(store, "server_version")
+    if int(_setting(store, "server_version_num")) < _OLDEST:
+        yield Finding("error", "server", f"PostgreSQL {version}", "upgrade it to PostgreSQL 15 or newer")
+    else:
+        yield Finding("ok", "server", f"PostgreSQL {version}")
+    number = _one(store, "SELECT schema_version FROM state")
+    yield Finding("ok", "schema", f"version {number}")
+    encoding = _setting(store, "server_encoding")
+    if encoding != "UTF8":
+        action = "move the log to a database that was created with the encoding UTF8"
+        yield Finding("error", "encoding", f"{encoding}, which cannot hold every text", action)
+    if _one(store, "SELECT pg_is_in_recovery()"):
+        action = "name the primary in the URL, or several servers and target_session_attrs=read-write"
+        yield Finding("warning", "server", "it is a standby, which takes no writes", action)
+
+
+def _settings(store: Log) -> Iterator[Finding]:
+    if _setting(store, "fsync") != "on":
+        yield Finding("error", "fsync", "off: a crash of the machine can destroy the database", "set fsync = on")
+    if _setting(store, "full_page_writes") != "on":
+        action = "set full_page_writes = on, unless the file system writes whole pages"
+        yield Finding("warning", "full_page_writes", "off: a power cut can tear a page", action)
+    commit, standbys = _setting(store, "synchronous_commit"), _setting(store, "synchronous_standby_names")
+    if standbys and commit == "local":
+        action = "set synchronous_commit = on for this role"
+        what = "local: an acknowledged append is on this server alone, although it has synchronous standbys"
+        yield Finding("warning", "synchronous_commit", what, action)
+    else:
+        # `full` waits for the disk whatever the setting is.
+        yield Finding("ok", "synchronous_commit", commit)
+    if not standbys:
+        message = "none: if a standby takes over, the newest acknowledged rows may be missing there"
+        yield Finding("ok", "synchronous standbys", message)
+    if _setting(store, "data_checksums") != "on":
+        message = "off: the server does not notice a page that the disk changed"
+        yield Finding("ok", "data_checksums", message, "pg_checksums --enable, while the server is down")
+    zone = _setting(store, "TimeZone")
+    yield Finding("ok", "time zone", f"{zone}; the store's days and milliseconds are UTC whatever it is")
+
+
+def _role(store: Log) -> Iterator[Finding]:
+    lacking = [
+        f"{privilege} on {table}"
+        for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ, "SELECT"))
+        for table in tables
+        for privilege in privileges.split()
+        if not _one(store, "SELECT has_table_privilege(%s, %s)", table, privilege)
+    ]
+    lacking += [
+        f"{privilege} on the sequence log_id"
+        for privilege in ("SELECT", "UPDATE")
+        if not _one(store, "SELECT has_sequence_privilege('log_id', %s)", privilege)
+    ]
+    role = _one(store, "SELECT current_user::text")
+    if lacking:
+        action = "grant it, unless this role only reads"
+        yield Finding("warning", "role", f"{role} lacks {', '.join(lacking)}", action)
+    elif _one(store, "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass"):
+        yield Finding("ok", "role", f"{role} owns the tables")
+    else:
+        what = f"{role} may write; an archive job of it deletes rows, since only the owner can drop a partition"
+        yield Finding("ok", "role", what)
+
+
+def _clocks(store: Log) -> Iterator[Finding]:
+    before = time.time_ns()
+    theirs = int(_one(store, "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+    after = time.time_ns()
+    trip = (after - before) // 1_000_000
+    skew = theirs - (before + after) // 2_000_000
+    what = f"the server's is {abs(skew)} ms {'ahead' if skew > 0 else 'behind'}, measured over {trip} ms"
+    if abs(skew) > _MOST_SKEW_MS + trip:
+        action = "synchronize both: rows get this machine's time, leases and not_before the server's"
+        yield Finding("warning", "clocks", what, action)
+    else:
+        yield Finding("ok", "clocks", what)
+
+
+def _sessions(store: Log) -> Iterator[Finding]:
+    used = int(_one(store, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+    most = int(_setting(store, "max_connections"))
+    if used > most * 8 // 10:
+        action = "raise max_connections, or put a pooler in front"
+        yield Finding("warning", "connections", f"{used} of {most}", action)
+    else:
+        yield Finding("ok", "connections", f"{used} of {most}")
+    longest = _one(
+        store,
+        "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::bigint FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    if int(longest) > _LONG_SECONDS:
+        action = "end it: as long as it lasts, VACUUM frees nothing"
+        yield Finding("warning", "transactions", f"one has been open for {int(longest) // 60} minutes", action)
+
+
+def _tables(store: Log) -> Iterator[Finding]:
+    stats = store.stats()
+    yield Finding(
+        "ok", "database", f"{format_bytes(stats.database_bytes)}, about {format_count(stats.row_count, 'row')}"
+    )
+    rest = int(_one(store, "SELECT count(*) FROM (SELECT FROM logs_rest LIMIT 100001) AS found"))
+    if rest > 100_000:
+        action = "archive: rows of days that had no partition are deleted one by one"
+        yield Finding("warning", "partitions", "more than 100,000 rows lie in the default one", action)

@@ -1,0 +1,216 @@
+"""A schema of a PostgreSQL database that a log is moved to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from nerve_store._core import LogEntry, stored_rows, utc_day
+from nerve_store.exceptions import NerveStoreError
+from nerve_store.moving.source import LEAST_ID
+from nerve_store.moving.state import State
+from nerve_store.moving.target import KnownDay, Target
+from nerve_store.postgres import failures
+from nerve_store.postgres.address import Address
+from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.checks import MAX_TIMESTAMP
+from nerve_store.postgres.connections import without_password
+from nerve_store.postgres.entries import CheckedRow, Columns
+from nerve_store.postgres.filters import COLUMNS
+from nerve_store.postgres.schema import is_there, quoted, rename
+from nerve_store.postgres.store import PostgresLogStore
+from nerve_store.postgres.texts import encode
+
+_SUFFIX = "_copying"
+_MOST_NAME = 40 - len(_SUFFIX)
+_PARTITIONED = timedelta(days=60)
+"""Rows of older days lie in the default partition: there may be any number of such days."""
+
+
+class ServerTarget(Target):
+    """Builds the tables in a schema of another name."""
+
+    def __init__(self, address: Address) -> None:
+        if len(address.schema) > _MOST_NAME:
+            raise ValueError(f"the name of the schema may have {_MOST_NAME} letters while a log is copied to it")
+        self._name, self._staged = address.schema, address.schema + _SUFFIX
+        self._schema = quoted(self._staged)
+        self.place = f"{without_password(address.url)}#{self._name}"
+        self._refuse_log(address.url)
+        self._log = PostgresLogStore(
+            address.url, schema=self._staged, archive=address.archive, listen_url=address.listen_url
+        )
+        self.archive = address.archive
+        self._partitions: set[date] = set()
+        try:
+            self._session = self._log._connections.reach(address.listen_url)
+        except BaseException:
+            self._log.close()
+            raise
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_log(self, url: str) -> None:
+        """Called before anything is made: a log that is there stays as it is."""
+        try:
+            with psycopg.connect(url, prepare_threshold=None) as session:
+                if not is_there(session, self._name):
+                    return
+        except psycopg.Error as error:
+            failures.fail(error, self.place)
+        raise self._is_there()
+
+    def _is_there(self) -> NerveStoreError:
+        return NerveStoreError(f"{self.place} is there already; name another schema")
+
+    def _prepare(self) -> None:
+        self._execute("CREATE TABLE IF NOT EXISTS @.copying (source text NOT NULL, done bigint NOT NULL)")
+        self._execute("CREATE TABLE IF NOT EXISTS @.copying_days (day text, format text, sha256 text)")
+
+    def _execute(self, statement: str, parameters: Any = None) -> Any:
+        """`@` stands for the schema."""
+        return self._session.execute(statement.replace("@", self._schema).encode(), parameters, binary=True)
+
+    def begin(self, source: str) -> str:
+        found = self._execute("SELECT source FROM @.copying").fetchone()
+        if found is None:
+            self._execute("INSERT INTO @.copying VALUES (%s, %s)", (source, LEAST_ID))
+        return source if found is None else str(found[0])
+
+    @property
+    def done(self) -> int:
+        return int(self._execute("SELECT done FROM @.copying").fetchone()[0])
+
+    def put(self, rows: list[LogEntry], *, after: int | None = None) -> None:
+        self._make_partitions(rows)
+        columns = Columns()
+        for row in rows:
+            columns.add(CheckedRow(row.source, row.type, row.ref_id, row.payload, row.timestamp))
+        with self._session.transaction():
+            if after is not None:
+                self._execute("DELETE FROM @.logs WHERE id > %s AND id <= %s", (after, rows[-1].id))
+            self._execute(
+                "INSERT INTO @.logs (id, source, type, ref_id, payload, timestamp, is_round) "
+                "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
+                (
+                    Integers([row.id for row in rows]),
+                    *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
+                    Integers(columns.timestamps),
+                    Flags(columns.rounds),
+                ),
+            )
+
+    def _make_partitions(self, rows: list[LogEntry]) -> None:
+        first = datetime.now(UTC).date() - _PARTITIONED
+        last = datetime.now(UTC).date() + timedelta(days=1)
+        days = {utc_day(row.timestamp) for row in rows if 0 <= row.timestamp <= MAX_TIMESTAMP} - self._partitions
+        for day in sorted(days):
+            if first <= day <= last:
+                self._execute("SELECT @.ensure_day(%s)", (day,))
+        self._partitions |= days
+
+    def advance(self, done: int) -> None:
+        self._execute("UPDATE @.copying SET done = %s", (done,))
+
+    def rows(self, after: int, last: int) -> list[LogEntry]:
+        statement = f"SELECT {COLUMNS} FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
+        return stored_rows(self._execute(statement, (after, last)).fetchall())
+
+    def ids(self, after: int, last: int) -> list[int]:
+        statement = "SELECT id FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
+        return [row[0] for row in self._execute(statement, (after, last))]
+
+    def delete(self, ids: Collection[int]) -> None:
+        self._execute("DELETE FROM @.logs WHERE id = ANY(%s)", (list(ids),))
+
+    def days(self) -> set[KnownDay]:
+        return {KnownDay(*row) for row in self._execute("SELECT day, format, sha256 FROM @.copying_days")}
+
+    def note_day(self, day: KnownDay) -> None:
+        self._execute("INSERT INTO @.copying_days VALUES (%s, %s, %s)", (day.day, day.format, day.sha256))
+
+    def forget_day(self, day: KnownDay) -> None:
+        self._execute(
+            "DELETE FROM @.copying_days WHERE (day, format, sha256) = (%s, %s, %s)", (day.day, day.format, day.sha256)
+        )
+
+    def replace_state(self, state: State) -> None:
+        with self._session.transaction():
+            for table in ("meta", "workflow_runs", "keys"):
+                self._execute(f"DELETE FROM @.{table}")
+            self._copy(
+                "meta (key, value)",
+                "text text",
+                ((encode(key), encode(value)) for key, value in state.meta.items()),
+            )
+            self._copy(
+                "workflow_runs (run_id, workflow, status, timestamp, exit_code, created_id, attempt, token, owner, "
+                "lease, lease_until, not_before)",
+                "text text text int8 int8 int8 int8 int8 text interval timestamptz int8",
+                (
+                    (
+                        encode(run.run_id), encode(run.workflow), run.status, run.timestamp, run.exit_code, run.order,
+                        run.attempt, run.token, encode(run.owner), _lease(run.lease_ms),
+                        # It has run out, and whoever holds the claim may renew it.
+                        _EPOCH if run.token is not None and run.status == "started" else None, run.not_before,
+                    )
+                    for run in state.runs
+                ),
+            )  # fmt: skip
+            self._copy(
+                "keys (key, id, timestamp, digest, at)",
+                "text int8 int8 bytea timestamptz",
+                (
+                    (
+                        encode(key.key),
+                        key.id,
+                        key.timestamp,
+                        key.digest,
+                        _EPOCH + timedelta(milliseconds=key.appended_at),
+                    )
+                    for key in state.keys
+                ),
+            )
+            self._execute("SELECT setval('@.log_id', %s, %s)", _sequence(state.last_id))
+
+    def _copy(self, table: str, types: str, rows: Any) -> None:
+        statement = f"COPY {self._schema}.{table} FROM STDIN (FORMAT binary)"
+        with self._session.cursor().copy(statement.encode()) as copy:
+            copy.set_types(types.split())
+            for row in rows:
+                copy.write_row(row)
+
+    def index(self) -> dict[str, str]:
+        if self.archive is not None:
+            self._log.reindex()
+        return {str(day.day): day.sha256 for day in self._log.archived_days()}
+
+    def publish(self) -> None:
+        try:
+            with self._session.transaction():
+                self._execute("DROP TABLE @.copying, @.copying_days")
+                rename(self._session, self._staged, self._name)
+        except errors.DuplicateSchema as error:
+            raise self._is_there() from error
+
+    def close(self) -> None:
+        self._session.close()
+        self._log.close()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _lease(milliseconds: int | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
+
+
+def _sequence(last_id: int) -> tuple[int, bool]:
+    return (last_id, True) if last_id > 0 else (1, False)

@@ -1,0 +1,157 @@
+"""Reading a log that is moved."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from nerve_store._core import LogEntry
+from nerve_store.moving.state import KnownKey, RunState, State
+from nerve_store.protocols import Log
+from nerve_store.records import ArchivedDay
+
+_PAGE = 20_000
+LEAST_ID = -(2**63)
+
+
+class Source(ABC):
+    """A log that others may write to."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What tells it from other logs."""
+
+    @abstractmethod
+    def ids(self, after: int, most: int) -> list[int]:
+        """Ids of rows that have not left the database, in order."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """What it has beside its rows."""
+
+    @abstractmethod
+    def last_id(self) -> int:
+        """The last id that was given to a row."""
+
+    def rows(self, after: int, before: int | None = None) -> Iterator[LogEntry]:
+        """The rows of the database that there are now, in order."""
+        return iter(self.log.iter(after_id=after, before_id=before))
+
+    def days(self) -> list[ArchivedDay]:
+        """The days of its archive."""
+        return self.log.archived_days()
+
+    def fingerprint(self) -> object:
+        """What differs if something was written meanwhile."""
+        days = [(day.day, day.sha256) for day in self.days()]
+        return self.last_id(), self.log.list_meta(), self.log.count_workflow_runs(), days
+
+    def close(self) -> None:
+        """Close it."""
+        self.log.close()
+
+
+class DirectorySource(Source):
+    """A log in a data directory."""
+
+    @property
+    def name(self) -> str:
+        tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'archive_owner'"
+        found = self.log.sql("SELECT id FROM archive_owner") if self.log.sql(tables)[0][0] else []
+        return str(found[0][0]) if found else os.path.realpath(self.log.path)
+
+    def ids(self, after: int, most: int) -> list[int]:
+        return [row[0] for row in self.log.sql("SELECT id FROM logs WHERE id > ? ORDER BY id LIMIT ?", (after, most))]
+
+    def last_id(self) -> int:
+        found = self.log.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")
+        return int(found[0][0])
+
+    def state(self) -> State:
+        tables = {row[0] for row in self.log.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        claims: dict[str, tuple[Any, ...]] = {}
+        if "run_claims" in tables:
+            statement = (
+                "SELECT run_id, attempt, token, owner, lease, status, timestamp, not_before FROM run_claims "
+                "WHERE run_id > ? ORDER BY run_id LIMIT ?"
+            )
+            claims = {row[0]: row[1:] for row in self._paged(statement, "")}
+        runs: list[RunState] = []
+        statement = (
+            "SELECT rowid, run_id, workflow, status, timestamp, exit_code FROM workflow_runs "
+            "WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        )
+        for order, run_id, workflow, status, timestamp, exit_code in self._paged(statement, LEAST_ID):
+            attempt, token, owner, lease, held, at, not_before = claims.get(run_id, (0, *[None] * 6))
+            is_valid = token is not None and (held, at) == (status, timestamp)
+            runs.append(
+                RunState(
+                    run_id, workflow, status, timestamp, exit_code, order, attempt, token if is_valid else None,
+                    owner if is_valid else None, lease, not_before if status == "queued" else None,
+                )
+            )  # fmt: skip
+        keys: list[KnownKey] = []
+        if "append_keys" in tables:
+            statement = (
+                "SELECT key, id, digest, timestamp, appended_at FROM append_keys WHERE key > ? ORDER BY key LIMIT ?"
+            )
+            keys = [KnownKey(*row) for row in self._paged(statement, "")]
+        return State(self.log.list_meta(), runs, keys, self.last_id())
+
+    def _paged(self, statement: str, first: Any) -> Iterator[tuple[Any, ...]]:
+        after = first
+        while page := self.log.sql(statement, (after, _PAGE)):
+            yield from page
+            after = page[-1][0]
+
+
+class ServerSource(Source):
+    """A log on PostgreSQL."""
+
+    @property
+    def name(self) -> str:
+        return str(self.log.sql("SELECT store_id::text FROM state")[0][0])
+
+    def ids(self, after: int, most: int) -> list[int]:
+        statement = "SELECT id FROM logs WHERE id > %s ORDER BY id LIMIT %s"
+        return [row[0] for row in self.log.sql(statement, (after, most))]
+
+    def last_id(self) -> int:
+        statement = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM log_id"
+        return int(self.log.sql(statement)[0][0])
+
+    def state(self) -> State:
+        from nerve_store.postgres.texts import decode
+
+        runs = [
+            RunState(
+                decode(str(run_id)),
+                decode(str(workflow)),
+                status,
+                at,
+                exit_code,
+                order,
+                attempt,
+                token,
+                None if owner is None else decode(str(owner)),
+                lease,
+                begin,
+            )
+            for run_id, workflow, status, at, exit_code, order, attempt, token, owner, lease, begin in self.log.sql(
+                "SELECT run_id, workflow, status, timestamp, exit_code, created_id, attempt, token, owner, "
+                "round(extract(epoch FROM lease) * 1000)::bigint, not_before FROM workflow_runs ORDER BY created_id"
+            )
+        ]
+        keys = [
+            KnownKey(decode(str(key)), *rest)
+            for key, *rest in self.log.sql(
+                "SELECT key, id, digest, timestamp, round(extract(epoch FROM at) * 1000)::bigint FROM keys ORDER BY key"
+            )
+        ]
+        return State(self.log.list_meta(), runs, keys, self.last_id())

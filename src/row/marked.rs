@@ -1,0 +1,52 @@
+//! Texts as the log on PostgreSQL stores them, which refuses NUL: `U+10FFFF 0` stands for it, and `U+10FFFF 1` for
+//! `U+10FFFF` itself.
+
+use std::borrow::Cow;
+
+const MARK: char = '\u{10ffff}';
+/// The first byte of the mark, which hardly any text has.
+const FIRST: u8 = 0xf4;
+
+/// The text that was stored as this one.
+pub fn unmarked(text: &str) -> Cow<'_, str> {
+    if memchr::memchr(FIRST, text.as_bytes()).is_none() || !text.contains(MARK) {
+        return Cow::Borrowed(text);
+    }
+    let mut whole = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let stands_for = if character == MARK { characters.peek().copied() } else { None };
+        match stands_for {
+            Some('0') => whole.push('\0'),
+            Some('1') => whole.push(MARK),
+            // Another program's text is left as it is.
+            _ => {
+                whole.push(character);
+                continue;
+            }
+        }
+        characters.next();
+    }
+    Cow::Owned(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_text_of_ours_is_left_as_it_is() {
+        for text in ["\u{10ffff}", "\u{10ffff}2", "a\u{10fffe}0", "\u{10ffff}\u{10ffff}"] {
+            assert_eq!(unmarked(text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_read_as_they_were(text in "[a\0\u{10ffff}\u{10fffe}01é]{0,12}") {
+            let stored = text.replace(MARK, "\u{10ffff}1").replace('\0', "\u{10ffff}0");
+            prop_assert_eq!(unmarked(&stored), text);
+        }
+    }
+}

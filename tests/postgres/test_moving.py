@@ -1,0 +1,229 @@
+"""`copy`: a log from a directory to a server and back. Nothing is lost, doubled or renumbered; half a copy is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from contract.backends import Backend
+from nerve_store.moving import copy
+from nerve_store.postgres import PostgresLogStore
+from postgres.moved import check_that_it_works, claims, content, fill
+from support import child_environment
+from support.archive import NOW, at
+
+
+def address(place: Backend, suffix: str = "") -> str:
+    archive = place.directory / f"days{suffix}"
+    return f"{place.direct_url}?schema={place.schema}{suffix}&archive={archive}"
+
+
+def opened(place: Backend, suffix: str = "", **options: Any) -> PostgresLogStore:
+    archive = place.directory / f"days{suffix}"
+    return PostgresLogStore(place.direct_url, schema=place.schema + suffix, archive=archive, **options)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A data directory with something of everything."""
+    with ns.LogStore(tmp_path / "data" / "logs.db") as log:
+        fill(log)
+    return tmp_path / "data"
+
+
+def test_log_moves_to_a_server_and_back(place: Backend, directory: Path) -> None:
+    with ns.LogStore(directory / "logs.db") as log:
+        held, lost = claims(log)
+        before = content(log)
+    there = copy(str(directory), address(place), finish=True)
+    assert there.is_finished
+    assert (there.row_count, there.run_count) == (len(before["live"]), len(before["runs"]))
+    with opened(place) as server:
+        assert content(server) == before
+    back = copy(address(place), str(directory.parent / "back"), finish=True)
+    assert (back.row_count, back.run_count, back.key_count) == (there.row_count, there.run_count, there.key_count)
+    with ns.LogStore(directory.parent / "back" / "logs.db") as log:
+        assert content(log) == before
+        check_that_it_works(log, held, lost)
+    with opened(place) as server:
+        check_that_it_works(server, held, lost)
+    left = [name for name in os.listdir(directory.parent / "back") if "copying" in name]
+    assert left == []
+
+
+def test_source_is_written_to_meanwhile(place: Backend, directory: Path) -> None:
+    """Rows come, days leave for the archive, and one comes back, while the copy is under way."""
+    ending = threading.Event()
+    with ns.LogStore(directory / "logs.db") as log:
+
+        def write() -> None:
+            number = 0
+            while not ending.is_set():
+                log.append_many([("system", "more", None, str(number), at(number % 12, 1))] * 50)
+                log.archive_logs(now=at(1 + number % 13), max_days=2)
+                if number % 7 == 3:
+                    log.restore_archive(log.archived_days()[0].day)
+                number += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(3):
+                report = copy(str(directory), address(place))
+                assert not report.is_finished
+        finally:
+            ending.set()
+            writer.join()
+        with pytest.raises(ns.NerveStoreError):
+            opened(place, read_only=True)
+        assert copy(str(directory), address(place), finish=True).is_finished
+        with opened(place) as server:
+            assert content(server) == content(log)
+            assert server.verify().ok
+
+
+def test_finish_refuses_a_source_that_is_written_to(
+    place: Backend, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nerve_store.moving.server import ServerTarget
+
+    index = ServerTarget.index
+    with ns.LogStore(directory / "logs.db") as log:
+
+        def written_to(target: ServerTarget) -> dict[str, str]:
+            log.append("system", "late")
+            return index(target)
+
+        monkeypatch.setattr(ServerTarget, "index", written_to)
+        with pytest.raises(ns.NerveStoreError, match="written to"):
+            copy(str(directory), address(place), finish=True)
+        monkeypatch.undo()
+        copy(str(directory), address(place), finish=True)
+        with opened(place) as server:
+            assert content(server) == content(log)
+
+
+KILLED = """
+import os, signal, sys
+from nerve_store.moving import copy, days, directory, server
+point, number, source, target = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+where, name, when = point.split(".")
+owner = {"target": server.ServerTarget if "://" in target else directory.DirectoryTarget, "days": days.Days}[where]
+original, calls = getattr(owner, name), []
+def killing(*arguments, **options):
+    calls.append(1)
+    if len(calls) == number and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **options)
+    if len(calls) == number and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, name, killing)
+from nerve_store.moving import work
+work._ROWS = 100
+copy(source, target, finish=True)
+"""
+POINTS = [
+    ("target.begin.before", 1),
+    ("target.begin.after", 1),
+    ("target.note_day.before", 2),
+    ("target.put.before", 2),
+    ("target.put.after", 3),
+    ("target.advance.after", 1),
+    ("target.replace_state.before", 1),
+    ("target.replace_state.after", 1),
+    ("target.index.after", 1),
+    ("target.publish.before", 1),
+    ("target.publish.after", 1),
+]
+
+
+@pytest.mark.parametrize("towards", ["server", "directory"])
+def test_killed_copy_goes_on_and_is_never_taken_for_whole(place: Backend, directory: Path, towards: str) -> None:
+    """Killed at one point after the other, each time where the one before had left it."""
+    with ns.LogStore(directory / "logs.db") as log:
+        expected = content(log)
+    source, target = str(directory), address(place)
+    if towards == "directory":
+        copy(source, target, finish=True)
+        source, target = target, str(directory.parent / "back")
+    for point, number in POINTS:
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, point, str(number), source, target],
+            env=child_environment(), capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, (point, done.stderr)
+        is_whole = point == "target.publish.after"
+        if towards == "directory":
+            assert os.path.exists(os.path.join(target, "logs.db")) is is_whole, point
+        elif not is_whole:
+            with pytest.raises(ns.NerveStoreError):
+                opened(place, read_only=True)
+        if is_whole:
+            with pytest.raises(ns.NerveStoreError, match="already"):
+                copy(source, target, finish=True)
+    if towards == "directory":
+        with ns.LogStore(Path(target) / "logs.db") as log:
+            assert content(log) == expected
+            assert log.verify().ok
+    else:
+        with opened(place) as server:
+            assert content(server) == expected
+            assert server.verify().ok
+
+
+def test_unfinished_copy_of_another_log_is_refused(place: Backend, directory: Path) -> None:
+    copy(str(directory), address(place))
+    with ns.LogStore(directory.parent / "other" / "logs.db") as other:
+        other.append("system", "tick")
+        other.archive_logs(now=NOW * 2)
+    with pytest.raises(ns.NerveStoreError, match="another log"):
+        copy(str(directory.parent / "other"), address(place))
+    copy(str(directory), address(place), finish=True)
+
+
+def test_places_that_hold_something_are_refused(place: Backend, directory: Path) -> None:
+    with pytest.raises(ns.NerveStoreError, match="backup"):
+        copy(str(directory), str(directory.parent / "new"))
+    with pytest.raises(ns.NerveStoreError, match="archive"):
+        copy(str(directory), f"{place.direct_url}?schema={place.schema}")
+    own = f"{place.direct_url}?schema={place.schema}&archive={directory}/archive/logs"
+    with pytest.raises(ns.NerveStoreError, match="the source's archive"):
+        copy(str(directory), own)
+    foreign = directory.parent / "foreign"
+    foreign.mkdir()
+    (foreign / "2020-01-01.jsonl").write_bytes(b"")
+    with pytest.raises(ns.NerveStoreError, match="whose they are"):
+        copy(str(directory), f"{place.direct_url}?schema={place.schema}&archive={foreign}")
+    assert os.listdir(foreign) == ["2020-01-01.jsonl"]
+    copy(str(directory), address(place), finish=True)
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(str(directory), address(place))
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(address(place), str(directory))
+    full = directory.parent / "full"
+    full.mkdir()
+    (full / "file").touch()
+    with pytest.raises(ns.NerveStoreError, match="not empty"):
+        copy(address(place), str(full))
+    with opened(place) as server, ns.LogStore(directory / "logs.db") as log:
+        assert content(server) == content(log)
+
+
+def test_damaged_day_is_not_copied(place: Backend, directory: Path) -> None:
+    with ns.LogStore(directory / "logs.db") as log:
+        path = Path(log.archived_days()[2].path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10] + bytes(10))
+    with pytest.raises(ns.ArchiveCorruptError, match=path.name):
+        copy(str(directory), address(place))
+    path.write_bytes(whole)
+    assert copy(str(directory), address(place), finish=True).is_finished
