@@ -210,8 +210,8 @@ class ArchiveResult:
     pinned_rows: int = 0
     """Rows old enough to go that stay, because their run is still active."""
     unarchivable_rows: int = 0
-    """Rows whose timestamp is no integer of the years 1970 to 9999, or whose line would be longer than 1 GiB; they stay
-    in the database."""
+    """Rows whose timestamp is no integer of the years 1970 to 9999, one of whose texts is none, or whose line would be
+    longer than 1 GiB; they stay in the database."""
     problems: tuple[VerifyProblem, ...] = ()
     """Day files that could not be taken into the manifest, or are not what it says, although no row needed them. They
     are also logged as warnings of the logger `nerve_store`."""

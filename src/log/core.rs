@@ -23,6 +23,7 @@ use crate::index::lookup::{count, estimate, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::reserve::IdReserve;
+use crate::log::sequence::{last_given_id, raise_last_given_id};
 use crate::log::transaction::Transaction;
 use crate::row::{Filter, LogEntry, NumberedRound, RawRow};
 
@@ -277,6 +278,16 @@ impl Snapshot<'_> {
         or_damaged(search::search(self.connection, self.unmerged, filter, visit))
     }
 
+    /// Like [`Self::search`]; rows that cannot be read go to `unreadable`, each with its id.
+    pub(crate) fn search_readable(
+        &self,
+        filter: &Filter,
+        visit: impl FnMut(LogEntry),
+        unreadable: &mut dyn FnMut(i64, Error),
+    ) -> Result<()> {
+        or_damaged(search::search_readable(self.connection, self.unmerged, filter, visit, unreadable))
+    }
+
     /// Calls `visit` with every row that matches, as SQLite holds it, in the filter's order, until it breaks.
     pub(crate) fn search_raw(
         &self,
@@ -320,19 +331,4 @@ impl Snapshot<'_> {
     fn unsealed(&self, segment_rows: u64) -> Result<(bool, u64)> {
         bounds::unsealed(self.connection, segment_rows)
     }
-}
-
-/// The greatest id given out so far, also to rows that have left the log; below any if there never was a row.
-pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
-    let mut statement = connection.prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'")?;
-    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(i64::MIN))
-}
-
-/// Makes the next id a greater one than `last`, in the caller's transaction.
-pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<()> {
-    let mut raise = connection.prepare_cached("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'logs'")?;
-    if raise.execute([last])? == 0 {
-        connection.prepare_cached("INSERT INTO sqlite_sequence VALUES ('logs', ?1)")?.execute([last])?;
-    }
-    Ok(())
 }

@@ -1,11 +1,14 @@
 //! Figures of a log database.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::status::{IS_ACTIVE, IS_ENDED};
 use crate::base::time::TimeSpan;
+use crate::db::stored_name;
 use crate::index::lookup::tail::Estimate;
 use crate::log::core::Core;
 
@@ -47,7 +50,7 @@ pub fn stats(core: &Core, exact: bool) -> Result<LogStats> {
         let page_size = number("PRAGMA page_size")?;
         let mut runs = connection.prepare_cached(&format!(
             "SELECT status, count(*) FROM workflow_runs WHERE {} AND status >= '' GROUP BY status
-             UNION ALL SELECT status, count(*) FROM workflow_runs WHERE {} GROUP BY status ORDER BY status",
+             UNION ALL SELECT status, count(*) FROM workflow_runs WHERE {} GROUP BY status",
             *IS_ACTIVE, *IS_ENDED
         ))?;
         let (row_count, timestamps) = if exact {
@@ -56,11 +59,16 @@ pub fn stats(core: &Core, exact: bool) -> Result<LogStats> {
             let Estimate { row_count, times } = snapshot.estimate(MOST_DOUBTFUL)?;
             (row_count, times)
         };
+        let mut counted = BTreeMap::<String, u64>::new();
+        let mut rows = runs.query([])?;
+        while let Some(row) = rows.next()? {
+            *counted.entry(stored_name(row, 0)?).or_default() += row.get::<_, u64>(1)?;
+        }
         Ok(LogStats {
             row_count,
             ids: id("min")?.zip(id("max")?).and_then(|(first, last)| IdSpan::new(first, last)),
             timestamps,
-            runs: runs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?,
+            runs: counted.into_iter().collect(),
             database_bytes: number("PRAGMA page_count")? * page_size,
             wal_bytes,
             free_bytes: number("PRAGMA freelist_count")? * page_size,

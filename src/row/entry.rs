@@ -105,6 +105,16 @@ impl<'a> RawRow<'a> {
         };
         Ok(Self { id, timestamp, texts: (required(1)?, required(2)?, optional(3)?, optional(4)?) })
     }
+
+    /// The same row, if its texts are UTF-8.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let (source, kind, ref_id, payload) = self.texts;
+        let texts = [source, kind, ref_id.unwrap_or_default(), payload.unwrap_or_default()];
+        match texts.iter().position(|text| std::str::from_utf8(text).is_err()) {
+            Some(text) => Err(not_utf8(self.id, text)),
+            None => Ok(self),
+        }
+    }
 }
 
 impl<'a> From<&'a LogEntry> for RawRow<'a> {

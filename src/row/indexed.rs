@@ -18,6 +18,12 @@ pub(crate) struct IndexedRow<'a> {
 }
 
 impl<'a> IndexedRow<'a> {
+    /// Whether it has all texts, and a time: then there is nothing in it that cannot be read.
+    pub(crate) fn is_complete(&self) -> bool {
+        let texts = [self.source, self.kind, self.ref_id, self.payload];
+        texts.iter().all(Option::is_some) && self.timestamps.first == self.timestamps.last
+    }
+
     /// From a statement over the columns of [`crate::row::LogEntry`]. Never an error, whatever another program stored.
     pub(crate) fn read(row: &'a Row<'_>) -> Result<Self> {
         let text = |column: usize| -> Result<Option<&'a str>> {

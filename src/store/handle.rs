@@ -163,9 +163,15 @@ impl LogStore {
         self.archive.round_rows(run_id, before, limit)
     }
 
-    /// Calls `visit` with every row of the log and the archive that matches, in the filter's order.
-    pub(crate) fn each(&self, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
-        self.archive.each(filter, visit)
+    /// Calls `visit` with every row of the log and the archive that matches, in the filter's order, and `unreadable` with
+    /// the id of each row that cannot be read.
+    pub(crate) fn each_readable(
+        &self,
+        filter: &Filter,
+        visit: &mut dyn FnMut(LogEntry),
+        unreadable: &mut dyn FnMut(i64, Error),
+    ) -> Result<()> {
+        self.archive.each_readable(filter, visit, unreadable)
     }
 
     /// Figures of the database, and the newest day that an archive job has finished; `exact`: each row is looked at.

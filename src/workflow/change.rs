@@ -222,7 +222,8 @@ fn change(
     let mut ends_claim = false;
     if let Some(Found { run, .. }) = &current
         && !is_claimed
-        && (force || run.status == RunStatus::Started)
+        // Of a queued run none holds.
+        && run.status != RunStatus::Queued
         && let Some(record) = &record
     {
         if !force && next.status != RunStatus::Killed && record.is_live(run, Moment::now()?) {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
 use crate::base::status::{IS_ACTIVE, IS_ENDED, RunStatus};
-use crate::db::Database;
+use crate::db::{Database, stored_name};
 use crate::workflow::state::{COLUMNS, Run, RunList, read};
 
 /// Runs that are read at first of each list, and that a later page has.
@@ -121,7 +121,7 @@ fn count_by_status(
     ))?;
     let mut rows = active.query([])?;
     while let Some(row) = rows.next()? {
-        let (status, workflow): (String, String) = (row.get(0)?, row.get(1)?);
+        let (status, workflow) = (stored_name(row, 0)?, stored_name(row, 1)?);
         if is_wanted(&status) && is_of_workflows(&workflow) {
             add(&status, row.get(2)?);
         }

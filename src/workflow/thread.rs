@@ -3,7 +3,7 @@
 use crate::base::error::{Error, Result};
 use crate::base::status::RunStatus;
 use crate::row::payload::is_string;
-use crate::row::{EVENT, Filter, LogEntry, MESSAGE, Malformed, SOURCE};
+use crate::row::{EVENT, Filter, LogEntry, MESSAGE, SOURCE};
 use crate::store::LogStore;
 use crate::workflow::payload::{Object, WholeNumber, whole_number};
 use crate::workflow::stringify::stringify;
@@ -62,8 +62,8 @@ pub enum Trigger {
 pub struct Thread<T> {
     /// What was found, each with the id of its row, in the order asked for.
     pub found: Vec<(i64, T)>,
-    /// The ids of rows whose payloads are no JSON, and why.
-    pub malformed: Vec<(i64, Malformed)>,
+    /// The ids of rows that cannot be read or whose payloads are no JSON, and why.
+    pub malformed: Vec<(i64, String)>,
 }
 
 impl<T> Default for Thread<T> {
@@ -77,7 +77,7 @@ impl<T> Thread<T> {
         let Some(text) = row.payload() else { return };
         match Object::parse(text) {
             Ok(object) => self.found.extend(object.and_then(|object| read(text, &object)).map(|found| (row.id, found))),
-            Err(malformed) => self.malformed.push((row.id, malformed)),
+            Err(malformed) => self.malformed.push((row.id, malformed.to_string())),
         }
     }
 }
@@ -113,12 +113,12 @@ pub fn rounds(store: &LogStore, run_id: &str, before: u64, limit: u64) -> Result
 /// What started the run, from its first `started` row: one at most. If that row has no payload, as that of a claim has
 /// none, from the nearest `queued` row before it.
 pub fn trigger_payload(store: &LogStore, run_id: &str) -> Result<Thread<Trigger>> {
-    let first = |filter: Filter| {
-        let mut first = None;
-        store.each(&Filter { limit: Some(1), ..filter }, &mut |row| first = Some(row))?;
+    let mut thread = Thread::default();
+    let mut first = |filter: Filter| {
+        let (mut first, filter) = (None, Filter { limit: Some(1), ..filter });
+        each_row(store, &filter, &mut |row| first = Some(row), &mut thread.malformed)?;
         Ok::<_, Error>(first)
     };
-    let mut thread = Thread::default();
     let Some(mut row) = first(of_run(run_id, RunStatus::Started.name()))? else { return Ok(thread) };
     if row.payload().is_none() {
         let queued = of_run(run_id, RunStatus::Queued.name());
@@ -178,8 +178,21 @@ fn collect<T>(
     read: impl Fn(&str, &Object<'_>) -> Option<T>,
 ) -> Result<Thread<T>> {
     let mut thread = Thread::default();
-    store.each(&of_run(run_id, kind), &mut |row| thread.add(&row, &read))?;
+    let mut unreadable = Vec::new();
+    each_row(store, &of_run(run_id, kind), &mut |row| thread.add(&row, &read), &mut unreadable)?;
+    thread.malformed.extend(unreadable);
+    thread.malformed.sort_by_key(|(id, _)| *id);
     Ok(thread)
+}
+
+/// Calls `visit` with each row that can be read; notes the others.
+fn each_row(
+    store: &LogStore,
+    filter: &Filter,
+    visit: &mut dyn FnMut(LogEntry),
+    unreadable: &mut Vec<(i64, String)>,
+) -> Result<()> {
+    store.each_readable(filter, visit, &mut |id, error| unreadable.push((id, error.to_string())))
 }
 
 fn of_run(run_id: &str, kind: &str) -> Filter {

@@ -195,6 +195,19 @@ def test_change_without_the_claim_is_refused_unless_it_kills(runs: Log) -> None:
     lost(runs, lambda: runs.renew_claim(claim))
 
 
+@pytest.mark.parametrize("status", ["interrupted", "crashed", "completed"])
+def test_change_that_does_not_carry_the_claim_ends_it_for_good(runs: Log, status: Any) -> None:
+    """Also where the run comes to be as the claim had left it."""
+    runs.create_workflow_run("run-1", "deploy")
+    claim = claimed(runs)
+    runs.transition("run-1", status, timestamp=5, claim=claim)
+    runs.transition("run-1", status, timestamp=5, claim=claim)
+    if status != "completed":
+        runs.transition("run-1", "started", timestamp=6)
+    runs.transition("run-1", status, timestamp=5)
+    lost(runs, lambda: runs.transition("run-1", status, timestamp=5, claim=claim), lambda: runs.renew_claim(claim))
+
+
 def test_expired_lease_is_taken_over_and_renewed_if_it_was_not(runs: Log) -> None:
     runs.create_workflow_run("run-1", "deploy")
     first = claimed(runs, "first", lease=0.05)

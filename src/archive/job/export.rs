@@ -86,11 +86,15 @@ pub(crate) fn write_day(
                     if !picker.takes(connection, row)? {
                         return Ok(());
                     }
-                    let row = RowRef::read(row)?;
-                    if !fits(&row) {
-                        picker.unarchivable += 1;
-                        return Ok(());
-                    }
+                    let row = match RowRef::read(row) {
+                        Ok(row) if fits(&row) => row,
+                        // What another program stored need not be text; it keeps no other row here.
+                        Ok(_) | Err(Error::Damaged { .. }) => {
+                            picker.unarchivable += 1;
+                            return Ok(());
+                        }
+                        Err(error) => return Err(error),
+                    };
                     exported.insert(row.id.cast_unsigned());
                     output.existing_before(&mut existing, Some(row.id))?;
                     output.row(&mut existing, &row)

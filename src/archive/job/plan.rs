@@ -28,11 +28,16 @@ pub(crate) struct Archivable {
     pub(crate) unarchivable: u64,
 }
 
-/// The runs that are active.
+/// The runs that are active. One whose id is no text, as only another program can have stored it, has no rows.
 pub(crate) fn active_runs(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection
         .prepare_cached(&format!("SELECT run_id FROM workflow_runs WHERE {} AND status >= ''", *IS_ACTIVE))?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    let mut rows = statement.query([])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        runs.extend(row.get_ref(0)?.as_str().ok().map(str::to_owned));
+    }
+    Ok(runs)
 }
 
 /// Where the rows with timestamps up to `last_timestamp` are, by day, found in short transactions. The rows of a segment
@@ -130,7 +135,8 @@ pub(crate) struct Picker<'a> {
     pub(crate) conflicts: RoaringTreemap,
     /// Rows passed over because their run is still active.
     pub(crate) pinned: u64,
-    /// Rows passed over because their timestamp is no integer.
+    /// Rows passed over because they are none that a line can hold: their timestamp is no integer, a value no text, or they
+    /// are too long.
     pub(crate) unarchivable: u64,
     /// What the transaction under way says of references, by key.
     is_pinned: HashMap<Box<str>, bool>,

@@ -40,16 +40,35 @@ impl Archive {
 
     /// Calls `visit` with every row that matches, in the filter's order.
     pub fn each(&self, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
+        self.each_found(filter, visit, |snapshot, visit| snapshot.search(filter, visit))
+    }
+
+    /// Like [`Self::each`]; rows of the log that cannot be read go to `unreadable`, each with its id.
+    pub(crate) fn each_readable(
+        &self,
+        filter: &Filter,
+        visit: &mut dyn FnMut(LogEntry),
+        unreadable: &mut dyn FnMut(i64, Error),
+    ) -> Result<()> {
+        self.each_found(filter, visit, |snapshot, visit| snapshot.search_readable(filter, visit, unreadable))
+    }
+
+    fn each_found(
+        &self,
+        filter: &Filter,
+        visit: &mut dyn FnMut(LogEntry),
+        search: impl FnOnce(&Snapshot<'_>, &mut dyn FnMut(LogEntry)) -> Result<()>,
+    ) -> Result<()> {
         let found = self.log.read("query", |snapshot| {
             let candidates = self.candidates(snapshot, filter)?;
             if candidates.is_empty() {
-                snapshot.search(filter, &mut *visit)?;
+                search(snapshot, &mut *visit)?;
                 return Ok(None);
             }
             let archived = candidates.iter().map(DayCandidate::known_rows).sum::<u64>();
             check_rows(archived.min(filter.limit.unwrap_or(u64::MAX)))?;
             let mut live = VecDeque::new();
-            snapshot.search(filter, |row| live.push_back(row))?;
+            search(snapshot, &mut |row| live.push_back(row))?;
             Ok(Some((candidates, live)))
         })?;
         let Some((candidates, live)) = found else { return Ok(()) };

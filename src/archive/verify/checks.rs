@@ -40,7 +40,11 @@ impl Archive {
     pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
         let read = self.log.database().read("verify", |connection| segment.live(connection))?;
         // Another process has rebuilt the index, or forgotten the segment.
-        let Some(Live { rows: live, zones, overlooks }) = read else { return Ok(()) };
+        let Some(Live { rows: live, zones, overlooks, unreadable }) = read else { return Ok(()) };
+        if let Some((id, reason)) = unreadable {
+            let reason = format!("{reason}: another program wrote it; it stays in the database");
+            found.verified.problems.push(self.problem_inside(Some(IdSpan::of(id)), reason));
+        }
         if overlooks {
             let reason = format!(
                 "the index of the log is damaged (it does not know that rows of {} to {} have left); reindex() rebuilds it",

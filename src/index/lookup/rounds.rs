@@ -11,7 +11,7 @@ use crate::row::{NumberedRound, index_key};
 
 /// How many rounds the run has, those included whose rows have been archived.
 pub(crate) fn round_count(connection: &Connection, unmerged: &UnmergedIndex, run_id: &str) -> Result<u64> {
-    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
+    let newest = unmerged.ids_beside_others(connection, &index_key(run_id))?;
     Ok(merged_count(connection, run_id)?.saturating_add(newest.rounds.len() as u64))
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn round_ids(
     before: u64,
     limit: u64,
 ) -> Result<Vec<NumberedRound>> {
-    let (_, newest) = unmerged.ids(connection, &index_key(run_id))?;
+    let newest = unmerged.ids_beside_others(connection, &index_key(run_id))?;
     let merged = merged_count(connection, run_id)?;
     let total = merged.saturating_add(newest.rounds.len() as u64);
     let greatest = if before == 0 { total } else { total.min(before - 1) };

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::index::lookup::candidates::candidates;
 use crate::index::lookup::check::{Check, Visit};
 use crate::index::lookup::unmerged::UnmergedIndex;
@@ -25,6 +26,29 @@ pub(crate) fn search(
     entries.finish()
 }
 
+/// Like [`search`], but a row that is none of ours, as another program may have stored it, is an error of its own: it goes
+/// to `unreadable` with its id, and takes a place of the limit.
+pub(crate) fn search_readable(
+    connection: &Connection,
+    unmerged: &UnmergedIndex,
+    filter: &Filter,
+    visit: impl FnMut(LogEntry),
+    unreadable: &mut dyn FnMut(i64, Error),
+) -> Result<()> {
+    let mut entries = Entries::new(visit);
+    let mut order = Order::of(filter);
+    each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
+        order.check(row.get(0)?)?;
+        match RawRow::of(row).and_then(RawRow::checked) {
+            Ok(row) => entries.push(row)?,
+            Err(error @ Error::Damaged { .. }) => unreadable(row.get(0)?, error),
+            Err(error) => return Err(error),
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    entries.finish()
+}
+
 /// Calls `visit` with every row that matches, as SQLite holds it, until it breaks.
 pub(crate) fn search_raw(
     connection: &Connection,
@@ -32,18 +56,35 @@ pub(crate) fn search_raw(
     filter: &Filter,
     visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let mut last = None;
-    let ids = filter.ids();
+    let mut order = Order::of(filter);
     each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
         let row = RawRow::of(row)?;
-        let id = row.id;
-        let is_next = last.is_none_or(|last| if filter.descending { id < last } else { id > last });
-        if !is_next || ids.is_none_or(|ids| !ids.contains(id)) {
-            return Err(out_of_order(id));
-        }
-        last = Some(id);
+        order.check(row.id)?;
         visit(row)
     })
+}
+
+/// The order in which rows come.
+struct Order {
+    descending: bool,
+    ids: Option<IdSpan>,
+    last: Option<i64>,
+}
+
+impl Order {
+    fn of(filter: &Filter) -> Self {
+        Self { descending: filter.descending, ids: filter.ids(), last: None }
+    }
+
+    /// An error if a row with this id is not the next one.
+    fn check(&mut self, id: i64) -> Result<()> {
+        let is_next = self.last.is_none_or(|last| if self.descending { id < last } else { id > last });
+        if !is_next || self.ids.is_none_or(|ids| !ids.contains(id)) {
+            return Err(out_of_order(id));
+        }
+        self.last = Some(id);
+        Ok(())
+    }
 }
 
 /// Calls `visit` with these columns of every row that matches.

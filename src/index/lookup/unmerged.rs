@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::index::bounds::{Ends, ends};
 use crate::index::build::postings::{each_posting, ids};
-use crate::index::doubt::Trust;
+use crate::index::doubt::{self, Trust};
 use crate::index::lookup::tail::TailCounts;
 use crate::row::COLUMNS;
 use crate::row::{IndexedRow, index_key, is_round};
@@ -36,6 +37,8 @@ pub(crate) struct UnmergedIndex {
 struct State {
     /// Rows up to here are merged.
     merged_end: i64,
+    /// Of rows up to here, what is known is what was sealed.
+    sealed: i64,
     /// Rows up to here have been looked at.
     seen: i64,
     /// By key.
@@ -44,7 +47,7 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { merged_end: i64::MIN, seen: i64::MIN, refs: HashMap::new() }
+        Self { merged_end: i64::MIN, sealed: i64::MIN, seen: i64::MIN, refs: HashMap::new() }
     }
 }
 
@@ -55,8 +58,20 @@ impl UnmergedIndex {
         self.tail.forget();
     }
 
+    /// Like [`Self::ids`], also where another program has put rows among those that were passed, or changed them.
+    pub(crate) fn ids_beside_others(&self, connection: &Connection, ref_key: &str) -> Result<UnmergedIds> {
+        let ends = ends(connection)?;
+        let unmerged = ends.merged.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX));
+        if unmerged.map_or(Ok(true), |unmerged| Ok::<_, Error>(doubt::changed(connection, unmerged)?.is_empty()))? {
+            return Ok(self.ids(connection, ref_key)?.1);
+        }
+        let mut state = State::after(ends.merged);
+        state.read_on(connection, ends)?;
+        Ok(state.refs.remove(ref_key).unwrap_or_default())
+    }
+
     /// Where the parts of the log end, and the rows with the reference of this key after the merged ones, in the caller's
-    /// transaction.
+    /// transaction; where another program put rows among others or changed them, what is there is not looked at again.
     pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(Ends, UnmergedIds)> {
         let ends = ends(connection)?;
         let merged_end = ends.merged;
@@ -64,7 +79,7 @@ impl UnmergedIndex {
         if merged_end < state.merged_end {
             // The caller's transaction is older than what is known here, which forgot what it needs.
             drop(state);
-            let mut state = State { merged_end, seen: merged_end, ..State::default() };
+            let mut state = State::after(merged_end);
             state.read_on(connection, ends)?;
             return Ok((ends, state.refs.remove(ref_key).unwrap_or_default()));
         }
@@ -75,11 +90,16 @@ impl UnmergedIndex {
 }
 
 impl State {
+    fn after(merged_end: i64) -> Self {
+        Self { merged_end, sealed: merged_end, seen: merged_end, ..Self::default() }
+    }
+
     fn advance(&mut self, merged_end: i64) {
         if merged_end == self.merged_end {
             return;
         }
         self.merged_end = merged_end;
+        self.sealed = self.sealed.max(merged_end);
         self.seen = self.seen.max(merged_end);
         self.refs.retain(|_, known| {
             for ids in [&mut known.ids, &mut known.rounds] {
@@ -89,9 +109,26 @@ impl State {
         });
     }
 
+    /// Forgets what was read of rows that were not sealed.
+    fn forget_tail(&mut self) {
+        if self.seen == self.sealed {
+            return;
+        }
+        self.seen = self.sealed;
+        self.refs.retain(|_, known| {
+            for ids in [&mut known.ids, &mut known.rounds] {
+                ids.truncate(ids.partition_point(|id| *id <= self.sealed));
+            }
+            !known.ids.is_empty()
+        });
+    }
+
     fn read_on(&mut self, connection: &Connection, ends: Ends) -> Result<()> {
-        if self.seen < ends.sealed {
+        if self.sealed < ends.sealed {
+            // What was sealed need not be what was read: another program may have put rows among them.
+            self.forget_tail();
             self.read_fresh(connection)?;
+            self.sealed = ends.sealed;
             self.seen = ends.sealed;
         }
         if self.seen < ends.last { self.read_tail(connection) } else { Ok(()) }

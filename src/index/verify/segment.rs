@@ -14,7 +14,7 @@ use crate::index::build::zones;
 use crate::index::doubt;
 use crate::index::lookup::restored;
 use crate::index::verify::observed::{KindsSums, Observed};
-use crate::row::{COLUMNS, IndexedRow};
+use crate::row::{COLUMNS, IndexedRow, RawRow};
 
 /// A sealed segment, as it was sealed.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct Live {
     pub(crate) zones: Option<Vec<u8>>,
     /// Rows have left that are not noted as deleted.
     pub(crate) overlooks: bool,
+    /// The first row that is none of ours, and why.
+    pub(crate) unreadable: Option<(i64, String)>,
 }
 
 /// The segments, and what of the index can be seen without the rows.
@@ -198,8 +200,14 @@ impl Segment {
             connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
         let mut rows = statement.query(<(i64, i64)>::from(self.ids))?;
         let mut observed = Observed::default();
+        let mut unreadable = None;
         while let Some(row) = rows.next()? {
-            observed.add(self.ids.first, &IndexedRow::read(row)?);
+            let indexed = IndexedRow::read(row)?;
+            if unreadable.is_none() && !indexed.is_complete() {
+                unreadable =
+                    RawRow::of(row).and_then(RawRow::checked).err().map(|error| (indexed.id, error.to_string()));
+            }
+            observed.add(self.ids.first, &indexed);
         }
         let zones = connection
             .prepare_cached("SELECT zones FROM log_zones WHERE segment = ?1")?
@@ -211,7 +219,7 @@ impl Segment {
         // Where all rows are there, as nearly everywhere, none is looked for.
         let is_whole = observed.row_count() == self.row_count;
         let overlooks = !is_whole && self.had_ids().any(|id| !is_in_doubt(id) && !is_present(id));
-        Ok(Some(Live { rows: observed, zones, overlooks }))
+        Ok(Some(Live { rows: observed, zones, overlooks, unreadable }))
     }
 
     /// The ids that were sealed.
