@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections import Counter
 from datetime import timedelta
+from importlib import import_module
+from typing import Any
 
 import nerve_store as ns
 from nerve_store.postgres import PostgresLogStore
@@ -79,13 +81,13 @@ def main(url: str, archive: str) -> None:
 def dashboard(log: PostgresLogStore, archive: str, first: int) -> None:
     """Who did how much: by DuckDB over the day files if it is there, else by the log, which reads them as well."""
     try:
-        import duckdb
+        duckdb: Any = import_module("duckdb")
     except ImportError:
         steps = Counter(
             json.loads(entry.payload or "{}")["role"]
             for entry in log.iter(type="thread_workflow_message", after_id=first, archived=True)
         )
-        rows = sorted(steps.items())
+        rows: list[tuple[str, int]] = sorted(steps.items())
     else:
         rows = duckdb.execute(
             "SELECT json_extract_string(payload, '$.role') AS worker, count(*) FROM read_json(?, columns = {"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nerve_store as ns
-from programs.backups import back_up
+from programs.backups import back_up, back_up_async, copy_database, copy_database_async
 from reference import Row
-from support import as_rows
-from support.backups import assert_whole, blobs_of, change, stored
-from support.faults import KILL, Run, Scenario, sweep
+from support import as_rows, foreign_sql
+from support.backups import assert_whole, blobs_of, change, let_grow_old, stored
+from support.counts import note
+from support.faults import FAULTS, Run, Scenario, kind_of, sweep
 
 # --- cut short anywhere ------------------------------------------------------------------------------------------
 
@@ -54,18 +54,60 @@ def prepare_next(directory: Path) -> tuple[list[Row], list[Row]]:
     return older, change(directory / "store")
 
 
-FIRST = Scenario(back_up, check_backup, prepare=prepare_first, name="store")
-NEXT = Scenario(back_up, check_backup, prepare=prepare_next, name="store")
+def live_rows(database: Path) -> list[Row]:
+    with ns.LogStore(database, read_only=True) as logs:
+        return as_rows(logs.iter())
 
 
-@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
-@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
-def test_cut_short(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
-    assert len(sweep(scenario, tmp_path, fault, per_call=2)) >= 10
+def check_copy(directory: Path, prepared: tuple[list[Row], list[Row]], run: Run) -> None:
+    """The older copy of the database or the newer one, whole, or none; and another call completes it."""
+    older, newer = prepared
+    copy = directory / "copy.db"
+    found = live_rows(copy) if copy.exists() else []
+    assert found == newer or (found == older and not run.acknowledged)
+    left = set(directory.iterdir()) - {copy, directory / "store"}
+    assert not left or run.killed or run.call == "unlink", left
+    let_grow_old(left)
+    with ns.LogStore(directory / "store/logs.db") as logs:
+        logs.backup(copy)
+    assert live_rows(copy) == newer
+    assert {path.name for path in directory.iterdir()} == {"store", "copy.db"}
+    assert foreign_sql(copy, "PRAGMA integrity_check") == [("ok",)]
+
+
+def prepare_first_copy(directory: Path) -> tuple[list[Row], list[Row]]:
+    stored(directory / "store")
+    return [], live_rows(directory / "store/logs.db")
+
+
+def prepare_next_copy(directory: Path) -> tuple[list[Row], list[Row]]:
+    stored(directory / "store")
+    with ns.LogStore(directory / "store/logs.db") as logs:
+        logs.backup(directory / "copy.db")
+        older = as_rows(logs.iter())
+        logs.append_many(("system", "tick", None, "x" * 500, number) for number in range(50))
+        return older, as_rows(logs.iter())
+
+
+SCENARIOS: dict[str, Scenario[Any]] = {
+    "first": Scenario(back_up, check_backup, prepare=prepare_first, name="store"),
+    "next": Scenario(back_up, check_backup, prepare=prepare_next, name="store"),
+    "asynchronous": Scenario(back_up_async, check_backup, prepare=prepare_next, name="store"),
+    "first of the database": Scenario(copy_database, check_copy, prepare=prepare_first_copy, name="store"),
+    "next of the database": Scenario(copy_database, check_copy, prepare=prepare_next_copy, name="store"),
+    "asynchronous of the database": Scenario(copy_database_async, check_copy, prepare=prepare_next_copy, name="store"),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_cut_short(tmp_path: Path, name: str, fault: int) -> None:
+    assert len(sweep(SCENARIOS[name], tmp_path, fault, per_call=2)) >= 10
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("scenario", [FIRST, NEXT], ids=["first", "next"])
-@pytest.mark.parametrize("fault", [KILL, errno.EIO, errno.ENOSPC], ids=["kill", "EIO", "ENOSPC"])
-def test_cut_short_anywhere(tmp_path: Path, scenario: Scenario[Any], fault: int) -> None:
-    sweep(scenario, tmp_path, fault)
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_cut_short_anywhere(tmp_path: Path, name: str, fault: int) -> None:
+    points = len(sweep(SCENARIOS[name], tmp_path, fault))
+    note("faults of backups", name, points=points, **{kind_of(fault): points})

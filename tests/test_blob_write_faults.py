@@ -13,6 +13,7 @@ import pytest
 
 import nerve_store as ns
 from programs.faulted import (
+    ASYNC_BLOB_WRITES,
     BLOB_WRITES,
     HASHES,
     NEW,
@@ -21,14 +22,16 @@ from programs.faulted import (
     delete_before_writing,
     stored_at,
     write_blobs,
+    write_blobs_async,
 )
 from support.counts import note
-from support.faults import KILL, NONE, Run, Scenario, SweepError, sweep
+from support.faults import FAULTS, KILL, NONE, Run, Scenario, SweepError, kind_of, sweep
 
-FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
 MODES: tuple[Durability, ...] = ("full", "normal")
 WHOLE = dict(zip(HASHES, OLD, strict=True)) | {ns.blob_hash(content): content for content in NEW}
 DAMAGED = b"#" + OLD[3][1:]
+WITHOUT_TRACE = {"write what is there", "writer whose blob is discarded"}
+"""What a reader does not notice."""
 
 
 @dataclass
@@ -67,6 +70,7 @@ def check(directory: Path, states: States, run: Run) -> None:
     found = state(blobs)
     if run.fault == NONE:
         states.after = found
+        assert found != states.before or WITHOUT_TRACE.issuperset(run.acknowledged), "there was nothing to do"
     for blob_hash in states.before.keys() | states.after.keys() | found.keys():
         versions = [states.before.get(blob_hash, b""), states.after.get(blob_hash, b"")]
         assert found.get(blob_hash, b"") in versions, f"{blob_hash} is neither as before nor as after"
@@ -100,8 +104,8 @@ def swept(
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
     calls = Counter(run.call for run in runs)
-    kind = {KILL: "kills"}.get(fault) or errno.errorcode[fault] + (" of reads" if reads else "")
-    note("faults of writes of blobs", f"{name} {durability}", points=calls.total(), **{kind: calls.total()})
+    kind = kind_of(fault) + (" of reads" if reads else "")
+    note(f"faults of {by.__name__}", f"{name} {durability}", points=calls.total(), **{kind: calls.total()})
     return calls
 
 
@@ -111,19 +115,30 @@ def test_write_that_is_cut_short_leaves_whole_blobs(tmp_path: Path, name: str, f
     assert swept(name, tmp_path, fault, 1, "full").total() >= 2
 
 
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", ["write", "writer", "collect"])
+def test_asynchronous_write_that_is_cut_short_leaves_whole_blobs(tmp_path: Path, name: str, fault: int) -> None:
+    assert swept(name, tmp_path, fault, 1, "full", by=write_blobs_async).total() >= 2
+
+
+def test_every_asynchronous_write_is_swept() -> None:
+    assert ASYNC_BLOB_WRITES.keys() == BLOB_WRITES.keys()
+
+
 @pytest.mark.parametrize("name", BLOB_WRITES)
 def test_write_that_cannot_read_leaves_whole_blobs(tmp_path: Path, name: str) -> None:
     assert swept(name, tmp_path, errno.EIO, 1, "full", reads=True).total() >= 3
 
 
 @pytest.mark.torture
+@pytest.mark.parametrize("by", [write_blobs, write_blobs_async])
 @pytest.mark.parametrize("durability", MODES)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("name", BLOB_WRITES)
 def test_write_that_is_cut_short_at_any_call_leaves_whole_blobs(
-    tmp_path: Path, name: str, fault: int, durability: Durability
+    tmp_path: Path, name: str, fault: int, durability: Durability, by: Callable[..., None]
 ) -> None:
-    assert swept(name, tmp_path, fault, None, durability).total() >= 1
+    assert swept(name, tmp_path, fault, None, durability, by=by).total() >= 1
 
 
 @pytest.mark.torture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ import nerve_store as ns
 from support import foreign_sql, refused
 from support.event_loops import run
 from support.processes import start_child
+from support.strace import run_straced
 
 
 def create(store: ns.LogStore, *run_ids: str, workflow: str = "w") -> None:
@@ -318,6 +320,25 @@ def test_a_commit_of_another_process_wakes_a_claimant(log_store: ns.LogStore) ->
     foreign_sql(log_store.path, "INSERT INTO workflow_runs VALUES ('r', 'w', 'queued', 1, NULL)")
     waiting.join(timeout=10)
     assert found[0] is not None
+
+
+def locks_of_a_wait(tmp_path: Path, path: Path, seconds: float) -> int:
+    """Locks that a process takes and gives back which waits for a run that never comes; each look takes one."""
+    program = f"import nerve_store as ns; ns.LogStore({str(path)!r}).claim_workflow_run('me', wait={seconds})"
+    done, calls = run_straced([sys.executable, "-c", program], tmp_path / f"trace-{seconds}", "fcntl")
+    assert done.returncode == 0, done.stderr
+    return sum("logs.db-shm" in call for call in calls)
+
+
+def test_waiting_is_not_looking_again_and_again(tmp_path: Path, data_dir: Path) -> None:
+    path = data_dir / "logs.db"
+    with ns.LogStore(path) as store:
+        create(store, "taken")
+        store.transition("taken", "started")
+    short, long = locks_of_a_wait(tmp_path, path, 0.2), locks_of_a_wait(tmp_path, path, 2.2)
+    assert short > 0
+    # Two more looks, for the clock may have been set; not one in 25 ms.
+    assert long - short < 40
 
 
 def test_waiting_ends_after_its_time_and_with_the_store(data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""A kill while a store is being created: nothing that it had staged is left for good, and the next one opens."""
+"""A kill or an error while a store is being created: nothing staged is left for good, and the next one opens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 import nerve_store as ns
 from programs import say
 from reference import DAY_MS
-from support.faults import KILL, Run, Scenario, sweep
+from support.backups import let_grow_old
+from support.counts import note
+from support.faults import FAULTS, Run, Scenario, kind_of, sweep
 
 NOW = 1_800_000_000_000
 
@@ -37,8 +39,7 @@ def check(directory: Path, _prepared: None, run: Run) -> None:
     # The files that a kill leaves under a name are in the directories where files are staged for long.
     for path in staged(directory):
         assert path.parent in (data / "archive" / "logs", data / "blobs" / ".staging"), path
-        two_days_ago = time.time() - 2 * 24 * 60 * 60
-        os.utime(path, (two_days_ago, two_days_ago))
+    let_grow_old(staged(directory))
     with ns.Store(data) as store:
         assert store.logs.count(archived=True) == 1 or "log" not in run.said
         store.logs.archive_logs(now=NOW)
@@ -51,13 +52,17 @@ def check(directory: Path, _prepared: None, run: Run) -> None:
 SCENARIO = Scenario(create, check, name="data")
 
 
-def test_kill_while_a_store_is_created_leaves_nothing_for_good(tmp_path: Path) -> None:
-    assert len(sweep(SCENARIO, tmp_path, KILL, per_call=3)) >= 15
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_creation_that_is_cut_short_leaves_nothing_for_good(tmp_path: Path, fault: int) -> None:
+    assert len(sweep(SCENARIO, tmp_path, fault, per_call=3)) >= 15
 
 
 @pytest.mark.torture
-def test_kill_at_any_call_while_a_store_is_created_leaves_nothing_for_good(tmp_path: Path) -> None:
-    assert len(sweep(SCENARIO, tmp_path, KILL)) >= 40
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_creation_that_is_cut_short_at_any_call_leaves_nothing_for_good(tmp_path: Path, fault: int) -> None:
+    points = len(sweep(SCENARIO, tmp_path, fault))
+    assert points >= 40
+    note("faults of creating", "store", points=points, **{kind_of(fault): points})
 
 
 def test_orphan_of_a_dead_process_beside_the_database_is_swept_and_a_young_one_is_not(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from support import (
     tree,
     without_sidecars,
 )
-from support.faults import KILL, Run, Scenario, sweep
+from support.counts import note
+from support.faults import FAULTS, KILL, Run, Scenario, kind_of, sweep
 
 UPSTREAM_INDEXES = ("idx_logs_source_type", "idx_logs_timestamp", "idx_logs_ref_id")
 ROWS = 50_000
@@ -253,8 +254,11 @@ def test_process_that_dies_between_two_steps(big: Path, at: int) -> None:
     assert not set(UPSTREAM_INDEXES) & indexes(big)
 
 
-def kill_migration(tmp_path: Path, size: int | None) -> None:
-    """Kill an appending process that has to migrate first; nothing is lost, and the next opening ends the migration."""
+def cut_migration_short(tmp_path: Path, fault: int, size: int | None) -> int:
+    """Cut an append short that has to migrate first; nothing is lost, and the next opening ends the migration.
+
+    Returns at how many calls.
+    """
 
     def prepare(directory: Path) -> list[tuple[Any, ...]]:
         shutil.copytree(UPSTREAM / "data", directory, dirs_exist_ok=True)
@@ -273,18 +277,22 @@ def kill_migration(tmp_path: Path, size: int | None) -> None:
         assert foreign_sql(path, "PRAGMA integrity_check") == [("ok",)]
 
     scenario = Scenario(append, check, prepare=prepare, arguments={"caller": "late", "count": 1})
-    runs = sweep(scenario, tmp_path, KILL, size=size)
+    runs = sweep(scenario, tmp_path, fault, size=size)
     assert runs[0].undisturbed.count("pwrite64") > 10
-    assert all(run.killed for run in runs)
+    assert all(run.killed for run in runs) or fault != KILL
+    return len(runs)
 
 
-def test_killed_while_it_migrates(tmp_path: Path) -> None:
-    kill_migration(tmp_path, 16)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_cut_short_while_it_migrates(tmp_path: Path, fault: int) -> None:
+    cut_migration_short(tmp_path, fault, 16)
 
 
 @pytest.mark.torture
-def test_killed_at_every_write_of_a_migration(tmp_path: Path) -> None:
-    kill_migration(tmp_path, None)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_cut_short_at_every_call_of_a_migration(tmp_path: Path, fault: int) -> None:
+    points = cut_migration_short(tmp_path, fault, None)
+    note("faults of migration", "0.5.0", points=points, **{kind_of(fault): points})
 
 
 # --- read-only ---------------------------------------------------------------------------------------------------

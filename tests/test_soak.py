@@ -29,6 +29,8 @@ def soaked(scratch: Path, seconds: float, **arguments: Any) -> Samples:
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=seconds * 2 + 120
     )
+    # Kept with what else a failed test leaves.
+    (scratch / "samples.jsonl").write_text(done.stdout)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -16,17 +16,27 @@ import pytest
 import nerve_store as ns
 from programs import say
 from programs.faulted import ASYNC_WRITES, Durability, write_async
-from support import LOG_STORE_WRITES, as_row, foreign_sql
-from support.archive import NOW, at, fill
+from support import LOG_STORE_WRITES, as_row, claim_of, database_rows, foreign_sql
+from support.archive import NOW, at, day, fill
 from support.counts import note
-from support.faults import KILL, NONE, Run, Scenario, SweepError, in_memory, run_faulted, sweep
+from support.faults import FAULTS, KILL, NONE, Run, Scenario, SweepError, in_memory, kind_of, run_faulted, sweep
 
 SEGMENT_ROWS = 8
-FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
 WRITES: dict[str, Callable[[ns.LogStore], object]] = {
     **LOG_STORE_WRITES,
+    # With what they find to do in the store of `prepare`.
+    "claim_workflow_run": lambda store: store.claim_workflow_run("worker", run_id="waiting"),
+    "delete_workflow_runs": lambda store: store.delete_workflow_runs(before=NOW + 1),
+    "archive_logs": lambda store: store.archive_logs(now=NOW),
+    "expire_archive": lambda store: store.expire_archive(before=day(1)),
     "append once": lambda store: store.append("system", "tick", key="key"),
+    "append under a claim": lambda store: store.append("step", "tick", "claimed", claim=claim_of(store)),
+    "transition under a claim": lambda store: store.transition("claimed", "completed", claim=claim_of(store)),
+    "claim_workflow_run whose lease ran out": lambda store: store.claim_workflow_run("worker", run_id="left"),
 }
+"""By the method, and what is particular about it."""
+WITHOUT_TRACE = {"reindex"}
+"""What a reader does not notice."""
 MODES: tuple[Durability, ...] = ("full", "normal")
 
 
@@ -50,6 +60,8 @@ class States:
     """What a reader sees before the write and after it."""
 
     before: Any
+    live: Any
+    """The rows of the database before it."""
     after: Any = field(default=None)
 
 
@@ -63,7 +75,7 @@ def state(store: ns.LogStore) -> tuple[Any, ...]:
 
 
 def prepare(directory: Path) -> States:
-    """Archived days, days to be archived, a run under way, and a row in no segment."""
+    """Archived days, days to be archived, a row in no segment, and runs: under way, claimed, waiting, left, ended."""
     with ns.LogStore(directory / "logs.db", segment_rows=SEGMENT_ROWS) as store:
         fill(store, days=4, per_day=5)
         store.archive_logs(now=NOW, max_days=2)
@@ -73,8 +85,13 @@ def prepare(directory: Path) -> States:
         store.append("system", "tick", timestamp=at(0))
         store.create_workflow_run("claimed", "deploy", timestamp=NOW)
         assert store.claim_workflow_run("worker", lease=1_000_000) is not None
+        store.create_workflow_run("left", "deploy", timestamp=NOW)
+        assert store.claim_workflow_run("dead", run_id="left", lease=0.001) is not None
         store.create_workflow_run("waiting", "deploy", timestamp=NOW)
-        return States(state(store))
+        for status in ("queued", "started", "completed"):
+            run = ns.WorkflowRun("ended", "deploy", ns.WorkflowRunStatus(status), NOW)
+            store.upsert_workflow_run(("workflow", status, "ended", None, NOW), run)
+        return States(state(store), database_rows(store))
 
 
 def check(directory: Path, states: States, run: Run) -> None:
@@ -84,6 +101,8 @@ def check(directory: Path, states: States, run: Run) -> None:
         found = state(store)
         if run.fault == NONE:
             states.after = found
+            has_changed = (found, database_rows(store)) != (states.before, states.live)
+            assert has_changed or WITHOUT_TRACE.issuperset(run.acknowledged), "there was nothing to do"
         assert found in (states.before, states.after), "half a write"
         if run.acknowledged:
             assert found == states.after, "an acknowledged write is lost"
@@ -108,7 +127,7 @@ def swept(
     runs = sweep(scenario, tmp_path, fault, per_call=per_call)
     assert all(run.killed or run.failures or run.acknowledged for run in runs), "neither acknowledged nor refused"
     calls = Counter(run.call for run in runs)
-    kind = {KILL: "kills"}.get(fault) or errno.errorcode[fault] + (" of reads" if reads else "")
+    kind = kind_of(fault) + (" of reads" if reads else "")
     note(f"faults of {by.__name__}", f"{name} {arguments}", points=calls.total(), **{kind: calls.total()})
     return calls
 

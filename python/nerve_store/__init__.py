@@ -78,6 +78,8 @@ if TYPE_CHECKING:
         WorkflowRun,
         WorkflowRunStatus,
     )
+    from nerve_store.remote import AsyncObjectBlobStore as AsyncObjectBlobStore
+    from nerve_store.remote import ObjectBlobStore as ObjectBlobStore
 
 __all__ = [
     "ARCHIVED_UP_TO",
@@ -151,6 +153,8 @@ _LAZY = {
     "aio": ("AsyncBlobReader", "AsyncBlobStore", "AsyncBlobWriter", "AsyncLogFollower", "AsyncLogStore", "AsyncStore"),
     # Not among the names of `import *`: they need the extra `postgres`.
     "postgres": ("AsyncPostgresLogStore", "PostgresLogStore"),
+    # Nor these, which need the extra `s3`.
+    "remote": ("AsyncObjectBlobStore", "ObjectBlobStore"),
     "records": (
         "ArchivedDay",
         "ArchiveResult",

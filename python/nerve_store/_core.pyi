@@ -320,8 +320,10 @@ class AppendChannel:
         durability: Durability | None,
     ) -> int:
         """The same for rows that are all or nothing; `future` will be resolved with the range of their ids."""
-    def perform(self, future: Future[Any], function: Callable[[], object]) -> int | None:
-        """Call a method of the store that writes, and send what it writes on its way.
+    def perform(
+        self, future: Future[Any], function: Callable[..., object], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> int | None:
+        """Call a method of the store that writes with these arguments, and send what it writes on its way.
 
         `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
         one that every call takes; None if there is nothing to write, and the call takes none.
@@ -737,7 +739,7 @@ class LogStore:
         - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
           It is measured by a clock that no program sets, and ends when the machine is started anew.
         - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
-          another process within 25 milliseconds.
+          another process as soon as it is noticed, as `follow` does.
         - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
         """
     def _is_run_free(

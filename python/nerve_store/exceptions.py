@@ -75,9 +75,10 @@ class StoreMovedError(StoreIOError):
 
 
 class StoreUnavailableError(NerveStoreError, ConnectionError):
-    """The server of a `PostgresLogStore` did not answer within `busy_timeout`.
+    """The server of a `PostgresLogStore` did not answer within `busy_timeout`, or an object store after some tries.
 
-    A write may have happened all the same, if the message says that its outcome is unknown: repeat it with a `key`.
+    A write may have happened all the same, if the message says that its outcome is unknown: repeat it with a `key`. The
+    write of a blob can be repeated as it is.
     """
 
 

@@ -9,6 +9,8 @@ mod copy;
 mod database;
 mod failure;
 mod fork;
+#[cfg(target_os = "linux")]
+mod frames;
 mod held;
 mod inotify;
 mod open;

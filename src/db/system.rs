@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use rusqlite::ffi;
 
 use crate::base::fork::{self, Generation};
+#[cfg(target_os = "linux")]
+use crate::db::frames;
 
 /// The mutex of SQLite's that guards the tables here: the one that it leaves to the file systems of applications.
 pub(super) const MUTEX: c_int = 13;
@@ -141,6 +143,15 @@ pub(super) fn replace_calls() {
             for (name, call) in calls {
                 set(vfs, name.as_ptr(), Some(call));
             }
+            #[cfg(target_os = "linux")]
+            set(
+                vfs,
+                c"pwrite".as_ptr(),
+                Some(std::mem::transmute::<
+                    unsafe extern "C" fn(c_int, *const c_void, usize, libc::off_t) -> libc::ssize_t,
+                    Pointer,
+                >(frames::pwrite)),
+            );
             // SQLite's has a varying number of arguments, which this system passes like a fixed one.
             #[cfg(target_os = "linux")]
             set(

@@ -9,7 +9,6 @@ use roaring::RoaringTreemap;
 use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
-use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived, suit_triggers};
 use crate::durable::Durability;
@@ -20,12 +19,12 @@ use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
 use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
-use crate::index::lookup::{count, estimate, restored, rounds, search};
+use crate::index::lookup::{count, estimate, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
-use crate::log::insert;
 use crate::log::reserve::IdReserve;
-use crate::row::{Filter, LogEntry, NewLogEntry, NumberedRound, RawRow};
+use crate::log::transaction::Transaction;
+use crate::row::{Filter, LogEntry, NumberedRound, RawRow};
 
 /// Segments that one transaction seals while an older database is brought up to date: it can be killed and goes on
 /// where it was, others can write in between, and the write-ahead log stays small.
@@ -120,8 +119,9 @@ impl Core {
                 suit_triggers(connection, self.database.config().derived)?;
             }
             let path = self.database.path();
-            let mut transaction = Transaction { connection, sealer: &mut sealer, last_id: None, path };
+            let mut transaction = Transaction::new(connection, &mut sealer, path);
             let value = body(&mut transaction)?;
+            transaction.insert_waiting()?;
             transaction.last_id.map_or(Ok(()), |last| self.ids.cover(last))?;
             given = transaction.last_id;
             Ok(value)
@@ -335,55 +335,4 @@ pub(crate) fn raise_last_given_id(connection: &Connection, last: i64) -> Result<
         connection.prepare_cached("INSERT INTO sqlite_sequence VALUES ('logs', ?1)")?.execute([last])?;
     }
     Ok(())
-}
-
-/// A write transaction under way.
-pub struct Transaction<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) sealer: &'a mut Sealer,
-    /// The greatest id that it has given out.
-    pub(super) last_id: Option<i64>,
-    /// Of the database.
-    path: &'a Path,
-}
-
-impl Transaction<'_> {
-    /// The connection, for the tables besides the log, and for deleting rows.
-    pub(crate) fn connection(&self) -> &Connection {
-        self.connection
-    }
-
-    /// The path of the database, for errors.
-    pub(crate) fn path(&self) -> &Path {
-        self.path
-    }
-
-    /// Inserts checked rows; returns the last id. Those of one call are consecutive.
-    pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
-        self.sealer.prepare(self.connection, entries.len() as u64)?;
-        let last =
-            insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))?;
-        self.last_id = self.last_id.max(Some(last));
-        Ok(last)
-    }
-
-    /// Puts archived rows back, with their ids, which ascend; those that are here already are passed over. Returns how
-    /// many were put back.
-    pub(crate) fn restore(&mut self, entries: &[LogEntry]) -> Result<u64> {
-        // They lie among rows that it has passed.
-        self.sealer.forget();
-        let put = insert::restore(self.connection, entries)?;
-        restored::add(self.connection, &put)?;
-        Ok(put.len() as u64)
-    }
-
-    /// Notes that rows between these ids are about to be deleted.
-    pub(crate) fn note_deleted(&self, within: IdSpan) -> Result<()> {
-        doubt::note_deleted(self.connection, within)
-    }
-
-    /// Seals what is not sealed yet. To be called before rows are deleted, so that rounds keep their numbers.
-    pub(crate) fn seal(&mut self) -> Result<()> {
-        self.sealer.seal_all(self.connection)
-    }
 }

@@ -48,13 +48,7 @@ impl Follower {
         }
         filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
-        let begin = || {
-            let watched = Arc::downgrade(core);
-            let look = move || watched.upgrade().map_or((), |core| look(&core));
-            Watching::begin(core.database().path(), interval, Arc::new(look))
-        };
-        let watching = core.changes().watching(interval, begin);
-        Ok(Self { filter, seen: None, watching })
+        Ok(Self { filter, seen: None, watching: watch(core, interval) })
     }
 
     /// Whether nothing is to be read before something is announced.
@@ -87,6 +81,17 @@ impl Follower {
         self.seen = (rows.is_empty() && !is_partial).then_some(known);
         Ok(rows)
     }
+}
+
+/// Has the commits of other processes announced for as long as the answer is kept, within an `interval` where they may go
+/// untold; None if there is no thread for it.
+pub(crate) fn watch(core: &Arc<Core>, interval: Duration) -> Option<Arc<Watching>> {
+    let begin = || {
+        let watched = Arc::downgrade(core);
+        let look = move || watched.upgrade().map_or((), |core| look(&core));
+        Watching::begin(core.database().path(), interval, Arc::new(look))
+    };
+    core.changes().watching(interval, begin)
 }
 
 /// Tells `listener` of the log's changes from now on, for as long as it is there.

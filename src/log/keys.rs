@@ -9,6 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Result, quoted};
 use crate::base::time::now;
 use crate::log::core::Core;
+use crate::log::transaction::Transaction;
 use crate::row::{MAX_NAME_BYTES, NewLogEntry, index_key};
 
 /// How long a key is remembered at the least, in milliseconds.
@@ -51,9 +52,9 @@ impl Key {
     }
 
     /// The row that was appended with it; an error if that is another than `entry`.
-    pub(crate) fn find(&self, connection: &Connection, entry: &NewLogEntry<'_>) -> Result<Option<KnownKey>> {
+    pub(crate) fn find(&self, transaction: &Transaction<'_>, entry: &NewLogEntry<'_>) -> Result<Option<KnownKey>> {
         let mut statement =
-            connection.prepare_cached("SELECT id, timestamp, digest FROM append_keys WHERE key = ?1")?;
+            transaction.connection().prepare_cached("SELECT id, timestamp, digest FROM append_keys WHERE key = ?1")?;
         let mut rows = statement.query([&*index_key(&self.0)])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let known = KnownKey { id: row.get(0)?, timestamp: row.get(1)? };
@@ -63,7 +64,7 @@ impl Key {
         Err(Error::Idempotency {
             key: self.0.to_string(),
             first_id: known.id,
-            first: described(connection, known.id)?,
+            first: described(transaction, known.id)?,
             given: description(entry.source, entry.kind, entry.ref_id),
         })
     }
@@ -79,8 +80,12 @@ impl Key {
 }
 
 /// The row with the id, in words.
-fn described(connection: &Connection, id: i64) -> Result<String> {
-    let mut statement = connection.prepare_cached("SELECT source, type, ref_id FROM logs WHERE id = ?1")?;
+fn described(transaction: &Transaction<'_>, id: i64) -> Result<String> {
+    if let Some(NewLogEntry { source, kind, ref_id, .. }) = transaction.waiting(id) {
+        return Ok(description(source, kind, ref_id));
+    }
+    let mut statement =
+        transaction.connection().prepare_cached("SELECT source, type, ref_id FROM logs WHERE id = ?1")?;
     let found = statement
         .query_row([id], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?))

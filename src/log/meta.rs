@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::error::Result;
 use crate::db::Database;
 use crate::durable::Durability;
-use crate::log::core::Transaction;
 use crate::log::handle::Log;
 use crate::log::operation::Operation;
+use crate::log::transaction::Transaction;
 
 /// The value under `key`.
 pub fn get_meta(database: &Database, key: &str) -> Result<Option<String>> {

@@ -16,10 +16,12 @@ mod read;
 mod renumber;
 mod reserve;
 mod stats;
+mod transaction;
 
 pub use changes::Listener;
-pub use core::{Core, LogConfig, Snapshot, Transaction};
+pub use core::{Core, LogConfig, Snapshot};
 pub(crate) use core::{last_given_id, raise_last_given_id};
+pub(crate) use follow::watch;
 pub use follow::{FollowedPage, Follower, ReadPage, listen, read_page, wake};
 pub use group_commit::Waiter;
 pub use handle::Log;
@@ -32,3 +34,4 @@ pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};
+pub use transaction::Transaction;

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
-use crate::log::core::Transaction;
+use crate::log::transaction::Transaction;
 use crate::row::OwnedEntry;
 
 /// A change of the database with an outcome of its own.
@@ -100,10 +100,12 @@ impl Transaction<'_> {
         const BEGIN: &str = "SAVEPOINT operation";
         const END: &str = "RELEASE operation";
         const UNDO: &str = "ROLLBACK TO operation";
-        let (changes, last_id) = (self.connection.total_changes(), self.last_id);
         if is_undone {
+            // They are not undone.
+            self.insert_waiting()?;
             self.connection.prepare_cached(BEGIN)?.execute([])?;
         }
+        let (progress, last_id) = (self.progress(), self.last_id);
         match body(self) {
             Ok(value) => {
                 if is_undone {
@@ -116,12 +118,10 @@ impl Transaction<'_> {
                 for sql in [UNDO, END] {
                     self.connection.prepare_cached(sql)?.execute([])?;
                 }
-                // It has counted the rows that are gone.
-                self.sealer.forget();
-                self.last_id = last_id;
+                self.return_to(last_id);
                 Ok(Err(refusal))
             }
-            Err(refusal) if self.connection.total_changes() == changes => Ok(Err(refusal)),
+            Err(refusal) if self.progress() == progress => Ok(Err(refusal)),
             Err(refusal) => Err(refusal),
         }
     }

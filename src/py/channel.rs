@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{IntoPyObjectExt, intern};
 
 use crate::durable::Durability;
@@ -134,14 +135,20 @@ impl AppendChannel {
         Self::gather(slf, future, Wants::Ids(rows.len()), Gathered::Rows(rows), durability)
     }
 
-    /// Call a method of the store that writes, and send what it writes on its way.
+    /// Call a method of the store that writes with these arguments, and send what it writes on its way.
     ///
     /// `future` will be resolved with what the method returns otherwise. Returns how many places it takes besides the
     /// one that every call takes; None if there is nothing to write, and the call takes none.
-    fn perform(slf: &Bound<'_, Self>, future: Py<PyAny>, function: Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    fn perform(
+        slf: &Bound<'_, Self>,
+        future: Py<PyAny>,
+        function: Bound<'_, PyAny>,
+        arguments: Bound<'_, PyTuple>,
+        keywords: Bound<'_, PyDict>,
+    ) -> PyResult<Option<usize>> {
         let mut returned = None;
         let redirected = redirect(&slf.get().store.get().store, || {
-            returned = Some(interpreter::call(&function, ())?);
+            returned = Some(interpreter::call_with(&function, arguments, Some(&keywords))?);
             Ok(())
         })?;
         if let Some(Redirected { operation, durability, told }) = redirected {

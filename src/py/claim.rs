@@ -1,5 +1,6 @@
 //! `LogStore`: claims of workflow runs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -16,7 +17,7 @@ use crate::py::perform::perform;
 use crate::py::run_record::Claim;
 use crate::py::several::{Several, names};
 use crate::store;
-use crate::workflow::{Release, Renew, Take, wait_for_run};
+use crate::workflow::{Release, Renew, Take, Waiting, is_any_free};
 
 /// How long a lease lasts unless the call says otherwise.
 const DEFAULT_LEASE: SecondsOrDelta = SecondsOrDelta(Duration::from_secs(60));
@@ -33,7 +34,7 @@ impl LogStore {
     /// - `lease`: seconds, or a timedelta, for which the run is the owner's unless `renew_claim` makes it longer.
     ///   It is measured by a clock that no program sets, and ends when the machine is started anew.
     /// - `wait`: seconds, or a timedelta, to wait for a run. A commit of this process ends the wait at once, one of
-    ///   another process within 25 milliseconds.
+    ///   another process as soon as it is noticed, as `follow` does.
     /// - `max_attempts`: a run whose lease ran out and that has been claimed so often is left `crashed`.
     #[pyo3(
         signature = (owner, *, workflow = None, run_id = None, lease = Arg::of(DEFAULT_LEASE),
@@ -56,16 +57,18 @@ impl LogStore {
         arguments!(owner, workflow, run_id, lease, wait, max_attempts, durability);
         let take = take(&owner, workflow, run_id, lease, max_attempts)?;
         let deadline = Instant::now().checked_add(wait.0);
+        let mut waiting = None;
         loop {
             let claim = perform(py, &self.store, take.clone(), durability)?;
             if !claim.is_none() || wait.0.is_zero() {
                 return Ok(claim);
             }
+            let waiting = waiting.get_or_insert_with(|| Arc::new(Waiting::begin(self.store.log().core())));
             loop {
                 let left = deadline.map_or(INTERVAL, |deadline| deadline.saturating_duration_since(Instant::now()));
-                let (take, timeout) = (take.clone(), left.min(INTERVAL));
+                let (waiting, take, timeout) = (Arc::clone(waiting), take.clone(), left.min(INTERVAL));
                 interpreter::check_signals(py)?;
-                let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, timeout);
+                let work = move |store: &store::LogStore| waiting.wait(store.log(), &take, timeout);
                 if read_within(py, timeout + INTERVAL, None, &self.store, work)? {
                     break;
                 }
@@ -87,7 +90,7 @@ impl LogStore {
     ) -> PyResult<bool> {
         arguments!(workflow, run_id, max_attempts);
         let take = take("", workflow, run_id, SecondsOrDelta(Duration::ZERO), max_attempts)?;
-        let work = move |store: &store::LogStore| wait_for_run(store.log(), &take, Duration::ZERO);
+        let work = move |store: &store::LogStore| is_any_free(store.log().database(), &take);
         read_within(py, INTERVAL, None, &self.store, work)
     }
 

@@ -41,6 +41,35 @@ pub struct Salvaged {
     pub missing: Vec<IdSpan>,
 }
 
+/// Where the staged database lies. Dropped after it was closed, it removes what a failed write has left beside it.
+struct StagedAt(PathBuf);
+
+impl StagedAt {
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    /// An error if commits of the closed database are in its write-ahead log alone: closing reports no failed checkpoint.
+    fn check_whole(&self, target: &Path) -> Result<()> {
+        if self.beside("-wal").metadata().map_or(0, |log| log.len()) == 0 {
+            return Ok(());
+        }
+        let reason = "the new database could not be written as a whole: look at the disk, and try again".to_owned();
+        Err(Error::errno(target, OPERATION, libc::EIO, reason))
+    }
+}
+
+impl Drop for StagedAt {
+    fn drop(&mut self) {
+        for suffix in ["-wal", "-shm", "-journal", "-ids"] {
+            // What is left is removed by a later opening in the directory.
+            let _ = durable::remove(&self.beside(suffix), Durability::Normal);
+        }
+    }
+}
+
 /// What was read of the file.
 struct Found {
     segments: Segments,
@@ -64,6 +93,7 @@ pub fn salvage(damaged: &Path, target: &Path, progress: &mut Progress<'_>) -> Re
     let image = Image::open(damaged)?;
     let archive = archive_of(damaged, &image)?;
     let staged = Staged::create(directory)?;
+    let staged_at = StagedAt(staged.path());
     let config = StoreConfig {
         database: Config { durability: Durability::Normal, ..Config::default() },
         segment_rows: None,
@@ -74,6 +104,7 @@ pub fn salvage(damaged: &Path, target: &Path, progress: &mut Progress<'_>) -> Re
     store.close()?;
     drop(store);
     let salvaged = outcome?;
+    staged_at.check_whole(&target)?;
     if !staged.publish_unless_there(&target, Durability::Full)? {
         let reason = "something was put there meanwhile; choose another path".to_owned();
         return Err(Error::errno(&target, OPERATION, libc::EEXIST, reason));

@@ -51,6 +51,8 @@ impl LogStore {
         let target = resolved(target)?;
         self.check_place(&target)?;
         let directory = target.parent().unwrap_or(Path::new("/"));
+        // A failure is of no consequence: the next backup tries again.
+        let _ = durable::sweep_orphaned(directory);
         let copy = self.copy_database(directory, progress)?;
         self.check_copy(&copy, self.archive().directory())?;
         let backup =

@@ -26,14 +26,14 @@ impl Operation for AppendOne {
         check_claim(self.claim.as_ref(), transaction)?;
         let entry = self.entry.borrow();
         let Some(key) = &self.key else {
-            return Ok(entry.stored(transaction.insert(std::slice::from_ref(&entry))?));
+            return Ok(self.entry.clone().into_stored(transaction.insert_soon(&self.entry)?));
         };
-        if let Some(known) = key.find(transaction.connection(), &entry)? {
+        if let Some(known) = key.find(transaction, &entry)? {
             return Ok(NewLogEntry { timestamp: Some(known.timestamp), ..entry }.stored(known.id));
         }
-        let id = transaction.insert(std::slice::from_ref(&entry))?;
+        let id = transaction.insert_soon(&self.entry)?;
         key.remember(transaction.connection(), id, &entry)?;
-        Ok(entry.stored(id))
+        Ok(self.entry.clone().into_stored(id))
     }
 
     fn bytes(&self) -> usize {
@@ -67,6 +67,9 @@ impl Operation for AppendClaimed {
 
 /// Appends rows; returns the id of the first.
 pub(super) fn append_all(transaction: &mut Transaction<'_>, entries: &[OwnedEntry]) -> Result<i64> {
+    if let [entry] = entries {
+        return transaction.insert_soon(entry);
+    }
     let rows: Vec<NewLogEntry<'_>> = entries.iter().map(OwnedEntry::borrow).collect();
     let last = transaction.insert(&rows)?;
     Ok(last - i64::try_from(rows.len()).unwrap_or(i64::MAX) + 1)

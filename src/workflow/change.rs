@@ -6,9 +6,9 @@ use crate::base::status::RunStatus;
 use crate::durable::Durability;
 use crate::log::{Log, Operation, Transaction};
 use crate::row::{LogEntry, NewLogEntry, OwnedEntry};
-use crate::workflow::claim::{Fence, Record, follow, forget, lose};
+use crate::workflow::claim::{Fence, Record, Seen, follow, forget, lose};
 use crate::workflow::put::store;
-use crate::workflow::state::{Found, Run, find};
+use crate::workflow::state::{Found, Run};
 
 const NAME: &str = "update a workflow run";
 
@@ -47,11 +47,16 @@ impl Operation for Upsert {
 
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<LogEntry> {
         let (connection, path) = (transaction.connection(), transaction.path());
-        let current = match (&self.claim, find(connection, &self.run.run_id, path)?) {
-            (Some(claim), _) => Some(claim.check_change(connection, path, self.run.status)?.0),
-            // A forced update also replaces what cannot be read.
-            (None, Some(Err(_))) if self.force => None,
-            (None, found) => found.transpose()?,
+        let (current, record) = match &self.claim {
+            Some(claim) => {
+                let (found, record) = claim.check_change(connection, path, self.run.status)?;
+                (Some(found), Some(record))
+            }
+            None => match Seen::look(connection, &self.run.run_id, path)? {
+                // A forced update also replaces what cannot be read.
+                Seen { found: Some(Err(_)), record } if self.force => (None, record),
+                Seen { found, record } => (found.transpose()?, record),
+            },
         };
         if let Some(Found { run: Run { workflow, .. }, .. }) = &current
             && *workflow != self.run.workflow
@@ -64,9 +69,9 @@ impl Operation for Upsert {
         if let Some(current) = current.as_ref().filter(|_| !self.force) {
             check(&current.run, self.run.status, &[])?;
         }
-        let entry = self.entry.borrow();
-        let (id, _) = change(transaction, &entry, &self.run, current, self.claim.is_some(), self.force)?;
-        Ok(entry.stored(id))
+        let claimed = self.claim.is_some();
+        let (id, _) = change(transaction, &self.entry, &self.run, (current, record), claimed, self.force)?;
+        Ok(self.entry.clone().into_stored(id))
     }
 
     fn bytes(&self) -> usize {
@@ -116,18 +121,23 @@ impl Operation for Transition {
         let (connection, path) = (transaction.connection(), transaction.path());
         let entry = self.entry.borrow();
         let run_id = entry.ref_id.unwrap_or_default();
-        let current = match &self.claim {
+        let (current, record) = match &self.claim {
             Some(claim) => {
                 claim.check_run(run_id)?;
-                claim.check_change(connection, path, self.status)?.0
+                let (found, record) = claim.check_change(connection, path, self.status)?;
+                (found, Some(record))
             }
-            None => find(connection, run_id, path)?.transpose()?.ok_or_else(|| Error::IllegalTransition {
-                run_id: run_id.to_owned(),
-                from: None,
-                to: self.status,
-                allowed: Vec::new(),
-                reason: "there is no such run; create it with create_workflow_run".to_owned(),
-            })?,
+            None => {
+                let Seen { found, record } = Seen::look(connection, run_id, path)?;
+                let found = found.transpose()?.ok_or_else(|| Error::IllegalTransition {
+                    run_id: run_id.to_owned(),
+                    from: None,
+                    to: self.status,
+                    allowed: Vec::new(),
+                    reason: "there is no such run; create it with create_workflow_run".to_owned(),
+                })?;
+                (found, record)
+            }
         };
         check(&current.run, self.status, &self.expect)?;
         let next = Run {
@@ -136,7 +146,7 @@ impl Operation for Transition {
             exit_code: self.exit_code,
             ..current.run.clone()
         };
-        change(transaction, &entry, &next, Some(current), self.claim.is_some(), false)
+        change(transaction, &self.entry, &next, (Some(current), record), self.claim.is_some(), false)
     }
 
     fn bytes(&self) -> usize {
@@ -167,7 +177,8 @@ impl Operation for Create {
     fn apply(&self, transaction: &mut Transaction<'_>) -> Result<(Option<i64>, Run)> {
         let entry = self.entry.borrow();
         let run_id = entry.ref_id.unwrap_or_default();
-        if let Some(found) = find(transaction.connection(), run_id, transaction.path())? {
+        let Seen { found, record } = Seen::look(transaction.connection(), run_id, transaction.path())?;
+        if let Some(found) = found {
             let Run { workflow, status, .. } = &found.as_ref().map_err(Error::clone)?.run;
             if self.exist_ok && *workflow == self.workflow {
                 return Ok((None, found?.run));
@@ -186,9 +197,9 @@ impl Operation for Create {
             timestamp: entry.timestamp.unwrap_or_default(),
             exit_code: None,
         };
-        let id = transaction.insert(std::slice::from_ref(&entry))?;
+        let id = transaction.insert_soon(&self.entry)?;
         store(transaction.connection(), &run, None, false)?;
-        forget(transaction.connection(), run_id, self.not_before)?;
+        forget(transaction.connection(), run_id, record.as_ref(), self.not_before)?;
         Ok((Some(id), run))
     }
 
@@ -197,14 +208,14 @@ impl Operation for Create {
     }
 }
 
-/// Logs `entry` and brings the run from `current` to `next`; returns the row's id and the run. A change without the
+/// Logs `entry` and brings the run from `current`, with its newest claim, to `next`; returns the row's id and the run. A change without the
 /// claim under which the run works is refused while the lease lasts, unless it kills the run or is forced; and it ends
 /// the claim.
 fn change(
     transaction: &mut Transaction<'_>,
-    entry: &NewLogEntry<'_>,
+    entry: &OwnedEntry,
     next: &Run,
-    current: Option<Found>,
+    (current, record): (Option<Found>, Option<Record>),
     is_claimed: bool,
     force: bool,
 ) -> Result<(i64, Run)> {
@@ -212,7 +223,7 @@ fn change(
     if let Some(Found { run, .. }) = &current
         && !is_claimed
         && (force || run.status == RunStatus::Started)
-        && let Some(record) = Record::find(transaction.connection(), &run.run_id)?
+        && let Some(record) = &record
     {
         if !force && next.status != RunStatus::Killed && record.is_live(run, Moment::now()?) {
             return Err(Error::IllegalTransition {
@@ -228,7 +239,7 @@ fn change(
         }
         ends_claim = record.holds(run);
     }
-    let id = transaction.insert(std::slice::from_ref(entry))?;
+    let id = transaction.insert_soon(entry)?;
     let connection = transaction.connection();
     let stored = store(connection, next, current.as_ref(), force)?;
     if is_claimed {
@@ -237,7 +248,7 @@ fn change(
         lose(connection, &stored.run_id)?;
     }
     if current.is_none() && !is_claimed {
-        forget(connection, &stored.run_id, None)?;
+        forget(connection, &stored.run_id, record.as_ref(), None)?;
     }
     Ok((id, stored))
 }

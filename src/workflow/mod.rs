@@ -23,7 +23,7 @@ pub use crate::base::status::RunStatus;
 pub use append::{AppendClaimed, AppendOne};
 pub use batch::{Batch, Step};
 pub use change::{Create, Transition, Upsert, upsert};
-pub use claim::{Fence, Release, Renew, RunClaim, Take, is_any_free, wait_for_run};
+pub use claim::{Fence, Release, Renew, RunClaim, Take, Waiting, is_any_free};
 pub use delete::delete_runs;
 pub use entry::state_entry;
 pub use payload::WholeNumber;

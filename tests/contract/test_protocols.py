@@ -24,10 +24,20 @@ def takes_blobs(blobs: protocols.Blobs) -> protocols.Blobs:
     return blobs
 
 
+def takes_asynchronous_blobs(blobs: protocols.AsyncBlobs) -> protocols.AsyncBlobs:
+    return blobs
+
+
 def logs(one: ns.LogStore, blobs: ns.BlobStore) -> None:
     """Not called: mypy reads it."""
     takes_a_log(one)
     takes_blobs(blobs)
+
+
+def object_blobs(one: ns.ObjectBlobStore, other: ns.AsyncObjectBlobStore) -> None:
+    """The same."""
+    takes_blobs(one)
+    takes_asynchronous_blobs(other)
 
 
 def members(protocol: type) -> set[str]:
@@ -48,3 +58,15 @@ def test_logs_have_every_method_of_the_protocol() -> None:
 
     assert members(protocols.Log) <= public_methods(PostgresLogStore)
     assert members(protocols.AsyncLog) <= public_methods(AsyncPostgresLogStore)
+
+
+def test_blobs_on_object_stores_have_the_methods_and_the_parameters_of_those_in_a_directory() -> None:
+    pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
+    assert members(protocols.AsyncBlobs) <= public_methods(ns.AsyncObjectBlobStore)
+    names = public_methods(ns.BlobStore)
+    assert names <= public_methods(ns.ObjectBlobStore)
+    for name in names:
+        original, ours = (getattr(owner, name) for owner in (ns.BlobStore, ns.ObjectBlobStore))
+        if callable(original):
+            (theirs, found) = (inspect.signature(each).parameters.values() for each in (original, ours))
+            assert [(one.name, one.default) for one in found] == [(one.name, one.default) for one in theirs], name

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import nerve_store as ns
 from programs import failure, say
+from support.archive import NOW
 from support.calls import claim_of, fill_batch
 
 Durability = Literal["full", "normal"]
@@ -131,16 +132,23 @@ def write_by_writer(blobs: ns.BlobStore) -> str:
     return writer.hash
 
 
+def write_and_discard(blobs: ns.BlobStore) -> None:
+    writer = blobs.writer()
+    writer.write(NEW[3])
+    writer.discard()
+
+
 BLOB_WRITES: dict[str, Callable[[ns.BlobStore], object]] = {
     "write": lambda blobs: blobs.write(NEW[1]),
     "write what is there": lambda blobs: blobs.write(OLD[1], verify=True),
     "write_many": lambda blobs: blobs.write_many(NEW),
     "write_file": lambda blobs: blobs.write_file(io.BytesIO(NEW[2])),
     "writer": write_by_writer,
+    "writer whose blob is discarded": write_and_discard,
     "delete": lambda blobs: blobs.delete(HASHES[0]),
     "collect": lambda blobs: blobs.collect(HASHES[2:]),
     "verify": lambda blobs: blobs.verify(),
-    "heal": lambda blobs: blobs.write(OLD[3]),
+    "write over what is damaged": lambda blobs: blobs.write(OLD[3]),
 }
 
 
@@ -149,6 +157,43 @@ def write_blobs(*, path: str, name: str, durability: Durability) -> None:
     blobs = ns.BlobStore(path, durability=durability)
     BLOB_WRITES[name](blobs)
     say(name)
+
+
+async def write_by_async_writer(blobs: ns.AsyncBlobStore) -> str:
+    async with blobs.writer() as writer:
+        await writer.write(NEW[3])
+    return writer.hash
+
+
+async def write_and_discard_async(blobs: ns.AsyncBlobStore) -> None:
+    async with blobs.writer() as writer:
+        await writer.write(NEW[3])
+        await writer.discard()
+
+
+ASYNC_BLOB_WRITES: dict[str, Callable[[ns.AsyncBlobStore], Awaitable[object]]] = {
+    "write": lambda blobs: blobs.write(NEW[1]),
+    "write what is there": lambda blobs: blobs.write(OLD[1], verify=True),
+    "write_many": lambda blobs: blobs.write_many(NEW),
+    "write_file": lambda blobs: blobs.write_file(io.BytesIO(NEW[2])),
+    "writer": write_by_async_writer,
+    "writer whose blob is discarded": write_and_discard_async,
+    "delete": lambda blobs: blobs.delete(HASHES[0]),
+    "collect": lambda blobs: blobs.collect(HASHES[2:]),
+    "verify": lambda blobs: blobs.verify(),
+    "write over what is damaged": lambda blobs: blobs.write(OLD[3]),
+}
+
+
+def write_blobs_async(*, path: str, name: str, durability: Durability) -> None:
+    """One of the writes of an `AsyncBlobStore`, in an event loop of its own."""
+
+    async def write() -> None:
+        async with ns.AsyncBlobStore(path, durability=durability) as blobs:
+            await ASYNC_BLOB_WRITES[name](blobs)
+            say(name)
+
+    asyncio.run(write())
 
 
 def delete_before_writing(*, path: str, name: str, durability: Durability) -> None:
@@ -180,16 +225,19 @@ ASYNC_WRITES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "delete_meta": lambda logs: logs.delete_meta("other"),
     "batch": write_batch,
     "create_workflow_run": lambda logs: logs.create_workflow_run("new", "deploy", not_before=5),
-    "claim_workflow_run": lambda logs: logs.claim_workflow_run("worker"),
+    "claim_workflow_run": lambda logs: logs.claim_workflow_run("worker", run_id="waiting"),
     "renew_claim": lambda logs: logs.renew_claim(claimed(logs), lease=100),
     "release_claim": lambda logs: logs.release_claim(claimed(logs), delay=5),
     "append once": lambda logs: logs.append("system", "tick", key="key"),
+    "append under a claim": lambda logs: logs.append("step", "tick", "claimed", claim=claimed(logs)),
+    "transition under a claim": lambda logs: logs.transition("claimed", "completed", claim=claimed(logs)),
+    "claim_workflow_run whose lease ran out": lambda logs: logs.claim_workflow_run("worker", run_id="left"),
     "upsert_workflow_run": lambda logs: logs.upsert_workflow_run(ENTRY, RUN),
     "append_with_workflow_update": lambda logs: logs.append_with_workflow_update(ENTRY, RUN),
     "transition": lambda logs: logs.transition("run-1", "completed"),
-    "delete_workflow_runs": lambda logs: logs.delete_workflow_runs(before=1),
-    "archive_logs": lambda logs: logs.archive_logs(),
-    "expire_archive": lambda logs: logs.expire_archive(before=DAY),
+    "delete_workflow_runs": lambda logs: logs.delete_workflow_runs(before=NOW + 1),
+    "archive_logs": lambda logs: logs.archive_logs(now=NOW),
+    "expire_archive": lambda logs: logs.expire_archive(before=DAY + timedelta(days=1)),
     "restore_archive": lambda logs: logs.restore_archive(DAY),
     "reindex": lambda logs: logs.reindex(),
 }

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +58,35 @@ class Soak:
         self.logs.get_active_workflow_runs()
         time.sleep(0.05)
 
+    def claim(self, random: Random) -> None:
+        """The rows of a claim have the time of the clock, so that no job takes them: there are few."""
+        run_id = f"claim-{random.randrange(20)}"
+        self.logs.create_workflow_run(run_id, "claimed", timestamp=self.day * DAY_MS, exist_ok=True)
+        claim = self.logs.claim_workflow_run("worker", workflow="claimed")
+        if claim is not None:
+            claim = self.logs.renew_claim(claim, lease=90)
+            if random.randrange(4) == 0:
+                self.logs.release_claim(claim)
+            else:
+                self.logs.transition(claim.run.run_id, "completed", timestamp=self.day * DAY_MS, claim=claim)
+        self.stop.wait(2)
+
+    def batch(self, random: Random) -> None:
+        with self.logs.batch() as batch:
+            # A key is remembered for seven days.
+            batch.append("source", "keyed", timestamp=self.day * DAY_MS, key=f"key-{random.randrange(50)}")
+            batch.append_many([self.row(random) for _ in range(10)])
+            batch.set_meta(f"key-{random.randrange(50)}", "value")
+            batch.delete_meta(f"key-{random.randrange(50)}")
+        time.sleep(0.05)
+
+    def back_up(self, _random: Random) -> None:
+        copy = self.path.with_name("copy")
+        with ns.Store(self.path) as store:
+            assert store.backup(copy).ok
+        shutil.rmtree(copy)
+        self.stop.wait(5)
+
     def archive(self, random: Random) -> None:
         self.day += 1
         compression: Literal["zstd"] | None = random.choice([None, "zstd"])
@@ -64,9 +94,8 @@ class Soak:
         self.logs.archive_logs(now=self.day * DAY_MS, retention=timedelta(0), compression=compression, vacuum=vacuum)
         days = self.logs.archived_days()
         if len(days) > MOST_DAYS:
-            for old in days[:-FEWEST_DAYS]:
-                Path(old.path).unlink()
-            self.logs.reindex()
+            self.logs.expire_archive(before=days[-FEWEST_DAYS].day)
+        self.logs.delete_workflow_runs(before=self.day * DAY_MS, workflow="claimed")
         self.stop.wait(1)
 
     def write_blobs(self, random: Random) -> None:
@@ -108,10 +137,13 @@ class Soak:
 
     def be_asynchronous(self, random: Random) -> None:
         async def work() -> None:
-            async with ns.AsyncLogStore(self.path / "logs.db") as logs:
+            async with ns.AsyncStore(self.path) as store:
                 while not self.stop.is_set():
-                    await asyncio.gather(*(logs.append(*self.row(random)) for _ in range(20)))
-                    await logs.query(limit=10, descending=True)
+                    await asyncio.gather(*(store.logs.append(*self.row(random)) for _ in range(20)))
+                    await store.logs.query(limit=10, descending=True)
+                    contents = [f"blob {random.randrange(200)} ".encode() * 500 for _ in range(5)]
+                    hashes = await asyncio.gather(*map(store.blobs.write, contents))
+                    assert [await store.blobs.read(blob_hash) for blob_hash in hashes] == contents
                     await asyncio.sleep(0.2)
 
         asyncio.run(work())
@@ -131,7 +163,7 @@ class Soak:
     def threads(self) -> list[threading.Thread]:
         works = [
             *(self.append, self.append, self.append_many, self.run, self.archive, self.write_blobs, self.collect),
-            *(self.read, self.look_after, self.follow, self.be_asynchronous),
+            *(self.claim, self.batch, self.back_up, self.read, self.look_after, self.follow, self.be_asynchronous),
         ]
         return [threading.Thread(target=self.again, args=(work, seed)) for seed, work in enumerate(works)]
 

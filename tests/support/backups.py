@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,13 @@ def assert_whole(backup: Path, rows: list[Row], blobs: set[str]) -> None:
         assert set(store.blobs) >= blobs
         assert store.logs.get_meta("key") == "value"
         assert [run.run_id for run in store.logs.get_active_workflow_runs()] == ["run-1"]
+
+
+def let_grow_old(staged: Iterable[Path]) -> None:
+    """As if these had last been written two days ago, by a process that is dead."""
+    two_days_ago = time.time() - 2 * 24 * 60 * 60
+    for path in staged:
+        os.utime(path, (two_days_ago, two_days_ago))
 
 
 def blobs_of(directory: Path) -> set[str]:

@@ -62,6 +62,8 @@ from support.processes import child_environment
 
 NONE, KILL = 0, -1
 """Instead of the number of an error."""
+FAULTS = {"kill": KILL, "EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
+"""What every write meets."""
 ACKNOWLEDGE = "acknowledge"
 
 Prepared = TypeVar("Prepared")
@@ -135,6 +137,11 @@ class Scenario(Generic[Prepared]):
 
 class SweepError(AssertionError):
     """A check that failed after a fault."""
+
+
+def kind_of(fault: int) -> str:
+    """A fault in the counts of a sweep."""
+    return "kills" if fault == KILL else errno.errorcode[fault]
 
 
 # --- one run -----------------------------------------------------------------------------------------------------

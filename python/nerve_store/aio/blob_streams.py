@@ -10,16 +10,24 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVar
 
-from nerve_store._core import BlobWriter
 from nerve_store.aio.threads import submit
+from nerve_store.protocols import BlobWriting
 
 if TYPE_CHECKING:
     from nerve_store.aio.base import Handle
     from nerve_store.types import Data
 
-_File = TypeVar("_File", BinaryIO, BlobWriter)
+
+class WritingFile(BlobWriting, Protocol):
+    """A file that becomes a blob, and says whether it was closed."""
+
+    @property
+    def closed(self) -> bool: ...
+
+
+_File = TypeVar("_File", BinaryIO, WritingFile)
 _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 256 << 10
@@ -103,7 +111,7 @@ class AsyncBlobReader(_Stream[BinaryIO]):
         await self.close()
 
 
-class AsyncBlobWriter(_Stream[BlobWriter]):
+class AsyncBlobWriter(_Stream[WritingFile]):
     """An asynchronous file that becomes a blob when it is closed; `AsyncBlobStore.writer` makes it.
 
     With `async with` it is closed at the end, or discarded if an exception comes: then nothing of it is left. Nothing

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from nerve_store._core import BlobStore
 from nerve_store.aio.threads import submit
+from nerve_store.protocols import Blobs
 
 if TYPE_CHECKING:
     from nerve_store.types import Data
@@ -39,7 +39,7 @@ class _Waiting:
 class Writes:
     """What is on its way into a blob store."""
 
-    def __init__(self, store: BlobStore, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, store: Blobs, pool: ThreadPoolExecutor) -> None:
         self._store = store
         self._pool = pool
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting] = WeakKeyDictionary()

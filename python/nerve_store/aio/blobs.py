@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from nerve_store._core import BlobStore
 from nerve_store.aio.base import Handle, documented
-from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter
+from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter, WritingFile
 from nerve_store.aio.blob_writes import Writes
+from nerve_store.protocols import Blobs
 
 if TYPE_CHECKING:
     from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
@@ -21,20 +22,27 @@ _HASHES = 256
 _GRACE = timedelta(hours=1)
 
 
-class AsyncBlobStore(Handle):
-    """`BlobStore` for asyncio: its methods, awaitable, and its files as asynchronous streams.
+class Blocking(Blobs, Protocol):
+    """A blob store whose calls block."""
 
-    Writes that wait at the same time share their flushes. Reads have threads of their own, so that none waits for a
-    write. A call that is cancelled raises `CancelledError` at once. `verify`, `collect` and `write_file` then end in
-    their thread as well, within moments; a read that has begun there goes on to its end, and its result is dropped. A
-    write that is cancelled may be stored all the same. Use it with `async with`, or await `close()`.
-    """
+    @property
+    def root(self) -> str: ...
+    def write(self, data: Data, *, verify: bool = False) -> str: ...
+    def write_many(self, items: Iterable[Data], *, verify: bool = False) -> list[str]: ...
+    def write_file(self, file: File, *, verify: bool = False) -> str: ...
+    def writer(self, *, verify: bool = False) -> WritingFile: ...
 
-    def __init__(self, root: Path, *, durability: Durability = "full", read_only: bool = False) -> None:
-        """The blobs under `root`; the options are those of `BlobStore`."""
-        self._store = BlobStore(root, durability=durability, read_only=read_only)
-        super().__init__(self._store.root, self._store.close)
-        self._writes = Writes(self._store, self._threads.write)
+
+_Store = TypeVar("_Store", bound=Blocking)
+
+
+class BlobCalls(Handle, Generic[_Store]):
+    """The methods of a blob store, awaitable."""
+
+    def __init__(self, store: _Store) -> None:
+        self._store = store
+        super().__init__(store.root, store.close)
+        self._writes = Writes(store, self._threads.write)
 
     @property
     @documented(BlobStore.root)
@@ -130,4 +138,18 @@ class AsyncBlobStore(Handle):
 
     def __repr__(self) -> str:
         closed = " (closed)" if self._closing else ""
-        return f"<AsyncBlobStore {self._store.root!r}{closed}>"
+        return f"<{type(self).__name__} {self._store.root!r}{closed}>"
+
+
+class AsyncBlobStore(BlobCalls[BlobStore]):
+    """`BlobStore` for asyncio: its methods, awaitable, and its files as asynchronous streams.
+
+    Writes that wait at the same time share their flushes. Reads have threads of their own, so that none waits for a
+    write. A call that is cancelled raises `CancelledError` at once. `verify`, `collect` and `write_file` then end in
+    their thread as well, within moments; a read that has begun there goes on to its end, and its result is dropped. A
+    write that is cancelled may be stored all the same. Use it with `async with`, or await `close()`.
+    """
+
+    def __init__(self, root: Path, *, durability: Durability = "full", read_only: bool = False) -> None:
+        """The blobs under `root`; the options are those of `BlobStore`."""
+        super().__init__(BlobStore(root, durability=durability, read_only=read_only))

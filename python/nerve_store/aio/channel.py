@@ -27,7 +27,9 @@ _Append: TypeAlias = Callable[
     ],
     int,
 ]
-_Perform: TypeAlias = Callable[["asyncio.Future[Any]", Callable[[], object]], int | None]
+_Perform: TypeAlias = Callable[
+    ["asyncio.Future[Any]", Callable[..., object], tuple[Any, ...], dict[str, Any]], int | None
+]
 _AppendMany: TypeAlias = Callable[["asyncio.Future[range]", Sequence[Row], Durability | None], int]
 
 IN_FLIGHT = 8192

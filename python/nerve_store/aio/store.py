@@ -8,7 +8,6 @@ from weakref import finalize
 
 from nerve_store._core import LogEntry, LogStore
 from nerve_store.aio.base import documented
-from nerve_store.aio.channel import Channel
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
 from nerve_store.aio.upkeep import Upkeep
@@ -49,7 +48,6 @@ class AsyncLogStore(Reads, Runs, Upkeep):
             max_payload_bytes=max_payload_bytes,
             progress=progress,
         )
-        self._last_channel: Channel | None = None
         finalize(self, self._channels.end).atexit = False
         finalize(self, self._newsrooms.end).atexit = False
 
@@ -100,7 +98,7 @@ class AsyncLogStore(Reads, Runs, Upkeep):
                 key=key,
                 claim=claim,
             )
-        # As few calls as can be: a thousand tasks that append at once pay for them a thousand times.
+        # As few calls as can be, as in `_write`.
         if self._closing:
             self._check_open()
         loop = asyncio.get_running_loop()

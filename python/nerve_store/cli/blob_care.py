@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,6 @@ from datetime import timedelta
 
 from nerve_store import BlobVerifyReport, CollectReport, normalize_blob_hash
 from nerve_store.cli.arguments import Commands, add_command, integer
-from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import progress_bar
@@ -71,9 +71,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _fields(found: BlobVerifyReport) -> dict[str, object]:
-    fields = plain(found)
-    assert isinstance(fields, dict)  # noqa: S101 - a dataclass becomes a dict
-    return fields
+    return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
 
 def _collect(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import cast
 
 from nerve_store.cli.output import print_json
 
@@ -53,10 +54,11 @@ def _words(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, li
     below: list[tuple[str, argparse.ArgumentParser]] = []
     for action in parser._actions:  # noqa: SLF001 - argparse tells it in no other way
         words.extend(option for option in action.option_strings if option != "-h")
-        if isinstance(action.choices, dict):
-            below.extend(action.choices.items())
-        elif action.choices and not action.option_strings:
-            words.extend(str(choice) for choice in action.choices)
+        choices = action.choices
+        if isinstance(choices, dict):
+            below.extend(cast("dict[str, argparse.ArgumentParser]", choices).items())
+        elif choices and not action.option_strings:
+            words.extend(str(choice) for choice in choices)
     yield path, sorted({*words, *(name for name, _ in below)})
     for name, command in below:
         yield from _words(command, f"{path} {name}".strip())

@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     refuse_server(data, "the demo")
     _require_fresh(data)
     versions = {"nerve_store": __version__, "sqlite": SQLITE_VERSION, "build": BUILD_PROFILE}
-    steps = []
+    steps: list[dict[str, object]] = []
     if not arguments.json:
         print_text(f"nerve_store {__version__} (SQLite {SQLITE_VERSION}, {BUILD_PROFILE} build) in {data}")
     for step in Demo(data, arguments.rows).steps():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -48,7 +48,7 @@ class _Clock:
     seconds: float = 0.0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         started = perf_counter()
         yield
         self.seconds += perf_counter() - started
@@ -185,7 +185,7 @@ class Demo:
     def _recover(self, store: Store) -> Step:
         """Find what was at work, mark it as crashed, and let it go on where its thread ends."""
         logs = store.logs
-        told = []
+        told: list[str] = []
         active = logs.get_active_workflow_runs()
         for run in active:
             if run.status is WorkflowRunStatus.STARTED:

@@ -57,7 +57,8 @@ def _kind_of_file_system(data: str) -> str | None:
 
 
 def _permissions(data: str) -> Iterator[Finding]:
-    open_to_others, foreign = [], []
+    open_to_others: list[str] = []
+    foreign: list[str] = []
     for path in (data, log_path(data), blob_root(data), os.path.join(data, "archive", "logs")):
         with suppress(FileNotFoundError):
             found = os.stat(path)
@@ -127,7 +128,7 @@ def _write_ahead_log(data: str) -> Iterator[Finding]:
 
 def _holders(path: str) -> list[str]:
     """The processes that have the database open, as far as this user may know: name and process id."""
-    found = []
+    found: list[str] = []
     wanted = os.path.realpath(path)
     for process in _entries("/proc"):
         is_other = process.name.isdigit() and int(process.name) != os.getpid()
@@ -144,7 +145,7 @@ def _link(path: str) -> str:
 
 def _lock_holders(path: str) -> list[str]:
     """The processes that hold locks on the database or on the index of its log."""
-    inodes = set()
+    inodes: set[str] = set()
     for suffix in ("", "-shm"):
         with suppress(OSError):
             inodes.add(str(os.stat(path + suffix).st_ino))

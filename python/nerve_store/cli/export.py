@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _staged(path: str) -> Iterator[IO[bytes]]:
+def _staged(path: str) -> Generator[IO[bytes]]:
     """A file that takes the place of `path` when it is whole; what is cut short leaves nothing."""
     directory = os.path.dirname(os.path.abspath(path))
     with tempfile.NamedTemporaryFile(dir=directory, prefix=".export-", delete=False) as stream:

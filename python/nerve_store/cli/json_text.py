@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from nerve_store import LogEntry
 from nerve_store.cli.text import decimal_text
@@ -40,7 +40,7 @@ def json_chunks(value: object, *, indented: bool, ensure_ascii: bool) -> Iterato
         yield prefix
         if isinstance(value, dict | list):
             is_object = isinstance(value, dict)
-            members = _members(value, encode)
+            members = _members(cast("dict[str, object] | list[object]", value), encode)
             closing = "}" if is_object else "]"
             yield "{" if is_object else "["
             open_values.append((members, closing))
@@ -81,9 +81,9 @@ def plain(value: object) -> object:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return dict(value)
+        return dict(cast("Mapping[str, object]", value))
     if isinstance(value, tuple):
-        return list(value)
+        return list(cast("tuple[object, ...]", value))
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return value

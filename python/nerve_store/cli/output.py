@@ -112,7 +112,7 @@ def _fitted(columns: Sequence[Column], widths: Sequence[int], available: int) ->
 
 
 def _aligned(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str], *, has_colors: bool) -> str:
-    cells = []
+    cells: list[str] = []
     for column, width, whole in zip(columns, widths, row, strict=True):
         cell = cut(whole, width)
         padding = " " * (width - display_width(cell))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from nerve_store.cli.text import escape
@@ -22,7 +22,7 @@ def report(problem: object, *, kind: str = "error") -> None:
 
 
 @contextmanager
-def counting_problems() -> Iterator[list[str]]:
+def counting_problems() -> Generator[list[str]]:
     """Report what the store leaves out and goes on without; the list has the errors, without the warnings."""
     import logging
 

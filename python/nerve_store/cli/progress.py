@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Progress | None]:
+def progress_bar(label: str) -> Generator[Progress | None]:
     """A callback that draws a bar on standard error; None without a terminal or without `rich`."""
     if not sys.stderr.isatty():
         yield None

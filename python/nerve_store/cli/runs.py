@@ -94,6 +94,10 @@ def _statuses(text: str) -> list[WorkflowRunStatus]:
         raise argparse.ArgumentTypeError(f"{text!r} is no state, nor several: {known}") from None
 
 
+def _color(status: str) -> str:
+    return _COLORS.get(status, "")
+
+
 def _list(arguments: argparse.Namespace) -> int:
     with open_logs(arguments.data) as store, counting_problems() as problems:
         runs = _wanted(store, arguments)
@@ -103,7 +107,7 @@ def _list(arguments: argparse.Namespace) -> int:
     columns = [
         Column("run", least=8),
         Column("workflow", least=8),
-        Column("status", color=lambda status: _COLORS.get(status, "")),
+        Column("status", color=_color),
         Column("exit", right=True),
         Column("since"),
     ]

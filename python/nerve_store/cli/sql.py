@@ -50,13 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_JSON = (str, int, float, list, dict, type(None))
+
+
 def _plain(value: Any) -> Any:
     """What JSON can say of a value; a server has types that JSON has not."""
     if isinstance(value, bytes):
         return value.hex()
-    if value is None or isinstance(value, str | int | float | list | dict):
-        return value
-    return str(value)
+    return value if type(value) in _JSON or isinstance(value, bool) else str(value)
 
 
 def _cell(value: Any) -> str:

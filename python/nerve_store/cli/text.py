@@ -50,7 +50,7 @@ def cut(text: str, width: int) -> str:
     """`text` in at most `width` columns, with an ellipsis where it was cut."""
     if display_width(text) <= width:
         return text
-    kept = []
+    kept: list[str] = []
     left = max(width, 1) - 1
     for character in text:
         left -= _character_width(character)

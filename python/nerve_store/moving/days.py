@@ -112,7 +112,8 @@ def _copy_day(day: ArchivedDay, path: str) -> None:
             if hashlib.file_digest(copy, "sha256").hexdigest() != day.sha256:
                 raise _ReplacedError(day.path)
         if day.archived_at is not None:
-            os.utime(staged, ns=(day.archived_at * 1_000_000,) * 2)
+            archived_at = day.archived_at * 1_000_000
+            os.utime(staged, ns=(archived_at, archived_at))
         os.rename(staged, path)
     finally:
         with suppress(FileNotFoundError):

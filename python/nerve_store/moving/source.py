@@ -75,14 +75,14 @@ class DirectorySource(Source):
 
     def state(self) -> State:
         tables = {row[0] for row in self.log.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        claims = {}
+        claims: dict[str, tuple[Any, ...]] = {}
         if "run_claims" in tables:
             statement = (
                 "SELECT run_id, attempt, token, owner, lease, status, timestamp, not_before FROM run_claims "
                 "WHERE run_id > ? ORDER BY run_id LIMIT ?"
             )
             claims = {row[0]: row[1:] for row in self._paged(statement, "")}
-        runs = []
+        runs: list[RunState] = []
         statement = (
             "SELECT rowid, run_id, workflow, status, timestamp, exit_code FROM workflow_runs "
             "WHERE rowid > ? ORDER BY rowid LIMIT ?"
@@ -96,7 +96,7 @@ class DirectorySource(Source):
                     owner if is_valid else None, lease, not_before if status == "queued" else None,
                 )
             )  # fmt: skip
-        keys = []
+        keys: list[KnownKey] = []
         if "append_keys" in tables:
             statement = (
                 "SELECT key, id, digest, timestamp, appended_at FROM append_keys WHERE key > ? ORDER BY key LIMIT ?"
@@ -131,15 +131,15 @@ class ServerSource(Source):
 
         runs = [
             RunState(
-                decode(run_id),
-                decode(workflow),
+                decode(str(run_id)),
+                decode(str(workflow)),
                 status,
                 at,
                 exit_code,
                 order,
                 attempt,
                 token,
-                decode(owner),
+                None if owner is None else decode(str(owner)),
                 lease,
                 begin,
             )
@@ -149,7 +149,7 @@ class ServerSource(Source):
             )
         ]
         keys = [
-            KnownKey(decode(key), *rest)
+            KnownKey(decode(str(key)), *rest)
             for key, *rest in self.log.sql(
                 "SELECT key, id, digest, timestamp, round(extract(epoch FROM at) * 1000)::bigint FROM keys ORDER BY key"
             )

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::base::error::Result;
-use crate::log::core::Transaction;
 use crate::log::insert::first_of;
 use crate::log::operation::{Answer, Done, Shared, Work};
+use crate::log::transaction::Transaction;
 use crate::row::{NewLogEntry, OwnedEntry};
 
 /// The leader's own work, which is not copied.

@@ -14,9 +14,9 @@ mod wait;
 
 pub use keep::{Release, Renew};
 pub use record::{Fence, RunClaim};
-pub(super) use record::{Record, follow, forget, lose};
+pub(super) use record::{Record, Seen, follow, forget, lose};
 pub use take::{Take, is_any_free};
-pub use wait::wait_for_run;
+pub use wait::Waiting;
 
 #[cfg(test)]
 mod tests;

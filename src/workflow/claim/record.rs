@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use crate::base::boot::Moment;
 use crate::base::error::{Error, Result};
 use crate::base::status::RunStatus;
-use crate::workflow::state::{Found, Run, find};
+use crate::workflow::state::{Found, Run, read};
 
 /// A run that is its owner's until its lease runs out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,22 +40,18 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The newest claim of the run; None: it has never been claimed.
-    pub(in crate::workflow) fn find(connection: &Connection, run_id: &str) -> Result<Option<Self>> {
-        let mut statement = connection.prepare_cached(
-            "SELECT attempt, token, owner, lease, boot, expires, status, timestamp FROM run_claims WHERE run_id = ?1",
-        )?;
-        let mut rows = statement.query([run_id])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
+    /// Reads the columns of `run_claims` in [`SEEN`].
+    fn read(row: &Row<'_>) -> Result<Option<Self>> {
+        let Some(attempt) = row.get(6)? else { return Ok(None) };
         Ok(Some(Self {
-            attempt: row.get(0)?,
-            token: row.get(1)?,
-            owner: row.get(2)?,
-            lease: row.get(3)?,
-            boot: row.get(4)?,
-            expires: row.get(5)?,
-            status: row.get(6)?,
-            timestamp: row.get(7)?,
+            attempt,
+            token: row.get(7)?,
+            owner: row.get(8)?,
+            lease: row.get(9)?,
+            boot: row.get(10)?,
+            expires: row.get(11)?,
+            status: row.get(12)?,
+            timestamp: row.get(13)?,
         }))
     }
 
@@ -81,6 +77,33 @@ impl Record {
     /// How long the lease is.
     pub(super) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease.unwrap_or_default().unsigned_abs())
+    }
+}
+
+/// A run and its newest claim, looked up together.
+const SEEN: &str = "
+    SELECT run.run_id, run.workflow, run.status, run.timestamp, run.exit_code, run.rowid,
+      claim.attempt, claim.token, claim.owner, claim.lease, claim.boot, claim.expires, claim.status, claim.timestamp
+    FROM (SELECT 1) LEFT JOIN workflow_runs AS run ON run.run_id = ?1 LEFT JOIN run_claims AS claim ON claim.run_id = ?1";
+
+/// What there is under the id of a run.
+pub(in crate::workflow) struct Seen {
+    /// The run, if there is one; an error that names it, if its row cannot be read.
+    pub(in crate::workflow) found: Option<Result<Found>>,
+    /// The newest claim; None: it has never been claimed.
+    pub(in crate::workflow) record: Option<Record>,
+}
+
+impl Seen {
+    pub(in crate::workflow) fn look(connection: &Connection, run_id: &str, path: &Path) -> Result<Self> {
+        let mut statement = connection.prepare_cached(SEEN)?;
+        let mut rows = statement.query([run_id])?;
+        let Some(row) = rows.next()? else { return Err(Error::Internal) };
+        let found = match row.get(5)? {
+            Some(rowid) => Some(read(row, path)?.map(|run| Found { rowid, run })),
+            None => None,
+        };
+        Ok(Self { found, record: Record::read(row)? })
     }
 }
 
@@ -114,12 +137,13 @@ impl Fence {
         path: &Path,
         next: RunStatus,
     ) -> Result<(Found, Record)> {
-        let found = match find(connection, &self.run_id, path)? {
+        let Seen { found, record } = Seen::look(connection, &self.run_id, path)?;
+        let found = match found {
             Some(Ok(found)) => found,
             Some(Err(_)) => return Err(self.lost("the run is in an unknown state".to_owned())),
             None => return Err(self.lost("there is no such run any more".to_owned())),
         };
-        let Some(record) = Record::find(connection, &self.run_id)? else {
+        let Some(record) = record else {
             return Err(self.lost(format!("the run was changed without it, and is {}", found.run.status)));
         };
         let status = found.run.status;
@@ -210,10 +234,17 @@ pub(in crate::workflow) fn lose(connection: &Connection, run_id: &str) -> Result
     Ok(())
 }
 
-/// Forgets the claims of a run of the same id that was there before, and keeps the new one from being claimed before
-/// `not_before`.
-pub(in crate::workflow) fn forget(connection: &Connection, run_id: &str, not_before: Option<i64>) -> Result<()> {
-    connection.prepare_cached("DELETE FROM run_claims WHERE run_id = ?1")?.execute([run_id])?;
+/// Forgets the claims of a run of the same id that was there before, if there is a `record` of them, and keeps the new one
+/// from being claimed before `not_before`.
+pub(in crate::workflow) fn forget(
+    connection: &Connection,
+    run_id: &str,
+    record: Option<&Record>,
+    not_before: Option<i64>,
+) -> Result<()> {
+    if record.is_some() {
+        connection.prepare_cached("DELETE FROM run_claims WHERE run_id = ?1")?.execute([run_id])?;
+    }
     if not_before.is_some() {
         let sql = "INSERT INTO run_claims (run_id, attempt, not_before) VALUES (?1, 0, ?2)";
         connection.prepare_cached(sql)?.execute((run_id, not_before))?;

@@ -13,11 +13,11 @@ use crate::base::status::{IS_ACTIVE, RunStatus};
 use crate::base::time::now;
 use crate::db::Database;
 use crate::log::{Operation, Transaction};
-use crate::row::NewLogEntry;
-use crate::workflow::claim::record::{Record, RunClaim, Term, lose};
+use crate::row::OwnedEntry;
+use crate::workflow::claim::record::{RunClaim, Seen, Term, lose};
 use crate::workflow::entry::state_entry;
 use crate::workflow::put::store;
-use crate::workflow::state::{COLUMNS, Found, Run, find, read};
+use crate::workflow::state::{COLUMNS, Found, Run, read};
 
 /// What a run whose process died exits with.
 const CRASHED_EXIT_CODE: i64 = 255;
@@ -38,11 +38,41 @@ pub struct Take {
     pub max_attempts: Option<i64>,
 }
 
+/// How long it takes at the most until a run is looked for again that may have become free without a commit that is
+/// noticed: the system's clock may have been set.
+const MOST_UNSEEN: Duration = Duration::from_secs(1);
+
 /// Whether a claim would take a run, or clear one away: asked before a write transaction is begun for it.
 pub fn is_any_free(database: &Database, take: &Take) -> Result<bool> {
+    Ok(free_in(database, take)?.is_zero())
+}
+
+/// In how long a claim may take a run, or clear one away, unless a commit makes it sooner; at most a second.
+pub(super) fn free_in(database: &Database, take: &Take) -> Result<Duration> {
+    const NEXT_EXPIRY: &str =
+        "SELECT min(expires) FROM run_claims WHERE status = 'started' AND boot = ?1 AND expires > ?2";
     database.read("look for a run", |connection| {
-        let found = take.look(connection, database.path(), Moment::now()?, now()?)?;
-        Ok(found.expired.is_some() || !found.stale.is_empty() || !found.exhausted.is_empty() || found.queued.is_some())
+        let (moment, time) = (Moment::now()?, now()?);
+        let found = take.look(connection, database.path(), moment, time)?;
+        if found.expired.is_some() || !found.stale.is_empty() || !found.exhausted.is_empty() || found.queued.is_some() {
+            return Ok(Duration::ZERO);
+        }
+        let mut statement = connection.prepare_cached(NEXT_EXPIRY)?;
+        let expires: Option<i64> = statement.query_row((moment.boot, moment.milliseconds), |row| row.get(0))?;
+        let next_beginning = format!(
+            "SELECT min(not_before) FROM workflow_runs CROSS JOIN run_claims USING (run_id)
+             WHERE workflow_runs.status = 'queued' AND not_before > ?1 AND {}",
+            IS_ACTIVE.replace("status", "workflow_runs.status")
+        );
+        let begins: Option<i64> = connection.prepare_cached(&next_beginning)?.query_row([time], |row| row.get(0))?;
+        let waits =
+            [expires.map(|at| at.saturating_sub(moment.milliseconds)), begins.map(|at| at.saturating_sub(time))];
+        let wait = waits
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(MOST_UNSEEN, |wait| Duration::from_millis(u64::try_from(wait).unwrap_or_default().max(1)));
+        Ok(wait.min(MOST_UNSEEN))
     })
 }
 
@@ -79,7 +109,8 @@ impl Operation for Take {
             (None, Some(found)) => found,
             (None, None) => return Ok(None),
         };
-        let token = transaction.insert(&[state_entry(&found.run.run_id, RunStatus::Started, None, Some(time))])?;
+        let entry = OwnedEntry::from(&state_entry(&found.run.run_id, RunStatus::Started, None, Some(time)));
+        let token = transaction.insert_soon(&entry)?;
         let started = Run { status: RunStatus::Started, timestamp: time, exit_code: None, ..found.run.clone() };
         let connection = transaction.connection();
         let run = store(connection, &started, Some(&found), false)?;
@@ -96,8 +127,8 @@ impl Operation for Take {
 
 /// Logs that the run's process died.
 fn crash(transaction: &mut Transaction<'_>, found: &Found, time: i64) -> Result<Run> {
-    let entry: NewLogEntry<'_> = state_entry(&found.run.run_id, RunStatus::Crashed, None, Some(time));
-    transaction.insert(&[entry])?;
+    let entry = state_entry(&found.run.run_id, RunStatus::Crashed, None, Some(time));
+    transaction.insert_soon(&OwnedEntry::from(&entry))?;
     let crashed =
         Run { status: RunStatus::Crashed, timestamp: time, exit_code: Some(CRASHED_EXIT_CODE), ..found.run.clone() };
     store(transaction.connection(), &crashed, Some(found), false)
@@ -118,6 +149,14 @@ impl Take {
     }
 
     fn look_for_expired(&self, connection: &Connection, path: &Path, moment: Moment, sight: &mut Sight) -> Result<()> {
+        const IS_ANY_EXPIRED: &str = "
+            SELECT EXISTS (SELECT 1 FROM run_claims WHERE status = 'started' AND boot < ?1)
+              OR EXISTS (SELECT 1 FROM run_claims WHERE status = 'started' AND boot > ?1)
+              OR EXISTS (SELECT 1 FROM run_claims WHERE status = 'started' AND boot = ?1 AND expires <= ?2)";
+        let mut statement = connection.prepare_cached(IS_ANY_EXPIRED)?;
+        if !statement.query_row((moment.boot, moment.milliseconds), |row| row.get::<_, bool>(0))? {
+            return Ok(());
+        }
         // Each reads only what it finds. Those of another boot come first: they are older.
         for condition in ["boot < ?1 AND ?2 IS NOT NULL", "boot > ?1 AND ?2 IS NOT NULL", "boot = ?1 AND expires <= ?2"]
         {
@@ -131,14 +170,11 @@ impl Take {
                 if self.run_id.as_ref().is_some_and(|wanted| *wanted != run_id) {
                     continue;
                 }
-                let found = match find(connection, &run_id, path)? {
-                    Some(Ok(found)) => found,
-                    Some(Err(_)) | None => {
-                        sight.stale.push(run_id);
-                        continue;
-                    }
+                let Seen { found: Some(Ok(found)), record } = Seen::look(connection, &run_id, path)? else {
+                    sight.stale.push(run_id);
+                    continue;
                 };
-                let Some(record) = Record::find(connection, &run_id)? else { continue };
+                let Some(record) = record else { continue };
                 if !record.holds(&found.run) {
                     sight.stale.push(run_id);
                 } else if !self.wants(&found.run) {

@@ -1,0 +1,1 @@
+"""Blobs in an object store: the parts of `ObjectBlobStore`."""

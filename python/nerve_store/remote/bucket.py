@@ -1,0 +1,260 @@
+"""One place in an object store: the only file that calls obstore."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+
+from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
+from nerve_store.remote.failures import told, unavailable
+from nerve_store.remote.interruptible import interruptible
+
+PAGE = 1000
+"""Keys of one answer to a listing."""
+PART_BYTES = 8 << 20
+"""What is sent or fetched at a time of an object that is larger."""
+_PARTS_AT_ONCE = 8
+_TRIES = 3
+_PATIENCE = 20.0
+"""Seconds after which no request is begun anew."""
+_BULK = 500
+"""Objects that one request deletes, where one request can delete several."""
+
+_RETRIES: dict[str, Any] = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2.0},
+}
+_NO_RETRIES: dict[str, Any] = {"max_retries": 0, "retry_timeout": timedelta(0)}
+_CLIENT_OPTIONS = frozenset(
+    "allow_http allow_invalid_certificates connect_timeout default_content_type default_headers http1_only "
+    "http2_keep_alive_interval http2_keep_alive_timeout http2_keep_alive_while_idle http2_only pool_idle_timeout "
+    "pool_max_idle_per_host proxy_url proxy_ca_certificate proxy_excludes root_certificate randomize_addresses "
+    "read_timeout timeout user_agent".split()
+)
+_CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=30)}
+DELETE_TIMEOUT = timedelta(seconds=20)
+"""After this a request to delete has ended, whether it was answered or not."""
+
+SCHEMES = ("s3", "gs", "az", "file", "memory")
+
+_Answer = TypeVar("_Answer")
+
+_memory: dict[str, MemoryStore] = {}
+"""The stores of `memory:` URLs: one a URL, as long as the process lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object."""
+
+    key: str
+    size: int
+    modified: datetime
+    """By the server's clock."""
+    tag: str | None
+
+
+class Bucket:
+    """The objects under a URL. Threads share it; a forked child must not use it (the client would hang)."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self.place = without_credentials(url)
+        self._process = os.getpid()
+        # Others report a missing object as the error of the whole request, which may have deleted some of the rest.
+        self.deletions = _BULK if urlsplit(url).scheme == "s3" else 1
+        config, client = _divided(options)
+        self._store = _opened(url, config, _CLIENT | client, _RETRIES)
+        self._once = _opened(url, config, _CLIENT | client | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked from the one that opened the bucket."""
+        return os.getpid() != self._process
+
+    def check(self) -> None:
+        """`ForkedStoreError` in a process that was forked from the one that opened the bucket."""
+        if self.is_inherited:
+            forked = ForkedStoreError(
+                "this process was forked from the one that opened the store; open the store again in the child"
+            )
+            forked.path = self.place
+            raise forked
+
+    def _asked(self, key: str, ask: Callable[[], _Answer]) -> _Answer:
+        """The answer to a request that may be repeated.
+
+        The client repeats most of what fails by itself, but not a body that breaks off.
+        """
+        self.check()
+        end = time.monotonic() + _PATIENCE
+        for left in reversed(range(_TRIES)):
+            try:
+                with told(self.name(key)):
+                    return interruptible(ask)
+            except StoreUnavailableError:
+                if not left or time.monotonic() > end:
+                    raise
+        raise AssertionError
+
+    def name(self, key: str) -> str:
+        """The URL of an object."""
+        return f"{self.place}/{key}"
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store an object if there is none; whether this call is known to have done so.
+
+        False is no proof that an object is there: a conflict that stored nothing says the same, and so does a request
+        that had stored it and was sent again.
+        """
+
+        def create() -> bool:
+            try:
+                obstore.put(self._store, key, data, mode="create")
+            except exceptions.AlreadyExistsError:
+                return False
+            return True
+
+        return self._asked(key, create)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object, whatever was there."""
+        self._asked(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> bool:
+        """Store an object in place of the one that has this tag; whether it was still there."""
+        self.check()
+        with told(self.name(key)):
+            if isinstance(self._store, LocalStore):  # it cannot compare; a directory has one machine's processes
+                obstore.put(self._store, key, data)
+                return True
+            try:
+                interruptible(lambda: obstore.put(self._store, key, data, mode={"e_tag": tag}))
+            except (exceptions.PreconditionError, exceptions.AlreadyExistsError, FileNotFoundError):
+                return False
+        return True
+
+    def upload(self, key: str, pieces: Callable[[], Iterable[bytes | memoryview]]) -> None:
+        """Store an object of any size, part by part; it is there as a whole or not at all.
+
+        An exception of `pieces` ends the upload. One that the server ended is begun anew.
+        """
+
+        def upload() -> None:
+            try:
+                obstore.put(
+                    self._store,
+                    key,
+                    iter(pieces()),
+                    use_multipart=True,
+                    chunk_size=PART_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+            except FileNotFoundError as error:
+                # The upload had ended, and the answer to that was lost: the client could not give it up any more.
+                raise unavailable(error, self.name(key)) from error
+
+        self._asked(key, upload)
+
+    def get(self, key: str, *, longest: int) -> bytes | int | None:
+        """The bytes of an object, or its size if that is larger than `longest`; None if there is none."""
+
+        def get() -> bytes | int | None:
+            try:
+                answer = obstore.get(self._store, key)
+            except FileNotFoundError:
+                return None
+            size = answer.meta["size"]
+            return size if size > longest else bytes(answer.bytes())
+
+        return self._asked(key, get)
+
+    def get_parts(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes] | None:
+        """Parts of an object, fetched at the same time; None if there is no object."""
+
+        def get() -> list[bytes] | None:
+            try:
+                parts = obstore.get_ranges(self._store, key, starts=starts, lengths=lengths, coalesce=0)
+            except FileNotFoundError:
+                return None
+            return [bytes(part) for part in parts]
+
+        return self._asked(key, get)
+
+    def head(self, key: str) -> Found | None:
+        """What the store says of an object; None if there is none."""
+
+        def head() -> Found | None:
+            try:
+                return _found(obstore.head(self._store, key))
+            except FileNotFoundError:
+                return None
+
+        return self._asked(key, head)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, at the most `deletions`; the request is sent once, so that it cannot arrive late."""
+        self.check()
+        with told(self.place), contextlib.suppress(FileNotFoundError):
+            paths = keys[0] if len(keys) == 1 else keys
+            interruptible(lambda: obstore.delete(self._once, paths))
+
+    def copy(self, source: str, target: str) -> bool:
+        """Copy an object within the store; whether there was one."""
+        self.check()
+        with told(self.name(source)):
+            try:
+                interruptible(lambda: obstore.copy(self._store, source, target))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def list(self, folder: str | None = None) -> Iterator[list[Found]]:
+        """All objects under `folder`, page by page, in whatever order the store has."""
+        self.check()
+        with told(self.place):
+            pages = obstore.list(self._store, folder, chunk_size=PAGE)
+            while page := interruptible(lambda: next(pages, None)):
+                yield [_found(meta) for meta in page]
+
+
+def _found(meta: Any) -> Found:
+    return Found(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+
+
+def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the service, and those of the HTTP client."""
+    client = {name: value for name, value in options.items() if name in _CLIENT_OPTIONS}
+    return {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}, client
+
+
+def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: dict[str, Any]) -> ObjectStore:
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return _memory.setdefault(url, MemoryStore())
+    if scheme == "file":
+        return LocalStore.from_url(url, mkdir=True)
+    if scheme not in SCHEMES or (scheme not in {"file", "memory"} and not urlsplit(url).netloc):
+        known = ", ".join(f"{one}://" for one in SCHEMES)
+        raise ValueError(f"{without_credentials(url)!r} is no place in an object store: begin with {known}")
+    provider = {name: config[name] for name in ("credential_provider",) if name in config}
+    rest: Any = {name: value for name, value in config.items() if name not in provider}
+    arguments: Any = {"config": rest, "client_options": client, "retry_config": retries, **provider}
+    return from_url(url, **arguments)
+
+
+def without_credentials(url: str) -> str:
+    """The URL as messages may show it, without a slash at its end."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] if ":" in parts.netloc.rpartition("@")[0] else parts.netloc
+    return urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")

@@ -1,0 +1,59 @@
+"""What an error of an object store becomes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from obstore import exceptions
+
+from nerve_store.exceptions import NerveStoreError, StoreIOError, StoreUnavailableError
+
+_LONGEST = 300
+"""Characters of a server's answer that a message shows."""
+
+
+def refusal(number: int, message: str, place: str) -> StoreIOError:
+    """A request that will not be answered otherwise by being repeated."""
+    error = StoreIOError(number, message, place)
+    error.path = place
+    return error
+
+
+def unavailable(error: Exception, place: str) -> StoreUnavailableError:
+    """A request whose outcome is not known, or that had none."""
+    result = StoreUnavailableError(f"{place}: the object store gave no answer ({_line(error)}); try again")
+    result.path = place
+    return result
+
+
+def translated(error: Exception, place: str) -> NerveStoreError:
+    """The error of ours that says the same."""
+    reason = _line(error)
+    match error:
+        case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
+            return refusal(errno.EACCES, f"{reason}; check the credentials and what they may do", place)
+        case NotImplementedError() | exceptions.NotSupportedError():
+            return refusal(errno.ENOTSUP, reason, place)
+        case FileNotFoundError():
+            return refusal(errno.ENOENT, f"{reason}; the bucket or the object is missing", place)
+        case exceptions.GenericError():
+            return unavailable(error, place)
+        case _:
+            return refusal(errno.EIO, reason, place)
+
+
+@contextlib.contextmanager
+def told(place: str) -> Iterator[None]:
+    """Raise errors of the object store as ours."""
+    try:
+        yield
+    except (exceptions.BaseError, FileNotFoundError, NotImplementedError) as error:
+        raise translated(error, place) from error
+
+
+def _line(error: Exception) -> str:
+    """The first sentence on one line: the rest prints the client's inside."""
+    text = " ".join(str(error).split("Debug source:")[0].split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

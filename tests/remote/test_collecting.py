@@ -1,0 +1,262 @@
+"""Deleting blobs while others write them: no acknowledged write is lost."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nerve_store as ns
+from contract.blob_places import PLACES, Place, made
+
+pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
+
+from nerve_store.remote.blobs import collect, turns, write
+from nerve_store.remote.blobs.keys import COLLECTING
+from nerve_store.remote.bucket import Bucket, Found
+
+Patch = pytest.MonkeyPatch
+HASH = ns.blob_hash(b"x")
+
+
+@pytest.fixture(params=PLACES[1:])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return made(request.param, tmp_path)
+
+
+def trust_what_exists(patch: Patch) -> None:
+    patch.setattr(write, "is_young", lambda found, grace: True)
+
+
+def put_and_trust(patch: Patch) -> None:
+    patch.setattr(write, "is_young", lambda found, grace: False)
+    patch.setattr(write, "wait_for_turns", lambda bucket: None)
+
+
+def collect_between(patch: Patch, during: Callable[[], None]) -> None:
+    """Have something happen after a collector has listed and before it deletes."""
+    original = collect.Collection._delete
+
+    def delete(self: Any, old: list[Found], held: Any) -> bool:
+        during()
+        return original(self, old, held)
+
+    patch.setattr(collect.Collection, "_delete", delete)
+
+
+@pytest.mark.parametrize("control", [None, trust_what_exists, put_and_trust])
+def test_blob_that_is_written_again_amid_a_collection_is_not_lost(
+    place: Place, monkeypatch: Patch, control: Callable[[Patch], None] | None
+) -> None:
+    """The two rules that look right without the lease lose it: they are the controls."""
+    blobs, writer = place.open(), place.open()
+    assert blobs.write("x") == HASH
+    monkeypatch.setattr(write, "is_young", lambda found, grace: False)
+    if control is not None:
+        control(monkeypatch)
+    put = threading.Event()
+    original = Bucket.put
+
+    def noticed(self: Bucket, key: str, data: bytes) -> None:
+        original(self, key, data)
+        put.set()
+
+    monkeypatch.setattr(Bucket, "put", noticed)
+    with ThreadPoolExecutor(1) as pool:
+        writes: list[Any] = []
+
+        def write_meanwhile() -> None:
+            writes.append(pool.submit(writer.write, "x"))
+            if control is not None:
+                writes[0].result()
+            else:
+                assert put.wait(60)
+
+        collect_between(monkeypatch, write_meanwhile)
+        blobs.collect([], grace=timedelta(0))
+        assert writes[0].result() == HASH
+    assert (writer.read(HASH) == b"x") is (control is None)
+
+
+def test_800_writes_beside_a_collector_that_never_rests(directory: Place, monkeypatch: Patch) -> None:
+    """Old blobs are written again by four threads. The test above has the controls."""
+    monkeypatch.setattr(turns, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(turns, "_LONGEST_PAUSE", 0.005)
+    blobs = directory.open()
+    contents = [b"%d" % number for number in range(200)]
+    lost: list[str] = []
+    is_over = threading.Event()
+
+    def age(hash: str) -> None:
+        with suppress(FileNotFoundError):  # collected
+            os.utime(directory.path / hash[:2] / hash[2:], (0, 0))
+
+    def write_all(number: int) -> None:
+        own = directory.open()
+        for content in contents[number::4]:
+            hash = own.write(content)
+            for _ in range(4):
+                age(hash)
+                time.sleep(random.Random(content).random() / 200)
+                assert own.write(content) == hash
+                # From here on nobody may delete it for half an hour.
+                time.sleep(0.002)
+                if own.read(hash) != content:
+                    lost.append(hash)
+
+    def collect_all() -> None:
+        while not is_over.is_set():
+            blobs.collect([])
+
+    collector = threading.Thread(target=collect_all)
+    collector.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write_all, range(4)))
+    finally:
+        is_over.set()
+        collector.join()
+    assert lost == []
+
+
+def test_lease_of_a_collector_that_died_is_taken_over(place: Place, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(turns, "LEASE", 0.3)
+    blobs = place.open()
+    blobs.write("x")
+    place.bucket().put(COLLECTING, b"of one that was killed")
+    assert blobs.collect([], grace=timedelta(0)).deleted_count == 1
+    assert place.bucket().head(COLLECTING) is None
+
+
+def test_writer_waits_for_a_lease_and_no_longer_than_it_lasts(memory: Place, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(write, "is_young", lambda found, grace: False)
+    blobs = memory.open()
+    blobs.write("x")
+    bucket = memory.bucket()
+    bucket.put(COLLECTING, b"held")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(blobs.write, "x")
+        time.sleep(0.3)
+        assert not writing.done()
+        bucket.delete([COLLECTING])
+        assert writing.result(30) == HASH
+        bucket.put(COLLECTING, b"held by one that died")
+        monkeypatch.setattr(turns, "LEASE", 0.2)
+        assert pool.submit(blobs.write, "x").result(30) == HASH
+
+
+def test_new_blobs_wait_for_nobody(memory: Place) -> None:
+    blobs = memory.open()
+    memory.bucket().put(COLLECTING, b"held")
+    assert blobs.write("x") == blobs.write("x") == HASH
+
+
+def test_two_collectors_take_turns(place: Place) -> None:
+    blobs, other = place.open(), place.open()
+    blobs.write_many(str(number) for number in range(60))
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda store: store.collect([], grace=timedelta(0)), (blobs, other)))
+    assert sum(report.deleted_count for report in reports) == 60
+    assert list(blobs) == []
+
+
+def test_lease_that_has_no_time_left_begins_anew(memory: Place, monkeypatch: Patch) -> None:
+    """A collection that takes longer than a lease goes on in the next one, and counts each blob once."""
+    blobs = memory.open()
+    contents = [b"%d" % number for number in range(1500)]
+    hashes = blobs.write_many(contents)
+    leases: list[datetime] = []
+    original = turns.Turn.delete
+
+    def delete(self: turns.Turn, keys: list[str]) -> None:
+        original(self, keys)
+        if self.began not in leases:
+            leases.append(self.began)
+        monkeypatch.setattr(turns, "ROUND", -1.0 if len(leases) < 4 and leases[-1] == self.began else 20.0)
+
+    monkeypatch.setattr(turns.Turn, "delete", delete)
+    taken = turns._taken
+
+    def fresh(bucket: Bucket) -> Any:
+        monkeypatch.setattr(turns, "ROUND", 20.0)
+        return taken(bucket)
+
+    monkeypatch.setattr(turns, "_taken", fresh)
+    report = blobs.collect(hashes[:10], grace=timedelta(0))
+    assert (report.deleted_count, report.kept_count, report.young_count) == (1490, 10, 0)
+    assert len(leases) >= 4
+    assert list(blobs) == sorted(hashes[:10])
+
+
+def test_deletion_that_went_unanswered_leaves_the_lease_to_run_out(memory: Place, monkeypatch: Patch) -> None:
+    """It may still arrive; a writer must not rely on what it stored before."""
+    blobs = memory.open()
+    blobs.write("x")
+    error = ns.StoreUnavailableError("no answer")
+
+    def delete(self: Bucket, keys: list[str]) -> None:
+        if keys != [COLLECTING]:
+            raise error
+        original(self, keys)
+
+    original = Bucket.delete
+    monkeypatch.setattr(Bucket, "delete", delete)
+    with pytest.raises(ns.StoreUnavailableError):
+        blobs.collect([], grace=timedelta(0))
+    assert memory.bucket().head(COLLECTING) is not None
+    monkeypatch.setattr(turns, "LEASE", 0.2)
+    monkeypatch.setattr(Bucket, "delete", original)
+    assert blobs.collect([], grace=timedelta(0)).deleted_count == 1
+
+
+def test_what_heals_a_damaged_blob_amid_verify_stays(memory: Place, monkeypatch: Patch) -> None:
+    """The verifier reads once more under its lease, and a writer looks again when that has ended."""
+    blobs, writer = memory.open(), memory.open()
+    hash = blobs.write("content")
+    memory.damage(hash, b"damaged")
+    original = turns.Turn.delete
+    with ThreadPoolExecutor(1) as pool:
+        writes: list[Any] = []
+
+        def delete(self: turns.Turn, keys: list[str]) -> None:
+            # The latest moment: the damaged bytes are copied, and their deletion is under way.
+            writes.append(pool.submit(lambda: writer.write("content", verify=True)))
+            end = time.monotonic() + 60
+            while memory.bucket().get(keys[0], longest=100) != b"content" and time.monotonic() < end:
+                time.sleep(0.01)
+            original(self, keys)
+
+        monkeypatch.setattr(turns.Turn, "delete", delete)
+        (problem,) = blobs.verify().problems
+        assert problem.quarantine is not None
+        assert writes[0].result() == hash
+    assert writer.read(hash) == b"content"
+    assert blobs.verify().ok
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_progress_that_raises_ends_the_collection_and_its_lease(place: Place, error: type[BaseException]) -> None:
+    blobs = place.open()
+    blobs.write_many(str(number) for number in range(1200))
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise error
+
+    with pytest.raises(error):
+        blobs.collect([], grace=timedelta(0), progress=stop)
+    gc.collect()
+    assert place.bucket().head(COLLECTING) is None
+    assert 0 < len(list(blobs)) < 1200
+    blobs.collect([], grace=timedelta(0))
+    assert list(blobs) == []
