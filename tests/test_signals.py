@@ -58,8 +58,8 @@ def repeat(call: Callable[[], object]) -> None:
         call()
 
 
-def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float) -> None:
-    """Do `call` again and again; SIGALRM comes after `alarm` seconds."""
+def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float = 0) -> None:
+    """Do `call` again and again; SIGALRM comes after `alarm` seconds, if that is not 0."""
     signal.setitimer(signal.ITIMER_REAL, alarm)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -314,7 +314,7 @@ def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
                 kept.clear()
                 gc.set_threshold(1)
                 try:
-                    for_seconds(0.1, lambda: kept.append(SHORT[call](store)), alarm=0.002 + attempt * 0.00003)
+                    for_seconds(0.5, lambda: kept.append(SHORT[call](store)), alarm=0.002 + attempt * 0.00003)
                 except Interrupted:
                     raised += 1
                 gc.set_threshold(*thresholds)
