@@ -20,6 +20,7 @@ from nerve_store.cli.progress import progress_bar
 from support.cli import COMMAND, on_a_terminal
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+ON_ONE_MACHINE = [path for path in EXAMPLES if path.stem != "fleet"]
 
 
 def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -202,7 +203,7 @@ def test_start_up_takes_less_than_60_ms_more_than_the_interpreter() -> None:
 # --- examples ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", ON_ONE_MACHINE, ids=lambda path: path.stem)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     for arguments in ([], [str(tmp_path / "data")]):
         command = [sys.executable, str(example), *arguments]

@@ -65,7 +65,7 @@ def test_a_damaged_database_names_the_way_out(data_dir: Path) -> None:
         store.query()
     message = str(damaged.value)
     assert "malformed" in message
-    assert "verify()" in message
+    assert "nerve-store salvage" in message
     assert "backup" in message
     assert "durability.md" in message
     assert "\n" not in message

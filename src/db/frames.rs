@@ -124,10 +124,16 @@ fn write_all(fd: c_int, mut bytes: &[u8], mut offset: libc::off_t) -> libc::ssiz
     0
 }
 
-/// One system call, which may write less.
+/// One system call, which may write less. It is repeated here if a signal interrupts it: SQLite would repeat its page alone,
+/// without the header that was kept.
 fn write_at(fd: c_int, bytes: &[u8], offset: libc::off_t) -> libc::ssize_t {
-    // SAFETY: the descriptor is SQLite's, and the bytes are there.
-    unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset) }
+    loop {
+        // SAFETY: the descriptor is SQLite's, and the bytes are there.
+        let written = unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset) };
+        if written >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return written;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,9 @@ fn create_report<'py>(py: Python<'py>, backup: &store::Backup) -> PyResult<Bound
     let Copied { count: days, new_count: new_days, .. } = backup.days;
     let Copied { count: blobs, new_count: new_blobs, .. } = backup.blobs;
     let problems = backup.days.problems.iter().chain(&backup.blobs.problems);
-    let problems = problems.map(|(path, reason)| PROBLEM.create(py, (path.as_os_str(), reason.as_str())));
+    let problems = problems.map(|(path, reason)| {
+        PROBLEM.create(py, (path.as_os_str(), reason.as_str(), None::<()>, None::<()>, None::<()>))
+    });
     let problems = Tuple(problems.collect::<PyResult<Vec<_>>>()?);
     let copied = backup.days.copied_bytes + backup.blobs.copied_bytes;
     let shared = backup.days.shared_bytes + backup.blobs.shared_bytes;
