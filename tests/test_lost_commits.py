@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
+from support.strace import strace
 
 KILLED_APPENDER = """
 import os, signal, sys
@@ -23,9 +24,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def append_and_die(path: Path, counts: list[int], durability: str = "full") -> int:
+def append_and_die(path: Path, counts: list[int], durability: str = "full", prefix: Sequence[str] = ()) -> int:
     """The last id that a process acknowledged before it was killed."""
-    command = [sys.executable, "-c", KILLED_APPENDER, str(path), durability, ",".join(map(str, counts))]
+    command = [*prefix, sys.executable, "-c", KILLED_APPENDER, str(path), durability, ",".join(map(str, counts))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return int(done.stdout.split()[-1])
@@ -104,3 +105,16 @@ def test_a_close_beside_an_open_store_carries_its_commits_over(data_dir: Path) -
         logs.close()
         assert path.stat().st_size > before + 500 * 400
         assert keeps.count() == 500
+
+
+@pytest.mark.parametrize("which", ["1+2", "2+3", "3+3", "4+3", "5+7"])
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_a_write_that_a_signal_interrupts_is_made_whole(tmp_path: Path, durability: str, which: str) -> None:
+    """Some file systems interrupt writes. A frame's header and its page are one call, and are repeated as one."""
+    path = tmp_path / "logs.db"
+    interrupting = strace(tmp_path / "trace", "pwrite64", [f"pwrite64:error=EINTR:when={which}"])
+    last = append_and_die(path, [1, 50, 1, 7], durability, interrupting)
+    assert "EINTR" in (tmp_path / "trace").read_text("utf-8")
+    with ns.LogStore(path) as store:
+        assert [row.id for row in store.query()] == list(range(1, last + 1)) == list(range(1, 60))
+        assert store.verify().ok
