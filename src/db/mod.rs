@@ -9,7 +9,7 @@ mod copy;
 mod database;
 mod failure;
 mod fork;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))] // elsewhere SQLite's off_t need not be libc's
 mod frames;
 mod held;
 mod inotify;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use rusqlite::ffi;
 
 use crate::base::fork::{self, Generation};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use crate::db::frames;
 
 /// The mutex of SQLite's that guards the tables here: the one that it leaves to the file systems of applications.
@@ -143,7 +143,7 @@ pub(super) fn replace_calls() {
             for (name, call) in calls {
                 set(vfs, name.as_ptr(), Some(call));
             }
-            #[cfg(target_os = "linux")]
+            #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
             set(
                 vfs,
                 c"pwrite".as_ptr(),
