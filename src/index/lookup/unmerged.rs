@@ -63,7 +63,7 @@ impl UnmergedIndex {
         let ends = ends(connection)?;
         let unmerged = ends.merged.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX));
         if unmerged.map_or(Ok(true), |unmerged| Ok::<_, Error>(doubt::changed(connection, unmerged)?.is_empty()))? {
-            return Ok(self.ids(connection, ref_key)?.1);
+            return self.ids_within(connection, ref_key, ends);
         }
         let mut state = State::after(ends.merged);
         state.read_on(connection, ends)?;
@@ -74,6 +74,10 @@ impl UnmergedIndex {
     /// transaction; where another program put rows among others or changed them, what is there is not looked at again.
     pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(Ends, UnmergedIds)> {
         let ends = ends(connection)?;
+        Ok((ends, self.ids_within(connection, ref_key, ends)?))
+    }
+
+    fn ids_within(&self, connection: &Connection, ref_key: &str, ends: Ends) -> Result<UnmergedIds> {
         let merged_end = ends.merged;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if merged_end < state.merged_end {
@@ -81,11 +85,11 @@ impl UnmergedIndex {
             drop(state);
             let mut state = State::after(merged_end);
             state.read_on(connection, ends)?;
-            return Ok((ends, state.refs.remove(ref_key).unwrap_or_default()));
+            return Ok(state.refs.remove(ref_key).unwrap_or_default());
         }
         state.advance(merged_end);
         state.read_on(connection, ends)?;
-        Ok((ends, state.refs.get(ref_key).cloned().unwrap_or_default()))
+        Ok(state.refs.get(ref_key).cloned().unwrap_or_default())
     }
 }
 
