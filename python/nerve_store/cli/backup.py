@@ -7,11 +7,12 @@ import os
 from typing import cast
 
 from nerve_store import BackupReport, LogStore, Store
+from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import is_url, log_path, open_logs, require_directory
+from nerve_store.cli.stores import log_path, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]

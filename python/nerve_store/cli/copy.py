@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from nerve_store._places import is_url
 from nerve_store.cli.arguments import not_empty
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import is_url, log_path, require_directory
+from nerve_store.cli.stores import log_path, require_directory
 from nerve_store.cli.text import format_count
 
 __all__ = ["add_arguments"]

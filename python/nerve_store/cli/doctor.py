@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
+from nerve_store._places import is_url
 from nerve_store.cli.doctor_files import examine_files
 from nerve_store.cli.doctor_log import examine_log
 from nerve_store.cli.doctor_server import examine_server
 from nerve_store.cli.findings import LEVELS, Finding
 from nerve_store.cli.output import print_json, print_line, print_text
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import is_url, require_directory
+from nerve_store.cli.stores import require_directory
 from nerve_store.cli.text import format_count
 
 __all__ = ["add_arguments"]

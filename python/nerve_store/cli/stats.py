@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from nerve_store import BlobStats, LogStats
+from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_pairs
-from nerve_store.cli.stores import is_url, log_path, open_blobs, open_logs, open_server, require_directory, shown
+from nerve_store.cli.stores import log_path, open_blobs, open_logs, open_server, require_directory, shown
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 

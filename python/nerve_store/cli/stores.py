@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nerve_store import BlobStore, LogStore
+from nerve_store._places import is_url
 from nerve_store.cli.problem import Problem
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "blob_root",
-    "is_url",
     "last_id",
     "log_path",
     "open_blobs",
@@ -37,11 +37,6 @@ def log_path(data: str) -> str:
 def blob_root(data: str) -> str:
     """The blob store of the data directory."""
     return os.path.join(data, "blobs")
-
-
-def is_url(data: str) -> bool:
-    """Whether it names a log on a server, and no directory."""
-    return data.startswith(("postgresql://", "postgres://"))
 
 
 def shown(data: str) -> str:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, VerifyReport
+from nerve_store._places import is_url
 from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import is_url, log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]

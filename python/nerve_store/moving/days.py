@@ -7,6 +7,7 @@ import os
 import secrets
 from contextlib import suppress
 
+from nerve_store._places import sync_directory
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
 from nerve_store.moving.source import Source
 from nerve_store.moving.target import KnownDay, Target
@@ -61,7 +62,7 @@ class Days:
             file.write(self._source.name)
             file.flush()
             os.fsync(file.fileno())
-        _sync(directory)
+        sync_directory(directory)
 
     def _bring(self, directory: str) -> int:
         copied = 0
@@ -118,12 +119,4 @@ def _copy_day(day: ArchivedDay, path: str) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(staged)
-    _sync(directory)
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(directory)

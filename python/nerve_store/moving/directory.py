@@ -8,6 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from nerve_store._core import LogEntry, LogStore
+from nerve_store._places import sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.state import State
 from nerve_store.moving.target import KnownDay, Target
@@ -157,23 +158,15 @@ class DirectoryTarget(Target):
         self.close()
         # Unlike a rename, a link takes nothing's place.
         os.link(self._path, self._final)
-        _sync(self.place)
+        sync_directory(self.place)
         self._tidy()
 
     def _tidy(self) -> None:
         for path in (self._notes, self._path):
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        _sync(self.place)
+        sync_directory(self.place)
 
     def close(self) -> None:
         self._database.close()
         self._progress.close()
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

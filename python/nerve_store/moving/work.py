@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nerve_store._core import LogEntry, LogStore
+from nerve_store._places import is_url
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.days import Days
 from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
@@ -63,12 +64,8 @@ def copy(source: str, target: str, *, finish: bool = False, progress: Progress |
         reading.close()
 
 
-def _is_url(place: str) -> bool:
-    return place.startswith(("postgresql://", "postgres://"))
-
-
 def _source(place: str) -> Source:
-    if not _is_url(place):
+    if not is_url(place):
         return DirectorySource(LogStore(os.path.join(place, "logs.db"), read_only=True))
     from nerve_store.postgres import PostgresLogStore
     from nerve_store.postgres.address import Address
@@ -82,12 +79,12 @@ def _source(place: str) -> Source:
 
 
 def _target(source: str, place: str) -> Target:
-    if _is_url(place):
+    if is_url(place):
         from nerve_store.moving.server import ServerTarget
         from nerve_store.postgres.address import Address
 
         return ServerTarget(Address.of(place))
-    if not _is_url(source):
+    if not is_url(source):
         raise NerveStoreError("both are directories: nerve-store backup copies one into the other")
     from nerve_store.moving.directory import DirectoryTarget
 

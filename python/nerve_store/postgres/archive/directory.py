@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import BinaryIO
 
+from nerve_store._places import sync_directory
 from nerve_store.exceptions import ArchiveError, StoreFullError, StoreIOError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
@@ -73,11 +74,7 @@ class ArchiveDirectory:
 
     def sync(self) -> None:
         """Make names durable."""
-        descriptor = os.open(self._there(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self._there())
 
     def remove(self, day: date, form: str) -> None:
         """Remove a day's file, if there is one."""
