@@ -22,7 +22,7 @@ from nerve_store.cli.stores import log_path
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
-__all__ = ["examine_log", "examine_rows"]
+__all__ = ["examine_log", "examine_rows", "failure"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 
@@ -42,13 +42,16 @@ def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list
             findings += _database(store)
             findings += _ids(store)
             findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage)
-    except SchemaVersionError as error:
-        findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another directory"))
-    except CorruptStoreError as error:
-        findings.append(Finding("error", "database", str(error), salvage))
     except NerveStoreError as error:
-        findings.append(Finding("error", "database", str(error)))
+        findings.append(failure(error, other="directory", way_out=salvage))
     return findings
+
+
+def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
+    """The finding that is an error of the store; `other` is what else to name where its schema is a newer one."""
+    if isinstance(error, SchemaVersionError):
+        return Finding("error", "schema", str(error), f"upgrade nerve-store, or name another {other}")
+    return Finding("error", "database", str(error), way_out if isinstance(error, CorruptStoreError) else None)
 
 
 def examine_rows(store: Log, *, is_quick: bool, progress: Progress | None, way_out: str) -> Iterator[Finding]:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nerve_store import CorruptStoreError, NerveStoreError, SchemaVersionError
-from nerve_store.cli.doctor_log import examine_rows
+from nerve_store import NerveStoreError
+from nerve_store.cli.doctor_log import examine_rows, failure
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import open_server
@@ -36,12 +36,8 @@ def examine_server(url: str, *, is_quick: bool, progress: Progress | None) -> li
             findings += _sessions(store)
             findings += _tables(store)
             findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE)
-    except SchemaVersionError as error:
-        findings.append(Finding("error", "schema", str(error), "upgrade nerve-store, or name another schema"))
-    except CorruptStoreError as error:
-        findings.append(Finding("error", "database", str(error), _RESTORE))
     except NerveStoreError as error:
-        findings.append(Finding("error", "database", str(error)))
+        findings.append(failure(error, other="schema", way_out=_RESTORE))
     return findings
 
 
