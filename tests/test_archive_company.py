@@ -11,7 +11,7 @@ from hypothesis.stateful import invariant, precondition, rule
 import nerve_store as ns
 import reference
 from reference import MAX_TIMESTAMP, Row
-from support import INSERT_ROW, INSERT_ROW_WITH_ID, as_message, as_round, as_rows, foreign_many, foreign_sql
+from support import INSERT_ROW, INSERT_ROW_WITH_ID, as_rows, foreign_many, foreign_sql
 from support.archive import at, day, file_rows
 from test_archive_model import FILTERS, NEW_ROWS, RUNS, SEGMENT_ROWS, TIMESTAMPS, ArchiveMachine
 
@@ -191,21 +191,9 @@ class CompanyMachine(ArchiveMachine):
         if self.is_tidy:
             super().verification_finds_nothing()
 
-    @rule(run_id=st.sampled_from([*RUNS, "nobody"]), before=st.integers(0, 30), limit=st.integers(0, 30))
-    def read_threads(self, run_id: str, before: int, limit: int) -> None:
-        rows = self.sorted_rows()
-        assert self.store.get_trigger_payload(run_id) == reference.trigger_payload(rows, run_id)
-        assert self.store.get_thread_events(run_id) == reference.thread_events(rows, run_id)
-        messages = [as_message(item) for item in self.store.get_thread_messages(run_id)]
-        assert messages == reference.thread_messages(rows, run_id)
-        if run_id in self.thinned:
-            return
+    def numbered_rows(self, run_id: str) -> list[Row] | None:
         everything = {**self.rows, **self.expired}
-        ever = [everything[row_id] for row_id in sorted(everything)]
-        assert self.store.get_thread_round_count(run_id) == reference.thread_round_count(ever, run_id)
-        rounds = self.store.get_thread_rounds(run_id, before=before, limit=limit)
-        expected = reference.thread_rounds(ever, run_id, before, limit)
-        assert [as_round(item) for item in rounds] == [item for item in expected if item.log_id in self.rows]
+        return None if run_id in self.thinned else [everything[row_id] for row_id in sorted(everything)]
 
     @rule(filters=FILTERS)
     def query_the_log_alone(self, filters: dict[str, Any]) -> None:

@@ -202,9 +202,16 @@ class ArchiveMachine(RuleBasedStateMachine):
         assert self.store.get_thread_events(run_id) == reference.thread_events(rows, run_id)
         messages = [as_message(item) for item in self.store.get_thread_messages(run_id)]
         assert messages == reference.thread_messages(rows, run_id)
-        assert self.store.get_thread_round_count(run_id) == reference.thread_round_count(rows, run_id)
+        if (numbered := self.numbered_rows(run_id)) is None:
+            return
+        assert self.store.get_thread_round_count(run_id) == reference.thread_round_count(numbered, run_id)
         rounds = self.store.get_thread_rounds(run_id, before=before, limit=limit)
-        assert [as_round(item) for item in rounds] == reference.thread_rounds(rows, run_id, before, limit)
+        expected = reference.thread_rounds(numbered, run_id, before, limit)
+        assert [as_round(item) for item in rounds] == [item for item in expected if item.log_id in self.rows]
+
+    def numbered_rows(self, _run_id: str) -> list[Row] | None:
+        """The rows whose rounds have numbers, also those that are gone; None if it is not known which."""
+        return self.sorted_rows()
 
     @rule()
     def list_the_days(self) -> None:
