@@ -17,7 +17,8 @@ use crate::index::lookup::restored;
 /// What other programs do to rows, in blocks of ids: 4,096 for rows that they delete, which costs later counts a look at the
 /// block, and 256 for rows that they overwrite or put among others, which every later read looks at. This library's own
 /// connections run no triggers, and keep these tables themselves. An insertion is one among others if its id had been given
-/// out before, or is below that of a row (an UPDATE of ids does not count as giving them out); `INSERT OR REPLACE` fires no trigger for the row that it deletes, but that one.
+/// out before, or is below that of a row (an UPDATE of ids does not count as giving them out); `INSERT OR REPLACE` fires no
+/// trigger for the row that it deletes, but that one.
 ///
 /// They name no table that may be dropped alone, lest the other program's statement fail.
 pub(crate) static TRIGGERS: [Object; 3] = [

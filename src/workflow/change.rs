@@ -208,9 +208,9 @@ impl Operation for Create {
     }
 }
 
-/// Logs `entry` and brings the run from `current`, with its newest claim, to `next`; returns the row's id and the run. A change without the
-/// claim under which the run works is refused while the lease lasts, unless it kills the run or is forced; and it ends
-/// the claim.
+/// Logs `entry` and brings the run from `current`, with its newest claim, to `next`; returns the row's id and the run. A
+/// change without the claim under which the run works is refused while the lease lasts, unless it kills the run or is
+/// forced; and it ends the claim.
 fn change(
     transaction: &mut Transaction<'_>,
     entry: &OwnedEntry,
