@@ -343,7 +343,8 @@ class Away:
 blobs = ns.ObjectBlobStore(sys.argv[1], options=eval(sys.argv[2]))
 hash = blobs.write("x")
 from nerve_store.remote.bucket import Bucket
-options = eval(sys.argv[2]) | {"endpoint": f"http://127.0.0.1:{Away().port}", "timeout": "200s"}
+away = Away()
+options = eval(sys.argv[2]) | {"endpoint": f"http://127.0.0.1:{away.port}", "timeout": "200s"}
 blobs._bucket = Bucket(sys.argv[1], options)
 calls = {
     "read": lambda: blobs.read(hash), "write": lambda: blobs.write("y"), "list": lambda: list(blobs),
