@@ -225,10 +225,11 @@ def soak(*, path: str, seconds: float, leak: bool = False) -> None:
         if leak:
             leaked += [bytearray(b"x" * (4 << 20)), *(os.open(os.devnull, os.O_RDONLY) for _ in range(5))]
     soak.stop.set()
-    # What a follower waits for.
-    soak.logs.append_many([("source", "last", None, None, soak.day * DAY_MS)] * 300)
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            # What a follower waits for, which may have begun after the rows before.
+            soak.logs.append_many([("source", "last", None, None, soak.day * DAY_MS)] * 300)
+            thread.join(timeout=1)
     if soak.failures:
         raise soak.failures[0]
     assert soak.logs.verify().ok
