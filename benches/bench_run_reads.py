@@ -110,6 +110,7 @@ def bench_page_through_runs(run_store: ns.LogStore, compare: Compare) -> None:
         peers={},
         work=lambda: None,
         rounds=20,
+        target=Target(Kind.COST),
     )
 
 
