@@ -680,6 +680,13 @@ class LogStore:
         SQLite cannot compile. After `timeout` seconds, which may be a fraction, the statement ends with
         `QueryTimeoutError`; Ctrl-C ends it at once.
         """
+    def _sql_with_names(
+        self,
+        query: str,
+        params: SqlParameters = (),
+        *,
+        timeout: float | None = None,
+    ) -> tuple[list[str], list[tuple[Any, ...]]]: ...
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
     def list_meta(self, prefix: str = "") -> dict[str, str]:
