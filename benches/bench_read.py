@@ -139,7 +139,9 @@ def bench_count(large_store: ns.LogStore, large_peers: dict[str, PeerLog], compa
 
     peers = on_each(large_peers, peer)
     assert all(run(None) == ours(None) for run in peers.values())
-    compare(query.case, ours=ours, peers=peers, work=lambda: None, rounds=30, target=Target(bound=query.bound))
+    compare(
+        query.case, ours=ours, peers=peers, work=lambda: None, rounds=30, calls=20, target=Target(bound=query.bound)
+    )
 
 
 def bench_stats(tmp_path: Path, compare: Compare) -> None:

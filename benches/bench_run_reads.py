@@ -78,6 +78,7 @@ def bench_active_runs(run_store: ns.LogStore, run_peers: dict[str, PeerLog], com
         peers=on_each(run_peers, peer),
         work=lambda: None,
         rounds=100,
+        calls=20,
         target=Target(Kind.COST, 0.0002),
     )
 
@@ -97,6 +98,7 @@ def bench_query_runs(run_store: ns.LogStore, run_peers: dict[str, PeerLog], comp
         peers=peers,
         work=lambda: None,
         rounds=20,
+        calls=20,
         target=Target(Kind.COST, 0.0005),
     )
 
@@ -110,6 +112,8 @@ def bench_page_through_runs(run_store: ns.LogStore, compare: Compare) -> None:
         peers={},
         work=lambda: None,
         rounds=20,
+        calls=20,
+        target=Target(Kind.COST),
     )
 
 

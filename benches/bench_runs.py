@@ -20,7 +20,6 @@ from run_peers import Runs
 from turns import Compare
 
 THREADS = 32
-CLAIM_THREADS = 8
 LIVES = 4
 """Runs that each of the threads takes through their lives in a round; a life is three changes."""
 
@@ -216,55 +215,4 @@ def bench_append_with_key(
         rows=1000 if at_once > 1 else 100,
         rounds=12,
         target=Target(bound=bound),
-    )
-
-
-def bench_claim_and_complete(
-    store: ns.LogStore, pool: ThreadPoolExecutor, open_peers: OpenPeers, compare: Compare
-) -> None:
-    """Eight threads claim runs and complete them; 20,000 are queued."""
-    names = Names()
-    count = 25
-    peers = {name: Runs(log) for name, log in open_peers("full").items()}
-
-    def fill(run_ids: list[str]) -> None:
-        for runs in peers.values():
-            runs.create(run_ids)
-        with store.batch() as batch:
-            for run_id in run_ids:
-                batch.create_workflow_run(run_id, "w", timestamp=1)
-
-    fill(names.some(20_000))
-
-    def ours(_: list[str]) -> None:
-        for _number in range(count):
-            claim = store.claim_workflow_run("me")
-            assert claim is not None
-            store.transition(claim.run.run_id, "completed", exit_code=0, claim=claim)
-
-    def peer(runs: Runs) -> Work:
-        lock = threading.Lock()
-
-        def work(_: list[str]) -> None:
-            for _number in range(count):
-                with lock:
-                    run_id = runs.take()
-                assert run_id is not None
-                with lock:
-                    runs.change(run_id, "completed", 0)
-
-        return work
-
-    def work() -> list[list[str]]:
-        fill(names.some(CLAIM_THREADS * count))
-        return [[] for _ in range(CLAIM_THREADS)]
-
-    compare(
-        f"claim and complete, {CLAIM_THREADS} threads, 20,000 queued, full",
-        ours=on_threads(pool, [ours] * CLAIM_THREADS),
-        peers={name: on_threads(pool, [peer(runs)] * CLAIM_THREADS) for name, runs in peers.items()},
-        work=work,
-        rows=2 * CLAIM_THREADS * count,
-        rounds=8,
-        target=Target(bound=8),
     )

@@ -32,7 +32,7 @@ def check_backup(directory: Path, prepared: tuple[list[Row], list[Row]], _run: R
             assert [row for row in older if found.get(row.id) != row] == []
             assert all(row in newer for row in rows)
             assert not [problem for problem in report.problems if "another file of this day" not in problem.reason]
-    elif backup.exists() and any(backup.iterdir()):
+    elif backup.exists() and any(map(is_of_a_backup, backup.iterdir())):
         with pytest.raises(ns.StoreIOError, match="not finished"):
             ns.Store(backup)
     with ns.Store(directory / "store") as store:
@@ -40,6 +40,11 @@ def check_backup(directory: Path, prepared: tuple[list[Row], list[Row]], _run: R
     assert_whole(backup, newer, blobs)
     assert not list(backup.glob(".*"))
     assert not list((backup / "archive/logs").glob(".stage*"))
+
+
+def is_of_a_backup(path: Path) -> bool:
+    """Unless it is the mark of an unfinished one before it had its name: staged files have one on some systems."""
+    return not path.name.startswith(".stage-") or path.stat().st_size > 0
 
 
 def prepare_first(directory: Path) -> tuple[list[Row], list[Row]]:

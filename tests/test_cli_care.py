@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import foreign_sql
+from support import foreign_script, foreign_sql
 from support.cli import DAY, T0, Cli
 from support.processes import start_child
 
@@ -24,7 +25,7 @@ PAGE = 4096
 
 
 def test_sql(long_log: Cli) -> None:
-    assert long_log("sql", "SELECT count(*), max(id) FROM logs", "--json").json == [[170, 170]]
+    assert long_log("sql", "SELECT count(*) AS n, max(id) FROM logs", "--json").json == [{"n": 170, "max(id)": 170}]
     assert long_log("sql", "SELECT id FROM logs WHERE type = ? ORDER BY id LIMIT 2", "tick").lines[1:] == ["1", "2"]
     assert long_log("sql", "SELECT 1, NULL, x'00ff', 'a,b'", "--format", "csv").out == '1,,00ff,"a,b"\n'
     assert long_log.refused("sql", "DELETE FROM logs")
@@ -34,6 +35,50 @@ def test_sql(long_log: Cli) -> None:
         "--timeout",
         "0.2",
     )
+
+
+NAMED = [
+    ("SELECT id, type AS kind FROM logs", ["id", "kind"], ["id", "kind"]),
+    ("SELECT * FROM meta WHERE key IS NULL", ["key", "value"], None),
+    ("SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS a", ["a", "b", "a", "a"], ["a", "b", "a:1", "a:2"]),
+    ("SELECT 1 AS a, 2 AS a, 3 AS 'a:1'", ["a", "a", "a:1"], ["a", "a:2", "a:1"]),
+    ("SELECT 1 AS 'a:1', 2 AS 'a:1', 3 AS a", ["a:1", "a:1", "a"], ["a:1", "a:1:1", "a"]),
+    (
+        "SELECT 1 AS '\x1b[31m', max(\n2, 3), 4 AS ''",
+        ["\\x1b[31m", "max(\\n2, 3)", ""],
+        ["\x1b[31m", "max(\n2, 3)", ""],
+    ),
+    ("VALUES (1, 2)", ["column1", "column2"], ["column1", "column2"]),
+    ("PRAGMA user_version", ["user_version"], ["user_version"]),
+]
+
+
+@pytest.mark.parametrize(("query", "titles", "keys"), NAMED, ids=[query for query, _, _ in NAMED])
+def test_columns_have_the_names_of_the_statement(
+    long_log: Cli, query: str, titles: list[str], keys: list[str] | None
+) -> None:
+    """In the table as they are; as keys of JSON made distinct. `keys`: None if there is no row."""
+    table = long_log("sql", query)
+    assert (table.exit_code, re.split(" {2,}", table.lines[0])) == (0, [title for title in titles if title])
+    rows = long_log("sql", query, "--json").json
+    assert [list(row) for row in rows[:1]] == ([] if keys is None else [keys])
+    assert len(table.lines) == 1 + len(rows)
+
+
+def test_a_name_that_is_not_utf8_is_refused_alone(cli: Cli) -> None:
+    """Another program may have stored it."""
+    with ns.LogStore(cli.data / "logs.db") as store:
+        store.append("system", "tick")
+    foreign_script(
+        cli.data / "logs.db",
+        """CREATE VIEW odd AS SELECT 1 AS name;
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET sql = CAST(X'4352454154452056494557206f64642041532053454c454354203120415320ff' AS TEXT)
+        WHERE name = 'odd'""",
+    )
+    cli.refused("sql", "SELECT * FROM odd")
+    assert cli("sql", "SELECT count(*) AS n FROM odd", "--json").json == [{"n": 1}]
+    assert cli("sql", "SELECT name FROM sqlite_schema WHERE name = 'odd'", "--json").json == [{"name": "odd"}]
 
 
 def test_meta(cli: Cli) -> None:

@@ -25,7 +25,7 @@ TABLE = {
     )
 }
 NESTED = re.compile(r"`(?P<keys>[^`]+)`(?: \(`(?P<inner>[^`]+)`\))?")
-FREE = {"meta ls", "meta get", "meta set", "sql"}
+FREE = {"meta ls", "meta get", "meta set"}
 """Of which the docs name no keys."""
 ARGUMENTS = {
     "logs": ["-n", "3"],
@@ -44,7 +44,7 @@ ARGUMENTS = {
     "meta get": ["key"],
     "meta set": ["key", "value"],
     "meta rm": ["key"],
-    "sql": ["VALUES (1, x'00')"],
+    "sql": ["SELECT 1 AS a, x'00' AS a"],
     "export": ["{beside}/rows.jsonl"],
     "backup": ["{beside}/backup"],
     "salvage": ["{data}", "{beside}/saved.db"],

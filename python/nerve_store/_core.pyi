@@ -49,6 +49,7 @@ __all__ = [
     "DEFAULT_RETENTION",
     "SQLITE_VERSION",
     "AppendChannel",
+    "ArchiveLock",
     "ArrowStream",
     "BlobIterator",
     "BlobReader",
@@ -505,6 +506,13 @@ class WriteBatch:
         """Tell the ids that were committed."""
 
 @final
+class ArchiveLock:
+    """The lock of archive jobs, until it is released."""
+
+    def release(self) -> None:
+        """Let others have it."""
+
+@final
 class LogStore:
     """The log database and its archive: rows, workflow runs, meta.
 
@@ -680,6 +688,13 @@ class LogStore:
         SQLite cannot compile. After `timeout` seconds, which may be a fraction, the statement ends with
         `QueryTimeoutError`; Ctrl-C ends it at once.
         """
+    def _sql_with_names(
+        self,
+        query: str,
+        params: SqlParameters = (),
+        *,
+        timeout: float | None = None,
+    ) -> tuple[list[str], list[tuple[Any, ...]]]: ...
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
     def list_meta(self, prefix: str = "") -> dict[str, str]:
@@ -931,6 +946,10 @@ class LogStore:
 
         Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
         damaged, `ArchiveError` if it holds other rows under the same ids.
+
+        In a `Store` with `remote`, the files of all days are moved there afterwards. If the object store gives no
+        answer, the rows have been archived here, and the next job goes on (`StoreUnavailableError`); an object of
+        others that has the name of a day is left alone (`ArchiveError`, once the other days have been moved).
         """
     def _archive_logs(
         self,
@@ -964,6 +983,19 @@ class LogStore:
 
         Raises `ArchiveBusyError` while an archive job is under way.
         """
+    def _expire_archive(self, *, before: date, dry_run: bool) -> list[ArchivedDay]: ...
+    def _attach_remote(self, remote: Any) -> None: ...
+    @property
+    def _remote(self) -> Any: ...
+    @property
+    def _identity(self) -> str | None: ...
+    def _lock_archive(self, wait: float) -> ArchiveLock: ...
+    def _objects(self) -> list[tuple[date, str, str, int, str]]: ...
+    def _begin_upload(self, day: date, key: str, size: int, sha256: str, place: str) -> bool: ...
+    def _finish_upload(self, key: str) -> bool: ...
+    def _supersede_object(self, key: str) -> None: ...
+    def _forget_object(self, key: str) -> None: ...
+    def _release_day(self, day: date) -> bool: ...
     def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
 
@@ -986,8 +1018,10 @@ class LogStore:
 
         SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
         sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
-        run with the newest row that logged it. `progress` is called with (rows done, rows to do).
+        run with the newest row that logged it. `progress` is called with (rows done, rows to do). In a `Store` with
+        `remote`, days there are read as well; of those in the cache, only whether the object is there with its size.
         """
+    def _verify(self, *, progress: Progress | None) -> VerifyReport: ...
     def follow(
         self,
         *,

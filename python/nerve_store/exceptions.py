@@ -77,6 +77,8 @@ class StoreMovedError(StoreIOError):
 class StoreUnavailableError(NerveStoreError, ConnectionError):
     """The server of a `PostgresLogStore` did not answer within `busy_timeout`, or an object store after some tries.
 
+    Also: a day lies in an object store without which the log was opened; `path` is its URL.
+
     A write may have happened all the same, if the message says that its outcome is unknown: repeat it with a `key`. The
     write of a blob can be repeated as it is.
     """

@@ -183,6 +183,7 @@ class ArchivedDay:
     row_count: int
     """Rows in the file."""
     path: str
+    """The file, or the URL of the object if it lies in an object store."""
     size: int
     """Bytes."""
     sha256: str

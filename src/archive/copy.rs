@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::archive::file::format::{Format, list, path_of};
+use crate::archive::file::reader::DayReader;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::{self, State};
+use crate::archive::manifest::open::hash;
 use crate::archive::manifest::owner::MARK;
+use crate::archive::manifest::remote::{self, RemoteObject};
 use crate::archive::manifest::seen::{DayFile, Stamp};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
@@ -31,7 +34,11 @@ impl Archive {
         let size = |(day, format)| {
             std::fs::metadata(path_of(self.directory(), day, format)).map_or(0, |metadata| metadata.len())
         };
-        Ok(list(self.directory())?.into_iter().map(size).sum())
+        let files = list(self.directory())?;
+        let is_elsewhere = |object: &RemoteObject| !files.iter().any(|file| file.0 == object.day);
+        let objects = self.current_objects()?;
+        let elsewhere: u64 = objects.iter().filter(|object| is_elsewhere(object)).map(|object| object.size).sum();
+        Ok(files.iter().copied().map(size).sum::<u64>() + elsewhere)
     }
 
     /// Copies what is new into `target`. To be called after the database was copied: a file only ever gains rows, so that
@@ -39,6 +46,13 @@ impl Archive {
     pub fn copy_to(&self, target: &Path, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<Copied> {
         let mut copied = Copied::default();
         let files = list(self.directory())?;
+        for object in self.log.database().read(OPERATION, remote::undescribed)? {
+            if !files.iter().any(|file| file.0 == object.day)
+                && let Error::ArchiveCorrupt { path, reason } = remote::lost(&object)
+            {
+                copied.problems.push((path, reason));
+            }
+        }
         if files.is_empty() && self.listed_files()?.is_empty() {
             return Ok(copied);
         }
@@ -51,14 +65,17 @@ impl Archive {
             check()?;
             self.copy_file(file, &opened, &mut batch, &mut copied, advance)?;
         }
-        batch.publish()?;
         for (day, format) in self.listed_files()? {
             let path = path_of(self.directory(), day, format);
             if !path.exists() && !path_of(self.directory(), day, format.other()).exists() {
+                if self.copy_object((day, format), &opened, &mut batch, &mut copied, advance)? {
+                    continue;
+                }
                 let reason = "it is missing: restore it, or call reindex(), which forgets the day".to_owned();
                 copied.problems.push((path, reason));
             }
         }
+        batch.publish()?;
         Ok(copied)
     }
 
@@ -133,6 +150,39 @@ impl Archive {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// Copies a file that lies in an object store; false if none does.
+    fn copy_object(
+        &self,
+        (day, format): DayFile,
+        target: &Arc<Directory>,
+        batch: &mut Batch,
+        copied: &mut Copied,
+        advance: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<bool> {
+        let listed = self.log.database().read(OPERATION, |connection| days::load(connection, day, State::Current))?;
+        let Some(listed) = listed.filter(|listed| listed.format == format) else { return Ok(false) };
+        let Some(object) = self.object_of(day, listed.sha256)? else { return Ok(false) };
+        if let Some(known) = DayReader::open(target.path(), day, format)?
+            && known.size() == object.size
+            && hash(&known)? == object.sha256
+        {
+            copied.count += 1;
+            advance(object.size)?;
+            return Ok(true);
+        }
+        match self.fetch_object(&object) {
+            Ok(source) => {
+                let (staged, sharing) = duplicate(&source, target, format == Format::Zstd)?;
+                copied.take(sharing, object.size);
+                batch.add(staged, target, &format!("{day}.{format}"))?;
+            }
+            Err(Error::ArchiveCorrupt { path, reason }) => copied.problems.push((path, reason)),
+            Err(error) => return Err(error),
+        }
+        advance(object.size)?;
+        Ok(true)
     }
 
     /// Whether the file has all rows that the manifest knows and others besides, as when the database is an older copy.

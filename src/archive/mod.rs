@@ -22,6 +22,7 @@ pub use job::reindex::Reindexed;
 pub use job::steps::{JobOutcome, Options, Vacuum};
 pub use manifest::catalog::Archive;
 pub(crate) use manifest::owner::identity as identity_of;
+pub use manifest::remote::{ObjectState, Remote, RemoteObject};
 pub(crate) use manifest::schema::DERIVED;
 pub use problem::Problem;
 pub use read::day::{ArchivedDay, ArchivedRows};

@@ -203,6 +203,14 @@ pub enum Error {
         /// Which ids, and the way out.
         reason: String,
     },
+    /// What is needed lies in another place, which cannot be reached.
+    #[error("{place}: {reason}")]
+    Unavailable {
+        /// The place, as a URL without credentials.
+        place: String,
+        /// Why, and the way out.
+        reason: String,
+    },
     /// Another archive job is under way.
     #[error("another archive job is under way in {}; wait for it to end", path.display())]
     ArchiveBusy {

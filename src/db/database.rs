@@ -17,7 +17,7 @@ use crate::db::fork::Link;
 use crate::db::held::HeldFiles;
 use crate::db::readers::Readers;
 use crate::db::schema::Derived;
-use crate::db::sql::{self, SqlParams};
+use crate::db::sql::{self, NamedRows, SqlParams};
 use crate::db::turn::{Turn, Turns};
 use crate::db::wal::WalState;
 use crate::db::writer::Writer;
@@ -223,6 +223,15 @@ impl Database {
 
     /// The rows of one read-only SQL statement of the user's.
     pub fn sql(&self, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
+        self.run_sql(|connection| sql::run(connection, query, params))
+    }
+
+    /// The same, with the names of the columns.
+    pub fn sql_with_names(&self, query: &str, params: &SqlParams) -> Result<NamedRows> {
+        self.run_sql(|connection| sql::run_named(connection, query, params))
+    }
+
+    fn run_sql<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let open = |context: Context<'_>| {
             let mut reader = match self.config.read_only {
                 true => open::reader_of_read_only(context)?,
@@ -233,9 +242,7 @@ impl Database {
         };
         self.connected(|connections| {
             let context = self.context("run read-only SQL");
-            connections
-                .sql_readers
-                .with(context, &connections.files, open, |connection| sql::run(connection, query, params))
+            connections.sql_readers.with(context, &connections.files, open, body)
         })
     }
 

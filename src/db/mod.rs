@@ -38,7 +38,7 @@ pub(crate) use name::stored_name;
 pub use open::UNFINISHED_BACKUP;
 pub use schema::{Derived, Object, SCHEMA_VERSION};
 pub(crate) use schema::{lacking, suit_triggers};
-pub use sql::SqlParams;
+pub use sql::{NamedRows, SqlParams};
 pub(crate) use wal_condition::checksum as wal_checksum;
 pub use wal_condition::{WalCondition, wal_condition};
 pub(crate) use watch::Watching;

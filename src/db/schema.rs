@@ -106,8 +106,10 @@ pub struct Derived {
     pub triggers: &'static [Object],
     /// The predecessor's indexes that these tables replace.
     pub replaced_indexes: &'static [&'static str],
-    /// Brings what the schema of this number holds in them up to date, in the caller's transaction.
+    /// Brings what the schema of this number holds in them up to date, in the caller's transaction; may be called again.
     pub upgrade: fn(&Connection, i32) -> Result<()>,
+    /// Earlier forms of the triggers, which noted what the later ones note.
+    pub former_triggers: &'static [Object],
     /// A trigger was gone for a while, or was another one; in the caller's transaction, after it has been put back.
     pub distrust: fn(&Connection) -> Result<()>,
 }
@@ -213,6 +215,12 @@ pub(crate) fn lacking(
     Ok(lacking)
 }
 
+/// Whether an earlier form of the trigger is in its place.
+fn has_former(connection: &Connection, derived: &Derived, trigger: &Object) -> Result<bool> {
+    let former = || derived.former_triggers.iter().filter(|former| former.name == trigger.name);
+    Ok(lacking(connection, former())?.len() < former().count())
+}
+
 /// Lets a writing connection run the triggers of the database if there are others than this library's. Without them it notes
 /// itself what those would note, which costs next to nothing.
 pub(crate) fn suit_triggers(connection: &Connection, derived: &[&Derived]) -> Result<()> {
@@ -309,14 +317,16 @@ pub(super) fn migrate(connection: &Connection, path: &Path, derived: &[&Derived]
     }
     for derived in derived {
         connection.execute_batch(derived.tables)?;
-        if (FIRST_DERIVED..SCHEMA_VERSION).contains(&version) {
+        if version >= FIRST_DERIVED {
             (derived.upgrade)(connection, version)?;
         }
         let lacking = lacking(connection, derived.triggers.iter())?;
-        for trigger in &lacking {
+        let mut is_doubtful = false;
+        for trigger in lacking {
+            is_doubtful |= !has_former(connection, derived, trigger)?;
             put(connection, trigger)?;
         }
-        if version >= FIRST_DERIVED && !lacking.is_empty() {
+        if version >= FIRST_DERIVED && is_doubtful {
             (derived.distrust)(connection)?;
         }
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Statement};
 
 use crate::base::error::{Error, Result};
 
@@ -44,21 +44,45 @@ pub(super) fn restrict(connection: &mut Connection) -> rusqlite::Result<()> {
     }))
 }
 
-/// The rows of `query`.
-pub(super) fn run(connection: &Connection, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
-    rows(connection, query, params).map_err(refuse)
+/// What a statement returned.
+pub struct NamedRows {
+    /// The names of the columns, which may repeat.
+    pub names: Vec<String>,
+    /// A value a column.
+    pub rows: Vec<Vec<Value>>,
 }
 
-fn rows(connection: &Connection, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
-    let mut statement = connection.prepare(query)?;
+/// The rows of `query`.
+pub(super) fn run(connection: &Connection, query: &str, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
+    prepared(connection, query).and_then(|mut statement| rows(&mut statement, params)).map_err(refuse)
+}
+
+/// The same, with the names of the columns.
+pub(super) fn run_named(connection: &Connection, query: &str, params: &SqlParams) -> Result<NamedRows> {
+    let read = || {
+        let mut statement = prepared(connection, query)?;
+        let rows = rows(&mut statement, params)?;
+        // Only now: when it first steps, SQLite compiles a statement anew if the schema has changed. A name that is no
+        // UTF-8, at which rusqlite panics, comes from the schema alone, and `restrict` lets no such name through.
+        Ok(NamedRows { names: statement.column_names().map(str::to_owned).collect(), rows })
+    };
+    read().map_err(refuse)
+}
+
+fn prepared<'a>(connection: &'a Connection, query: &str) -> Result<Statement<'a>> {
+    let statement = connection.prepare(query)?;
     if statement.column_count() == 0 {
         return Err(Error::Value("query: sql() runs one statement that returns rows".into()));
     }
-    bind(&mut statement, params)?;
-    let width = statement.column_count();
+    Ok(statement)
+}
+
+fn rows(statement: &mut Statement<'_>, params: &SqlParams) -> Result<Vec<Vec<Value>>> {
+    bind(statement, params)?;
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
+        let width = row.as_ref().column_count();
         let mut values = Vec::with_capacity(width);
         for column in 0..width {
             values.push(match row.get_ref(column)? {
@@ -78,7 +102,7 @@ fn rows(connection: &Connection, query: &str, params: &SqlParams) -> Result<Vec<
     Ok(found)
 }
 
-fn bind(statement: &mut rusqlite::Statement<'_>, params: &SqlParams) -> Result<()> {
+fn bind(statement: &mut Statement<'_>, params: &SqlParams) -> Result<()> {
     let wanted = statement.parameter_count();
     match params {
         SqlParams::Positional(values) => {

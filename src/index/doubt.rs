@@ -17,8 +17,8 @@ use crate::index::lookup::restored;
 /// What other programs do to rows, in blocks of ids: 4,096 for rows that they delete, which costs later counts a look at the
 /// block, and 256 for rows that they overwrite or put among others, which every later read looks at. This library's own
 /// connections run no triggers, and keep these tables themselves. An insertion is one among others if its id had been given
-/// out before, or is below that of a row (an UPDATE of ids does not count as giving them out); `INSERT OR REPLACE` fires no
-/// trigger for the row that it deletes, but that one.
+/// out before, by SQLite's sequence or by the mark, or is below that of a row (an UPDATE of ids does not count as giving them
+/// out); `INSERT OR REPLACE` fires no trigger for the row that it deletes, but that one.
 ///
 /// They name no table that may be dropped alone, lest the other program's statement fail.
 pub(crate) static TRIGGERS: [Object; 3] = [
@@ -33,7 +33,8 @@ END",
     Object {
         name: "log_row_inserted",
         sql: "CREATE TRIGGER log_row_inserted AFTER INSERT ON logs
-WHEN (NEW.id <= (SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs') OR NEW.id < (SELECT max(id) FROM logs))
+WHEN (NEW.id <= (SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs') OR NEW.id < (SELECT max(id) FROM logs)
+  OR NEW.id <= (SELECT max(greatest) FROM log_ids WHERE complement = ~greatest))
  AND coalesce((SELECT last_id FROM log_changed WHERE first_id <= NEW.id ORDER BY first_id DESC LIMIT 1) < NEW.id, 1)
 BEGIN
   INSERT OR REPLACE INTO log_changed VALUES (NEW.id & -256, NEW.id | 255);
@@ -50,6 +51,17 @@ BEGIN
 END",
     },
 ];
+
+/// That of version 0.2.0, from before there was a mark of the ids that were given out.
+pub(crate) static FORMER_TRIGGERS: [Object; 1] = [Object {
+    name: "log_row_inserted",
+    sql: "CREATE TRIGGER log_row_inserted AFTER INSERT ON logs
+WHEN (NEW.id <= (SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs') OR NEW.id < (SELECT max(id) FROM logs))
+ AND coalesce((SELECT last_id FROM log_changed WHERE first_id <= NEW.id ORDER BY first_id DESC LIMIT 1) < NEW.id, 1)
+BEGIN
+  INSERT OR REPLACE INTO log_changed VALUES (NEW.id & -256, NEW.id | 255);
+END",
+}];
 
 /// Ids of a block of `log_deleted`, less one; the trigger has the same number.
 const BLOCK_MASK: i64 = 4_095;

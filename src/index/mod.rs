@@ -13,6 +13,7 @@
 pub(crate) mod bounds;
 pub(crate) mod build;
 pub(crate) mod doubt;
+pub(crate) mod given;
 pub(crate) mod lookup;
 pub(crate) mod schema;
 pub(crate) mod verify;

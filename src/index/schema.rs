@@ -6,6 +6,7 @@ use crate::base::error::Result;
 use crate::db::Derived;
 use crate::index::build::rekey::rekey;
 use crate::index::doubt;
+use crate::index::given::renew_mark;
 
 /// For [`crate::db::Config::derived`].
 pub(crate) static DERIVED: Derived = Derived {
@@ -13,6 +14,7 @@ pub(crate) static DERIVED: Derived = Derived {
     triggers: &doubt::TRIGGERS,
     replaced_indexes: &PREDECESSORS,
     upgrade,
+    former_triggers: &doubt::FORMER_TRIGGERS,
     distrust: doubt::doubt_all,
 };
 
@@ -67,9 +69,14 @@ CREATE TABLE IF NOT EXISTS log_changed (
   first_id      INTEGER PRIMARY KEY,
   last_id       INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS log_ids (
+  slot          INTEGER PRIMARY KEY,
+  greatest      INTEGER NOT NULL,
+  complement    INTEGER NOT NULL
+);
 ";
 
-/// Their names.
+/// Their names, but for `log_ids`, which is not made anew from the rows.
 pub(crate) const TABLES: [&str; 9] = [
     "log_segments",
     "log_gaps",
@@ -96,7 +103,7 @@ fn upgrade(connection: &Connection, version: i32) -> Result<()> {
     if !has_counts {
         connection.execute_batch("ALTER TABLE log_kinds ADD COLUMN row_count INTEGER")?;
     }
-    Ok(())
+    renew_mark(connection)
 }
 
 /// The predecessor's indexes, which it also puts back when it opens one of our databases.

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringTreemap;
@@ -17,13 +18,13 @@ use crate::index::build::postings::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
+use crate::index::given::{given_and_forgotten, last_given_id, raise_last_given_id};
 use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{count, estimate, rounds, search};
 use crate::index::schema::{self, DEFAULT_SEGMENT_ROWS};
 use crate::log::changes::Changes;
 use crate::log::reserve::IdReserve;
-use crate::log::sequence::{last_given_id, raise_last_given_id};
 use crate::log::transaction::Transaction;
 use crate::row::{Filter, LogEntry, NumberedRound, RawRow};
 
@@ -56,6 +57,8 @@ pub struct Core {
     unmerged: UnmergedIndex,
     changes: Changes,
     ids: IdReserve,
+    /// The greatest id that this handle has committed.
+    committed: AtomicI64,
 }
 
 impl Core {
@@ -72,6 +75,7 @@ impl Core {
             unmerged: UnmergedIndex::default(),
             changes: Changes::default(),
             ids,
+            committed: AtomicI64::new(i64::MIN),
         };
         if !config.database.read_only {
             core.pass_lost_ids(lost_ids?)?;
@@ -118,6 +122,7 @@ impl Core {
             if sealer.begin(connection)? {
                 // Another program may have put triggers of its own into the database, or removed them.
                 suit_triggers(connection, self.database.config().derived)?;
+                self.keep_ids_rising(connection)?;
             }
             let path = self.database.path();
             let mut transaction = Transaction::new(connection, &mut sealer, path);
@@ -128,7 +133,10 @@ impl Core {
             Ok(value)
         });
         match outcome {
-            Ok(_) => self.changes.announce(given),
+            Ok(_) => {
+                self.committed.fetch_max(given.unwrap_or(i64::MIN), Ordering::Relaxed);
+                self.changes.announce(given);
+            }
             // A forked child waits for no lock.
             Err(Error::Forked { .. }) => {}
             // What did not begin changed nothing, and another transaction may be under way.
@@ -206,13 +214,17 @@ impl Core {
         Ok(())
     }
 
-    /// Lets the database go on above the ids that may have been given out and lost.
+    /// Another program may have lowered SQLite's table of sequences.
+    fn keep_ids_rising(&self, connection: &Connection) -> Result<()> {
+        let committed = self.committed.load(Ordering::Relaxed);
+        given_and_forgotten(connection, Some(committed))?.map_or(Ok(()), |last| raise_last_given_id(connection, last))
+    }
+
+    /// Lets the database go on above the ids that may have been given out and lost, and above those that it has forgotten.
     fn pass_lost_ids(&self, floor: Option<i64>) -> Result<()> {
-        let Some(floor) = floor else { return Ok(()) };
-        if self.read("look at the ids", |snapshot| snapshot.last_given_id())? >= floor {
-            return Ok(());
-        }
-        self.database.write("pass the ids that were lost", None, |connection| raise_last_given_id(connection, floor))
+        let passed = self.database.read("look at the ids", |connection| given_and_forgotten(connection, floor))?;
+        let Some(last) = passed else { return Ok(()) };
+        self.database.write("pass the ids that were lost", None, |connection| raise_last_given_id(connection, last))
     }
 
     /// Tells the reserve of ids where the log ends. In a closed store, and in a forked child, that is done, or not its

@@ -7,12 +7,14 @@ use rusqlite::{Connection, Statement};
 use crate::base::error::Result;
 use crate::row::{LogEntry, NewLogEntry};
 
-/// Rows that one statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
-const ROWS_PER_STATEMENT: usize = 16;
+/// Rows that a statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
+const MANY: usize = 16;
+const SOME: usize = 4;
 const COLUMNS: usize = 5;
 
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_sql(MANY));
+static INSERT_SOME: LazyLock<String> = LazyLock::new(|| insert_sql(SOME));
 static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_sql(1));
-static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_sql(ROWS_PER_STATEMENT));
 
 /// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.
 pub(crate) fn insert(
@@ -20,27 +22,32 @@ pub(crate) fn insert(
     entries: &[NewLogEntry<'_>],
     mut inserted: impl FnMut(i64, &NewLogEntry<'_>) -> Result<()>,
 ) -> Result<i64> {
+    let (many, rest) = entries.as_chunks();
+    let (some, rest) = rest.as_chunks();
+    let (ones, _) = rest.as_chunks();
     let mut last = 0;
-    let (groups, rest) = entries.as_chunks::<ROWS_PER_STATEMENT>();
-    let mut tell = |last: i64, group: &[NewLogEntry<'_>]| {
-        (first_of(last, group.len())..).zip(group).try_for_each(|(id, entry)| inserted(id, entry))
-    };
-    if !groups.is_empty() {
-        let mut statement = connection.prepare_cached(&INSERT_MANY)?;
-        for group in groups {
-            last = execute(&mut statement, connection, group)?;
-            tell(last, group)?;
-        }
-    }
-    if !rest.is_empty() {
-        let mut statement = connection.prepare_cached(&INSERT_ONE)?;
-        for entry in rest {
-            let group = std::slice::from_ref(entry);
-            last = execute(&mut statement, connection, group)?;
-            tell(last, group)?;
-        }
-    }
+    insert_groups::<MANY>(connection, &INSERT_MANY, many, &mut last, &mut inserted)?;
+    insert_groups::<SOME>(connection, &INSERT_SOME, some, &mut last, &mut inserted)?;
+    insert_groups::<1>(connection, &INSERT_ONE, ones, &mut last, &mut inserted)?;
     Ok(last)
+}
+
+fn insert_groups<const ROWS: usize>(
+    connection: &Connection,
+    sql: &str,
+    groups: &[[NewLogEntry<'_>; ROWS]],
+    last: &mut i64,
+    inserted: &mut impl FnMut(i64, &NewLogEntry<'_>) -> Result<()>,
+) -> Result<()> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(sql)?;
+    for group in groups {
+        *last = execute(&mut statement, connection, group)?;
+        (first_of(*last, ROWS)..).zip(group).try_for_each(|(id, entry)| inserted(id, entry))?;
+    }
+    Ok(())
 }
 
 fn insert_sql(rows: usize) -> String {

@@ -15,10 +15,10 @@ mod operation;
 mod read;
 mod renumber;
 mod reserve;
-mod sequence;
 mod stats;
 mod transaction;
 
+pub(crate) use crate::index::given::{last_given_id, raise_last_given_id};
 pub use changes::Listener;
 pub use core::{Core, LogConfig, Snapshot};
 pub(crate) use follow::watch;
@@ -33,6 +33,5 @@ pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};
 pub(crate) use read::{by_ids, each, each_by_ids, each_id};
 pub(crate) use reserve::reserved_ids;
-pub(crate) use sequence::{last_given_id, raise_last_given_id};
 pub use stats::{LogStats, stats};
 pub use transaction::Transaction;

@@ -7,8 +7,8 @@ use rusqlite::types::Value;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
+use crate::index::given::{last_given_id, raise_last_given_id};
 use crate::log::core::Core;
-use crate::log::sequence::{last_given_id, raise_last_given_id};
 
 impl Core {
     /// Gives the rows from the id `first` on, except those in `kept`, ids above `greatest` and above all that were given

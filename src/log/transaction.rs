@@ -19,6 +19,9 @@ use crate::row::{LogEntry, NewLogEntry, OwnedEntry};
 /// Rows that wait at the most, so that one statement inserts several.
 const MOST_WAITING: usize = 256;
 
+/// Rows of one call that join those that wait, at the most: more of them fill statements of their own.
+const MOST_JOINING: usize = 16;
+
 /// A write transaction under way.
 pub struct Transaction<'a> {
     pub(super) connection: &'a Connection,
@@ -55,8 +58,12 @@ impl Transaction<'_> {
         self.path
     }
 
-    /// Inserts checked rows; returns the last id. Those of one call are consecutive.
+    /// Inserts checked rows, at the end of the transaction at the latest; returns the last id. Those of one call are
+    /// consecutive.
     pub fn insert(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
+        if !self.waiting.is_empty() && entries.len() <= MOST_JOINING {
+            return entries.iter().try_fold(0, |_, entry| self.let_wait(entry.into()));
+        }
         self.insert_waiting()?;
         self.insert_now(entries)
     }
@@ -66,14 +73,22 @@ impl Transaction<'_> {
     pub(crate) fn insert_soon(&mut self, entry: &OwnedEntry) -> Result<i64> {
         // The first row asks the table for its id, and those after it are numbered one by one, unless a trigger of another
         // program's inserts rows in between.
-        let Some(id) = self.last_id.and_then(|last| last.checked_add(1)) else { return self.insert(&[entry.borrow()]) };
-        if self.connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? {
+        if self.last_id.is_none() || self.connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? {
             return self.insert(&[entry.borrow()]);
         }
+        self.let_wait(entry.clone())
+    }
+
+    /// Numbers a row after the last one.
+    fn let_wait(&mut self, entry: OwnedEntry) -> Result<i64> {
         if self.waiting.len() == MOST_WAITING {
             self.insert_waiting()?;
         }
-        self.waiting.push(entry.clone());
+        let Some(id) = self.last_id.and_then(|last| last.checked_add(1)) else {
+            self.insert_waiting()?;
+            return self.insert_now(&[entry.borrow()]);
+        };
+        self.waiting.push(entry);
         self.last_id = Some(id);
         Ok(id)
     }

@@ -34,11 +34,16 @@ fn rows_that_wait_have_the_ids_that_were_told_whatever_comes_between() {
         write(&log, |transaction| {
             for step in 0..300 {
                 let payload = format!("{number} {step}");
-                let id = match step % 50 {
-                    49 => transaction.insert(&[row(&payload).borrow()])?,
-                    _ => transaction.insert_soon(&row(&payload))?,
-                };
-                if step % 50 == 48 {
+                if step % 50 == 49 {
+                    // As few as join those that wait, and as many as do not.
+                    let several: Vec<_> = (0..step / 10).map(|part| format!("{payload} {part}")).collect();
+                    let entries: Vec<_> = several.iter().map(|payload| row(payload)).collect();
+                    let borrowed: Vec<_> = entries.iter().map(OwnedEntry::borrow).collect();
+                    let last = transaction.insert(&borrowed)?;
+                    told.extend((last + 1 - several.len() as i64..).zip(several));
+                }
+                let id = transaction.insert_soon(&row(&payload))?;
+                if step > 0 {
                     assert_eq!(transaction.waiting(id).unwrap().payload, Some(&*payload));
                 }
                 assert!(transaction.waiting(id + 1).is_none());

@@ -66,6 +66,10 @@ impl LogStore {
     ///
     /// Raises `ArchiveBusyError` while another archive job is under way, `ArchiveCorruptError` if a day's file is
     /// damaged, `ArchiveError` if it holds other rows under the same ids.
+    ///
+    /// In a `Store` with `remote`, the files of all days are moved there afterwards. If the object store gives no
+    /// answer, the rows have been archived here, and the next job goes on (`StoreUnavailableError`); an object of
+    /// others that has the name of a day is left alone (`ArchiveError`, once the other days have been moved).
     #[pyo3(
         name = "_archive_logs",
         signature = (*, now, retention, max_days, vacuum, compression, dry_run, wait, progress)
@@ -126,10 +130,7 @@ impl LogStore {
     /// archive job removes these then. `dry_run`: only say which days would go.
     ///
     /// Raises `ArchiveBusyError` while an archive job is under way.
-    #[pyo3(
-        signature = (*, before, dry_run = Arg::OFF),
-        text_signature = "($self, *, before, dry_run=False)"
-    )]
+    #[pyo3(name = "_expire_archive", signature = (*, before, dry_run))]
     fn expire_archive<'py>(
         &self,
         py: Python<'py>,
@@ -160,8 +161,9 @@ impl LogStore {
     ///
     /// SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
     /// sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
-    /// run with the newest row that logged it. `progress` is called with (rows done, rows to do).
-    #[pyo3(signature = (*, progress = None))]
+    /// run with the newest row that logged it. `progress` is called with (rows done, rows to do). In a `Store` with
+    /// `remote`, days there are read as well; of those in the cache, only whether the object is there with its size.
+    #[pyo3(name = "_verify", signature = (*, progress))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let store = Arc::clone(&self.store);
         let long = Long::reporting_to(progress)?.of(&self.store);

@@ -27,6 +27,7 @@ impl From<Error> for PyErr {
                     simple(py, "ArchiveError", &message, path)
                 }
                 Error::ArchiveCorrupt { path, .. } => simple(py, "ArchiveCorruptError", &message, path),
+                Error::Unavailable { place, .. } => simple(py, "StoreUnavailableError", &message, Path::new(place)),
                 Error::Sqlite(_) | Error::Damaged { .. } => raise(py, "CorruptStoreError", (&message,)),
                 Error::Moved { path, .. } => system(py, "StoreMovedError", libc::ESTALE, &message, path),
                 Error::Busy { path, .. } => system(py, "StoreBusyError", libc::ETIMEDOUT, &message, path),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
@@ -66,6 +66,8 @@ pub(super) struct LogStore {
     pub(super) store: Arc<store::LogStore>,
     max_text_bytes: usize,
     unit_warning: UnitWarning,
+    /// What fetches days from an object store, if the store was opened with one.
+    pub(super) remote: OnceLock<Arc<Py<PyAny>>>,
 }
 
 impl LogStore {
@@ -132,6 +134,7 @@ impl LogStore {
             store,
             max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
             unit_warning: UnitWarning::default(),
+            remote: OnceLock::new(),
         })
     }
 

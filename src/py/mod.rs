@@ -32,6 +32,7 @@ mod own;
 mod pages;
 mod perform;
 mod read;
+mod remote;
 mod report;
 mod results;
 mod run;
@@ -69,6 +70,8 @@ mod _core {
     use super::news::News;
     #[pymodule_export]
     use super::pages::stored_rows;
+    #[pymodule_export]
+    use super::remote::ArchiveLock;
     #[pymodule_export]
     use super::run_query::WorkflowRunIterator;
     #[pymodule_export]

@@ -40,13 +40,34 @@ impl LogStore {
         let timeout = timeout.map(|timeout| timeout.0);
         let query = query.to_string();
         let run = move |store: &store::LogStore| store.log().database().sql(&query, &params);
-        let rows = read_within(py, INTERVAL, timeout, &self.store, run)?;
-        let row = |values: Vec<Value>| {
-            let values = values.into_iter().map(|value| sql_result(py, value));
-            PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
-        };
-        interpreter::uncollected(py, || rows.into_iter().map(row).collect::<PyResult<_>>()).map(List)
+        sql_rows(py, read_within(py, INTERVAL, timeout, &self.store, run)?)
     }
+
+    /// `sql`, and the names of its columns, which may repeat. For the command line.
+    #[pyo3(signature = (query, params = None, *, timeout = None), text_signature = "($self, query, params=(), *, timeout=None)")]
+    fn _sql_with_names<'py>(
+        &self,
+        py: Python<'py>,
+        query: Arg<Text>,
+        params: Option<&Bound<'py, PyAny>>,
+        timeout: Option<Arg<Seconds>>,
+    ) -> PyResult<(List<String>, List<Bound<'py, PyTuple>>)> {
+        arguments!(query, timeout);
+        let params = sql_params(params)?;
+        let timeout = timeout.map(|timeout| timeout.0);
+        let query = query.to_string();
+        let run = move |store: &store::LogStore| store.log().database().sql_with_names(&query, &params);
+        let found = read_within(py, INTERVAL, timeout, &self.store, run)?;
+        Ok((List(found.names), sql_rows(py, found.rows)?))
+    }
+}
+
+fn sql_rows(py: Python<'_>, rows: Vec<Vec<Value>>) -> PyResult<List<Bound<'_, PyTuple>>> {
+    let row = |values: Vec<Value>| {
+        let values = values.into_iter().map(|value| sql_result(py, value));
+        PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
+    };
+    interpreter::uncollected(py, || rows.into_iter().map(row).collect::<PyResult<_>>()).map(List)
 }
 
 fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {

@@ -11,7 +11,8 @@ use crate::index;
 use crate::salvage::tree::Entry;
 
 /// Tables that are built anew, or that SQLite keeps itself.
-const DERIVED: [&str; 5] = ["archive_days", "archive_contents", "archive_refs", "archive_missing", "archive_owner"];
+const DERIVED: [&str; 6] =
+    ["log_ids", "archive_days", "archive_contents", "archive_refs", "archive_missing", "archive_owner"];
 
 /// A table of the new database.
 pub(super) struct Table {

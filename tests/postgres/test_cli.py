@@ -98,9 +98,12 @@ def test_follow_prints_what_comes_after_the_newest(
 
 
 def test_sql_in_the_dialect_of_the_server(cli: Cli) -> None:
-    assert cli("sql", "SELECT count(*) FROM workflow_runs WHERE workflow = %s", "build", "--json").json == [[3]]
-    typed = cli("sql", "SELECT 1.5::numeric, '2026-01-01'::date, NULL, 'a', ARRAY[1, 2]", "--json").json
-    assert typed == [["1.5", "2026-01-01", None, "a", [1, 2]]]
+    counted = "SELECT count(*) FROM workflow_runs WHERE workflow = %s"
+    assert cli("sql", counted, "build", "--json").json == [{"count": 3}]
+    assert cli("sql", counted, "build").lines == ["count", "3"]
+    typed = cli("sql", "SELECT 1.5::numeric, '2026-01-01'::date, NULL AS n, 'a' AS n, ARRAY[1, 2]", "--json").json
+    assert typed == [{"numeric": "1.5", "date": "2026-01-01", "n": None, "n:1": "a", "array": [1, 2]}]
+    assert cli("sql", "SELECT key, value AS known FROM meta WHERE false").lines == ["key  known"]
     assert "read-only" in cli.refused("sql", "DELETE FROM logs")
 
 

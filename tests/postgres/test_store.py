@@ -95,6 +95,31 @@ def test_rows_of_today_lie_in_a_partition_that_archiving_drops(place: Backend) -
     assert log.query(archived=True) == [entry, late]
 
 
+def test_a_job_leaves_the_lock_to_the_next_before_the_server_sees_its_session_end(
+    place: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = place.open()
+    log.append("system", "tick", timestamp=1)
+    unseen: list[Any] = []
+
+    def close(session: Any) -> None:
+        unseen.append(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Connection, "close", close)
+        assert [item.added_rows for item in log.archive_logs().days] == [1]
+        (archived,) = log.archived_days()
+        assert log.restore_archive(archived.day) == 1
+        with pytest.raises(ns.ArchiveError):
+            log.restore_archive(archived.day + timedelta(days=1))
+        log.archive_logs()
+        assert log.count() == 0
+        assert [item.day for item in log.expire_archive(before=archived.day + timedelta(days=1))] == [archived.day]
+    assert len(unseen) >= 5
+    for session in unseen:
+        session.close()
+
+
 def test_partition_with_rows_of_an_active_run_is_not_dropped(place: Backend) -> None:
     log = place.open()
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)

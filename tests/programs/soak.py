@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
@@ -22,6 +23,39 @@ DAY_MS = 86_400_000
 SAMPLES_A_SECOND = 2
 MOST_DAYS, FEWEST_DAYS = 30, 20
 """Archived days that are kept: with their number the database grows, and what the connections cache of it."""
+
+
+class _Allocations(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "top",
+        )
+    )
+
+
+def allocated() -> int | None:
+    """Bytes that the process has asked for and not given back; None where the C library does not tell.
+
+    To be run with `PYTHONMALLOC=malloc`, so that those of Python's objects are among them.
+    """
+    tell = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if tell is None:
+        return None
+    tell.restype = _Allocations
+    found = tell()
+    return int(found.uordblks + found.hblkhd)
 
 
 class Soak:
@@ -167,9 +201,10 @@ class Soak:
         ]
         return [threading.Thread(target=self.again, args=(work, seed)) for seed, work in enumerate(works)]
 
-    def sample(self) -> dict[str, int]:
+    def sample(self) -> dict[str, int | None]:
         log = self.path / "logs.db-wal"
         return {
+            "allocated": allocated(),
             "memory": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": len(os.listdir("/proc/self/task")),
@@ -190,10 +225,11 @@ def soak(*, path: str, seconds: float, leak: bool = False) -> None:
         if leak:
             leaked += [bytearray(b"x" * (4 << 20)), *(os.open(os.devnull, os.O_RDONLY) for _ in range(5))]
     soak.stop.set()
-    # What a follower waits for.
-    soak.logs.append_many([("source", "last", None, None, soak.day * DAY_MS)] * 300)
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            # What a follower waits for, which may have begun after the rows before.
+            soak.logs.append_many([("source", "last", None, None, soak.day * DAY_MS)] * 300)
+            thread.join(timeout=1)
     if soak.failures:
         raise soak.failures[0]
     assert soak.logs.verify().ok

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from nerve_store.aio.blobs import AsyncBlobStore
 from nerve_store.aio.store import AsyncLogStore
-from nerve_store.store import directory_path
+from nerve_store.store import MAX_CACHE_BYTES, attach_days, below, check_remote, directory_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nerve_store.records import BackupReport
     from nerve_store.types import Durability, Path, Progress
 
@@ -23,6 +25,7 @@ class AsyncStore:
 
     logs: AsyncLogStore
     blobs: AsyncBlobStore
+    """With `remote` an `AsyncObjectBlobStore`, which has the same methods."""
 
     def __init__(
         self,
@@ -35,12 +38,23 @@ class AsyncStore:
         segment_rows: int = 4096,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
+        remote: str | None = None,
+        remote_options: Mapping[str, Any] | None = None,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         """Open the directory `path`, blocking for some milliseconds; the options are those of `Store`."""
         directory = directory_path(path)
         self._path = directory
-        blobs = os.path.join(directory, "blobs")
-        self.blobs = AsyncBlobStore(blobs, durability=durability, read_only=read_only)
+        check_remote(remote, remote_options, max_cache_bytes)
+        local = AsyncBlobStore(os.path.join(directory, "blobs"), durability=durability, read_only=read_only)
+        self._local_blobs = local
+        if remote is None:
+            self.blobs = local
+        else:
+            from nerve_store.remote.aio import AsyncObjectBlobStore
+
+            objects: Any = AsyncObjectBlobStore(below(remote, "blobs"), options=remote_options, read_only=read_only)
+            self.blobs = objects
         self.logs = AsyncLogStore(
             os.path.join(directory, "logs.db"),
             durability=durability,
@@ -51,6 +65,8 @@ class AsyncStore:
             max_payload_bytes=max_payload_bytes,
             progress=progress,
         )
+        if remote is not None:
+            attach_days(self.logs._store, directory, remote, remote_options, max_cache_bytes)
 
     @property
     def path(self) -> str:
@@ -72,7 +88,7 @@ class AsyncStore:
 
         `progress` is called in another thread than the event loop's.
         """
-        return await self.logs._backup_directory(target, self.blobs._store, progress=progress)
+        return await self.logs._backup_directory(target, self._local_blobs._store, progress=progress)
 
     async def close(self) -> None:
         """Let what is on its way finish, and close the log and the blobs; harmless when that was done already."""
@@ -80,6 +96,7 @@ class AsyncStore:
             await self.logs.close()
         finally:
             await self.blobs.close()
+            await self._local_blobs.close()
 
     async def __aenter__(self) -> Self:
         await self.logs.__aenter__()

@@ -86,7 +86,7 @@ def _days(store: Log) -> Iterator[Finding]:
     except ArchiveError as error:
         yield Finding("error", "archive", str(error))
         return
-    missing = [day for day in days if not os.path.exists(day.path)]
+    missing = [day for day in days if "://" not in day.path and not os.path.exists(day.path)]
     for day in missing:
         action = "put the file back from a backup, or reindex, which forgets the day"
         yield Finding(

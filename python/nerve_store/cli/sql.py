@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from nerve_store.cli.arguments import not_empty
 from nerve_store.cli.output import Column, print_json, print_table
 from nerve_store.cli.stores import open_logs
+from nerve_store.cli.text import escape
 
 __all__ = ["add_arguments"]
 
@@ -39,15 +42,31 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.format is not None:
         arguments.usage_error("--json and --format exclude each other")
     with open_logs(arguments.data) as store:
-        rows = store.sql(arguments.query, arguments.parameters, timeout=arguments.timeout)
+        names, rows = store._sql_with_names(  # noqa: SLF001
+            arguments.query, arguments.parameters, timeout=arguments.timeout
+        )
     if arguments.json:
-        print_json([[_plain(value) for value in row] for row in rows])
+        keys = _distinct(names)
+        print_json([dict(zip(keys, map(_plain, row), strict=True)) for row in rows])
     elif arguments.format == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows([_plain(value) for value in row] for row in rows)
-    elif rows:
-        columns = [Column(f"column {number}", least=6) for number in range(1, len(rows[0]) + 1)]
+    else:
+        columns = [Column(escape(name), least=6) for name in names]
         print_table(columns, ([_cell(value) for value in row] for row in rows))
     return 0
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names; one that was there before gets a number after it, as SQLite does it for a subquery."""
+    found: list[str] = []
+    for name in names:
+        key = name
+        for number in count(1):
+            if key not in found and (key == name or key not in names):
+                break
+            key = f"{name}:{number}"
+        found.append(key)
+    return found
 
 
 _JSON = (str, int, float, list, dict, type(None))

@@ -67,7 +67,7 @@ def require_directory(data: str, what: str = "this command") -> None:
     raise Problem(f"there is no data directory {data!r}; name it with --data DIR or NERVE_STORE_DATA")
 
 
-def open_logs(data: str, *, writable: bool = False) -> Log:
+def open_logs(data: str, *, writable: bool = False) -> LogStore | PostgresLogStore:
     """The log of an existing data directory or schema, read-only unless `writable`."""
     if is_url(data):
         return open_server(data, writable=writable)

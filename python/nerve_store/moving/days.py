@@ -8,7 +8,7 @@ import secrets
 from contextlib import suppress
 
 from nerve_store._places import sync_directory
-from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
+from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError, StoreUnavailableError
 from nerve_store.moving.source import Source
 from nerve_store.moving.target import KnownDay, Target
 from nerve_store.records import ArchivedDay
@@ -101,6 +101,13 @@ def _path(directory: str, item: KnownDay) -> str:
 
 
 def _copy_day(day: ArchivedDay, path: str) -> None:
+    if "://" in day.path:
+        error = StoreUnavailableError(
+            f"{day.path}: the day {day.day} lies in an object store, from which a copy does not read yet; restore a"
+            " backup of the store, which has all days, and copy that"
+        )
+        error.path = day.path
+        raise error
     directory = os.path.dirname(path)
     staged = os.path.join(directory, f".stage-{secrets.token_hex(8)}")
     try:

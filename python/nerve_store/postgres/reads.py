@@ -143,12 +143,22 @@ class Reads(OpenPostgres):
         mapping. A statement that would write or returns no rows is a `ValueError`, and so is one that the server does
         not understand. After `timeout` seconds it ends with `QueryTimeoutError`.
         """
+        return self._sql_with_names(query, params, timeout=timeout)[1]
+
+    def _sql_with_names(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        timeout: float | None = None,
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """`sql`, and the names of its columns, which may repeat. For the command line."""
         statement = checks.text(query)
         if not isinstance(params, Mapping | list | tuple):
             raise TypeError(f"params is a sequence or a mapping, not {type(params).__name__!r}")
         milliseconds = 0 if timeout is None else max(1, round(checks.seconds(timeout, "timeout") * 1000))
 
-        def read(session: Session) -> list[tuple[Any, ...]]:
+        def read(session: Session) -> tuple[list[str], list[tuple[Any, ...]]]:
             session.execute(
                 f"BEGIN READ ONLY; SET LOCAL search_path = {self._schema}, pg_catalog; "
                 f"SET LOCAL statement_timeout = {milliseconds}".encode()
@@ -158,7 +168,7 @@ class Reads(OpenPostgres):
                 cursor = session.execute(statement.encode(), params or None, binary=True)
                 if cursor.description is None or session.info.transaction_status.name != "INTRANS":
                     raise ValueError("sql takes a statement that reads and returns rows")
-                return cursor.fetchall()
+                return [column.name for column in cursor.description], cursor.fetchall()
             finally:
                 if not session.closed:
                     session.execute("ROLLBACK")

@@ -40,11 +40,15 @@ impl DayReader {
     /// Opens the day's file; None if there is none. It has no blocks until [`DayReader::with_blocks`].
     pub(crate) fn open(directory: &Path, day: UtcDay, format: Format) -> Result<Option<Self>> {
         let path = path_of(directory, day, format);
-        let Some(file) = durable::open_regular(&path)? else { return Ok(None) };
+        durable::open_regular(&path)?.map(|file| Self::of(file, path, day, format)).transpose()
+    }
+
+    /// The same of a file that is open, and that errors call `path`.
+    pub(crate) fn of(file: File, path: PathBuf, day: UtcDay, format: Format) -> Result<Self> {
         let state = state_of(&file, &path)?;
         let (size, blocks) = (state.1, Arc::new([]));
         let file = Some(file);
-        Ok(Some(Self { path, day, format, file, state, size, blocks, stored: Vec::new(), raw: Vec::new() }))
+        Ok(Self { path, day, format, file, state, size, blocks, stored: Vec::new(), raw: Vec::new() })
     }
 
     /// The file in these blocks.

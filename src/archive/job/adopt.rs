@@ -12,7 +12,7 @@ use crate::archive::job::throttle::Throttle;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::State;
 use crate::archive::manifest::seen::{DayFile, Examined};
-use crate::archive::manifest::{days, refs};
+use crate::archive::manifest::{days, refs, remote};
 use crate::archive::problem::Problem;
 use crate::base::error::{Error, Result};
 use crate::base::time;
@@ -26,6 +26,7 @@ impl Archive {
     /// that cannot be adopted, or are not what the manifest says. The caller holds the archive's lock.
     pub(crate) fn adopt(&self) -> Result<Vec<Problem>> {
         self.recover()?;
+        self.relist_objects()?;
         let (files, described) = (self.files()?, self.described()?);
         let days: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
         let mut adopted = HashSet::new();
@@ -57,6 +58,22 @@ impl Archive {
             }
         }
         Ok(problems)
+    }
+
+    /// Lists the days in an object store that the manifest does not describe any more.
+    fn relist_objects(&self) -> Result<()> {
+        let lost = self.log.database().read("read the manifest", remote::undescribed)?;
+        for object in lost {
+            if !self.files()?.iter().any(|file| file.0 == object.day)
+                && let Some(Examined::Whole(file)) = self.examine_object(&object)?.as_deref()
+            {
+                self.list(&file.summary, &file.refs, |connection| {
+                    refs::forget(connection, object.day)?;
+                    refs::save(connection, object.day, file.refs.iter().map(|(ref_key, rows)| (&**ref_key, rows)))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a compressed file has taken the place of the plain one that the manifest lists.

@@ -16,7 +16,7 @@ impl Archive {
             self.remove_expired(day)?;
         }
         for day in self.log.database().read("read the manifest", days::pending)? {
-            let found = match self.open_known(day) {
+            let found = match self.open_here(day) {
                 Ok(found) => Some(found.summary),
                 // A day that had no file before, and has none.
                 Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. }) => None,

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::overlap::live_among;
 use crate::archive::manifest::seen::Examined;
-use crate::archive::manifest::{days, expired, missing, refs, strays};
+use crate::archive::manifest::{days, expired, missing, refs, remote, strays};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
@@ -46,8 +46,10 @@ impl Archive {
         // What the files themselves say of rounds counts; what the old index says of their rows may be damaged.
         let mut read = RoaringTreemap::new();
         let is_foreign = self.check_owner().is_err();
-        if !is_foreign && (!self.log.database().read("read the manifest", days::is_empty)? || !self.files()?.is_empty())
-        {
+        let has_days = self.log.database().read("read the manifest", |connection| {
+            Ok(!days::is_empty(connection)? || !remote::undescribed(connection)?.is_empty())
+        })?;
+        if !is_foreign && (has_days || !self.files()?.is_empty()) {
             let _lock = self.lock(Duration::ZERO)?;
             done.missing = self.relist(&mut read, progress)?;
             done.renumbered = self.resolve_conflicts()?;
@@ -84,7 +86,14 @@ impl Archive {
             let day = listed.day;
             let missing = self.log.database().read("read the manifest", |connection| missing::load(connection, day))?;
             let listed_as = self.listed_ids(listed)?;
-            match self.examine((day, listed.format))?.as_deref() {
+            let examined = match self.examine((day, listed.format))? {
+                Some(examined) => Some(examined),
+                None => match self.object_of(day, listed.sha256)? {
+                    Some(object) => self.examine_object(&object)?,
+                    None => None,
+                },
+            };
+            match examined.as_deref() {
                 Some(Examined::Whole(file)) => {
                     self.record_anew(&file.summary, &file.refs)?;
                     *read |= &file.summary.ids;

@@ -11,9 +11,9 @@ use rusqlite::Connection;
 use crate::archive::file::remains::Need;
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::{self, Listed, State, may_have_in_time};
-use crate::archive::manifest::refs;
 use crate::archive::manifest::seen::{DamagedFile, DayFile, Examined, Unlisted};
 use crate::archive::manifest::values::set_of;
+use crate::archive::manifest::{refs, remote};
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::status::RunStatus;
@@ -51,14 +51,15 @@ impl Archive {
         }
         let connection = snapshot.connection();
         let files = self.files()?;
-        if files.is_empty() && days::is_empty(connection)? {
+        let lost = remote::undescribed(connection)?;
+        if files.is_empty() && lost.is_empty() && days::is_empty(connection)? {
             return Ok(Vec::new());
         }
         let described = days::described(connection)?;
         match self.check_owner() {
             Ok(()) => {}
             // Nothing of this database is in there.
-            Err(_) if described.is_empty() => return Ok(Vec::new()),
+            Err(_) if described.is_empty() && lost.is_empty() => return Ok(Vec::new()),
             Err(error) => return Err(error),
         }
         let mut candidates: Vec<DayCandidate> = days::candidates(connection, filter)?
@@ -70,6 +71,12 @@ impl Archive {
             let position = candidates.iter().position(|candidate| candidate.listed.day == file.0);
             let known = position.map(|position| candidates.swap_remove(position));
             candidates.extend(self.changed(connection, file, known, filter)?);
+        }
+        for object in lost.iter().filter(|object| may_have_in_time(object.day, filter)) {
+            if !files.iter().any(|file| file.0 == object.day) {
+                let file = (object.day, remote::format_of(object));
+                candidates.push(DayCandidate::unreadable(file, None, remote::lost(object)));
+            }
         }
         let mut doubtful = Vec::new();
         let unlisted = self.unlisted_files(&described, &files)?;

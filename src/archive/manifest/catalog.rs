@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::archive::file::reader::DayReader;
 use crate::archive::file::summary::Summary;
+use crate::archive::manifest::remote::Remote;
 use crate::archive::manifest::seen::{DayFile, Seen};
 use crate::log::Core;
 
@@ -14,6 +15,8 @@ pub struct Archive {
     directory: PathBuf,
     /// The identity of the database, once it is known.
     pub(in crate::archive) identity: OnceLock<String>,
+    /// Where days lie whose files are not in the directory, if the store was opened with it.
+    pub(in crate::archive) remote: OnceLock<Arc<dyn Remote>>,
     seen: Mutex<Seen>,
 }
 
@@ -26,7 +29,7 @@ pub(crate) struct OpenDay {
 impl Archive {
     /// The archive in `directory`, which the first job creates.
     pub fn new(log: Arc<Core>, directory: PathBuf) -> Self {
-        Self { log, directory, identity: OnceLock::new(), seen: Mutex::default() }
+        Self { log, directory, identity: OnceLock::new(), remote: OnceLock::new(), seen: Mutex::default() }
     }
 
     /// Where the day files are.

@@ -192,7 +192,14 @@ impl Archive {
     }
 
     fn read_whole(&self, (day, format): DayFile) -> Result<Option<Examined>> {
-        let open = || DayReader::open(self.directory(), day, format);
+        self.read_opened(&|| DayReader::open(self.directory(), day, format))
+    }
+
+    /// What is in a file, which is read from end to end; None if it is gone.
+    pub(in crate::archive) fn read_opened(
+        &self,
+        open: &dyn Fn() -> Result<Option<DayReader>>,
+    ) -> Result<Option<Examined>> {
         let mut refs = Part::new();
         let mut take_part = |part: Part| {
             for (ref_id, rows) in part {

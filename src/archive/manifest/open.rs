@@ -37,6 +37,16 @@ impl Archive {
 
     /// Opens the file of a day that the manifest knows.
     pub(in crate::archive) fn open_known(&self, day: UtcDay) -> Result<OpenDay> {
+        self.open_where(day, |summary| self.open_remote(summary))
+    }
+
+    /// The same of one in the directory.
+    pub(in crate::archive) fn open_here(&self, day: UtcDay) -> Result<OpenDay> {
+        self.open_where(day, |_| Ok(None))
+    }
+
+    /// Opens the file of a day that the manifest knows, `elsewhere` if it is not in the directory.
+    fn open_where(&self, day: UtcDay, elsewhere: impl Fn(&Summary) -> Result<Option<DayReader>>) -> Result<OpenDay> {
         let mut tried = None;
         loop {
             let states = self.log.database().read("read the manifest", |connection| {
@@ -46,8 +56,20 @@ impl Archive {
             let listed: Vec<Summary> = states.into_iter().flatten().collect();
             let is_ambiguous = matches!(&listed[..], [pending, current]
                 if (pending.format, pending.size) == (current.format, current.size) && !pending.is_same_file(current));
+            let mut failed = None;
             for summary in &listed {
-                let Some(reader) = DayReader::open(self.directory(), day, summary.format)? else { continue };
+                let reader = match DayReader::open(self.directory(), day, summary.format)? {
+                    Some(reader) => Some(reader),
+                    // Of a day that gains rows, the object that was the current one a moment ago is deleted.
+                    None => elsewhere(summary).or_else(|error| match error {
+                        Error::ArchiveCorrupt { .. } => {
+                            failed = Some(error);
+                            Ok(None)
+                        }
+                        error => Err(error),
+                    })?,
+                };
+                let Some(reader) = reader else { continue };
                 if reader.size() == summary.size && (!is_ambiguous || hash(&reader)? == summary.sha256) {
                     let reader = reader.with_blocks(summary.blocks.clone());
                     return Ok(OpenDay { reader, summary: summary.clone() });
@@ -61,7 +83,7 @@ impl Archive {
                 {
                     return Ok(open);
                 }
-                return Err(self.not_as_listed(day, &listed));
+                return Err(failed.unwrap_or_else(|| self.not_as_listed(day, &listed)));
             }
             tried = Some(digests);
         }
@@ -117,7 +139,7 @@ impl Archive {
 }
 
 /// The sha256 of the file.
-fn hash(reader: &DayReader) -> Result<Digest> {
+pub(in crate::archive) fn hash(reader: &DayReader) -> Result<Digest> {
     let (mut hasher, mut offset, mut buffer) = (Hasher::new(), 0, vec![0; 256 << 10]);
     loop {
         let count = reader.read_up_to(&mut buffer, offset)?;

@@ -7,8 +7,14 @@ use crate::db::Derived;
 use crate::index::build::rekey::rekey_column;
 
 /// For [`crate::db::Config::derived`].
-pub(crate) static DERIVED: Derived =
-    Derived { tables: SCHEMA, triggers: &[], replaced_indexes: &[], upgrade, distrust: |_| Ok(()) };
+pub(crate) static DERIVED: Derived = Derived {
+    tables: SCHEMA,
+    triggers: &[],
+    replaced_indexes: &[],
+    upgrade,
+    former_triggers: &[],
+    distrust: |_| Ok(()),
+};
 
 /// The manifest's tables.
 pub(crate) const SCHEMA: &str = "

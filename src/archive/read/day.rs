@@ -1,6 +1,6 @@
 //! The days of the archive: which there are, and the rows of one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
 use crate::archive::file::format::{Format, path_of};
@@ -9,6 +9,7 @@ use crate::archive::file::summary::Summary;
 use crate::archive::manifest::catalog::{Archive, OpenDay};
 use crate::archive::manifest::days;
 use crate::archive::manifest::days::Listed;
+use crate::archive::manifest::remote::{self, RemoteObject};
 use crate::archive::manifest::seen::Examined;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
@@ -23,7 +24,7 @@ pub struct ArchivedDay {
     pub day: UtcDay,
     /// Rows in the file.
     pub row_count: u64,
-    /// The file.
+    /// The file; the URL of the object, if it lies in an object store.
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
@@ -49,6 +50,7 @@ impl Archive {
             .read("read the manifest", |connection| Ok((days::list(connection)?, days::described(connection)?)))?;
         let known: HashSet<UtcDay> = described.iter().map(|described| described.file.0).collect();
         let mut days: Vec<ArchivedDay> = listed.into_iter().map(|listed| self.listed_day(listed)).collect();
+        self.place(&mut days)?;
         for file in self.unlisted_files(&described, &files)? {
             // The second file of a day is none of its own; one that is damaged says nothing of its day, and `verify` and
             // the next job name it.
@@ -58,8 +60,27 @@ impl Archive {
                 days.push(self.archived_day(&unlisted.summary));
             }
         }
+        let lost = self.log.database().read("read the manifest", remote::undescribed)?;
+        if let Some(object) = lost.iter().find(|object| !files.iter().any(|file| file.0 == object.day)) {
+            return Err(remote::lost(object));
+        }
         days.sort_by_key(|day| day.day);
         Ok(days)
+    }
+
+    /// Names the objects that hold files which are not in the directory.
+    fn place(&self, days: &mut [ArchivedDay]) -> Result<()> {
+        let objects = self.current_objects()?;
+        let of_day: HashMap<(UtcDay, Digest), &RemoteObject> =
+            objects.iter().map(|object| ((object.day, object.sha256), object)).collect();
+        for day in days {
+            if let Some(object) = of_day.get(&(day.day, day.sha256))
+                && self.stamp((day.day, day.format))?.is_none()
+            {
+                day.path = object.url().into();
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn listed_day(&self, listed: Listed) -> ArchivedDay {

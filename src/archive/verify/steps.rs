@@ -8,7 +8,7 @@ use crate::archive::file::format::{Format, list_of_no_day, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
-use crate::archive::manifest::{days, expired, strays};
+use crate::archive::manifest::{days, expired, remote, strays};
 use crate::archive::problem::Problem;
 use crate::archive::verify::found::{Found, Plan};
 use crate::archive::verify::report::Verified;
@@ -110,6 +110,13 @@ impl Archive {
                     "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
                 Problem { path, day: None, ids: None, reason: reason.to_owned() }
             }));
+            for object in self.log.database().read("read the manifest", remote::undescribed)? {
+                if !files.iter().any(|file| file.0 == object.day)
+                    && let Error::ArchiveCorrupt { path, reason } = remote::lost(&object)
+                {
+                    problems.push(Problem { path, day: Some(object.day), ids: None, reason });
+                }
+            }
             problems.extend(self.doubled_ids(days)?);
             problems.extend(self.doubled_days(days, &files, &pending, &unlisted));
         }

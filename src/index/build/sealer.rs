@@ -9,6 +9,7 @@ use crate::index::bounds::{sealed_end, unsealed_span};
 use crate::index::build::merge::{each_known_round, merge_if_due};
 use crate::index::build::segment::Gathered;
 use crate::index::doubt;
+use crate::index::given::{last_given_id, renew_mark};
 use crate::index::schema::TABLES;
 use crate::row::COLUMNS;
 use crate::row::IndexedRow;
@@ -158,6 +159,7 @@ impl Sealer {
         // What follows may be shorter than a segment, and is sealed when there is more; but departed rounds are known
         // to nothing else.
         seal(&mut tail, connection)?;
+        renew_mark(connection)?;
         if sealed_end(connection)? == i64::MIN {
             // Readers of other processes may know rows that have left.
             doubt::doubt_all(connection)?;
@@ -225,10 +227,9 @@ impl Departed {
             }
         };
         (archived.each_round)(connection, &mut take)?;
-        let last_given: Option<i64> =
-            connection.query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs'", [], |row| row.get(0))?;
+        let last_given = last_given_id(connection)?;
         each_known_round(connection, |run_id, id| {
-            if !archived.ids.contains(id.cast_unsigned()) && Some(id) <= last_given {
+            if !archived.ids.contains(id.cast_unsigned()) && id <= last_given {
                 take(run_id, id);
             }
         })?;

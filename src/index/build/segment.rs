@@ -9,6 +9,7 @@ use crate::base::error::Result;
 use crate::base::time::TimeSpan;
 use crate::index::build::postings::{Posting, append_posting, encode};
 use crate::index::build::zones::Zones;
+use crate::index::given::note_given;
 use crate::row::{IndexedRow, index_key, is_round};
 
 /// A (source, type) pair in at least one of so many rows is not located within the segment: checking all of its rows
@@ -110,6 +111,7 @@ impl Gathered {
         if gathered.taken == 0 {
             return Ok(());
         }
+        note_given(connection, gathered.last_id)?;
         gathered.write_segment(connection)?;
         gathered.write_gaps(connection)?;
         gathered.zones.write(connection, gathered.first_id)?;

@@ -11,6 +11,7 @@ use crate::index::bounds::sealed_end;
 use crate::index::build::postings::{decode, each_posting, ids, or_damaged};
 use crate::index::build::sealer::ArchivedRounds;
 use crate::index::doubt;
+use crate::index::given::is_mark_damaged;
 use crate::index::lookup::restored;
 use crate::index::verify::elements::{Elements, bucket_of, hash_of, hash_of_key, ids_of};
 use crate::row::{COLUMNS, IndexedRow, index_key, is_round};
@@ -51,6 +52,9 @@ pub(crate) fn check_postings(
             of_archived.add(hash_of_key(ref_key), id, true);
         }
     })?;
+    if is_mark_damaged(connection)? {
+        faults.push(Fault::of(None, "log_ids does not say which ids were given out"));
+    }
     let end = sealed_end(connection)?;
     let doubts = doubt::spans(connection, IdSpan::ALL)?;
     let is_in_doubt = |id: i64| {

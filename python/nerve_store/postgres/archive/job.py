@@ -7,9 +7,11 @@ deleted by id, never by time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+import psycopg
 from psycopg import errors
 
 from nerve_store._core import ARCHIVED_UP_TO, LogEntry, stored_rows
@@ -264,4 +266,10 @@ def take_lock(session: Session, name: str) -> bool:
     return bool(row and row[0])
 
 
-__all__ = ["ArchiveJob", "RipeDay", "take_lock"]
+def release_lock(session: Session, name: str) -> None:
+    """Give the lock back. The end of the session does that, too, but only once the server has seen it."""
+    with suppress(psycopg.Error):
+        session.execute("SELECT pg_advisory_unlock(%s)", (lock_key(name, "archive"),))
+
+
+__all__ = ["ArchiveJob", "RipeDay", "release_lock", "take_lock"]

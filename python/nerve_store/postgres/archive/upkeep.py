@@ -15,7 +15,7 @@ from nerve_store._core import DEFAULT_RETENTION, LogEntry, last_archivable_day
 from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import checks, failures
 from nerve_store.postgres.archive.day import describe, read_file
-from nerve_store.postgres.archive.job import ArchiveJob, take_lock
+from nerve_store.postgres.archive.job import ArchiveJob, release_lock, take_lock
 from nerve_store.postgres.archive.manifest import forget, settle
 from nerve_store.postgres.archive.reader import ArchiveReader, KnownDay, missing
 from nerve_store.postgres.archive.restore import restore
@@ -169,7 +169,10 @@ class Archives(Reads):
                     error.path = self._path
                     raise error
                 time.sleep(min(left, _PAUSE))
-            yield session
+            try:
+                yield session
+            finally:
+                release_lock(session, self._name)
         except psycopg.Error as error:
             failures.fail(error, self._path)
         finally:

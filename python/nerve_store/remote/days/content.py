@@ -1,0 +1,55 @@
+"""Reading the objects that hold days: no wrong byte is taken for a day's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from nerve_store.exceptions import ArchiveCorruptError
+from nerve_store.remote.bucket import PART_BYTES, Bucket
+
+_PART = PART_BYTES // 2
+_PARTS = 4
+"""Parts fetched at the same time."""
+_WAY_OUT = "restore it from a version or a copy of the bucket, or put a backup of the file into the archive's directory"
+
+
+def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:
+    """The error of an object that is not what it should be."""
+    error = ArchiveCorruptError(f"{bucket.name(key)}: {reason}; {_WAY_OUT}")
+    error.path = bucket.name(key)
+    return error
+
+
+def pieces(bucket: Bucket, key: str, size: int, sha256: str) -> Iterator[bytes]:
+    """The content of an object, piece by piece; an `ArchiveCorruptError` if it is not what it should be."""
+    found = bucket.head(key)
+    if found is None:
+        raise damaged(bucket, key, "it is missing")
+    if found.size != size:
+        raise damaged(bucket, key, f"it has {found.size} bytes and should have {size}")
+    digest = hashlib.sha256()
+    for piece in _parts(bucket, key, size):
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != sha256:
+        raise damaged(bucket, key, f"its content has the sha256 {digest.hexdigest()} and should have {sha256}")
+
+
+def holds(bucket: Bucket, key: str, size: int, sha256: str) -> bool:
+    """Whether an object is there, whole."""
+    try:
+        for _ in pieces(bucket, key, size, sha256):
+            pass
+    except ArchiveCorruptError:
+        return False
+    return True
+
+
+def _parts(bucket: Bucket, key: str, size: int) -> Iterator[bytes]:
+    for at in range(0, size, _PART * _PARTS):
+        starts = range(at, min(at + _PART * _PARTS, size), _PART)
+        parts = bucket.get_parts(key, starts, [min(_PART, size - start) for start in starts])
+        if parts is None:
+            raise damaged(bucket, key, "it is missing")
+        yield from parts
