@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import nerve_store as ns
-from figures import Target
+from columns import Way
+from databases import Databases
+from figures import NO_TARGET, Figure, Target
 from nerve_store.logging import StoreHandler
 from turns import Compare, Seconds
 
@@ -97,24 +99,40 @@ def bench_records_of_logging(compare: Compare, tmp_path: Path) -> None:
     )
 
 
-def bench_arrow(compare: Compare, large_store: ns.LogStore) -> None:
-    pyarrow: Any = pytest.importorskip("pyarrow")
-    count = large_store.count()
+@pytest.mark.parametrize(
+    ("ours", "peers", "bound"),
+    [
+        ("arrow, pyarrow", ["query, pyarrow.table"], 8),
+        ("arrow, polars", ["query, pyarrow.table"], 8),
+        ("arrow, pyarrow", ["ADBC", "connectorx"], 3),
+    ],
+)
+def bench_arrow(
+    compare: Compare, record: Callable[[Figure], None], databases: Databases, ours: str, peers: list[str], bound: float
+) -> None:
+    """All live rows; each way in a process of its own. Processor time, too: the times of a busy machine say little."""
+    for module in ("pyarrow", "polars", "adbc_driver_sqlite", "connectorx"):
+        pytest.importorskip(module)
 
-    def by_objects(_: object) -> object:
-        rows = large_store.query()
-        names = ns.LogEntry.__match_args__
-        return pyarrow.table({name: [getattr(row, name) for row in rows] for name in names})
+    def timed(way: Way) -> Callable[[object], Seconds]:
+        return lambda _: Seconds(way.read())
 
-    compare(
-        "arrow(), all live rows to a pyarrow table",
-        ours=lambda _: pyarrow.table(large_store.arrow()),
-        peers={"query, pyarrow.table": by_objects},
-        work=lambda: None,
-        rows=count,
-        rounds=3,
-        target=Target(bound=8),
-    )
+    with ExitStack() as opened:
+        ways = {name: opened.enter_context(closing(Way(name, databases.ours))) for name in (ours, *peers)}
+        assert {way.rows for way in ways.values()} == {databases.rows}
+        case = f"{ours} beside {', '.join(peers)}, all live rows"
+        compare(
+            case,
+            ours=timed(ways[ours]),
+            peers={name: timed(ways[name]) for name in peers},
+            work=lambda: None,
+            rows=databases.rows,
+            rounds=7,
+            target=Target(bound=bound),
+        )
+        seconds = {name: statistics.median(way.processor_times[1:]) for name, way in ways.items()}
+        best = min(peers, key=lambda name: seconds[name])
+        record(Figure(f"{case}: processor time", "s", seconds[ours], NO_TARGET, seconds[best], best))
 
 
 def bench_follow(compare: Compare, tmp_path: Path) -> None:
