@@ -152,11 +152,14 @@ def test_a_long_line_takes_time_in_proportion(data_dir: Path) -> None:
     path = directory / f"{day(0)}.jsonl"
     seconds = []
     with ns.LogStore(data_dir / "logs.db") as store:
-        for mebibytes in (16, 128):
+        for mebibytes in (8, 128):
             row = Row(7, "s", "t", None, "x" * (mebibytes << 20), at(0))
             path.write_bytes(reference.archive_line(row).encode() + b"\n")
-            began = time.perf_counter()
-            assert as_rows(store.query(archived=True)) == [row]
-            seconds.append(time.perf_counter() - began)
-    # Eight times as much; it was 64 times as long.
-    assert seconds[1] < 30 * max(seconds[0], 0.02)
+            times = []
+            for _ in range(3):
+                began = time.process_time()
+                assert as_rows(store.query(archived=True)) == [row]
+                times.append(time.process_time() - began)
+            seconds.append(min(times))
+    # Sixteen times as much; it was 256 times as long.
+    assert seconds[1] < 100 * max(seconds[0], 0.01)

@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,7 +48,20 @@ class PowerCutDisk:
         self.directory = directory
 
     def power_up(self) -> None:
+        # A mount would find the file system without power again for as long as a process holds it, or a namespace of
+        # mounts that was made meanwhile.
+        end = time.monotonic() + 60
+        while self._is_held():
+            assert time.monotonic() < end, f"something holds {self.image}"
+            time.sleep(0.005)
         _mount("-o", "loop", str(self.image), str(self.directory))
+
+    def _is_held(self) -> bool:
+        held = set()
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):
+                held.add(file.read_text().strip())
+        return str(self.image) in held
 
     def cut_power(self) -> None:
         descriptor = os.open(self.directory, os.O_RDONLY)
