@@ -12,7 +12,6 @@
 //! - long work ([`Long`]) runs in a thread of its own from the beginning, and the calling thread reports progress.
 //!
 //! In other threads than the main one reads and writes are neither given up nor begun again.
-#![expect(unsafe_code, reason = "`Py_AddPendingCall`, which pyo3 does not wrap")]
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +20,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::base::error::{Error, Result};
@@ -283,7 +281,7 @@ impl Long {
         };
         match (outcome, raised) {
             (Ok(value), Some(raised)) if !self.is_abandoned => {
-                raise_later(py, raised);
+                interpreter::raise_later(py, raised);
                 Ok(value)
             }
             (_, Some(raised)) => Err(raised),
@@ -358,25 +356,6 @@ impl<T> Reports<T> {
 /// What tells stores apart.
 fn address(store: &Arc<LogStore>) -> usize {
     Arc::as_ptr(store) as usize
-}
-
-/// Raises an exception in the main thread after the call that it came too late for has returned.
-fn raise_later(py: Python<'_>, raised: PyErr) {
-    extern "C" fn raise(exception: *mut std::ffi::c_void) -> std::ffi::c_int {
-        // SAFETY: Python calls this attached, once, with the exception that was given away below.
-        unsafe {
-            let py = Python::assume_attached();
-            let exception = Bound::from_owned_ptr(py, exception.cast());
-            PyErr::from_value(exception).restore(py);
-        }
-        -1
-    }
-    let exception = raised.into_value(py).into_ptr();
-    // SAFETY: the function takes the exception over; it lives for ever.
-    if unsafe { ffi::Py_AddPendingCall(Some(raise), exception.cast()) } != 0 {
-        // SAFETY: the exception was not taken over.
-        drop(unsafe { Bound::from_owned_ptr(py, exception) });
-    }
 }
 
 /// Interrupts the calls that are made through it, from another thread.

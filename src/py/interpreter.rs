@@ -5,9 +5,11 @@
 //! code, the unwinding meets Rust's frames, which abort the process, or run destructors that need the interpreter.
 //! Therefore every call that may run Python code goes through this module, where the unwinding ends: the thread sleeps
 //! until the process has ended, as 3.14 has it. pyo3 does the same where it attaches and reattaches.
+//!
+//! An exception that comes too late for its call is raised after it.
 #![expect(unsafe_code, reason = "functions of Python that pyo3 declares in another way, or not at all")]
 
-use std::ffi::{CStr, c_int, c_ulong};
+use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::{mem, ptr, thread};
@@ -239,4 +241,23 @@ pub(super) fn is_main_thread() -> bool {
     #[cfg(not(target_os = "linux"))]
     // SAFETY: the call takes no memory.
     return unsafe { libc::pthread_main_np() } != 0;
+}
+
+/// Raises an exception in the main thread after the call that it came too late for has returned.
+pub(super) fn raise_later(py: Python<'_>, raised: PyErr) {
+    extern "C" fn raise(exception: *mut c_void) -> c_int {
+        // SAFETY: Python calls this attached, once, with the exception that was given away below.
+        unsafe {
+            let py = Python::assume_attached();
+            let exception = Bound::from_owned_ptr(py, exception.cast());
+            PyErr::from_value(exception).restore(py);
+        }
+        -1
+    }
+    let exception = raised.into_value(py).into_ptr();
+    // SAFETY: the function takes the exception over; it lives for ever.
+    if unsafe { ffi::Py_AddPendingCall(Some(raise), exception.cast()) } != 0 {
+        // SAFETY: the exception was not taken over.
+        drop(unsafe { Bound::from_owned_ptr(py, exception) });
+    }
 }
