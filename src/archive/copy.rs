@@ -15,7 +15,7 @@ use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::{self, State};
 use crate::archive::manifest::open::hash;
 use crate::archive::manifest::owner::MARK;
-use crate::archive::manifest::remote::{self, RemoteObject};
+use crate::archive::manifest::remote;
 use crate::archive::manifest::seen::{DayFile, Stamp};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
@@ -35,9 +35,8 @@ impl Archive {
             std::fs::metadata(path_of(self.directory(), day, format)).map_or(0, |metadata| metadata.len())
         };
         let files = list(self.directory())?;
-        let is_elsewhere = |object: &RemoteObject| !files.iter().any(|file| file.0 == object.day);
         let objects = self.current_objects()?;
-        let elsewhere: u64 = objects.iter().filter(|object| is_elsewhere(object)).map(|object| object.size).sum();
+        let elsewhere: u64 = objects.iter().filter(|object| !object.has_file(&files)).map(|object| object.size).sum();
         Ok(files.iter().copied().map(size).sum::<u64>() + elsewhere)
     }
 
@@ -47,10 +46,8 @@ impl Archive {
         let mut copied = Copied::default();
         let files = list(self.directory())?;
         for object in self.log.database().read(OPERATION, remote::undescribed)? {
-            if !files.iter().any(|file| file.0 == object.day)
-                && let Error::ArchiveCorrupt { path, reason } = remote::lost(&object)
-            {
-                copied.problems.push((path, reason));
+            if !object.has_file(&files) {
+                copied.problems.push((object.url().into(), remote::LOST.to_owned()));
             }
         }
         if files.is_empty() && self.listed_files()?.is_empty() {

@@ -9,8 +9,9 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyMapping, PyString, PyTuple}
 use pyo3::{IntoPyObjectExt, intern};
 use rusqlite::types::Value;
 
+use crate::base::error::Result;
 use crate::base::interrupt::INTERVAL;
-use crate::db::SqlParams;
+use crate::db::{Database, SqlParams};
 use crate::py::argument::{Arg, Refusal, Seconds, Text, arguments, named, type_name};
 use crate::py::call::read_within;
 use crate::py::convert::Integer;
@@ -35,12 +36,7 @@ impl LogStore {
         params: Option<&Bound<'py, PyAny>>,
         timeout: Option<Arg<Seconds>>,
     ) -> PyResult<List<Bound<'py, PyTuple>>> {
-        arguments!(query, timeout);
-        let params = sql_params(params)?;
-        let timeout = timeout.map(|timeout| timeout.0);
-        let query = query.to_string();
-        let run = move |store: &store::LogStore| store.log().database().sql(&query, &params);
-        sql_rows(py, read_within(py, INTERVAL, timeout, &self.store, run)?)
+        sql_rows(py, self.run_sql(py, query, params, timeout, Database::sql)?)
     }
 
     /// `sql`, and the names of its columns, which may repeat. For the command line.
@@ -52,13 +48,25 @@ impl LogStore {
         params: Option<&Bound<'py, PyAny>>,
         timeout: Option<Arg<Seconds>>,
     ) -> PyResult<(List<String>, List<Bound<'py, PyTuple>>)> {
+        let found = self.run_sql(py, query, params, timeout, Database::sql_with_names)?;
+        Ok((List(found.names), sql_rows(py, found.rows)?))
+    }
+}
+
+impl LogStore {
+    fn run_sql<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        query: Arg<Text>,
+        params: Option<&Bound<'_, PyAny>>,
+        timeout: Option<Arg<Seconds>>,
+        run: fn(&Database, &str, &SqlParams) -> Result<T>,
+    ) -> PyResult<T> {
         arguments!(query, timeout);
         let params = sql_params(params)?;
-        let timeout = timeout.map(|timeout| timeout.0);
         let query = query.to_string();
-        let run = move |store: &store::LogStore| store.log().database().sql_with_names(&query, &params);
-        let found = read_within(py, INTERVAL, timeout, &self.store, run)?;
-        Ok((List(found.names), sql_rows(py, found.rows)?))
+        let read = move |store: &store::LogStore| run(store.log().database(), &query, &params);
+        read_within(py, INTERVAL, timeout.map(|timeout| timeout.0), &self.store, read)
     }
 }
 

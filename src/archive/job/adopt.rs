@@ -63,8 +63,12 @@ impl Archive {
     /// Lists the days in an object store that the manifest does not describe any more.
     fn relist_objects(&self) -> Result<()> {
         let lost = self.log.database().read("read the manifest", remote::undescribed)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let files = self.files()?;
         for object in lost {
-            if !self.files()?.iter().any(|file| file.0 == object.day)
+            if !object.has_file(&files)
                 && let Some(Examined::Whole(file)) = self.examine_object(&object)?.as_deref()
             {
                 self.list(&file.summary, &file.refs, |connection| {

@@ -73,7 +73,7 @@ impl Archive {
             candidates.extend(self.changed(connection, file, known, filter)?);
         }
         for object in lost.iter().filter(|object| may_have_in_time(object.day, filter)) {
-            if !files.iter().any(|file| file.0 == object.day) {
+            if !object.has_file(&files) {
                 let file = (object.day, remote::format_of(object));
                 candidates.push(DayCandidate::unreadable(file, None, remote::lost(object)));
             }

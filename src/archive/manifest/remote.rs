@@ -10,10 +10,15 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 use crate::archive::file::format::Format;
 use crate::archive::manifest::days;
 use crate::archive::manifest::expired;
+use crate::archive::manifest::seen::DayFile;
 use crate::archive::manifest::values::parsed;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
+
+/// Why an object is not read.
+pub(in crate::archive) const LOST: &str =
+    "the manifest does not describe this day any more; reindex() or the next archive job lists it anew";
 
 const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS archive_remote (
@@ -71,6 +76,11 @@ impl RemoteObject {
     /// Its address.
     pub(crate) fn url(&self) -> String {
         format!("{}/{}", self.place, self.key)
+    }
+
+    /// Whether its day has a file of its own among these.
+    pub(in crate::archive) fn has_file(&self, files: &[DayFile]) -> bool {
+        files.iter().any(|file| file.0 == self.day)
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
@@ -191,8 +201,7 @@ pub(in crate::archive) fn forget(connection: &Connection, key: &str) -> Result<(
 
 /// The error that the manifest does not say what an object holds.
 pub(in crate::archive) fn lost(object: &RemoteObject) -> Error {
-    let reason = "the manifest does not describe this day any more; reindex() or the next archive job lists it anew";
-    Error::ArchiveCorrupt { path: object.url().into(), reason: reason.into() }
+    Error::ArchiveCorrupt { path: object.url().into(), reason: LOST.to_owned() }
 }
 
 /// The format that the name of an object tells.

@@ -61,7 +61,7 @@ impl Archive {
             }
         }
         let lost = self.log.database().read("read the manifest", remote::undescribed)?;
-        if let Some(object) = lost.iter().find(|object| !files.iter().any(|file| file.0 == object.day)) {
+        if let Some(object) = lost.iter().find(|object| !object.has_file(&files)) {
             return Err(remote::lost(object));
         }
         days.sort_by_key(|day| day.day);

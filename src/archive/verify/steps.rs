@@ -111,9 +111,8 @@ impl Archive {
                 Problem { path, day: None, ids: None, reason: reason.to_owned() }
             }));
             for object in self.log.database().read("read the manifest", remote::undescribed)? {
-                if !files.iter().any(|file| file.0 == object.day)
-                    && let Error::ArchiveCorrupt { path, reason } = remote::lost(&object)
-                {
+                if !object.has_file(&files) {
+                    let (path, reason) = (object.url().into(), remote::LOST.to_owned());
                     problems.push(Problem { path, day: Some(object.day), ids: None, reason });
                 }
             }
