@@ -1,45 +1,84 @@
-//! Frames of the write-ahead log, each written at once.
+//! Frames of the write-ahead log, those of a commit written at once.
 //!
 //! SQLite writes a frame in two parts, the 24 bytes of its header and then its page, in one function with nothing in between.
-//! A commit of a few pages spends as much time on the small writes as on the large ones. So the header of a frame that
-//! follows another one is kept until its page comes, and the two are one system call. If that fails, SQLite learns it from
-//! the second write in place of the first.
+//! A commit of a few pages spends most of its time on these system calls. So the header of a frame that follows another one is
+//! kept until its page comes, and while a transaction commits, both are kept until the frame that ends the commit, or until
+//! there are many. If that write fails, SQLite learns it from the last of its own in place of an earlier one.
 //!
-//! SQLite also writes headers alone, over those of frames that it has written before. These do not lie where the frame before
-//! them ended, and are not kept.
+//! Nothing reads frames that are kept: SQLite's index of the log names those of a commit only after the last is written, and
+//! those of a transaction that is larger than the cache, which it reads again before the commit, are not kept.
+//!
+//! SQLite also writes headers alone, over those of frames that it has written before, and pages alone. These do not lie where
+//! the frame before them ended, and are not kept.
 #![expect(unsafe_code, reason = "SQLite's system call")]
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
+use std::mem;
 
 /// Bytes of the header of a frame.
 const HEADER_BYTES: usize = 24;
 
+/// Where in the header of the frame that ends a commit the size of the database is; elsewhere there are zeros.
+const END_OF_COMMIT: std::ops::Range<usize> = 4..8;
+
 /// SQLite's smallest page.
 const MIN_PAGE_BYTES: usize = 512;
 
+/// Bytes that are written once so many are kept.
+const ENOUGH_BYTES: usize = 256 << 10;
+
+/// The frames that are being written.
 #[derive(Default)]
-struct Frames {
-    state: State,
-    /// The frame that is being written.
-    buffer: Vec<u8>,
+pub(super) struct Frames {
+    last: Last,
+    /// What is kept, up to the end of `last`.
+    kept: Vec<u8>,
+    /// Whether frames are kept, and not headers alone.
+    is_commit: bool,
 }
 
-/// What the thread wrote last, if it was part of a frame; and where that ends.
-#[derive(Clone, Copy, Default)]
-enum State {
+/// What was written last, or is kept, if it was part of a frame; and where that ends.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Last {
     #[default]
     Other,
-    /// The header, which is in the file.
-    Header(c_int, libc::off_t),
-    /// The header, which is kept in the buffer.
-    Kept(c_int, libc::off_t),
-    /// The page.
-    Frame(c_int, libc::off_t),
+    /// A header, and whether its frame ends a commit.
+    Header(Place, bool),
+    /// A page.
+    Page(Place),
 }
 
+/// A descriptor and an offset.
+type Place = (c_int, libc::off_t);
+
 thread_local! {
-    static FRAMES: RefCell<Frames> = const { RefCell::new(Frames { state: State::Other, buffer: Vec::new() }) };
+    static FRAMES: RefCell<Frames> =
+        const { RefCell::new(Frames { last: Last::Other, kept: Vec::new(), is_commit: false }) };
+}
+
+/// Runs `commit`, a commit of one connection; `frames` is the connection's.
+pub(super) fn together<T>(frames: &mut Frames, commit: impl FnOnce() -> T) -> T {
+    struct Lent<'a>(&'a mut Frames);
+    impl Lent<'_> {
+        fn exchange(&mut self) {
+            let _ = FRAMES.try_with(|own| mem::swap(&mut *own.borrow_mut(), self.0));
+        }
+    }
+    impl Drop for Lent<'_> {
+        fn drop(&mut self) {
+            self.exchange();
+            if !self.0.kept.is_empty() {
+                // The commit has failed, and its transaction is rolled back.
+                self.0.kept.clear();
+                self.0.last = Last::Other;
+            }
+        }
+    }
+    frames.is_commit = true;
+    let mut lent = Lent(frames);
+    lent.exchange();
+    commit()
 }
 
 /// `pwrite`, as SQLite calls it.
@@ -52,59 +91,60 @@ pub(super) unsafe extern "C" fn pwrite(
     // SAFETY: the arguments are SQLite's.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), count) };
     let written = FRAMES.try_with(|frames| frames.borrow_mut().write(fd, bytes, offset));
-    // At the end of the thread there is no place to keep a header.
+    // At the end of the thread there is no place to keep anything.
     written.unwrap_or_else(|_| write_at(fd, bytes, offset))
 }
 
 impl Frames {
     fn write(&mut self, fd: c_int, bytes: &[u8], offset: libc::off_t) -> libc::ssize_t {
-        let end = offset + bytes.len() as libc::off_t;
+        let all = bytes.len().cast_signed();
+        let end = (fd, offset + bytes.len() as libc::off_t);
         let is_header = bytes.len() == HEADER_BYTES;
-        let is_page = bytes.len() >= MIN_PAGE_BYTES;
-        let (written, state) = match std::mem::take(&mut self.state) {
-            State::Kept(at, begin) if (at, begin) == (fd, offset) && is_page => {
-                (self.write_frame(fd, bytes, offset), State::Frame(fd, end))
+        let last = mem::take(&mut self.last);
+        let next = match last {
+            Last::Page(place) if place == (fd, offset) && is_header => {
+                self.kept.extend_from_slice(bytes);
+                self.last = Last::Header(end, ends_commit(bytes));
+                return all;
             }
-            State::Kept(at, begin) => {
-                // It never comes to that; the header may not be lost.
-                let header = std::mem::take(&mut self.buffer);
-                if write_all(at, &header, begin - HEADER_BYTES as libc::off_t) < 0 {
-                    return -1;
+            Last::Header(place, ends_commit) if place == (fd, offset) && bytes.len() >= MIN_PAGE_BYTES => {
+                if !self.kept.is_empty() {
+                    self.kept.extend_from_slice(bytes);
+                    let goes_on = self.is_commit && !ends_commit && self.kept.len() < ENOUGH_BYTES;
+                    if !goes_on && self.write_kept(end) < 0 {
+                        return -1;
+                    }
+                    self.last = Last::Page(end);
+                    return all;
                 }
-                (write_at(fd, bytes, offset), State::Other)
+                Last::Page(end)
             }
-            State::Frame(at, begin) if (at, begin) == (fd, offset) && is_header => {
-                self.buffer.clear();
-                self.buffer.extend_from_slice(bytes);
-                (HEADER_BYTES as libc::ssize_t, State::Kept(fd, end))
-            }
-            State::Header(at, begin) if (at, begin) == (fd, offset) && is_page => {
-                (write_at(fd, bytes, offset), State::Frame(fd, end))
-            }
-            _ if is_header => (write_at(fd, bytes, offset), State::Header(fd, end)),
-            _ => (write_at(fd, bytes, offset), State::Other),
+            _ if is_header => Last::Header(end, ends_commit(bytes)),
+            _ => Last::Other,
         };
-        if written == bytes.len() as libc::ssize_t {
-            self.state = state;
+        // What is kept lies elsewhere.
+        if let Last::Header(place, _) | Last::Page(place) = last
+            && self.write_kept(place) < 0
+        {
+            return -1;
+        }
+        let written = write_at(fd, bytes, offset);
+        if written == all {
+            self.last = next;
         }
         written
     }
 
-    /// Writes the header that is kept, and its page; returns how much of the page is written.
-    fn write_frame(&mut self, fd: c_int, page: &[u8], offset: libc::off_t) -> libc::ssize_t {
-        self.buffer.extend_from_slice(page);
-        let begin = offset - HEADER_BYTES as libc::off_t;
-        let written = write_at(fd, &self.buffer, begin);
-        let Ok(count) = usize::try_from(written) else { return written };
-        if let Some(count) = count.checked_sub(HEADER_BYTES).filter(|&count| count > 0) {
-            return count.cast_signed();
-        }
-        // The disk is full, or nearly so.
-        match write_all(fd, &self.buffer[count..HEADER_BYTES], begin + count as libc::off_t) {
-            0 => write_at(fd, page, offset),
-            failed => failed,
-        }
+    /// Writes what is kept and ends at the place: 0; or drops it: -1, with the system's `errno`.
+    fn write_kept(&mut self, (fd, end): Place) -> libc::ssize_t {
+        let outcome = write_all(fd, &self.kept, end - self.kept.len() as libc::off_t);
+        self.kept.clear();
+        outcome
     }
+}
+
+fn ends_commit(header: &[u8]) -> bool {
+    header[END_OF_COMMIT] != [0; 4]
 }
 
 /// Writes all of it: 0; or fails: -1, with the system's `errno`.
@@ -125,7 +165,7 @@ fn write_all(fd: c_int, mut bytes: &[u8], mut offset: libc::off_t) -> libc::ssiz
 }
 
 /// One system call, which may write less. It is repeated here if a signal interrupts it: SQLite would repeat its page alone,
-/// without the header that was kept.
+/// without what was kept.
 fn write_at(fd: c_int, bytes: &[u8], offset: libc::off_t) -> libc::ssize_t {
     loop {
         // SAFETY: the descriptor is SQLite's, and the bytes are there.
@@ -148,15 +188,34 @@ mod tests {
 
     /// Writes the frame with this number as SQLite does; returns its header, its page and where it begins.
     fn put(fd: c_int, frame: usize) -> (Vec<u8>, Vec<u8>, libc::off_t) {
-        let header = vec![b'a' + frame as u8; HEADER_BYTES];
-        let page = vec![b'A' + frame as u8; PAGE];
-        let offset = (32 + frame * FRAME) as libc::off_t;
+        try_put(fd, frame, true).unwrap()
+    }
+
+    /// The same for a frame that ends a commit, or does not; None if SQLite learns of a failure.
+    fn try_put(fd: c_int, frame: usize, ends_commit: bool) -> Option<(Vec<u8>, Vec<u8>, libc::off_t)> {
+        let mut header = vec![b'a' + (frame % 26) as u8; HEADER_BYTES];
+        if !ends_commit {
+            header[END_OF_COMMIT].fill(0);
+        }
+        let page = vec![b'A' + (frame % 26) as u8; PAGE];
+        let offset = offset(frame);
         for (bytes, offset) in [(&header, offset), (&page, offset + HEADER_BYTES as libc::off_t)] {
             // SAFETY: the bytes are there.
             let written = unsafe { pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset) };
+            if written < 0 {
+                return None;
+            }
             assert_eq!(written, bytes.len() as libc::ssize_t);
         }
-        (header, page, offset)
+        Some((header, page, offset))
+    }
+
+    fn offset(frame: usize) -> libc::off_t {
+        (32 + frame * FRAME) as libc::off_t
+    }
+
+    fn length(file: &std::fs::File) -> libc::off_t {
+        file.metadata().unwrap().len() as libc::off_t
     }
 
     fn read(file: &std::fs::File, bytes: usize, offset: libc::off_t) -> Vec<u8> {
@@ -204,7 +263,7 @@ mod tests {
         let (_, _, offset) = put(file.as_raw_fd(), 0);
         let next = offset + FRAME as libc::off_t;
         let read_only = std::fs::File::open(file.path()).unwrap();
-        FRAMES.with_borrow_mut(|frames| frames.state = State::Frame(read_only.as_raw_fd(), next));
+        FRAMES.with_borrow_mut(|frames| frames.last = Last::Page((read_only.as_raw_fd(), next)));
         let (header, page) = ([1_u8; HEADER_BYTES], [2_u8; PAGE]);
         // SAFETY: the bytes are there.
         unsafe {
@@ -213,6 +272,90 @@ mod tests {
             assert_eq!(pwrite(read_only.as_raw_fd(), page.as_ptr().cast(), PAGE, after), -1);
         }
         assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
-        assert!(matches!(FRAMES.with_borrow(|frames| frames.state), State::Other));
+        FRAMES.with_borrow(|frames| assert!(frames.last == Last::Other && frames.kept.is_empty()));
+    }
+
+    #[test]
+    fn the_frames_of_a_commit_are_written_with_its_last() {
+        let file = tempfile::tempfile().unwrap();
+        let fd = file.as_raw_fd();
+        let mut own = Frames::default();
+        let commit = |frames: &mut Frames, numbers: std::ops::Range<usize>| {
+            together(frames, || {
+                let last = numbers.end - 1;
+                let put = numbers.map(|frame| (try_put(fd, frame, frame == last).unwrap(), length(&file)));
+                put.collect::<Vec<_>>()
+            })
+        };
+        // Of the first commit it is not known that its first bytes are those of a frame.
+        let mut frames = commit(&mut own, 0..3);
+        assert_eq!(frames.iter().map(|(_, length)| *length).collect::<Vec<_>>(), [offset(1), offset(1), offset(3)]);
+        // Another thread's commit, since they take turns.
+        let next = std::thread::scope(|threads| threads.spawn(|| commit(&mut own, 3..7)).join().unwrap());
+        assert_eq!(
+            next.iter().map(|(_, length)| *length).collect::<Vec<_>>(),
+            [offset(3), offset(3), offset(3), offset(7)]
+        );
+        frames.extend(next);
+        for ((header, page, offset), _) in frames {
+            assert_eq!(read(&file, FRAME, offset), [header, page].concat());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_commit_has_a_bound() {
+        let file = tempfile::tempfile().unwrap();
+        together(&mut Frames::default(), || {
+            for frame in 0..200 {
+                let (header, page, offset) = try_put(file.as_raw_fd(), frame, false).unwrap();
+                let missing = offset + FRAME as libc::off_t - length(&file);
+                assert!(missing < ENOUGH_BYTES as libc::off_t, "{missing} bytes are kept");
+                assert!(missing > 0 || read(&file, FRAME, offset) == [header, page].concat());
+            }
+        });
+    }
+
+    #[test]
+    fn frames_of_a_commit_that_ends_without_its_last_are_gone() {
+        let file = tempfile::tempfile().unwrap();
+        let fd = file.as_raw_fd();
+        let mut own = Frames::default();
+        together(&mut own, || put(fd, 0));
+        together(&mut own, || try_put(fd, 1, false).unwrap());
+        assert_eq!(length(&file), offset(1));
+        // Another connection's frame is in that place now.
+        let (header, page, _) = put(fd, 1);
+        together(&mut own, || put(fd, 2));
+        assert_eq!(read(&file, FRAME, offset(1)), [header, page].concat());
+    }
+
+    #[test]
+    fn a_page_that_is_written_again_comes_after_what_is_kept() {
+        let file = tempfile::tempfile().unwrap();
+        let fd = file.as_raw_fd();
+        together(&mut Frames::default(), || {
+            put(fd, 0);
+            try_put(fd, 1, false).unwrap();
+            let again = [b'!'; PAGE];
+            // SAFETY: the bytes are there.
+            let written = unsafe { pwrite(fd, again.as_ptr().cast(), PAGE, offset(1) + HEADER_BYTES as libc::off_t) };
+            assert_eq!(written, PAGE as libc::ssize_t);
+            put(fd, 2);
+            assert_eq!(read(&file, PAGE, offset(1) + HEADER_BYTES as libc::off_t), again);
+        });
+    }
+
+    #[test]
+    fn a_commit_that_cannot_be_written_is_an_error_of_its_last_page() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut own = Frames::default();
+        together(&mut own, || put(file.as_raw_fd(), 0));
+        let read_only = std::fs::File::open(file.path()).unwrap();
+        own.last = Last::Page((read_only.as_raw_fd(), offset(1)));
+        together(&mut own, || {
+            assert!(try_put(read_only.as_raw_fd(), 1, false).is_some(), "it is kept");
+            assert!(try_put(read_only.as_raw_fd(), 2, true).is_none());
+        });
+        assert_eq!(length(file.as_file()), offset(1));
     }
 }

@@ -9,12 +9,14 @@ mod copy;
 mod database;
 mod failure;
 mod fork;
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))] // elsewhere SQLite's off_t need not be libc's
+// Elsewhere SQLite's off_t need not be libc's.
+#[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), path = "frames_apart.rs")]
 mod frames;
 mod held;
 mod inotify;
 mod name;
 mod open;
+mod page_cache;
 mod readers;
 mod schema;
 mod sql;

@@ -14,6 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, shielded, waits_since};
 use crate::db::failure::{Context, Located, is_busy, is_flush_failure};
 use crate::db::fork::Link;
+use crate::db::frames::{Frames, together};
 use crate::db::wait::wait_for_locks;
 use crate::db::wal::WalState;
 use crate::durable::Durability;
@@ -29,6 +30,7 @@ pub(super) struct Writer {
     connection: Link,
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
+    frames: Frames,
     wal: Arc<WalState>,
 }
 
@@ -40,7 +42,7 @@ impl Writer {
             Ok(())
         };
         connection.wal_hook(Some(hook)).located(context, None)?;
-        Ok(Self { connection, synchronous: None, wal })
+        Ok(Self { connection, synchronous: None, frames: Frames::default(), wal })
     }
 
     /// Runs `body` in one transaction that is as durable as asked when this returns; an error changes nothing.
@@ -71,7 +73,8 @@ impl Writer {
             return Err(error);
         }
         // An interrupted commit would not say whether it was one.
-        if let Err(error) = shielded(|| run(&self.connection, "COMMIT")) {
+        let committed = together(&mut self.frames, || shielded(|| run(&self.connection, "COMMIT")));
+        if let Err(error) = committed {
             let error = self.wal.failed(error.into(), context, &self.connection);
             self.roll_back();
             return Err(error);
