@@ -70,8 +70,8 @@ PRAGMA synchronous = OFF;
 /// Pragmas of readers. Their files are opened read-only as well; this also covers temporary tables.
 const READER_PRAGMAS: &str = "
 PRAGMA query_only = ON;
--- 24 MiB: a thread of 5,000 messages lies on as many pages, and is read again and again while it is watched.
-PRAGMA cache_size = -24576;
+-- 2 MiB, until a read has had to look at more pages.
+PRAGMA cache_size = -2048;
 ";
 
 /// The absolute path of the database. Its directory may be reached through symbolic links (data often lives on another

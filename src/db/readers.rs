@@ -8,6 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::db::failure::{Context, Located};
 use crate::db::fork::Link;
 use crate::db::held::HeldFiles;
+use crate::db::page_cache::PageCache;
 use crate::db::unlocked::{self, Still};
 
 /// Idle connections that are kept; more are opened while more threads read at once.
@@ -18,15 +19,16 @@ pub(super) struct Reader {
     pub(super) connection: Link,
     /// The file that it reads without locks; None if it takes locks.
     still: Option<Still>,
+    cache: PageCache,
 }
 
 impl Reader {
     pub(super) fn locking(connection: Link) -> Self {
-        Self { connection, still: None }
+        Self { connection, still: None, cache: PageCache::default() }
     }
 
     pub(super) fn unlocked(connection: Link, still: Still) -> Self {
-        Self { connection, still: Some(still) }
+        Self { connection, still: Some(still), cache: PageCache::default() }
     }
 
     /// Whether what it reads is the file as it is.
@@ -51,7 +53,7 @@ impl Readers {
     ) -> Result<T> {
         files.check_database(context)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let reader = match idle.filter(|reader| reader.is_current(context)) {
+        let mut reader = match idle.filter(|reader| reader.is_current(context)) {
             Some(reader) => reader,
             None => {
                 files.check_places(context)?;
@@ -60,7 +62,11 @@ impl Readers {
         };
         let connection = &reader.connection;
         let outcome = run(connection, "BEGIN").and_then(|()| body(connection));
-        let outcome = outcome.and_then(|value| run(connection, "COMMIT").map(|()| value));
+        let outcome = outcome.and_then(|value| {
+            run(connection, "COMMIT")?;
+            reader.cache.suit(connection)?;
+            Ok(value)
+        });
         if !reader.is_current(context) {
             return Err(unlocked::changed(context));
         }
