@@ -58,8 +58,8 @@ class Store:
         progress: Progress | None = None,
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
-        cache: Path | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
+        cache: Path | None = None,
         schema: str = SCHEMA,
         listen_url: str | None = None,
     ) -> None:

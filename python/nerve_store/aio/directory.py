@@ -50,8 +50,8 @@ class AsyncStore:
         progress: Progress | None = None,
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
-        cache: Path | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
+        cache: Path | None = None,
         schema: str = SCHEMA,
         listen_url: str | None = None,
     ) -> None:
