@@ -191,11 +191,14 @@ def test_older_schema_is_read_and_brought_up_to_date(place: Backend, opened: Any
         rows = fill(cast(Any, log), days=DAYS)
         log.archive_logs(now=NOW)
     place.execute("ALTER TABLE archive_days DROP COLUMN place, DROP COLUMN object")
+    place.execute("ALTER TABLE archive_refs DROP COLUMN expired")
     place.execute("DROP TABLE archive_objects")
     place.execute("UPDATE state SET schema_version = 1")
     with place.open(read_only=True) as log:
         assert as_rows(log.query(archived=True)) == rows
         assert log.verify().ok
+        assert log.archive_logs(now=NOW, dry_run=True).days == ()
+        assert len(log.expire_archive(before=day(DAYS), dry_run=True)) == DAYS
     with opened(memory, read_only=True) as log, pytest.raises(ns.ArchiveError, match="file in a directory"):
         log.query(archived=True)
     with place.open() as log:
