@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from nerve_store.cli.parser import parse_arguments
 from nerve_store.cli.problem import Problem, report
-from nerve_store.exceptions import NerveStoreError
+from nerve_store.cli.stores import way_to
+from nerve_store.exceptions import NerveStoreError, StoreUnavailableError
 
 __all__ = ["main"]
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (Problem, NerveStoreError, OSError, ValueError, RecursionError) as error:
-        report(error)
+        report(way_to(error, arguments.place) if isinstance(error, StoreUnavailableError) else error)
         _discard_output_if_broken()
         return 1
     return exit_code

@@ -7,6 +7,7 @@ import argparse
 from nerve_store._places import is_url
 from nerve_store.cli.arguments import not_empty
 from nerve_store.cli.output import print_json, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, require_directory
@@ -29,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not is_url(arguments.source):
-        require_directory(arguments.source)
+    source = Place(arguments.source)
+    if not source.is_server:
+        require_directory(source)
     try:
         from nerve_store.moving import copy
     except ImportError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from nerve_store import NerveStoreError
 from nerve_store.cli.doctor_log import examine_rows, failure
 from nerve_store.cli.findings import Finding
+from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import open_server
 from nerve_store.cli.text import format_bytes, format_count
@@ -24,11 +25,11 @@ _WRITTEN = ("logs", "meta", "workflow_runs", "writers", "keys", "alive")
 _READ = ("state", "archive_days", "archive_refs")
 
 
-def examine_server(url: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
+def examine_server(place: Place, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
     """What is found on the server and in the log; an error of the store is a finding."""
     findings: list[Finding] = []
     try:
-        with open_server(url) as store:
+        with open_server(place) as store:
             findings += _server(store)
             findings += _settings(store)
             findings += _role(store)

@@ -1,0 +1,135 @@
+"""What a command works on: a data directory or a log on a server, and the object store that goes with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nerve_store._places import is_url
+from nerve_store.cli.arguments import integer, not_empty
+from nerve_store.store import MAX_CACHE_BYTES, check_remote
+
+__all__ = ["Place", "add_place_options", "place_of", "remote_option", "remote_url"]
+
+_DEFAULT_DATA = "data"
+_DATA_VARIABLE = "NERVE_STORE_DATA"
+_REMOTE_VARIABLE = "NERVE_STORE_REMOTE"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What `--data` and `--remote` name."""
+
+    data: str
+    """A directory, or a URL of PostgreSQL's."""
+    remote: str | None = None
+    """The object store of archived days and blobs."""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What obstore takes for it."""
+    max_cache_bytes: int = MAX_CACHE_BYTES
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the log is on a server."""
+        return is_url(self.data)
+
+    @property
+    def shown(self) -> str:
+        """What `--data` names, without a password."""
+        if not self.is_server:
+            return self.data
+        from urllib.parse import urlsplit, urlunsplit
+
+        parts = urlsplit(self.data)
+        if parts.password is None:
+            return self.data
+        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}@{parts.netloc.rpartition('@')[2]}"))
+
+
+class _Collecting(argparse.Action):
+    """Collects what stands before the command and what stands after it: a subparser would forget the former."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._given: list[Any] = []
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, _option: str | None = None
+    ) -> None:
+        self._given.append(value)
+        setattr(namespace, self.dest, tuple(self._given))
+
+
+def remote_url(text: str) -> str:
+    """A type for the URL of an object store."""
+    try:
+        check_remote(text, None, 0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def remote_option(text: str) -> tuple[str, str]:
+    """A type for `KEY=VALUE`."""
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return name, value
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where: without defaults, which would undo what stood before the command."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=not_empty,
+        help=f"the data directory, or postgresql://HOST/DATABASE?schema=NAME&archive=DIR "
+        f"(default: {_DATA_VARIABLE} of the environment, or '{_DEFAULT_DATA}')",
+    )
+    parser.add_argument(
+        "--remote",
+        metavar="URL",
+        type=remote_url,
+        help=f"the object store of archived days and blobs, such as s3://BUCKET/PREFIX (default: {_REMOTE_VARIABLE})",
+    )
+    parser.add_argument(
+        "--remote-option",
+        metavar="KEY=VALUE",
+        action=_Collecting,
+        type=remote_option,
+        help="an option of it, such as endpoint=URL or region=NAME; repeatable. Keys belong into the environment",
+    )
+    parser.add_argument(
+        "--max-cache-bytes",
+        metavar="N",
+        type=integer(0),
+        help=f"what the cache of archived days may hold (default: {MAX_CACHE_BYTES})",
+    )
+
+
+def place_of(arguments: argparse.Namespace, without_remote: Sequence[str]) -> Place:
+    """What the options name; exits with a usage error if a command of `without_remote` was given a remote."""
+    data = getattr(arguments, "data", None) or os.environ.get(_DATA_VARIABLE) or _DEFAULT_DATA
+    remote: str | None = getattr(arguments, "remote", None)
+    options = getattr(arguments, "remote_option", ())
+    name = arguments.parser.prog.split()[1]
+    if name in without_remote:
+        for option in ("remote", "remote_option", "max_cache_bytes"):
+            if hasattr(arguments, option):
+                arguments.parser.error(
+                    f"'{name}' takes no --{option.replace('_', '-')}: it needs files of this machine"
+                )
+        return Place(data)
+    variable = os.environ.get(_REMOTE_VARIABLE)
+    # `copy` has two places: which of them the variable meant could only be guessed.
+    if remote is None and variable and name != "copy":
+        try:
+            remote = remote_url(variable)
+        except argparse.ArgumentTypeError as error:
+            arguments.parser.error(f"{_REMOTE_VARIABLE} of the environment: {error}")
+    if options and remote is None:
+        arguments.parser.error("--remote-option is for a --remote, and there is none")
+    return Place(data, remote, dict(options), getattr(arguments, "max_cache_bytes", MAX_CACHE_BYTES))
