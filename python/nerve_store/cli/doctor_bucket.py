@@ -18,7 +18,7 @@ _GRACE = timedelta(hours=1)
 _NOTICED = timedelta(minutes=1)
 _STEP = timedelta(seconds=1)
 """Of the time that a server gives an object."""
-_NEVER = (datetime.fromtimestamp(0, UTC),) * 2
+_NEVER = (datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(0, UTC))
 _FROZEN = ("GLACIER", "DEEP_ARCHIVE")
 
 

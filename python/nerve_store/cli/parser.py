@@ -37,7 +37,7 @@ _COMMANDS = {
     "verify": ("check the database, its rows, the archive and the blobs", "verify --json"),
     "backup": ("copy the data directory, while others write", "backup /mnt/backup/agent"),
     "copy": (
-        "bring a log from a data directory to a server or back, while others write",
+        "bring a log from a data directory or a server to another, while others write",
         "copy data 'postgresql://db/nerve?archive=/srv/days'",
     ),
     "salvage": ("save what can still be read of a damaged database", "salvage data saved.db"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,9 +12,10 @@ from psycopg import errors
 
 from nerve_store._core import LogEntry, stored_rows, utc_day
 from nerve_store.exceptions import NerveStoreError
+from nerve_store.moving.shelf import Directory
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import State
-from nerve_store.moving.target import KnownDay, Target
+from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Flags, Integers, Texts
@@ -47,7 +48,7 @@ class ServerTarget(Target):
         self._log = PostgresLogStore(
             address.url, schema=self._staged, archive=address.archive, listen_url=address.listen_url
         )
-        self.archive = address.archive
+        self.shelf = None if address.archive is None else Directory(address.archive)
         self._partitions: set[date] = set()
         try:
             self._session = self._log._connections.reach(address.listen_url)
@@ -196,9 +197,12 @@ class ServerTarget(Target):
             for row in rows:
                 copy.write_row(row)
 
-    def index(self) -> dict[str, str]:
-        if self.archive is not None:
+    def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
+        if self.shelf is not None:
             self._log.reindex()
+            # A file tells when it was copied, or when it was archived for the first time.
+            for day, time_ms in archived_at.items():
+                self._execute("UPDATE @.archive_days SET archived_at = %s WHERE day = %s::date", (time_ms, day))
         return {str(day.day): day.sha256 for day in self._log.archived_days()}
 
     def publish(self) -> None:
