@@ -1,4 +1,4 @@
-"""Blobs from asyncio tasks, records of `logging`, columns for data tools, and how soon a follower sees a row."""
+"""Blobs from asyncio tasks, records of `logging`, and columns for data tools."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import logging
 import os
 import statistics
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -133,38 +131,3 @@ def bench_arrow(
         seconds = {name: statistics.median(way.processor_times[1:]) for name, way in ways.items()}
         best = min(peers, key=lambda name: seconds[name])
         record(Figure(f"{case}: processor time", "s", seconds[ours], NO_TARGET, seconds[best], best))
-
-
-def bench_follow(compare: Compare, tmp_path: Path) -> None:
-    """The median time from a commit until a follower of another handle has the row; polling as the peer does it."""
-    path = tmp_path / "logs.db"
-    with ns.LogStore(path, durability="normal") as store, ns.LogStore(path) as reader, ThreadPoolExecutor(1) as pool:
-
-        def delay(wait: Callable[[int], float]) -> Seconds:
-            delays = []
-            for _ in range(20):
-                seen = pool.submit(wait, store.append("s", "before").id)
-                time.sleep(0.1)
-                store.append("s", "t")
-                begun = time.perf_counter()
-                delays.append(seen.result() - begun)
-            return Seconds(max(statistics.median(delays), 1e-6))
-
-        def follow(after: int) -> float:
-            with reader.follow(after_id=after) as follower:
-                next(follower)
-                return time.perf_counter()
-
-        def poll(after: int) -> float:
-            while not reader.query(after_id=after, limit=1):
-                time.sleep(0.05)
-            return time.perf_counter()
-
-        compare(
-            "follow, a commit of another handle, median delay",
-            ours=lambda _: delay(follow),
-            peers={"query each 50 ms": lambda _: delay(poll)},
-            work=lambda: None,
-            rounds=3,
-            target=Target(bound=5),
-        )

@@ -21,21 +21,20 @@ APSW = "apsw"
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a peer returns that has measured itself."""
+    """What is returned by one that has measured itself."""
 
     value: float
 
 
 @dataclass
-class Peer(Generic[T]):
-    """One of those beside ours, and its times."""
+class Timed(Generic[T]):
+    """Ours or a peer, and its times."""
 
     run: Callable[[T], object]
     times: list[float] = field(default_factory=list)
 
     def time(self, work: T) -> None:
         """Run a round of it."""
-        gc.collect()
         start = time.perf_counter()
         measured = self.run(work)
         elapsed = time.perf_counter() - start
@@ -92,34 +91,38 @@ def compare_in_turns(
     rows: int = 0,
 ) -> Figure:
     """See `Compare`."""
-    timed = {name: Peer(repeated(run, calls)) for name, run in peers.items()}
+    mine = Timed(repeated(ours, calls))
+    timed = {name: Timed(repeated(run, calls)) for name, run in peers.items()}
     order = list(timed.values())
     turn = 0
 
+    def prepared() -> T:
+        made = work()
+        gc.collect()
+        return made
+
     def before() -> tuple[tuple[T], dict[str, object]]:
         for peer in order[: turn % (len(order) + 1)]:
-            peer.time(work())
-        prepared = work()
-        gc.collect()
-        return (prepared,), {}
+            peer.time(prepared())
+        return (prepared(),), {}
 
     def after(_: T) -> None:
         nonlocal turn
         for peer in order[turn % (len(order) + 1) :]:
-            peer.time(work())
+            peer.time(prepared())
         turn += 1
 
     pedantic: Callable[..., object] = benchmark.pedantic
-    pedantic(repeated(ours, calls), setup=before, teardown=after, rounds=rounds, warmup_rounds=1)
+    pedantic(mine.time, setup=before, teardown=after, rounds=rounds, warmup_rounds=1)
     assert benchmark.stats is not None, "give --benchmark-enable"
-    assert all(len(peer.times) == rounds + 1 for peer in order)
+    assert all(len(one.times) == rounds + 1 for one in (mine, *order))
 
     medians = {name: statistics.median(peer.times[1:]) / calls for name, peer in timed.items()}
     best = min((name for name in medians if not name.startswith(APSW)), key=lambda name: medians[name], default="")
     figure = Figure(
         case=case,
         unit="s",
-        ours=benchmark.stats.stats.median / calls,
+        ours=statistics.median(mine.times[1:]) / calls,
         target=target,
         peer=medians.get(best),
         peer_name=best,
