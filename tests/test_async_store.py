@@ -44,11 +44,10 @@ def test_store_takes_every_option_of_the_log(data_dir: Path, tmp_path: Path) -> 
     options = list(inspect.signature(ns.LogStore).parameters.values())
     for owner in (ns.Store, ns.AsyncStore, ns.AsyncLogStore):
         found = [(p.name, p.default) for p in inspect.signature(owner).parameters.values() if p.name != "self"]
-        own = (
-            []
-            if owner is ns.AsyncLogStore
-            else [("remote", None), ("remote_options", None), ("max_cache_bytes", 1 << 30)]
-        )
+        own: list[tuple[str, object]] = []
+        if owner is not ns.AsyncLogStore:
+            own = [("remote", None), ("remote_options", None), ("max_cache_bytes", 1 << 30), ("cache", None)]
+            own += [("schema", "nerve"), ("listen_url", None)]
         assert found == [(p.name, p.default) for p in options] + own
     archive = tmp_path / "elsewhere"
     with ns.Store(data_dir, archive_dir=archive, max_payload_bytes=10, busy_timeout=1, segment_rows=5) as store:

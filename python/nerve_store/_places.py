@@ -1,13 +1,43 @@
-"""Where a log lies: in a directory, or on a server."""
+"""Where a log lies, and its archive: in a directory, on a server, or in an object store."""
 
 from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+MAX_CACHE_BYTES = 1 << 30
+_SCHEMES = ("s3://", "gs://", "az://", "file://", "memory://")
+
 
 def is_url(place: str) -> bool:
     """Whether it names a log on a server, and no directory."""
     return place.startswith(("postgresql://", "postgres://"))
+
+
+def check_remote(
+    remote: object, options: Mapping[str, Any] | None, max_cache_bytes: object, *, name: str = "remote"
+) -> None:
+    """Refuse what names no place in an object store; `name` is that of the argument."""
+    if not isinstance(remote, str | None):
+        raise TypeError(f"{name} must be a URL or None, not {type(remote).__name__}")
+    if remote is not None and not remote.startswith(_SCHEMES):
+        known = ", ".join(_SCHEMES)
+        raise ValueError(f"{name} {remote!r} is no place in an object store: begin with {known}")
+    if remote is None and options is not None:
+        raise ValueError(f"{name}_options are for {name} in an object store, and there is none")
+    if isinstance(max_cache_bytes, bool) or not isinstance(max_cache_bytes, int):
+        raise TypeError(f"max_cache_bytes must be int, not {type(max_cache_bytes).__name__}")
+    if max_cache_bytes < 0:
+        raise ValueError(f"max_cache_bytes is at least 0, not {max_cache_bytes}")
+
+
+def below(remote: str, folder: str) -> str:
+    """The URL of a folder."""
+    return f"{remote.rstrip('/')}/{folder}"
 
 
 def sync_directory(path: str) -> None:

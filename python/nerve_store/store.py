@@ -1,10 +1,11 @@
-"""The facade over one data directory."""
+"""The facade over one data directory, or over a log on a server and an object store."""
 
 from __future__ import annotations
 
 import os
 
 from nerve_store._core import BlobStore, LogStore
+from nerve_store._places import MAX_CACHE_BYTES, below, check_remote, is_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-MAX_CACHE_BYTES = 1 << 30
-_SCHEMES = ("s3://", "gs://", "az://", "file://", "memory://")
+SCHEMA, SEGMENT_ROWS = "nerve", 4096
 
 
 class Store:
@@ -26,15 +26,22 @@ class Store:
 
     The directory is created when it is missing, with mode 0700. Use it as a context manager, or call `close()`.
 
+    In place of a directory, `path` may be `postgresql://user@host/database`: `logs` is then a `PostgresLogStore`, and
+    `remote` has all the days and blobs. Needs the extras `postgres` and `s3`.
+
     - `remote`: a URL as `ObjectBlobStore` takes it, for `blobs`, which is then one of these (under `blobs/` there), and
       for the files of archived days (under `logs/`): `archive_logs` sends each of them there, reads it back, and only
       then removes it here. Reads fetch it again, through the directory `cache`; where the object store gives no answer,
       they raise `StoreUnavailableError`. Opening the store asks the object store, too. Needs the extra `s3`.
     - `remote_options`: the `options` of `ObjectBlobStore`.
-    - `max_cache_bytes`: what `cache` may hold; a day that is larger is kept alone.
+    - `cache`: the directory for what was fetched; `cache` in the data directory, or on a server a temporary one.
+    - `max_cache_bytes`: what it may hold; a day that is larger is kept alone.
+    - `schema`, `listen_url`: on a server, those of `PostgresLogStore`.
     """
 
     logs: LogStore
+    """On a server a `PostgresLogStore`, which has the same methods."""
+    _local_blobs: BlobStore | None = None
     blobs: BlobStore
     """With `remote` an `ObjectBlobStore`, which has the same methods."""
 
@@ -46,16 +53,42 @@ class Store:
         read_only: bool = False,
         busy_timeout: float = 30.0,
         archive_dir: Path | None = None,
-        segment_rows: int = 4096,
+        segment_rows: int = SEGMENT_ROWS,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
+        cache: Path | None = None,
+        schema: str = SCHEMA,
+        listen_url: str | None = None,
     ) -> None:
-        """Open the directory `path`; the other options are those of `LogStore` and `BlobStore`."""
-        self._path = directory_path(path)
+        """Open the directory `path`, or the log there; the other options are those of `LogStore` and `BlobStore`."""
         check_remote(remote, remote_options, max_cache_bytes)
+        if isinstance(path, str) and is_url(path):
+            place = remote_of_server(remote, archive_dir, segment_rows, progress)
+            from nerve_store.postgres import PostgresLogStore
+            from nerve_store.remote import ObjectBlobStore
+
+            objects: Any = ObjectBlobStore(below(place, "blobs"), options=remote_options, read_only=read_only)
+            logs: Any = PostgresLogStore(
+                path,
+                schema=schema,
+                archive=place,
+                archive_options=remote_options,
+                cache=cache,
+                max_cache_bytes=max_cache_bytes,
+                listen_url=listen_url,
+                durability=durability,
+                read_only=read_only,
+                busy_timeout=busy_timeout,
+                max_payload_bytes=max_payload_bytes,
+            )
+            self.blobs, self.logs = objects, logs
+            self._path = self.logs.path
+            return
+        self._path = directory_path(path)
+        refuse_server_options(schema, listen_url)
         # It opens nothing, so that nothing is left open if the log cannot be opened.
         local = BlobStore(os.path.join(self._path, "blobs"), durability=durability, read_only=read_only)
         self._local_blobs = local
@@ -64,8 +97,8 @@ class Store:
         else:
             from nerve_store.remote.blobs.store import ObjectBlobStore
 
-            objects: Any = ObjectBlobStore(below(remote, "blobs"), options=remote_options, read_only=read_only)
-            self.blobs = objects
+            blobs: Any = ObjectBlobStore(below(remote, "blobs"), options=remote_options, read_only=read_only)
+            self.blobs = blobs
         self.logs = LogStore(
             os.path.join(self._path, "logs.db"),
             durability=durability,
@@ -77,16 +110,16 @@ class Store:
             progress=progress,
         )
         if remote is not None:
-            attach_days(self.logs, self._path, remote, remote_options, max_cache_bytes)
+            attach_days(self.logs, self._path, remote, remote_options, max_cache_bytes, cache=cache)
 
     @property
     def path(self) -> str:
-        """The directory, absolute."""
+        """The directory, absolute; on a server the URL without its password, `#` and the schema."""
         return self._path
 
     @property
     def archive_dir(self) -> str:
-        """The absolute path of the directory of the day files."""
+        """The absolute path of the directory of the day files; on a server the URL of the days."""
         return self.logs.archive_dir
 
     @property
@@ -107,8 +140,11 @@ class Store:
         Nothing is deleted there. Where the file system can, compressed archive files and blobs share their bytes with
         the originals. The target is a whole backup at every instant, or refuses to be opened: a call that was
         interrupted is simply repeated. A directory with a database that is no backup of this one, or that was opened
-        for writing since, is refused (`StoreIOError`). `progress` is called with (done, total) bytes.
+        for writing since, is refused (`StoreIOError`). `progress` is called with (done, total) bytes. A log on a
+        server is backed up by the server's own means (`NerveStoreError`).
         """
+        if self._local_blobs is None:
+            return self.logs.backup(target)
         report: BackupReport = self.logs._backup_directory(  # noqa: SLF001
             target, self._local_blobs, progress=progress
         )
@@ -131,34 +167,41 @@ class Store:
         return f"Store({self._path!r})"
 
 
-def check_remote(remote: object, options: object, max_cache_bytes: object) -> None:
-    """Refuse what names no place in an object store."""
-    if not isinstance(remote, str | None):
-        raise TypeError(f"remote must be a URL or None, not {type(remote).__name__}")
-    if remote is not None and not remote.startswith(_SCHEMES):
-        known = ", ".join(_SCHEMES)
-        raise ValueError(f"remote {remote!r} is no place in an object store: begin with {known}")
-    if remote is None and options is not None:
-        raise ValueError("remote_options are for a remote, and there is none")
-    if isinstance(max_cache_bytes, bool) or not isinstance(max_cache_bytes, int):
-        raise TypeError(f"max_cache_bytes must be int, not {type(max_cache_bytes).__name__}")
-    if max_cache_bytes < 0:
-        raise ValueError(f"max_cache_bytes is at least 0, not {max_cache_bytes}")
+def remote_of_server(remote: str | None, archive_dir: Path | None, segment_rows: int, progress: Progress | None) -> str:
+    """The place for the days and blobs of a log on a server; refuses what is about files of this machine."""
+    for name, is_given in (
+        ("archive_dir", archive_dir is not None),
+        ("segment_rows", segment_rows != SEGMENT_ROWS),
+        ("progress", progress is not None),
+    ):
+        if is_given:
+            raise ValueError(f"{name} is for a data directory, and path is a log on a server")
+    if remote is None:
+        raise ValueError("a store on a server needs remote= for its days and blobs; PostgresLogStore is the log alone")
+    return remote
 
 
-def below(remote: str, folder: str) -> str:
-    """The URL of a folder."""
-    return f"{remote.rstrip('/')}/{folder}"
+def refuse_server_options(schema: str, listen_url: str | None) -> None:
+    """Refuse what is about a server."""
+    for name, is_given in (("schema", schema != SCHEMA), ("listen_url", listen_url is not None)):
+        if is_given:
+            raise ValueError(f"{name} is for a log on a server, and path is a data directory")
 
 
 def attach_days(
-    logs: LogStore, path: str, remote: str, options: Mapping[str, Any] | None, max_cache_bytes: int
+    logs: LogStore,
+    path: str,
+    remote: str,
+    options: Mapping[str, Any] | None,
+    max_cache_bytes: int,
+    *,
+    cache: Path | None = None,
 ) -> None:
-    """Have the days of the log in the object store."""
+    """Have the days of the log of the data directory `path` in the object store."""
     from nerve_store.remote.days.archive import RemoteDays
 
-    cache = os.path.join(path, "cache")
-    days = RemoteDays(below(remote, "logs"), options or {}, cache=cache, most_cached_bytes=max_cache_bytes)
+    directory = os.path.join(path, "cache") if cache is None else directory_path(cache)
+    days = RemoteDays(below(remote, "logs"), options or {}, cache=directory, most_cached_bytes=max_cache_bytes)
     try:
         days.attach_to(logs)
     except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,8 +14,10 @@ import reference
 from contract.backends import Backend
 from nerve_store.protocols import Log
 from reference import DAY_MS, MAX_TIMESTAMP, Row
-from support import as_row, as_rows, day_files, read_day_file
-from support.archive import NOW, at, content_of, day, gained
+from support import as_row, as_rows
+from support.archive import NOW, at, day, gained
+
+IS_ABOUT_ARCHIVES = True
 
 
 def fill(log: Log, *, days: int = 10, per_day: int = 7) -> list[Row]:
@@ -34,17 +36,17 @@ def put_run(log: Log, status: str, run_id: str = "run-1") -> Row:
     return as_row(log.upsert_workflow_run(("workflow", status, run_id, None, NOW), run, force=True))
 
 
-def assert_union(log: Log, expected: list[Row]) -> None:
+def assert_union(backend: Backend, log: Log, expected: list[Row]) -> None:
     """Every row is in the database or in a file, as it was, and none is in both."""
     database = {row.id: row for row in as_rows(log.iter())}
-    files = {row.id: row for path in day_files(log.archive_dir).values() for row in read_day_file(path)}
+    files = {row.id: row for row in backend.rows()}
     assert not database.keys() & files.keys()
     assert {**database, **files} == {row.id: row for row in expected}
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_files_are_those_of_the_log_on_one_machine(backend: Backend, tmp_path: Path, compression: Any) -> None:
-    def work(log: Log) -> dict[str, bytes]:
+    def work(log: Log) -> None:
         fill(log, days=3, per_day=2_000)
         log.append_many([("system", "empty", None, None, at(4))])
         log.archive_logs(now=NOW, compression=compression)
@@ -52,14 +54,15 @@ def test_files_are_those_of_the_log_on_one_machine(backend: Backend, tmp_path: P
         log.append_many([("system", "late", "ref-1", "x" * 100, at(n % 2, n)) for n in range(3_000)])
         log.archive_logs(now=NOW, max_days=1, compression="zstd")
         log.archive_logs(now=NOW)
-        return {name: data for name, data in content_of(Path(log.archive_dir)).items() if not name.startswith(".")}
 
-    other = cast(Log, ns.LogStore(tmp_path / "other" / "logs.db"))
-    with other:
-        assert work(backend.open()) == work(other)
+    other = Backend("sqlite", tmp_path / "other")
+    with other.stack:
+        work(backend.open())
+        work(other.open())
+    assert backend.files() == other.files()
 
 
-def test_old_days_move_to_their_files(log: Log) -> None:
+def test_old_days_move_to_their_files(backend: Backend, log: Log) -> None:
     rows = fill(log)
     recent = append(log, NOW)
     result = log.archive_logs(now=NOW)
@@ -67,7 +70,7 @@ def test_old_days_move_to_their_files(log: Log) -> None:
     assert [item.day for item in result.days] == sorted(item.day for item in result.days)
     assert (result.vacuumed, result.dry_run, result.pinned_rows, result.unarchivable_rows) == (False, False, 0, 0)
     assert as_rows(log.query()) == [recent]
-    assert_union(log, [*rows, recent])
+    assert_union(backend, log, [*rows, recent])
     assert log.get_meta(ns.ARCHIVED_UP_TO) == "2026-03-01"
     listed = log.archived_days()
     assert [(item.day, item.row_count, item.path, item.size, item.sha256) for item in listed] == [
@@ -89,21 +92,21 @@ def test_old_days_move_to_their_files(log: Log) -> None:
     ],
 )
 def test_only_days_that_ended_before_the_retention_go(
-    log: Log, now: int, retention: timedelta, last: date | None
+    backend: Backend, log: Log, now: int, retention: timedelta, last: date | None
 ) -> None:
     rows = [append(log, at(n, offset)) for n in range(4) for offset in (0, DAY_MS - 1)]
     result = log.archive_logs(now=now, retention=retention)
     expected = [] if last is None else [day(n) for n in range(4) if day(n) <= last]
     assert list(gained(result)) == expected
-    assert_union(log, rows)
+    assert_union(backend, log, rows)
     assert log.get_meta(ns.ARCHIVED_UP_TO) == (None if last is None else last.isoformat())
 
 
-def test_first_and_last_day_of_all_can_be_archived(log: Log) -> None:
+def test_first_and_last_day_of_all_can_be_archived(backend: Backend, log: Log) -> None:
     rows = [append(log, 0), append(log, MAX_TIMESTAMP - DAY_MS), append(log, MAX_TIMESTAMP)]
     result = log.archive_logs(now=MAX_TIMESTAMP, retention=timedelta(0))
     assert list(gained(result)) == [date(1970, 1, 1), date(9999, 12, 30)]
-    assert_union(log, rows)
+    assert_union(backend, log, rows)
     assert as_rows(log.read_archive(date(9999, 12, 30))) == [rows[1]]
 
 
@@ -120,24 +123,25 @@ def test_rows_of_active_runs_stay_until_they_end(log: Log) -> None:
     assert as_rows(log.read_archive(day(0))) == [pinned, free]
 
 
-def test_max_days_takes_the_oldest_days_first_and_the_watermark_follows(log: Log) -> None:
+def test_max_days_takes_the_oldest_days_first_and_the_watermark_follows(backend: Backend, log: Log) -> None:
     rows = fill(log)
     expected = [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9], []]
     watermarks = [day(2), day(5), day(8), date(2026, 3, 1), date(2026, 3, 1)]
     for days, watermark in zip(expected, watermarks, strict=True):
         assert list(gained(log.archive_logs(now=NOW, max_days=3))) == [day(n) for n in days]
         assert log.get_meta(ns.ARCHIVED_UP_TO) == watermark.isoformat()
-        assert_union(log, rows)
+        assert_union(backend, log, rows)
     append(log, at(0))
     log.archive_logs(now=at(40))
     assert log.get_meta(ns.ARCHIVED_UP_TO) == "2026-03-01"
 
 
-def test_dry_run_changes_nothing_and_tells_all(log: Log) -> None:
+def test_dry_run_changes_nothing_and_tells_all(backend: Backend, log: Log) -> None:
     rows = fill(log)
     told = log.archive_logs(now=NOW, dry_run=True)
     assert told.dry_run
-    assert not Path(log.archive_dir).exists()
+    assert not backend.archive.exists()
+    assert backend.files() == {}
     assert as_rows(log.query()) == rows
     assert log.get_meta(ns.ARCHIVED_UP_TO) is None
     done = log.archive_logs(now=NOW)
@@ -206,10 +210,10 @@ def test_follower_from_an_old_id_reads_the_archive_first(log: Log) -> None:
     assert as_row(next(follower)) == late
 
 
-def test_restored_day_is_read_and_archived_again(log: Log) -> None:
+def test_restored_day_is_read_and_archived_again(backend: Backend, log: Log) -> None:
     rows = fill(log, days=4)
     log.archive_logs(now=NOW)
-    before = content_of(Path(log.archive_dir))
+    before = backend.files()
     assert log.restore_archive(day(1)) == 7
     assert log.restore_archive(day(1)) == 0
     restored = [row for row in rows if at(1) <= row.timestamp < at(2)]
@@ -217,18 +221,18 @@ def test_restored_day_is_read_and_archived_again(log: Log) -> None:
     assert as_rows(log.query(archived=True)) == rows
     assert log.archive_logs(now=NOW).days == ()
     assert as_rows(log.query()) == []
-    assert content_of(Path(log.archive_dir)) == before
+    assert backend.files() == before
     assert log.verify().ok
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_damaged_file_is_refused_and_reported(log: Log, compression: Any) -> None:
+def test_damaged_file_is_refused_and_reported(backend: Backend, log: Log, compression: Any) -> None:
     fill(log, days=2)
     log.archive_logs(now=NOW, compression=compression)
-    path = day_files(log.archive_dir)[day(0)]
-    content = bytearray(path.read_bytes())
+    name, whole = next(iter(backend.files().items()))
+    content = bytearray(whole)
     content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
+    backend.replace(day(0), bytes(content))
     calls: list[Callable[[], object]] = [
         lambda: log.restore_archive(day(0)),
         lambda: list(log.read_archive(day(0))),
@@ -236,18 +240,18 @@ def test_damaged_file_is_refused_and_reported(log: Log, compression: Any) -> Non
     for call in calls:
         with pytest.raises(ns.ArchiveCorruptError) as refused:
             call()
-        assert path.name in str(refused.value)
+        assert name in str(refused.value)
     report = log.verify()
     assert not report.ok
-    assert [Path(problem.path).name for problem in report.problems] == [path.name]
+    assert [Path(problem.path).name for problem in report.problems] == [name]
     assert len(as_rows(log.read_archive(day(1)))) == 7
     assert log.count() == 0
 
 
-def test_missing_file_is_reported(log: Log) -> None:
+def test_missing_file_is_reported(backend: Backend, log: Log) -> None:
     fill(log, days=2)
     log.archive_logs(now=NOW)
-    day_files(log.archive_dir)[day(0)].unlink()
+    backend.replace(day(0), None)
     assert not log.verify().ok
     with pytest.raises(ns.ArchiveError):
         list(log.read_archive(day(0)))
@@ -265,7 +269,7 @@ def test_day_that_is_not_there(log: Log) -> None:
             log.restore_archive(missing)
 
 
-def test_progress_that_raises_stops_the_job_and_loses_nothing(log: Log) -> None:
+def test_progress_that_raises_stops_the_job_and_loses_nothing(backend: Backend, log: Log) -> None:
     rows = fill(log, days=2, per_day=1_500)
     calls: list[tuple[int, int]] = []
 
@@ -279,7 +283,7 @@ def test_progress_that_raises_stops_the_job_and_loses_nothing(log: Log) -> None:
     assert 1 < len(calls) < 100
     assert as_rows(log.query(archived=True)) == rows
     log.archive_logs(now=NOW)
-    assert_union(log, rows)
+    assert_union(backend, log, rows)
 
 
 def test_another_job_is_waited_for_or_refused(backend: Backend) -> None:
@@ -292,7 +296,7 @@ def test_another_job_is_waited_for_or_refused(backend: Backend) -> None:
 
     log.archive_logs(now=NOW, progress=progress)
     assert other.archive_logs(now=NOW, wait=5.0).days == ()
-    assert_union(log, rows)
+    assert_union(backend, log, rows)
 
 
 def test_files_of_another_archive_job_are_adopted(backend: Backend) -> None:
@@ -304,4 +308,4 @@ def test_files_of_another_archive_job_are_adopted(backend: Backend) -> None:
         log.restore_archive(day(number))
     late = append(log, at(0))
     assert gained(log.archive_logs(now=NOW)) == {day(0): 1}
-    assert_union(log, [*rows, late])
+    assert_union(backend, log, [*rows, late])

@@ -18,6 +18,8 @@ from nerve_store.protocols import Log
 from support import child_environment
 from test_arrow import COLUMNS, DAY, EPOCH, NAMES, READERS, expected
 
+IS_ABOUT_ARCHIVES = True
+
 pyarrow: Any = pytest.importorskip("pyarrow")
 
 

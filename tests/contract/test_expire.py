@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
+from contract.backends import Backend
 from nerve_store.protocols import Log
-from support import day_files
 from support.archive import NOW, at, day, message
 
+IS_ABOUT_ARCHIVES = True
 
-def test_old_days_expire_and_rounds_keep_their_numbers(log: Log) -> None:
+
+def test_old_days_expire_and_rounds_keep_their_numbers(backend: Backend, log: Log) -> None:
     log.append_many([("workflow", "thread_workflow_message", "run-1", message(n), at(n % 4)) for n in range(16)])
     log.archive_logs(now=NOW)
     rounds = log.get_thread_rounds("run-1", limit=100)
     told = log.expire_archive(before=day(2), dry_run=True)
     assert [item.day for item in told] == [day(0), day(1)]
-    assert list(day_files(log.archive_dir)) == [day(n) for n in range(4)]
+    assert backend.days() == [day(n) for n in range(4)]
     assert log.expire_archive(before=day(2)) == told
-    assert list(day_files(log.archive_dir)) == [day(2), day(3)]
+    assert backend.days() == [day(2), day(3)]
     assert [item.day for item in log.archived_days()] == [day(2), day(3)]
     kept = {entry.id for entry in log.query(archived=True)}
     assert len(kept) == 8
@@ -32,7 +33,7 @@ def test_old_days_expire_and_rounds_keep_their_numbers(log: Log) -> None:
     assert log.append("system", "tick").id == 17
 
 
-def test_day_of_an_active_run_stays(log: Log) -> None:
+def test_day_of_an_active_run_stays(backend: Backend, log: Log) -> None:
     log.append_many([("workflow", "tick", f"run-{n}", None, at(n)) for n in range(3)])
     log.archive_logs(now=NOW)
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, NOW)
@@ -40,8 +41,7 @@ def test_day_of_an_active_run_stays(log: Log) -> None:
     assert [item.day for item in log.expire_archive(before=date(2026, 3, 1))] == [day(0), day(2)]
     log.transition("run-1", "completed")
     assert [item.day for item in log.expire_archive(before=date(2026, 3, 1))] == [day(1)]
-    assert day_files(log.archive_dir) == {}
-    assert Path(log.archive_dir).exists()
+    assert backend.days() == []
 
 
 def test_a_datetime_is_no_day(log: Log) -> None:

@@ -162,7 +162,7 @@ class Machine(RuleBasedStateMachine):
         assert {key: self.log.get_meta(key) for key in self.model.meta} == self.model.meta
 
 
-@pytest.mark.parametrize("name", BACKENDS[:3])
+@pytest.mark.parametrize("name", [*BACKENDS[:3], "postgresql-15-memory", "postgresql-18-memory"])
 def test_model(name: str) -> None:
     reason = available(name)
     if reason is not None:

@@ -57,11 +57,12 @@ def test_newer_schema_is_refused_and_left_alone(place: Backend) -> None:
 def test_older_schema_is_brought_up_to_date_once(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     old = place.open()
     old.append("system", "tick")
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: "CREATE TABLE @S@.added (x int)"})
+    newer = schema.VERSION + 1
+    monkeypatch.setattr(schema, "VERSION", newer)
+    monkeypatch.setattr(schema, "MIGRATIONS", {newer: "CREATE TABLE @S@.added (x int)"})
     with ThreadPoolExecutor(4) as pool:
         logs = list(pool.map(lambda _: place.open(), range(4)))
-    assert logs[0].sql("SELECT schema_version FROM state") == [(2,)]
+    assert logs[0].sql("SELECT schema_version FROM state") == [(newer,)]
     assert logs[0].sql("SELECT count(*) FROM added") == [(0,)]
     assert logs[0].append("system", "tick").id == 2
     assert old.append("system", "tick").id == 3, "the older program writes on"
@@ -69,13 +70,15 @@ def test_older_schema_is_brought_up_to_date_once(place: Backend, monkeypatch: py
 
 def test_failed_migration_leaves_the_schema_as_it_was(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     place.open().append("system", "tick")
-    monkeypatch.setattr(schema, "VERSION", 3)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: "CREATE TABLE @S@.added (x int)", 3: "SELECT 1 / 0"})
+    version = schema.VERSION
+    monkeypatch.setattr(schema, "VERSION", version + 2)
+    broken = {version + 1: "CREATE TABLE @S@.added (x int)", version + 2: "SELECT 1 / 0"}
+    monkeypatch.setattr(schema, "MIGRATIONS", broken)
     with pytest.raises(ns.NerveStoreError):
         place.open()
     monkeypatch.undo()
     log = place.open()
-    assert log.sql("SELECT schema_version FROM state") == [(1,)]
+    assert log.sql("SELECT schema_version FROM state") == [(version,)]
     assert log.append("system", "tick").id == 2
 
 

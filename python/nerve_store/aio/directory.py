@@ -1,4 +1,4 @@
-"""One data directory for asyncio."""
+"""One data directory, or a log on a server and an object store, for asyncio."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from nerve_store._places import MAX_CACHE_BYTES, below, check_remote, is_url
 from nerve_store.aio.blobs import AsyncBlobStore
 from nerve_store.aio.store import AsyncLogStore
-from nerve_store.store import MAX_CACHE_BYTES, attach_days, below, check_remote, directory_path
+from nerve_store.store import (
+    SCHEMA,
+    SEGMENT_ROWS,
+    attach_days,
+    directory_path,
+    refuse_server_options,
+    remote_of_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,12 +26,14 @@ if TYPE_CHECKING:
 
 
 class AsyncStore:
-    """`Store` for asyncio: one data directory, its log behind `logs`, its blobs behind `blobs`.
+    """`Store` for asyncio: one data directory, or a log on a server; the log behind `logs`, blobs behind `blobs`.
 
     Use it with `async with`, or await `close()`.
     """
 
     logs: AsyncLogStore
+    """On a server an `AsyncPostgresLogStore`, which has the same methods."""
+    _local_blobs: AsyncBlobStore | None = None
     blobs: AsyncBlobStore
     """With `remote` an `AsyncObjectBlobStore`, which has the same methods."""
 
@@ -35,17 +45,43 @@ class AsyncStore:
         read_only: bool = False,
         busy_timeout: float = 30.0,
         archive_dir: Path | None = None,
-        segment_rows: int = 4096,
+        segment_rows: int = SEGMENT_ROWS,
         max_payload_bytes: int = 67108864,
         progress: Progress | None = None,
         remote: str | None = None,
         remote_options: Mapping[str, Any] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
+        cache: Path | None = None,
+        schema: str = SCHEMA,
+        listen_url: str | None = None,
     ) -> None:
-        """Open the directory `path`, blocking for some milliseconds; the options are those of `Store`."""
+        """Open the directory or the log `path`, blocking for some milliseconds; the options are those of `Store`."""
+        check_remote(remote, remote_options, max_cache_bytes)
+        if isinstance(path, str) and is_url(path):
+            place = remote_of_server(remote, archive_dir, segment_rows, progress)
+            from nerve_store.postgres import AsyncPostgresLogStore
+            from nerve_store.remote import AsyncObjectBlobStore
+
+            server_blobs: Any = AsyncObjectBlobStore(below(place, "blobs"), options=remote_options, read_only=read_only)
+            server_logs: Any = AsyncPostgresLogStore(
+                path,
+                schema=schema,
+                archive=place,
+                archive_options=remote_options,
+                cache=cache,
+                max_cache_bytes=max_cache_bytes,
+                listen_url=listen_url,
+                durability=durability,
+                read_only=read_only,
+                busy_timeout=busy_timeout,
+                max_payload_bytes=max_payload_bytes,
+            )
+            self.blobs, self.logs = server_blobs, server_logs
+            self._path = self.logs.path
+            return
         directory = directory_path(path)
         self._path = directory
-        check_remote(remote, remote_options, max_cache_bytes)
+        refuse_server_options(schema, listen_url)
         local = AsyncBlobStore(os.path.join(directory, "blobs"), durability=durability, read_only=read_only)
         self._local_blobs = local
         if remote is None:
@@ -66,16 +102,16 @@ class AsyncStore:
             progress=progress,
         )
         if remote is not None:
-            attach_days(self.logs._store, directory, remote, remote_options, max_cache_bytes)
+            attach_days(self.logs._store, directory, remote, remote_options, max_cache_bytes, cache=cache)
 
     @property
     def path(self) -> str:
-        """The directory, absolute."""
+        """The directory, absolute; on a server the URL without its password, `#` and the schema."""
         return self._path
 
     @property
     def archive_dir(self) -> str:
-        """The absolute path of the directory of the day files."""
+        """The absolute path of the directory of the day files; on a server the URL of the days."""
         return self.logs.archive_dir
 
     @property
@@ -88,6 +124,8 @@ class AsyncStore:
 
         `progress` is called in another thread than the event loop's.
         """
+        if self._local_blobs is None:
+            return await self.logs.backup(target)
         return await self.logs._backup_directory(target, self._local_blobs._store, progress=progress)
 
     async def close(self) -> None:
@@ -96,7 +134,8 @@ class AsyncStore:
             await self.logs.close()
         finally:
             await self.blobs.close()
-            await self._local_blobs.close()
+            if self._local_blobs is not None:
+                await self._local_blobs.close()
 
     async def __aenter__(self) -> Self:
         await self.logs.__aenter__()

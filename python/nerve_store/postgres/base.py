@@ -5,20 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psycopg
 
+from nerve_store._places import MAX_CACHE_BYTES
 from nerve_store.exceptions import StoreIOError
 from nerve_store.postgres import checks, failures, schema
-from nerve_store.postgres.archive.directory import ArchiveDirectory
+from nerve_store.postgres.archive.place import days_at
 from nerve_store.postgres.connections import Connections, without_password
 from nerve_store.postgres.entries import CheckedRow, Rules, checked
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lanes import Lanes
 from nerve_store.postgres.listener import Listener
 from nerve_store.types import Durability, Timestamp
+
+_OBJECTS_VERSION = 2
+"""The first version of the schema that knows days in object stores."""
 
 
 class OpenPostgres:
@@ -37,6 +42,9 @@ class OpenPostgres:
         max_payload_bytes: int = 67108864,
         max_connections: int = 16,
         writers: int = 2,
+        archive_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         self._name = checks.text(schema)
         self._schema = _quoted(self._name)
@@ -45,7 +53,7 @@ class OpenPostgres:
         self._read_only = checks.flag(read_only)
         self._rules = Rules(checks.amount(max_payload_bytes))
         timeout = checks.seconds(busy_timeout, "busy_timeout")
-        self._archive = ArchiveDirectory(None if archive is None else os.fspath(archive))
+        self._archive = days_at(archive, archive_options, cache, max_cache_bytes)
         self._connections = Connections(
             url, place=self._path, busy_timeout=timeout, max_connections=max(1, checks.amount(max_connections))
         )
@@ -54,15 +62,24 @@ class OpenPostgres:
         self._day_lock = threading.Lock()
         self._durable_id = 0
         """All rows up to this id are known to be on the server's disk."""
+        count = max(1, checks.amount(writers))
         try:
             with self._connections.borrowed() as session:
-                _prepare(session, self._name, self._path, read_only=self._read_only)
+                version = _prepare(session, self._name, self._path, read_only=self._read_only)
+            self._knows_objects = version >= _OBJECTS_VERSION
+            """Whether the tables can say that a day is an object."""
+            self._open_archive()
         except BaseException:
             self._connections.close()
+            self._archive.close()
             raise
-        self._lanes = Lanes(self._connections, self._schema, count=max(1, checks.amount(writers)))
+        self._lanes = Lanes(self._connections, self._schema, count=count)
         self._listener = Listener(self._connections, self._name, self._direct_url)
         self._ensure_days()
+
+    def _open_archive(self) -> None:
+        """Compare what lies in an object store with what the database says of it."""
+        raise NotImplementedError
 
     @property
     def path(self) -> str:
@@ -71,7 +88,7 @@ class OpenPostgres:
 
     @property
     def archive_dir(self) -> str:
-        """The absolute path of the directory of the day files; empty if there is none."""
+        """The absolute path of the directory of the day files, or the URL of their folder; empty if there is none."""
         return self._archive.path or ""
 
     @property
@@ -131,6 +148,7 @@ class OpenPostgres:
         self._connections.close()
         self._lanes.close()
         self._listener.close()
+        self._archive.close()
 
     def __repr__(self) -> str:
         closed = " (closed)" if self.closed else ""

@@ -12,6 +12,8 @@ import psycopg
 from nerve_store._core import LogEntry, stored_rows
 from nerve_store.exceptions import QueryTimeoutError
 from nerve_store.postgres import checks, failures
+from nerve_store.postgres.archive.known import COLUMNS as COLUMNS_OF_DAYS
+from nerve_store.postgres.archive.known import OLD_COLUMNS
 from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
@@ -188,6 +190,10 @@ class Reads(OpenPostgres):
         except psycopg.Error as error:
             failures.fail(error, self._path)
 
+    def _reader(self) -> ArchiveReader:
+        columns = COLUMNS_OF_DAYS if self._knows_objects else OLD_COLUMNS
+        return ArchiveReader(self._connections, self._schema, self._archive, columns)
+
     def _value(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
         row = self._connections.read(lambda session: session.execute(statement.encode(), parameters).fetchone())
         assert row is not None
@@ -243,7 +249,7 @@ class Reads(OpenPostgres):
         by then. One read of both at the same moment could miss the rows of a partition that is dropped meanwhile.
         """
         left, last = wanted.limit, _NONE
-        reader = ArchiveReader(self._connections, self._schema, self._archive)
+        reader = self._reader()
         while left != 0:
             size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
             after = None if wanted.descending else last

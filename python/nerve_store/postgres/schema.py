@@ -13,8 +13,16 @@ from nerve_store.exceptions import SchemaVersionError
 from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Session
 
-VERSION = 1
-MIGRATIONS: dict[int, str] = {}
+VERSION = 2
+MIGRATIONS: dict[int, str] = {
+    2: """
+ALTER TABLE @S@.archive_days ADD COLUMN place text COLLATE "C", ADD COLUMN object text COLLATE "C";
+CREATE TABLE @S@.archive_objects (
+  day date NOT NULL, key text COLLATE "C" NOT NULL, state text COLLATE "C" NOT NULL, size bigint NOT NULL,
+  sha256 text NOT NULL, place text COLLATE "C" NOT NULL, PRIMARY KEY (day, key)
+);
+""",
+}
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
 
 _PROCEDURES = ("runs.sql", "write.sql")
@@ -38,8 +46,8 @@ def lock_key(name: str, purpose: str = "append") -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def prepare(session: Session, name: str, place: str, *, read_only: bool) -> None:
-    """Make the schema, or bring it up to date, under a lock."""
+def prepare(session: Session, name: str, place: str, *, read_only: bool) -> int:
+    """Make the schema, or bring it up to date, under a lock; the version that it has then."""
     schema = quoted(name)
     try:
         if not is_there(session, name):
@@ -60,8 +68,10 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> None
             raise error
         if found < VERSION and not read_only:
             _migrate(session, name)
+            found = VERSION
     except psycopg.Error as error:
         failures.fail(error, place)
+    return found
 
 
 def ensure_days(session: Session, schema: str) -> datetime:

@@ -25,7 +25,13 @@ class PostgresLogStore(Appends, Runs, Claims, Threads, Follows, Arrows, Archives
 
     - `url`: `postgresql://user@host/database`; TLS, timeouts and other options of libpq go into it.
     - `schema`: where the tables are; made if it is missing. Several logs can lie in one database.
-    - `archive`: the directory of the day files, the same one for all who archive or read the archive.
+    - `archive`: the directory of the day files, or a URL as `ObjectBlobStore` takes it, under whose `logs/` each day is
+      an object (needs the extra `s3`); the same one for all who archive or read the archive. Where an object store
+      gives no answer, opening the log and reading a day raise `StoreUnavailableError`. A log that is opened without
+      its archive appends and reads what is in the database.
+    - `archive_options`: the `options` of `ObjectBlobStore`. `cache`: a directory for days that were fetched, which
+      processes may share; by default a temporary one. `max_cache_bytes`: what it may hold; a day that is larger is
+      kept alone.
     - `listen_url`: goes around a pooler in transaction mode (pgbouncer), for notices and archive jobs.
     - `durability`: what a returned call survives. "full": a crash of the server; "normal": the end of this process,
       while a crash of the server may drop the newest commits.

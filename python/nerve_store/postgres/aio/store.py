@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from datetime import date
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nerve_store._core import ArrowStream, LogEntry
+from nerve_store._places import MAX_CACHE_BYTES
 from nerve_store.aio.base import documented
 from nerve_store.postgres.aio.reads import AsyncReads
 from nerve_store.postgres.aio.runs import AsyncRuns
@@ -57,6 +58,9 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         max_payload_bytes: int = 67108864,
         max_connections: int = 16,
         writers: int = 2,
+        archive_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         """Open the log, blocking for some round trips; the options are those of `PostgresLogStore`."""
         super().__init__(
@@ -70,6 +74,9 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
             max_payload_bytes=max_payload_bytes,
             max_connections=max_connections,
             writers=writers,
+            archive_options=archive_options,
+            cache=cache,
+            max_cache_bytes=max_cache_bytes,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,18 +11,30 @@ from datetime import date
 from typing import BinaryIO
 
 from nerve_store._places import sync_directory
-from nerve_store.exceptions import ArchiveError, StoreFullError, StoreIOError
+from nerve_store.exceptions import ArchiveError, NerveStoreError, StoreFullError, StoreIOError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
 _STAGE = ".stage-"
+
+
+@contextlib.contextmanager
+def translated(operation: str, path: str) -> Iterator[None]:
+    """Raise errors of the operating system as ours."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NerveStoreError):
+            raise
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        result = (StoreFullError if is_full else StoreIOError)(error.errno, f"{operation}: {error.strerror}", path)
+        result.path = path
+        raise result from error
 
 
 class ArchiveDirectory:
     """Where day files are; the same directory for every process that archives or reads the archive."""
 
     def __init__(self, path: str | None) -> None:
-        if path is not None and "://" in path:
-            raise ValueError(f"archive is a directory, not {path!r}; this version has no archive on an object store")
         self.path = None if path is None else os.path.abspath(path)
 
     def of(self, day: date, form: str) -> str:
@@ -31,7 +44,7 @@ class ArchiveDirectory:
     def _there(self) -> str:
         if self.path is None:
             raise ArchiveError(
-                "the store has no archive; open it with archive=<directory>, for a command ?archive=<directory>"
+                "the store has no archive; open it with archive=<directory or URL>, for a command ?archive=<directory>"
             )
         return self.path
 
@@ -51,7 +64,7 @@ class ArchiveDirectory:
     def prepare(self) -> None:
         """Make the directory, and remove staged files that a killed job left."""
         directory = self._there()
-        with self._translated("make the archive"):
+        with translated("make the archive", directory):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             for name in os.listdir(directory):
                 if name.startswith(_STAGE):
@@ -61,7 +74,7 @@ class ArchiveDirectory:
     def staged(self, day: date, form: str) -> Iterator[StagedFile]:
         """A file to write a day to; unless it is published, nothing of it is left."""
         path = os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
-        with self._translated("write a day"):
+        with translated("write a day", self._there()):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w+b", buffering=1 << 18) as file:
                 staged = StagedFile(self, file, path, self.of(day, form))
@@ -78,24 +91,10 @@ class ArchiveDirectory:
 
     def remove(self, day: date, form: str) -> None:
         """Remove a day's file, if there is one."""
-        with self._translated("remove a day"):
+        with translated("remove a day", self._there()):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.of(day, form))
             self.sync()
-
-    @contextlib.contextmanager
-    def _translated(self, operation: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, StoreIOError):
-                raise
-            full = error.errno in (28, 122)
-            result = (StoreFullError if full else StoreIOError)(
-                error.errno, f"{operation}: {error.strerror}", self.path
-            )
-            result.path = self.path
-            raise result from error
 
 
 class StagedFile:

@@ -1,6 +1,6 @@
-"""Moving days from the database to files.
+"""Moving days from the database to files or objects.
 
-For every row, at every crash: it is in the database, or in a complete, synced, published file, or in both. Rows are
+For every row, at every crash: it is in the database, or in a complete file that was read back, or in both. Rows are
 deleted by id, never by time.
 """
 
@@ -10,30 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import BinaryIO
 
 import psycopg
 from psycopg import errors
 
 from nerve_store._core import ARCHIVED_UP_TO, LogEntry, stored_rows
-from nerve_store.postgres.archive.day import (
-    DaySummary,
-    NullFile,
-    describe,
-    digest_of,
-    form_of,
-    next_form,
-    read_file,
-    write_day,
-)
-from nerve_store.postgres.archive.directory import PLAIN, ZSTD, ArchiveDirectory
-from nerve_store.postgres.archive.lines import corrupt
-from nerve_store.postgres.archive.manifest import PINNED, announce, settle
-from nerve_store.postgres.archive.reader import KnownDay, day_start
+from nerve_store.postgres.archive.day import NullFile, next_form, write_day
+from nerve_store.postgres.archive.days import Days
+from nerve_store.postgres.archive.known import DaySummary, KnownDay, day_start
+from nerve_store.postgres.archive.manifest import PINNED, Manifest
 from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.filters import COLUMNS
-from nerve_store.postgres.schema import lock_key, quoted
+from nerve_store.postgres.schema import lock_key
 from nerve_store.records import ArchivedDay
 
 _DAY_MS = 86_400_000
@@ -59,16 +50,15 @@ class ArchiveJob:
 
     def __init__(
         self,
-        session: Session,
-        name: str,
-        directory: ArchiveDirectory,
+        manifest: Manifest,
+        days: Days,
         *,
         compression: str | None,
         dry_run: bool,
         progress: Callable[[int, int], object] | None,
     ) -> None:
-        self._session, self._name, self._schema = session, name, quoted(name)
-        self._directory, self._compression = directory, compression
+        self._manifest, self._days, self._compression = manifest, days, compression
+        self._session, self._name, self._schema = manifest.session, manifest.name, manifest.schema
         self._dry_run, self._progress = dry_run, progress
         self._done = self._total = 0
         self._pinned = PINNED.format(s=self._schema)
@@ -95,45 +85,40 @@ class ArchiveJob:
         self._total = sum(item.row_count for item in days)
         gained: list[ArchivedDay] = []
         watermark: date | None = None
+        is_whole = True
         if not self._dry_run:
-            self._directory.prepare()
-            self.adopt()
+            self._days.prepare(self._manifest)
         for item in days:
             if not item.row_count:
                 continue
             if max_days is not None and len(gained) >= max_days:
                 break
-            added = self._move(item.day)
-            watermark = item.day
+            added, is_moved = self._move(item.day)
+            is_whole = is_whole and is_moved
+            watermark = item.day if is_whole else watermark
             if added is not None:
                 gained.append(added)
         else:
-            watermark = last if watermark is not None else None
+            watermark = last if watermark is not None and is_whole else watermark
         if not self._dry_run:
-            if watermark is not None:
-                self._move_watermark(watermark)
-            self._session.execute(
-                f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
-                f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
-            )
-            # Of processes that were killed; one that lives gets another row with its next call.
-            self._session.execute(
-                f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
-            )
+            self._end(watermark)
         return gained
 
-    def adopt(self) -> None:
-        """Take files into the manifest that it does not know: an interrupted job's, or another program's."""
-        rows = self._session.execute(f"SELECT day, format FROM {self._schema}.archive_days WHERE state = 0").fetchall()
-        known = set(rows)
-        pending = {
-            row[0] for row in self._session.execute(f"SELECT day FROM {self._schema}.archive_days WHERE state = 1")
-        }
-        for day, form in self._directory.days():
-            if (day, form) not in known or day in pending:
-                settle(self._session, self._schema, *describe(self._directory, day, form))
+    def _end(self, watermark: date | None) -> None:
+        if watermark is not None:
+            self._move_watermark(watermark)
+        self._session.execute(
+            f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
+            f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
+        )
+        # Of processes that were killed; one that lives gets another row with its next call.
+        self._session.execute(
+            f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
+        )
+        self._days.tidy(self._manifest)
 
-    def _move(self, day: date) -> ArchivedDay | None:
+    def _move(self, day: date) -> tuple[ArchivedDay | None, bool]:
+        """The day, if it gained rows; and whether its rows have been moved."""
         first = day_start(day)
         ids = [
             row[0]
@@ -145,41 +130,24 @@ class ArchiveJob:
             )
         ]
         if not ids:
-            return None
-        current = form_of(self._directory, day)
+            return None, True
+        current, old = self._days.current(self._manifest, day)
         form = next_form(current, self._compression)
-        result: tuple[KnownDay, DaySummary]
-        if self._dry_run:
-            result = self._write(NullFile(), form, current, ids, day)
-        else:
-            with self._directory.staged(day, form) as staged:
-                result = self._write(staged.file, form, current, ids, day)
-                known, summary = result
-                if summary.added_rows:
-                    staged.sync()
-                    announce(self._session, self._schema, known, summary)
-                    staged.publish()
-            known, summary = result
-            if summary.added_rows:
-                self._check(known)
-                self._directory.remove(day, PLAIN if form == ZSTD else ZSTD)
-                settle(self._session, self._schema, known, summary)
-            self._delete(day, ids)
-        known, summary = result
-        return known.record(self._directory, added_rows=summary.added_rows) if summary.added_rows else None
 
-    def _write(
-        self, file: object, form: str, current: str | None, ids: list[int], day: date
-    ) -> tuple[KnownDay, DaySummary]:
-        return write_day(
-            file,  # type: ignore[arg-type]
-            form,
-            read_file(self._directory, day, current),
-            self._rows(ids, day),
-            day,
-            archived_at=clock(),
-            on_row=self._tell,
-        )
+        def write(file: BinaryIO | NullFile) -> tuple[KnownDay, DaySummary]:
+            return write_day(file, form, old, self._rows(ids, day), day, archived_at=clock(), on_row=self._tell)
+
+        if self._dry_run:
+            known, summary = write(NullFile())
+        else:
+            stored = self._days.store(self._manifest, day, form, write)
+            if stored is None:
+                return None, False
+            known, summary = stored
+            self._delete(day, ids)
+        if not summary.added_rows:
+            return None, True
+        return known.record(self._days.of(known), added_rows=summary.added_rows), True
 
     def _tell(self) -> None:
         self._done += 1
@@ -197,12 +165,6 @@ class ArchiveJob:
                 binary=True,
             ).fetchall()
             yield from stored_rows(rows)
-
-    def _check(self, known: KnownDay) -> None:
-        """Read the file back: only then may its rows go."""
-        path = self._directory.of(known.day, known.format)
-        if digest_of(path) != (known.size, known.sha256):
-            raise corrupt(path, "it is not what was written a moment ago; the disk fails")
 
     def _delete(self, day: date, ids: list[int]) -> None:
         """Delete the rows that are in the file, without those of runs that were resumed meanwhile."""

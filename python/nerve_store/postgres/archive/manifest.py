@@ -1,54 +1,122 @@
-"""What the database says of the day files."""
+"""What the database says of the days, for those who hold the lock of archive jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from nerve_store.postgres.archive.day import DaySummary
-from nerve_store.postgres.archive.reader import COLUMNS, KnownDay
+from nerve_store.postgres.archive.known import COLUMNS, DaySummary, KnownDay
 from nerve_store.postgres.connections import Session
+from nerve_store.postgres.schema import lock_key, quoted
 from nerve_store.postgres.texts import encode
 
 PINNED = "EXISTS (SELECT FROM {s}.workflow_runs r WHERE r.run_id = l.ref_id AND r.status IN ('queued', 'started'))"
 """Whether the row `l` stays because its run is active."""
+OBJECTS = "SELECT day, key, state, size, sha256 FROM @.archive_objects ORDER BY day, key"
 
 
-def announce(session: Session, schema: str, known: KnownDay, summary: DaySummary) -> None:
-    """Note the file that is about to be published: after a crash it is known whose it is."""
-    with session.transaction():
-        session.execute(f"DELETE FROM {schema}.archive_days WHERE day = %s AND state = 1", (known.day,))
-        _insert(session, schema, known, summary, state=1)
+class Manifest:
+    """The tables `archive_days`, `archive_refs` and `archive_objects` of a schema, on the session that has the lock."""
 
+    def __init__(self, session: Session, name: str, path: str) -> None:
+        """`path` is how the log is called in messages."""
+        self.session, self.name, self.schema, self.path = session, name, quoted(name), path
 
-def settle(session: Session, schema: str, known: KnownDay, summary: DaySummary) -> None:
-    """The file that was published is the one that counts."""
-    with session.transaction():
-        session.execute(f"DELETE FROM {schema}.archive_days WHERE day = %s", (known.day,))
-        _insert(session, schema, known, summary, state=0)
-        session.execute(f"DELETE FROM {schema}.archive_refs WHERE day = %s", (known.day,))
-        with session.cursor().copy(f"COPY {schema}.archive_refs (day, ref_id, round_ids) FROM STDIN") as copy:
-            for ref_id, rounds in summary.refs.items():
-                copy.write_row((known.day, encode(ref_id), rounds))
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement, in which `@` stands for the schema."""
+        cursor = self.session.execute(statement.replace("@", self.schema).encode(), parameters)
+        return cursor.fetchall() if cursor.description is not None else []
 
+    def identity(self) -> str:
+        """What no other log has."""
+        return str(self.execute("SELECT store_id FROM @.state")[0][0])
 
-def forget(session: Session, schema: str, day: date) -> None:
-    """The day has no file any more; its rounds keep their numbers."""
-    with session.transaction():
-        session.execute(f"DELETE FROM {schema}.archive_days WHERE day = %s", (day,))
-        session.execute(f"DELETE FROM {schema}.archive_refs WHERE day = %s AND round_ids = '{{}}'", (day,))
+    def known(self) -> list[KnownDay]:
+        """The days that have a file or an object, oldest first."""
+        rows = self.execute(f"SELECT {COLUMNS} FROM @.archive_days WHERE state = 0 ORDER BY day")
+        return [KnownDay(*row) for row in rows]
 
+    def find(self, day: date) -> KnownDay | None:
+        """A day, if it has one."""
+        rows = self.execute(f"SELECT {COLUMNS} FROM @.archive_days WHERE state = 0 AND day = %s", (day,))
+        return KnownDay(*rows[0]) if rows else None
 
-def _insert(session: Session, schema: str, known: KnownDay, summary: DaySummary, *, state: int) -> None:
-    kinds = None
-    if summary.kinds is not None:
-        kinds = Jsonb(sorted([encode(source), encode(kind)] for source, kind in summary.kinds))
-    session.execute(
-        f"INSERT INTO {schema}.archive_days (state, kinds, {COLUMNS}) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            state, kinds, known.day, known.format, known.row_count, known.first_id, known.last_id, known.size,
-            known.raw_size, known.sha256, known.archived_at,
-        ),
-    )  # fmt: skip
+    def objects(self) -> list[tuple[date, str, str, int, str]]:
+        """The day, the key, the state, the size and the sha256 of all objects, by day."""
+        return [(day, key, state, size, sha256) for day, key, state, size, sha256 in self.execute(OBJECTS)]
+
+    def current_objects(self) -> list[KnownDay]:
+        """The days that lie in objects, by these alone: what is said of the rows in them may be missing."""
+        rows = self.execute(
+            "SELECT o.day, o.key, o.size, o.sha256, o.place, coalesce(d.archived_at, 0) FROM @.archive_objects o "
+            "LEFT JOIN @.archive_days d ON d.day = o.day AND d.state = 0 WHERE o.state = 'current' ORDER BY o.day"
+        )
+        return [
+            KnownDay(day, key[key.index("jsonl") :], 0, None, None, size, 0, sha256, at, place, key)
+            for day, key, size, sha256, place, at in rows
+        ]
+
+    def announced(self) -> set[date]:
+        """The days of which a file was about to be published."""
+        return {row[0] for row in self.execute("SELECT day FROM @.archive_days WHERE state = 1")}
+
+    def announce(self, known: KnownDay, summary: DaySummary) -> None:
+        """Note the file that is about to be published: after a crash it is known whose it is."""
+        with self.session.transaction():
+            self.execute("DELETE FROM @.archive_days WHERE day = %s AND state = 1", (known.day,))
+            self._insert(known, summary, state=1)
+
+    def settle(self, known: KnownDay, summary: DaySummary) -> None:
+        """The file or the object is the one that counts; objects that held the day before are to be deleted."""
+        with self.session.transaction():
+            self.execute("DELETE FROM @.archive_days WHERE day = %s", (known.day,))
+            self._insert(known, summary, state=0)
+            self.execute("DELETE FROM @.archive_refs WHERE day = %s", (known.day,))
+            statement = f"COPY {self.schema}.archive_refs (day, ref_id, round_ids) FROM STDIN"
+            with self.session.cursor().copy(statement.encode()) as copy:
+                for ref_id, rounds in summary.refs.items():
+                    copy.write_row((known.day, encode(ref_id), rounds))
+            self._supersede(known.day)
+            if known.key is not None:
+                self.execute(
+                    "INSERT INTO @.archive_objects (day, key, state, size, sha256, place) "
+                    "VALUES (%s, %s, 'current', %s, %s, %s) ON CONFLICT (day, key) DO UPDATE "
+                    "SET state = 'current', size = excluded.size, sha256 = excluded.sha256, place = excluded.place",
+                    (known.day, known.key, known.size, known.sha256, known.place),
+                )
+
+    def forget(self, day: date) -> None:
+        """The day has no file any more, and its objects are to be deleted; its rounds keep their numbers."""
+        with self.session.transaction():
+            self.execute("DELETE FROM @.archive_days WHERE day = %s", (day,))
+            self.execute("DELETE FROM @.archive_refs WHERE day = %s AND round_ids = '{}'", (day,))
+            self._supersede(day)
+
+    def _supersede(self, day: date) -> None:
+        self.execute("UPDATE @.archive_objects SET state = 'superseded' WHERE day = %s AND state <> 'gone'", (day,))
+
+    def _insert(self, known: KnownDay, summary: DaySummary, *, state: int) -> None:
+        kinds = None
+        if summary.kinds is not None:
+            kinds = Jsonb(sorted([encode(source), encode(kind)] for source, kind in summary.kinds))
+        self.execute(
+            f"INSERT INTO @.archive_days (state, kinds, {COLUMNS}) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                state, kinds, known.day, known.format, known.row_count, known.first_id, known.last_id, known.size,
+                known.raw_size, known.sha256, known.archived_at, known.place, known.key,
+            ),
+        )  # fmt: skip
+
+    def go_on_after(self, last_id: int | None) -> None:
+        """Give no id out again that a day has which was taken in."""
+        with self.session.transaction():
+            self.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self.name),))
+            self.execute(
+                "SELECT setval('@.log_id', %s) FROM @.log_id "
+                "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END",
+                (last_id, last_id),
+            )

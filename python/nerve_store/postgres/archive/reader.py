@@ -4,55 +4,29 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from typing import Any
 
 from nerve_store._core import LogEntry
 from nerve_store.exceptions import ArchiveCorruptError
-from nerve_store.postgres.archive.directory import ArchiveDirectory
+from nerve_store.postgres.archive.days import Days
+from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import corrupt, read_day
 from nerve_store.postgres.connections import Connections, Session
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.texts import encode
-from nerve_store.records import ArchivedDay
 
-_DAY_MS = 86_400_000
-_EPOCH = date(1970, 1, 1)
 _TRIES = 5
 """How often a read looks again for a file that was replaced or expired under it."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDay:
-    """What the database says of a day's file."""
-
-    day: date
-    format: str
-    row_count: int
-    first_id: int | None
-    last_id: int | None
-    size: int
-    raw_size: int
-    sha256: str
-    archived_at: int
-
-    def record(self, directory: ArchiveDirectory, *, added_rows: int = 0) -> ArchivedDay:
-        """What a caller gets."""
-        return ArchivedDay(
-            self.day, self.row_count, directory.of(self.day, self.format), self.size, self.sha256, added_rows,
-            self.format, self.first_id, self.last_id, self.archived_at,
-        )  # fmt: skip
-
-
-COLUMNS = "day, format, row_count, first_id, last_id, size, raw_size, sha256, archived_at"
 
 
 class ArchiveReader:
     """Reads what has left the database."""
 
-    def __init__(self, connections: Connections, schema: str, directory: ArchiveDirectory) -> None:
-        self._connections, self._schema, self._directory = connections, schema, directory
+    def __init__(self, connections: Connections, schema: str, days: Days, columns: str) -> None:
+        self._connections, self._schema, self._days = connections, schema, days
+        self._columns = columns
 
     def known(self, wanted: Filter | None = None) -> list[KnownDay]:
         """The days that may hold a match, oldest first."""
@@ -82,7 +56,8 @@ class ArchiveReader:
                         f"WHERE kind ->> {place} = %(kind{place})s))"
                     )
                     parameters[f"kind{place}"] = encode(value)
-        statement = f"SELECT {COLUMNS} FROM {self._schema}.archive_days WHERE {' AND '.join(conditions)} ORDER BY day"
+        condition = " AND ".join(conditions)
+        statement = f"SELECT {self._columns} FROM {self._schema}.archive_days WHERE {condition} ORDER BY day"
 
         def read(session: Session) -> list[KnownDay]:
             return [KnownDay(*row) for row in session.execute(statement.encode(), parameters)]
@@ -91,7 +66,7 @@ class ArchiveReader:
 
     def find(self, day: date) -> KnownDay | None:
         """The day, if it has a file."""
-        statement = f"SELECT {COLUMNS} FROM {self._schema}.archive_days WHERE state = 0 AND day = %s"
+        statement = f"SELECT {self._columns} FROM {self._schema}.archive_days WHERE state = 0 AND day = %s"
         row = self._connections.read(lambda session: session.execute(statement.encode(), (day,)).fetchone())
         return None if row is None else KnownDay(*row)
 
@@ -132,22 +107,26 @@ class ArchiveReader:
         """All rows of a day's file."""
         last = None
         for attempt in range(_TRIES):
-            path = self._directory.of(known.day, known.format)
-            try:
-                with open(path, "rb") as file:
-                    for entry, _ in read_day(file, path, known.day, known.format):
-                        if last is None or entry.id > last:
-                            last = entry.id
-                            yield entry
+            with ExitStack() as stack:
+                try:
+                    file = stack.enter_context(self._days.opened(known))
+                except (FileNotFoundError, ArchiveCorruptError) as error:
+                    # It gained rows, or expired, since the database was asked.
+                    current = self.find(known.day)
+                    if current is None:
+                        return
+                    if current == known and (attempt or isinstance(error, ArchiveCorruptError)):
+                        if isinstance(error, ArchiveCorruptError):
+                            raise
+                        raise missing(self._days.of(known)) from error
+                    known = current
+                    continue
+                for entry, _ in read_day(file, self._days.of(known), known.day, known.format):
+                    if last is None or entry.id > last:
+                        last = entry.id
+                        yield entry
                 return
-            except FileNotFoundError as error:
-                # Compressed, or expired, since the database was asked.
-                current = self.find(known.day)
-                if current is None:
-                    return
-                if current == known and attempt:
-                    raise missing(path) from error
-                known = current
+        raise missing(self._days.of(known))
 
 
 def missing(path: str) -> ArchiveCorruptError:
@@ -158,8 +137,3 @@ def missing(path: str) -> ArchiveCorruptError:
 def _day_of(timestamp: int) -> date:
     clipped = min(max(timestamp, 0), 253_402_300_799_999)
     return datetime.fromtimestamp(clipped // 1000, UTC).date()
-
-
-def day_start(day: date) -> int:
-    """The first millisecond of a UTC day."""
-    return (day - _EPOCH).days * _DAY_MS

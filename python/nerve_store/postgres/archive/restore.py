@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from nerve_store._core import LogEntry, stored_rows
 from nerve_store.exceptions import ArchiveError
-from nerve_store.postgres.archive.day import digest_of, read_file
-from nerve_store.postgres.archive.directory import ArchiveDirectory
-from nerve_store.postgres.archive.lines import corrupt
-from nerve_store.postgres.archive.reader import KnownDay
+from nerve_store.postgres.archive.days import Days
+from nerve_store.postgres.archive.known import KnownDay
+from nerve_store.postgres.archive.lines import read_day
 from nerve_store.postgres.arrays import Flags, Integers, Texts
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import CheckedRow, Columns
@@ -21,19 +20,17 @@ _PAGE_ROWS = 2_000
 def restore(
     session: Session,
     schema: str,
-    directory: ArchiveDirectory,
+    days: Days,
     known: KnownDay,
     *,
     progress: Callable[[int, int], object] | None,
 ) -> int:
     """The rows of a day that were not in the database are there again, in one transaction."""
-    path = directory.of(known.day, known.format)
-    if digest_of(path) != (known.size, known.sha256):
-        raise corrupt(path, "its sha256 is not the one that was archived")
+    days.check(known)
     restored = done = 0
     page: list[LogEntry] = []
-    with session.transaction():
-        for entry, _ in read_file(directory, known.day, known.format):
+    with days.opened(known) as file, session.transaction():
+        for entry, _ in read_day(file, days.of(known), known.day, known.format):
             page.append(entry)
             if len(page) == _PAGE_ROWS:
                 restored += _put(session, schema, page)

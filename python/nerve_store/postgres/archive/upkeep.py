@@ -14,13 +14,11 @@ import psycopg
 from nerve_store._core import DEFAULT_RETENTION, LogEntry, last_archivable_day
 from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import checks, failures
-from nerve_store.postgres.archive.day import describe, read_file
 from nerve_store.postgres.archive.job import ArchiveJob, release_lock, take_lock
-from nerve_store.postgres.archive.manifest import forget, settle
-from nerve_store.postgres.archive.reader import ArchiveReader, KnownDay, missing
+from nerve_store.postgres.archive.known import KnownDay
+from nerve_store.postgres.archive.manifest import OBJECTS, Manifest
 from nerve_store.postgres.archive.restore import restore
 from nerve_store.postgres.archive.verify import verify
-from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.reads import PostgresIterator, Reads
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
@@ -45,12 +43,17 @@ class Archives(Reads):
         wait: float = 0.0,
         progress: Callable[[int, int], object] | None = None,
     ) -> ArchiveResult:
-        """Move the rows of every UTC day that ended before `now - retention` to that day's file.
+        """Move the rows of every UTC day that ended before `now - retention` to that day's file or object.
 
         A day's file is staged, synced, published, read back and compared before exactly its rows are deleted; a file
-        that is there already gains the new rows and loses none. Rows of queued and started runs stay. The options are
-        those of `LogStore.archive_logs`; `vacuum` is the server's own work, so that it runs VACUUM on the tables and
-        `vacuumed` says whether they became smaller.
+        that is there already gains the new rows and loses none. An object is sent, read back and compared; a day that
+        gains rows becomes another object. Rows of queued and started runs stay. The options are those of
+        `LogStore.archive_logs`; `vacuum` is the server's own work, so that it runs VACUUM on the tables and `vacuumed`
+        says whether they became smaller.
+
+        If an object store gives no answer (`StoreUnavailableError`), the days before have been moved, and the next job
+        goes on. An object there that is not this log's and bears the name of a day is left as it is, with the rows of
+        that day (`ArchiveError`, after the other days have been moved).
         """
         moment = clock() if now is None else checks.timestamp(now)
         boundary = moment - checks.span(retention) // timedelta(milliseconds=1)
@@ -62,15 +65,17 @@ class Archives(Reads):
         if boundary < _DAY_MS:
             return ArchiveResult((), vacuumed=False, dry_run=dry_run)
         last = last_archivable_day(min(boundary, checks.MAX_TIMESTAMP))
-        with self._exclusive(patience) as session:
-            job = ArchiveJob(
-                session, self._name, self._archive, compression=compression, dry_run=dry_run, progress=progress
-            )
+        with self._exclusive(patience) as manifest:
+            job = ArchiveJob(manifest, self._archive, compression=compression, dry_run=dry_run, progress=progress)
             days = job.plan(last)
-            gained = job.run(days, most, last) if any(item.row_count for item in days) else []
+            gained: list[ArchivedDay] = []
+            if any(item.row_count for item in days):
+                gained = job.run(days, most, last)
+            elif not dry_run:
+                self._archive.tidy(manifest)
             return ArchiveResult(
                 tuple(gained),
-                vacuumed=bool(vacuum) and not dry_run and self._vacuum(session),
+                vacuumed=bool(vacuum) and not dry_run and self._vacuum(manifest),
                 dry_run=dry_run,
                 pinned_rows=sum(item.pinned_rows for item in days),
                 unarchivable_rows=job.unarchivable_rows(),
@@ -82,13 +87,12 @@ class Archives(Reads):
         A file that it does not know is read once to describe it; the next archive job adopts it.
         """
         known = {item.day: item for item in self._reader().known()}
-        for day, form in self._archive.days():
-            if day not in known:
-                known[day] = describe(self._archive, day, form)[0]
-        return [known[day].record(self._archive) for day in sorted(known)]
+        for item in self._archive.strays(set(known)):
+            known[item.day] = item
+        return [known[day].record(self._archive.of(known[day])) for day in sorted(known)]
 
     def read_archive(self, day: date) -> PostgresIterator:
-        """The rows in the file of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
+        """The rows in the file or object of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
         known = self._known(checks.day(day))
         return PostgresIterator(self._checked_rows(known))
 
@@ -101,52 +105,49 @@ class Archives(Reads):
         """
         checks.day(day)
         self._check_writable()
-        with self._exclusive(0.0) as session:
-            return restore(session, self._schema, self._archive, self._known(day), progress=progress)
+        with self._exclusive(0.0) as manifest:
+            known = self._known(day)
+            return restore(manifest.session, self._schema, self._archive, known, progress=progress)
 
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
-        """Check the rows of the database and every archive file; what is wrong is in the report.
+        """Check the rows of the database and every day of the archive; what is wrong is in the report.
 
-        Ids that occur twice, runs that are not in the state of their newest row, and of each file the sha256, every
-        line, and what the database says of it. The server checks its own pages.
+        Ids that occur twice, runs that are not in the state of their newest row, and of each file or object the sha256,
+        every line, and what the database says of it; of objects in the cache, also whether they are there with their
+        size. The server checks its own pages.
         """
-        return verify(self._connections, self._schema, self._archive, self._path, progress=progress)
+        reader = self._reader()
+        return verify(self._connections, self._schema, reader, self._archive, self._path, progress=progress)
 
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
-        """Describe the files of the archive anew, each as it is; missing ones are forgotten."""
+        """Describe the days of the archive anew, each as it is; files that are missing are forgotten.
+
+        Days are taken in that the database does not know, such as files that were copied to the directory or to the
+        folder `logs/` of the object store, with their names.
+        """
         self._check_writable()
-        with self._exclusive(0.0) as session:
-            files = self._archive.days()
-            for known in self._reader().known():
-                if known.day not in {day for day, _ in files}:
-                    forget(session, self._schema, known.day)
-            for done, (day, form) in enumerate(files, 1):
-                settle(session, self._schema, *describe(self._archive, day, form))
-                if progress is not None:
-                    progress(done, len(files))
+        with self._exclusive(0.0) as manifest:
+            self._archive.reindex(manifest, progress)
 
     def expire_archive(self, *, before: date, dry_run: bool = False) -> list[ArchivedDay]:
-        """Delete the files of the days before, and what the database keeps of them; rounds keep their numbers.
+        """Delete the days before, and what the database keeps of them; rounds keep their numbers.
 
         Never a day in which an active run has rows. Returns the days that are deleted.
         """
         checks.day(before)
         self._check_job(is_dry=checks.flag(dry_run))
-        with self._exclusive(0.0) as session:
+        with self._exclusive(0.0) as manifest:
             kept = {
                 row[0]
-                for row in session.execute(
-                    f"SELECT DISTINCT a.day FROM {self._schema}.archive_refs a JOIN {self._schema}.workflow_runs r "
-                    "ON r.run_id = a.ref_id WHERE r.status IN ('queued', 'started')"
+                for row in manifest.execute(
+                    "SELECT DISTINCT a.day FROM @.archive_refs a JOIN @.workflow_runs r ON r.run_id = a.ref_id "
+                    "WHERE r.status IN ('queued', 'started')"
                 )
             }
             expired = [item for item in self._reader().known() if item.day < before and item.day not in kept]
-            records = [item.record(self._archive) for item in expired]
             if not dry_run:
-                for item in expired:
-                    forget(session, self._schema, item.day)
-                    self._archive.remove(item.day, item.format)
-            return records
+                self._archive.expire(manifest, expired)
+            return [item.record(self._archive.of(item)) for item in expired]
 
     def _check_job(self, *, is_dry: bool) -> None:
         """A job that changes nothing may be done by a store that only reads."""
@@ -156,8 +157,11 @@ class Archives(Reads):
             self._check_writable()
 
     @contextmanager
-    def _exclusive(self, patience: float) -> Iterator[Session]:
-        """A session of its own that holds the archive's lock; it goes around a pooler, which would share it."""
+    def _exclusive(self, patience: float) -> Iterator[Manifest]:
+        """What the database says of the days, on a session of its own that holds the archive's lock.
+
+        It goes around a pooler, which would share it.
+        """
         session = self._connections.reach(self._direct_url)
         try:
             end = time.monotonic() + patience
@@ -170,7 +174,7 @@ class Archives(Reads):
                     raise error
                 time.sleep(min(left, _PAUSE))
             try:
-                yield session
+                yield Manifest(session, self._name, self._path)
             finally:
                 release_lock(session, self._name)
         except psycopg.Error as error:
@@ -178,40 +182,56 @@ class Archives(Reads):
         finally:
             session.close()
 
-    def _reader(self) -> ArchiveReader:
-        return ArchiveReader(self._connections, self._schema, self._archive)
+    def _open_archive(self) -> None:
+        unknown = self._archive.unknown(self._identity, self._objects)
+        if not unknown:
+            return
+        if self._read_only:
+            error = ArchiveError(
+                f"{unknown[0]}: the database does not know this day: it is older than the object store; "
+                "open the log for writing once, which takes in what is there"
+            )
+            error.path = unknown[0]
+            raise error
+        with self._exclusive(self._connections.busy_timeout) as manifest:
+            self._archive.prepare(manifest)
+            self._archive.tidy(manifest)
+
+    def _identity(self) -> str:
+        return str(self._value(f"SELECT store_id FROM {self._schema}.state"))
+
+    def _objects(self) -> list[tuple[Any, ...]]:
+        if not self._knows_objects:
+            return []
+        statement = OBJECTS.replace("@", self._schema)
+        return self._connections.read(lambda session: session.execute(statement.encode()).fetchall())
 
     def _known(self, day: date) -> KnownDay:
         known = self._reader().find(day)
-        if known is None:
-            for found, form in self._archive.days():
-                if found == day:
-                    return describe(self._archive, day, form)[0]
-            error = ArchiveError(
-                f"there is no archive file of {day.isoformat()}; archived_days() lists those there are"
-            )
-            error.path = self._archive.path
-            raise error
-        return known
+        if known is not None:
+            return known
+        for item in self._archive.strays({item.day for item in self._reader().known()}):
+            if item.day == day:
+                return item
+        error = ArchiveError(f"there is no archive file of {day.isoformat()}; archived_days() lists those there are")
+        error.path = self._archive.path
+        raise error
 
     def _checked_rows(self, known: KnownDay) -> Iterator[LogEntry]:
-        try:
-            for entry, _ in read_file(self._archive, known.day, known.format):
-                self._connections.check()
-                yield entry
-        except FileNotFoundError as error:
-            raise missing(self._archive.of(known.day, known.format)) from error
+        for entry in self._reader().rows_of(known):
+            self._connections.check()
+            yield entry
 
-    def _vacuum(self, session: Session) -> bool:
-        size = self._size(session)
+    def _vacuum(self, manifest: Manifest) -> bool:
+        size = self._size(manifest)
         for table in ("logs", "workflow_runs", "keys", "writers"):
-            session.execute(f"VACUUM {self._schema}.{table}".encode())
-        return self._size(session) < size
+            manifest.execute(f"VACUUM @.{table}")
+        return self._size(manifest) < size
 
-    def _size(self, session: Session) -> int:
-        row: Any = session.execute(
+    def _size(self, manifest: Manifest) -> int:
+        rows = manifest.execute(
             "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c JOIN pg_namespace n "
             "ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'",
             (self._name,),
-        ).fetchone()
-        return int(row[0])
+        )
+        return int(rows[0][0])

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from nerve_store.exceptions import ArchiveCorruptError
-from nerve_store.postgres.archive.day import digest_of, read_file
-from nerve_store.postgres.archive.directory import ArchiveDirectory
-from nerve_store.postgres.archive.reader import ArchiveReader, KnownDay
+from nerve_store.postgres.archive.days import Days
+from nerve_store.postgres.archive.known import KnownDay
+from nerve_store.postgres.archive.lines import read_day
+from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.texts import decode
 from nerve_store.records import VerifyProblem, VerifyReport
@@ -19,7 +20,8 @@ _STATUSES = "('queued', 'started', 'completed', 'failed', 'crashed', 'interrupte
 def verify(
     connections: Connections,
     schema: str,
-    directory: ArchiveDirectory,
+    reader: ArchiveReader,
+    days: Days,
     place: str,
     *,
     progress: Callable[[int, int], object] | None,
@@ -31,8 +33,8 @@ def verify(
 
     problems: list[VerifyProblem] = []
     row_count = int(rows(f"SELECT count(*) FROM {schema}.logs")[0][0])
-    days = ArchiveReader(connections, schema, directory).known()
-    total = row_count + sum(item.row_count for item in days)
+    known = reader.known()
+    total = row_count + sum(item.row_count for item in known)
     for (row_id,) in rows(f"SELECT id FROM {schema}.logs GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 100"):
         problems.append(VerifyProblem(place, f"id {row_id} is of two rows", first_id=row_id, last_id=row_id))
     for run_id, status, logged in rows(
@@ -48,33 +50,29 @@ def verify(
     done = row_count
     if progress is not None:
         progress(done, total)
-    archived = 0
-    for item in days:
-        problem = _problem_of(directory, item)
+    found: list[VerifyProblem] = []
+    for item in known:
+        problem = _problem_of(days, item)
         if problem is not None:
-            problems.append(problem)
-        archived += item.row_count
+            found.append(problem)
         done += item.row_count
         if progress is not None:
             progress(done, total)
-    known = {item.day for item in days}
-    for day, form in directory.days():
-        if day not in known:
-            reason = "the database does not know the file; the next archive job adopts it, and so does reindex()"
-            problems.append(VerifyProblem(directory.of(day, form), reason, day=day))
+    found += days.problems(known, {problem.path for problem in found})
+    # A job may have replaced a day, or taken one in, while this looked at it.
+    changed = {item.day for item in set(known) ^ set(reader.known())}
+    problems += [problem for problem in found if problem.day not in changed]
     ordered = tuple(sorted(problems, key=lambda problem: problem.path))
-    return VerifyReport(ordered, row_count, 0, len(days), archived)
+    return VerifyReport(ordered, row_count, 0, len(known), sum(item.row_count for item in known))
 
 
-def _problem_of(directory: ArchiveDirectory, item: KnownDay) -> VerifyProblem | None:
-    path = directory.of(item.day, item.format)
+def _problem_of(days: Days, item: KnownDay) -> VerifyProblem | None:
+    path = days.of(item)
     try:
-        if digest_of(path) != (item.size, item.sha256):
-            return VerifyProblem(
-                path, "its size or sha256 is not the one that was archived; restore it from a backup", day=item.day
-            )
-        count = sum(1 for _ in read_file(directory, item.day, item.format))
-    except ArchiveCorruptError as error:
+        days.check(item)
+        with days.opened(item) as file:
+            count = sum(1 for _ in read_day(file, path, item.day, item.format))
+    except (ArchiveCorruptError, FileNotFoundError) as error:
         return VerifyProblem(path, str(error), day=item.day, first_id=item.first_id, last_id=item.last_id)
     if count != item.row_count:
         return VerifyProblem(path, f"it has {count} rows, and the database says {item.row_count}", day=item.day)

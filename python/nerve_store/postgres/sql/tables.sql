@@ -1,4 +1,4 @@
--- Version 1 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
+-- Version 2 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
 CREATE TABLE @S@.state (            -- one row
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   schema_version int NOT NULL,
@@ -85,7 +85,18 @@ CREATE TABLE @S@.archive_days (
   sha256 text NOT NULL,
   archived_at bigint NOT NULL,
   kinds jsonb,                      -- its pairs [source, type]; NULL: more than 64
+  place text COLLATE "C",           -- the URL that its object was sent to; NULL: a file in a directory
+  object text COLLATE "C",          -- the object's key there
   PRIMARY KEY (day, state)
+);
+CREATE TABLE @S@.archive_objects (  -- all that were ever sent, so that no name is given twice
+  day date NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  state text COLLATE "C" NOT NULL,  -- current, pending (about to be sent), superseded (to be deleted), gone
+  size bigint NOT NULL,
+  sha256 text NOT NULL,
+  place text COLLATE "C" NOT NULL,
+  PRIMARY KEY (day, key)
 );
 CREATE TABLE @S@.archive_refs (     -- which references occur in which day
   day date NOT NULL,
@@ -95,4 +106,4 @@ CREATE TABLE @S@.archive_refs (     -- which references occur in which day
 CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
 CREATE INDEX archive_refs_day ON @S@.archive_refs (day);
 
-INSERT INTO @S@.state (schema_version) VALUES (1);
+INSERT INTO @S@.state (schema_version) VALUES (2);

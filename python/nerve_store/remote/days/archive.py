@@ -16,11 +16,11 @@ from nerve_store.exceptions import (
     NerveStoreError,
     StoreIOError,
 )
-from nerve_store.records import ArchiveResult, VerifyProblem, VerifyReport
+from nerve_store.records import ArchiveResult, VerifyReport
 from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days.cache import Cache
 from nerve_store.remote.days.content import pieces
-from nerve_store.remote.days.mark import check, claim, listed, unknown_keys
+from nerve_store.remote.days.mark import check, claim, missing_objects, unknown_keys
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
 from nerve_store.remote.days.names import DayObject
 
@@ -97,15 +97,8 @@ class RemoteDays:
 
     def after_verification(self, log: LogStore, report: VerifyReport) -> VerifyReport:
         """The report, with the objects that are missing or of another size although a copy is in the cache."""
-        sizes = listed(self.bucket)
         told = {problem.path for problem in report.problems}
-        problems: list[VerifyProblem] = []
-        for known in DayObject.all_of(log):
-            place = self.bucket.name(known.key)
-            if known.state == "current" and sizes.get(known.key) != known.size and place not in told:
-                size = sizes.get(known.key)
-                found = "it is missing" if size is None else f"it has {size} bytes and should have {known.size}"
-                problems.append(VerifyProblem(place, f"{found}; a copy is in the cache: put it back", known.day))
+        problems = missing_objects(self.bucket, DayObject.all_of(log), told)
         return replace(report, problems=(*report.problems, *problems))
 
     def after_expiry(self, log: LogStore) -> None:

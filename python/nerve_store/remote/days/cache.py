@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-_STAGED = ".stage-"
+STAGED = ".stage-"
+"""What the names of files begin with that are being written."""
 _ABANDONED = 3600.0
 """Seconds after the last write to it, in which a staged file is taken for one that a killed process left."""
 _CHUNK = 1 << 20
@@ -85,7 +86,7 @@ class Cache:
         return False
 
     def _store(self, path: str, pieces: Iterator[bytes]) -> None:
-        staged = os.path.join(self.directory, f"{_STAGED}{secrets.token_hex(8)}")
+        staged = os.path.join(self.directory, f"{STAGED}{secrets.token_hex(8)}")
         try:
             with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 file.writelines(pieces)
@@ -109,7 +110,7 @@ class Cache:
         for entry in os.scandir(self.directory):
             with suppress(FileNotFoundError):
                 found = entry.stat(follow_symlinks=False)
-                is_staged = entry.name.startswith(_STAGED)
+                is_staged = entry.name.startswith(STAGED)
                 if is_staged and time.time() - found.st_mtime > _ABANDONED:
                     os.unlink(entry.path)
                     continue

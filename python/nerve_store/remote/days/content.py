@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import IO
 
 from nerve_store.exceptions import ArchiveCorruptError
 from nerve_store.remote.bucket import PART_BYTES, Bucket
@@ -34,6 +35,18 @@ def pieces(bucket: Bucket, key: str, size: int, sha256: str) -> Iterator[bytes]:
         yield piece
     if digest.hexdigest() != sha256:
         raise damaged(bucket, key, f"its content has the sha256 {digest.hexdigest()} and should have {sha256}")
+
+
+def copied(bucket: Bucket, key: str, file: IO[bytes]) -> tuple[int, str, int]:
+    """Write an object of which nothing is known into a file: its size, its sha256, and when it was stored."""
+    found = bucket.head(key)
+    if found is None:
+        raise damaged(bucket, key, "it is missing")
+    digest = hashlib.sha256()
+    for piece in _parts(bucket, key, found.size):
+        digest.update(piece)
+        file.write(piece)
+    return found.size, digest.hexdigest(), int(found.modified.timestamp() * 1000)
 
 
 def holds(bucket: Bucket, key: str, size: int, sha256: str) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 
 from nerve_store._core import LogStore
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
+from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
-from nerve_store.remote.days.names import MARK, DayObject, parsed
+from nerve_store.remote.days.names import MARK, DayObject, Manifest, parsed
 
 _LONGEST = 64 << 10
 _TRIES = 3
@@ -27,13 +29,13 @@ def owner(bucket: Bucket) -> str | None:
         return ""
 
 
-def claim(bucket: Bucket, log: LogStore) -> None:
+def claim(bucket: Bucket, log: Manifest) -> None:
     """Make the prefix this log's; `ArchiveError` if it is another one's."""
     found = owner(bucket)
     if found is None:
         bucket.create(MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n")
         found = owner(bucket)
-    _compare(bucket, log, found)
+    compare(bucket, log._identity, found)
 
 
 def check(bucket: Bucket, log: LogStore) -> None:
@@ -41,7 +43,7 @@ def check(bucket: Bucket, log: LogStore) -> None:
     found = owner(bucket)
     if found is None:
         return
-    _compare(bucket, log, found)
+    compare(bucket, log._identity, found)
     unknown = unknown_keys(bucket, log)
     if not unknown:
         return
@@ -50,7 +52,7 @@ def check(bucket: Bucket, log: LogStore) -> None:
         for key in unknown[day]:
             # One that is listed may have been expired, and deleted, since.
             if bucket.head(key) is not None:
-                raise _refusal(
+                raise refusal(
                     bucket.name(key),
                     "the database does not know this day: it is older than the object store, or was made anew. Copy"
                     " what is there, the mark as well, to the directory of the day files (one object a day, without the"
@@ -58,7 +60,7 @@ def check(bucket: Bucket, log: LogStore) -> None:
                 )
 
 
-def unknown_keys(bucket: Bucket, log: LogStore) -> dict[date, list[str]]:
+def unknown_keys(bucket: Bucket, log: Manifest) -> dict[date, list[str]]:
     """The objects of days that the log has not sent, by day."""
     keys = list(listed(bucket))
     known = {found.key for found in DayObject.all_of(log)}
@@ -78,16 +80,31 @@ def listed(bucket: Bucket) -> dict[str, int]:
     return {found.key: found.size for page in bucket.list() for found in page}
 
 
-def _compare(bucket: Bucket, log: LogStore, found: str | None) -> None:
-    if log._identity is not None and found != log._identity:
-        raise _refusal(
+def missing_objects(bucket: Bucket, objects: Iterable[DayObject], told: set[str]) -> list[VerifyProblem]:
+    """The current objects that are missing or have another size, although a copy in the cache may be read."""
+    sizes = listed(bucket)
+    problems: list[VerifyProblem] = []
+    for known in objects:
+        place = bucket.name(known.key)
+        if known.state == "current" and sizes.get(known.key) != known.size and place not in told:
+            size = sizes.get(known.key)
+            found = "it is missing" if size is None else f"it has {size} bytes and should have {known.size}"
+            problems.append(VerifyProblem(place, f"{found}; a copy is in the cache: put it back", known.day))
+    return problems
+
+
+def compare(bucket: Bucket, identity: str | None, found: str | None) -> None:
+    """`ArchiveError` if the owner that was found is another log."""
+    if identity is not None and found != identity:
+        raise refusal(
             bucket.name(MARK),
             "the days there are those of another database; give this one another prefix. If it is the same database,"
             " remove this object",
         )
 
 
-def _refusal(place: str, reason: str) -> ArchiveError:
+def refusal(place: str, reason: str) -> ArchiveError:
+    """The error of a place whose days are not this log's, or not only."""
     error = ArchiveError(f"{place}: {reason}")
     error.path = place
     return error

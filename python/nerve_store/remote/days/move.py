@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from typing import IO
 
-from nerve_store._core import LogStore, blob_hash
+from nerve_store._core import blob_hash
 from nerve_store.exceptions import ArchiveError
 from nerve_store.records import ArchivedDay
 from nerve_store.remote.blobs.content import ChangedError, InFile, InMemory
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days.content import damaged, holds
-from nerve_store.remote.days.names import DayObject, key_of, next_generation
+from nerve_store.remote.days.names import DayObject, Manifest, key_of, next_generation
 
 
 class OccupiedError(ArchiveError):
     """An object that is not this log's has the name of a day. Callers see an `ArchiveError`."""
 
 
-def move(bucket: Bucket, log: LogStore, day: ArchivedDay, objects: list[DayObject], unknown: list[str]) -> str | None:
+def move(bucket: Bucket, log: Manifest, day: ArchivedDay, objects: list[DayObject], unknown: list[str]) -> str | None:
     """Bring the file of `day` to an object, and remove it; the URL, or None if the file is another one by now.
 
     `objects` are those of the day that the log has sent, `unknown` the others that are there. The caller holds the lock
@@ -44,13 +44,13 @@ def move(bucket: Bucket, log: LogStore, day: ArchivedDay, objects: list[DayObjec
     return bucket.name(key)
 
 
-def _key(bucket: Bucket, log: LogStore, day: ArchivedDay, objects: list[DayObject], unknown: list[str]) -> str:
+def _key(bucket: Bucket, log: Manifest, day: ArchivedDay, objects: list[DayObject], unknown: list[str]) -> str:
     for key in unknown:
         # A log that was restored with its days finds them again.
         if _is_ours(bucket, day, key):
             return key
     for known in objects:
-        if known.state != "superseded" and (known.size, known.sha256) == (day.size, day.sha256):
+        if known.state in {"current", "pending"} and (known.size, known.sha256) == (day.size, day.sha256):
             return known.key  # an interrupted job's, or that of a file that was put back
     for known in objects:
         if known.state == "pending":
@@ -90,7 +90,7 @@ def _is_ours(bucket: Bucket, day: ArchivedDay, key: str) -> bool:
     raise error
 
 
-def remove_superseded(bucket: Bucket, log: LogStore) -> None:
+def remove_superseded(bucket: Bucket, log: Manifest) -> None:
     """Delete the objects that others have replaced, and those of expired days. The caller holds the lock."""
     for known in DayObject.all_of(log):
         if known.state == "superseded":

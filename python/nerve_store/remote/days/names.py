@@ -1,4 +1,4 @@
-"""How the objects that hold days are named."""
+"""How the objects that hold days are named, and what a log's database says of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,45 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-
-from nerve_store._core import LogStore
+from typing import Protocol
 
 MARK = ".nerve-store"
 """Says whose days these are. No pattern by which others look for day files matches it."""
 
 _KEY = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.(jsonl(?:\.zst)?)", re.ASCII)
+
+
+class Manifest(Protocol):
+    """What a log's database says of its objects: that of a `LogStore`, or tables on a server.
+
+    Who changes it holds the lock of archive jobs. Each change is durable when the call returns.
+    """
+
+    @property
+    def path(self) -> str:
+        """Which log it is."""
+
+    @property
+    def _identity(self) -> str | None:
+        """What no other log has."""
+
+    def _objects(self) -> list[tuple[date, str, str, int, str]]:
+        """The fields of each `DayObject`."""
+
+    def _begin_upload(self, day: date, key: str, size: int, sha256: str, place: str) -> bool:
+        """Note an object that is about to be sent; false if the day's file is another one by now."""
+
+    def _finish_upload(self, key: str) -> bool:
+        """Note that it was read back and is the day's; false if the day's file is another one by now."""
+
+    def _supersede_object(self, key: str) -> None:
+        """Note that an object is to be deleted."""
+
+    def _forget_object(self, key: str) -> None:
+        """Note that it was."""
+
+    def _release_day(self, day: date) -> object:
+        """Remove the file that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +54,12 @@ class DayObject:
     day: date
     key: str
     state: str
-    """`current`, `pending` (about to be sent, or interrupted), `superseded` (to be deleted)."""
+    """`current`, `pending` (about to be sent, or interrupted), `superseded` (to be deleted), `gone` (deleted)."""
     size: int
     sha256: str
 
     @staticmethod
-    def all_of(log: LogStore) -> list[DayObject]:
+    def all_of(log: Manifest) -> list[DayObject]:
         """Those that the log's database knows, by day."""
         return [DayObject(*fields) for fields in log._objects()]
 

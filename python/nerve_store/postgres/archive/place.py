@@ -1,0 +1,29 @@
+"""Which archive a log was opened with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from nerve_store._places import check_remote
+from nerve_store.postgres.archive.days import Days
+from nerve_store.postgres.archive.files import DirectoryDays
+
+
+def days_at(
+    archive: str | os.PathLike[str] | None,
+    options: Mapping[str, Any] | None,
+    cache: str | os.PathLike[str] | None,
+    max_cache_bytes: int,
+) -> Days:
+    """The days in a directory, under the URL of an object store, or nowhere."""
+    place = None if archive is None else os.fspath(archive)
+    url = place if place is not None and "://" in place else None
+    check_remote(url, options, max_cache_bytes, name="archive")
+    if url is None:
+        return DirectoryDays(place)
+    from nerve_store.postgres.archive.bucket import ObjectDays
+
+    directory = None if cache is None else os.fspath(cache)
+    return ObjectDays(url, options or {}, cache=directory, max_cache_bytes=max_cache_bytes)
