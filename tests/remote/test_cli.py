@@ -297,9 +297,3 @@ def test_refused_listing_is_an_answer(tmp_path: Path, wrong: str) -> None:
         options["access_key_id" if wrong == "key" else "secret_access_key"] = "wrong"
     with pytest.raises(ns.StoreIOError):
         list(Bucket(url, options).list())
-
-
-def test_server_and_remote_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli = RemoteCli("postgresql://127.0.0.1:1/nothing", made("memory", tmp_path), capsys)  # type: ignore[arg-type]
-    for words in (["logs"], ["runs"], ["doctor"], ["archive"]):
-        assert "cannot lie in an object store yet" in cli.refused(*words)

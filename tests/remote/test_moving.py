@@ -248,10 +248,6 @@ def test_places_that_hold_something_are_refused(data: Path, directory: Place, tm
         copy(str(tmp_path / "another"), str(tmp_path / "second"), remote=prefix, **source(directory))
     with pytest.raises(ns.StoreUnavailableError, match="--source-remote"):
         copy(str(tmp_path / "another"), str(tmp_path / "third"), remote=f"{directory.url}/third")
-    with pytest.raises(ns.NerveStoreError, match="cannot lie in an object store yet"):
-        copy(str(data), "postgresql://127.0.0.1:1/nothing", remote=directory.url)
-    with pytest.raises(ns.NerveStoreError, match="cannot lie in an object store yet"):
-        copy("postgresql://127.0.0.1:1/nothing", there, source_remote=directory.url)
     with pytest.raises(ValueError, match="no place"):
         copy(str(data), there, remote="nowhere")
     assert copy(str(data), there, remote=prefix, finish=True).is_finished

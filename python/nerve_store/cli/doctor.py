@@ -30,18 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 def _run(arguments: argparse.Namespace) -> int:
     findings: list[Finding] = []
     place: Place = arguments.place
-    if place.is_server:
-        with progress_bar("verifying rows") as progress:
-            findings += examine_server(place, is_quick=arguments.quick, progress=progress)
-    else:
+    if not place.is_server:
         require_directory(place)
         findings += examine_files(place.data)
-        objects = None
-        if place.remote is not None:
-            objects = examine_objects(place, place.remote, is_quick=arguments.quick)
-            findings += objects.findings
-        with progress_bar("verifying rows") as progress:
-            findings += examine_log(place, objects, is_quick=arguments.quick, progress=progress)
+    objects = None
+    if place.remote is not None:
+        objects = examine_objects(place, place.remote, is_quick=arguments.quick)
+        findings += objects.findings
+    examine = examine_server if place.is_server else examine_log
+    with progress_bar("verifying rows") as progress:
+        findings += examine(place, objects, is_quick=arguments.quick, progress=progress)
     counts = Counter(finding.level for finding in findings)
     if arguments.json:
         print_json({"ok": not counts["error"], "findings": findings})

@@ -22,7 +22,7 @@ from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import log_path, open_logs, remote_of
+from nerve_store.cli.stores import log_path, open_logs
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
@@ -45,51 +45,27 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
             Finding("warning", "database", f"there is none at {path}", "name the data directory with --data")
         )
         return findings
-    told: list[Finding] = []
-    access = None if objects is None else objects.days
-    if objects is not None and (access is None or access.objects is None):
-        # It gives no answer, or lists nothing: the days that are not here cannot be read.
-        place, is_quick = replace(place, remote=None), True
+    if objects is not None and not objects.can_be_read:
+        place = replace(place, remote=None)
     try:
         with cast(LogStore, open_logs(place)) as store:
             findings += _database(store)
             findings += _ids(store)
-            if objects is None and (elsewhere := _elsewhere(store)) is not None:
-                findings.append(elsewhere)
-                is_quick = True
-            if place.remote is not None and access is not None:
-                told, is_readable = examine_days(store, access)
-                findings += told
-                is_quick = is_quick or not is_readable
+            told, can_be_read = examine_days(store, objects)
+            findings += told
+            is_quick = is_quick or not can_be_read
             findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage, told=told)
-    except ArchiveError as error:
-        findings.append(
-            Finding(
-                "error", "archive", str(error), "if the days there are another database's, name the prefix of this one"
-            )
-        )
     except NerveStoreError as error:
         findings.append(failure(error, other="directory", way_out=salvage))
     return findings
-
-
-def _elsewhere(store: LogStore) -> Finding | None:
-    """The days that lie in an object store that was not named."""
-    try:
-        days = [day for day in store.archived_days() if "://" in day.path]
-    except ArchiveError:
-        return None  # said of the archive
-    if not days:
-        return None
-    remote = remote_of(days[0].path)
-    what = f"{format_count(len(days), 'day')} lie at {remote}, which was not named: nothing was verified"
-    return Finding("warning", "object store", what, f"name it: --remote {remote}, or NERVE_STORE_REMOTE")
 
 
 def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
     """The finding that is an error of the store; `other` is what else to name where its schema is a newer one."""
     if isinstance(error, SchemaVersionError):
         return Finding("error", "schema", str(error), f"upgrade nerve-store, or name another {other}")
+    if isinstance(error, ArchiveError) and not isinstance(error, CorruptStoreError):
+        return Finding("error", "archive", str(error), "if the archive is another log's, name that of this one")
     return Finding("error", "database", str(error), way_out if isinstance(error, CorruptStoreError) else None)
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nerve_store import BlobStore, LogStore, NerveStoreError, StoreIOError
+from nerve_store import ArchiveError, BlobStore, NerveStoreError, StoreIOError
+from nerve_store._places import below
 from nerve_store.cli.doctor_bucket import Access, try_access
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stores import blob_root, remote_of
 from nerve_store.cli.text import format_bytes, format_count
-from nerve_store.store import below
+from nerve_store.protocols import Log
 
 __all__ = ["Objects", "examine_days", "examine_objects"]
 
@@ -29,6 +30,11 @@ class Objects:
     findings: list[Finding]
     days: Access | None
     """None: it gives no answer."""
+
+    @property
+    def can_be_read(self) -> bool:
+        """Whether a log can be opened with it: it answers, and tells what it has."""
+        return self.days is not None and self.days.objects is not None
 
 
 def examine_objects(place: Place, remote: str, *, is_quick: bool) -> Objects:
@@ -120,13 +126,40 @@ def _strays(bucket: Any, keys: list[str], what: str) -> Iterator[Finding]:
         yield Finding("warning", "leftovers", what, action)
 
 
-def examine_days(store: LogStore, access: Access) -> tuple[list[Finding], bool]:
-    """Compare the objects of days with what the database says of them; also whether they can be read."""
+def _elsewhere(store: Log) -> Finding | None:
+    """The days that lie in an object store that was not named."""
+    try:
+        days = [day for day in store.archived_days() if "://" in day.path]
+    except ArchiveError:
+        return None  # said of the archive
+    if not days:
+        return None
+    remote = remote_of(days[0].path)
+    what = f"{format_count(len(days), 'day')} lie at {remote}, which was not named: nothing was verified"
+    return Finding("warning", "object store", what, f"name it: --remote {remote}, or NERVE_STORE_REMOTE")
+
+
+def examine_days(store: Log, objects: Objects | None) -> tuple[list[Finding], bool]:
+    """Compare the objects of days with what the database says of them; also whether the days can be read.
+
+    `objects` is what was found in the object store; None if none is named.
+    """
+    if objects is None:
+        elsewhere = _elsewhere(store)
+        return ([], True) if elsewhere is None else ([elsewhere], False)
+    access = objects.days
+    if access is None or access.objects is None:
+        return [], False
+    return _compared(store, access)
+
+
+def _compared(store: Log, access: Access) -> tuple[list[Finding], bool]:
     from nerve_store.remote.days.names import DayObject
 
-    known = DayObject.all_of(store)
+    manifest: Any = store
+    known = DayObject.all_of(manifest)
     current = [one for one in known if one.state == "current"]
-    wrong = [] if access.objects is None else [what for one in current if (what := _wrong(access, one)) is not None]
+    wrong = [what for one in current if (what := _wrong(access, one)) is not None]
     there = format_count(len(current), "day")
     places = {remote_of(day.path) for day in store.archived_days() if "://" in day.path}
     others = [place for place in places if f"{place}/logs" != access.bucket.place]
@@ -134,7 +167,7 @@ def examine_days(store: LogStore, access: Access) -> tuple[list[Finding], bool]:
         what = f"none of {there} is in {access.bucket.place}; they were sent to {others[0]}/logs"
         return [Finding("error", "days", what, f"name it: --remote {others[0]}")], False
     findings = [Finding("error", "days", what, _PUT_BACK) for what in wrong]
-    if not findings and access.objects is not None:
+    if not findings:
         findings.append(Finding("ok", "days", f"{there} in {access.bucket.place}"))
     return [*findings, *_others(access, known)], True
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from nerve_store import NerveStoreError
 from nerve_store.cli.doctor_log import examine_rows, failure
+from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
@@ -25,9 +27,16 @@ _WRITTEN = ("logs", "meta", "workflow_runs", "writers", "keys", "alive")
 _READ = ("state", "archive_days", "archive_refs")
 
 
-def examine_server(place: Place, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
-    """What is found on the server and in the log; an error of the store is a finding."""
+def examine_server(
+    place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None
+) -> list[Finding]:
+    """What is found on the server and in the log; an error of the store is a finding.
+
+    `objects` is what was found in the object store; None if none is named.
+    """
     findings: list[Finding] = []
+    if objects is not None and not objects.can_be_read:
+        place = replace(place, remote=None)
     try:
         with open_server(place) as store:
             findings += _server(store)
@@ -36,7 +45,10 @@ def examine_server(place: Place, *, is_quick: bool, progress: Progress | None) -
             findings += _clocks(store)
             findings += _sessions(store)
             findings += _tables(store)
-            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE)
+            told, can_be_read = examine_days(store, objects)
+            findings += told
+            is_quick = is_quick or not can_be_read
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE, told=told)
     except NerveStoreError as error:
         findings.append(failure(error, other="schema", way_out=_RESTORE))
     return findings

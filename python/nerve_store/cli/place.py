@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nerve_store._places import is_url
+from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, without_remote
 from nerve_store.cli.arguments import integer, not_empty
-from nerve_store.store import MAX_CACHE_BYTES, check_remote
 
 __all__ = ["Place", "add_place_options", "place_of", "remote_option", "remote_url"]
 
@@ -110,19 +109,23 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def place_of(arguments: argparse.Namespace, without_remote: Sequence[str]) -> Place:
-    """What the options name; exits with a usage error if a command of `without_remote` was given a remote."""
+def place_of(arguments: argparse.Namespace, local: Sequence[str]) -> Place:
+    """What the options name; exits with a usage error if a command of `local` was given a remote."""
     data = getattr(arguments, "data", None) or os.environ.get(_DATA_VARIABLE) or _DEFAULT_DATA
     remote: str | None = getattr(arguments, "remote", None)
     options = getattr(arguments, "remote_option", ())
     name = arguments.parser.prog.split()[1]
-    if name in without_remote:
+    if name in local:
         for option in ("remote", "remote_option", "max_cache_bytes"):
             if hasattr(arguments, option):
                 arguments.parser.error(
                     f"'{name}' takes no --{option.replace('_', '-')}: it needs files of this machine"
                 )
         return Place(data)
+    data, named = without_remote(data) if is_url(data) else (data, None)
+    if named is not None and remote is not None:
+        arguments.parser.error(f"two object stores are named: {named} in the URL, and --remote {remote}")
+    remote = named if remote is None else remote
     variable = os.environ.get(_REMOTE_VARIABLE)
     # `copy` has two places: which of them the variable meant could only be guessed.
     if remote is None and variable and name != "copy":

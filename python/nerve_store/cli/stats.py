@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from nerve_store import BlobStats, LogStats
+from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_pairs
 from nerve_store.cli.place import Place
 from nerve_store.cli.stores import log_path, open_blobs, open_logs, open_server, require_directory
@@ -38,7 +39,7 @@ class Summary:
     """None: no log database, only blobs."""
     archive: ArchiveFigures | None
     blobs: BlobStats | None
-    """None: a log on a server has none."""
+    """None: a log on a server has none, unless an object store is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -59,7 +60,8 @@ def summarize(place: Place) -> Summary:
     """The figures of an existing log; in a directory it looks at every row of the database and at every blob's size."""
     if place.is_server:
         with open_server(place) as server:
-            return Summary(place.shown, server.stats(), _server_figures(server), None)
+            blobs = None if place.remote is None else open_blobs(place).stats()
+            return Summary(place.shown, server.stats(), _server_figures(server), blobs)
     require_directory(place)
     logs = archive = None
     if os.path.lexists(log_path(place.data)):
@@ -93,7 +95,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def _pairs(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "directory" if summary.blobs is not None else "server", summary.data
+    yield "server" if is_url(summary.data) else "directory", summary.data
     if summary.logs is None:
         yield "log", "no database"
     else:

@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from nerve_store import BlobStore, LogStore, StoreUnavailableError
+from nerve_store._places import below, is_url
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
-from nerve_store.store import attach_days, below
+from nerve_store.store import attach_days
 
 if TYPE_CHECKING:
     from nerve_store.postgres import PostgresLogStore
@@ -80,23 +81,24 @@ def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLog
 
 def open_server(place: Place, *, writable: bool = False) -> PostgresLogStore:
     """The log in an existing schema; none is created by looking for it."""
-    if place.remote is not None:
-        raise Problem(
-            f"{place.shown!r} is a log on a server, whose days cannot lie in an object store yet: leave out --remote"
-            " and NERVE_STORE_REMOTE"
-        )
     try:
         from nerve_store.postgres import PostgresLogStore
         from nerve_store.postgres.address import Address
     except ImportError as error:
         raise Problem(str(error)) from None
     address = Address.of(place.data)
+    if place.remote is not None and address.archive is not None:
+        raise Problem(
+            f"{place.shown!r} names an archive, and --remote or NERVE_STORE_REMOTE another one: leave out one of them"
+        )
 
     def opened(*, read_only: bool) -> PostgresLogStore:
         return PostgresLogStore(
             address.url,
             schema=address.schema,
-            archive=address.archive,
+            archive=address.archive if place.remote is None else place.remote,
+            archive_options=None if place.remote is None else place.options,
+            max_cache_bytes=place.max_cache_bytes,
             listen_url=address.listen_url,
             read_only=read_only,
             busy_timeout=_BUSY_SECONDS,
@@ -141,7 +143,7 @@ def remote_of(url: str) -> str:
 def way_to(error: StoreUnavailableError, place: Place) -> Exception:
     """The error; where a day lies in an object store that was not named, one that names the option."""
     path = str(error.path or "")
-    if place.is_server or place.remote is not None or _DAYS not in path:
+    if place.remote is not None or is_url(path) or _DAYS not in path:
         return error
     return Problem(
         f"{path}: the day lies in an object store; name it: --remote {remote_of(path)}, or NERVE_STORE_REMOTE"

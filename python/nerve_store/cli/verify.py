@@ -29,7 +29,8 @@ class _Found:
     logs: VerifyReport | None
     """None: no log database, only blobs."""
     blobs: BlobVerifyReport | None
-    """None: a log on a server has none."""
+    """None: a log on a server has none, unless an object store is named."""
+    is_server: bool = False
 
     @property
     def ok(self) -> bool:
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 def _run(arguments: argparse.Namespace) -> int:
     place: Place = arguments.place
     if place.is_server:
-        found = _Found(_verify_rows(place), None)
+        found = _Found(_verify_rows(place), None if place.remote is None else _verify_blobs(place), is_server=True)
     else:
         require_directory(place)
         found = _Found(_verify_logs(place), _verify_blobs(place))
@@ -105,7 +106,7 @@ def _extent(found: _Found) -> str:
     if found.logs is None:
         return f"no database{blobs}"
     rows = format_count(found.logs.row_count, "row")
-    if found.blobs is not None:
+    if not found.is_server:
         rows += f" in {format_count(found.logs.segment_count, 'sealed segment')}"
     days = (
         f"{format_count(found.logs.archived_row_count, 'row')} of {format_count(found.logs.day_count, 'archived day')}"

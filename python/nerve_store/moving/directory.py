@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nerve_store._core import BlobStore, LogEntry, LogStore
-from nerve_store._places import sync_directory
+from nerve_store._places import MAX_CACHE_BYTES, sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
 from nerve_store.moving.state import KnownDay, State
 from nerve_store.moving.target import Target
 from nerve_store.protocols import Blobs
-from nerve_store.store import MAX_CACHE_BYTES, attach_days
+from nerve_store.store import attach_days
 
 if TYPE_CHECKING:
     from nerve_store.moving.objects import Objects

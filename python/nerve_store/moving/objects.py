@@ -7,13 +7,13 @@ from datetime import date
 from typing import Any
 
 from nerve_store._core import LogStore
+from nerve_store._places import below
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
 from nerve_store.moving.shelf import MARK, DayFile, ReplacedError, Shelf
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days import mark
 from nerve_store.remote.days.content import holds, pieces
 from nerve_store.remote.days.names import key_of, next_generation, parsed
-from nerve_store.store import below
 
 _LONGEST = 4096
 

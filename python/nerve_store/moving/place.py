@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nerve_store.store import below, check_remote
+from nerve_store._places import below, check_remote, is_url, without_remote
+from nerve_store.exceptions import NerveStoreError
 
 if TYPE_CHECKING:
     from nerve_store.protocols import Blobs
@@ -20,10 +21,14 @@ class Remote:
     options: Mapping[str, Any] | None = None
 
     @classmethod
-    def named(cls, url: str | None, options: Mapping[str, Any] | None) -> Remote | None:
-        """None if there is none; a URL that names no place is a `ValueError`."""
+    def of(cls, place: str, url: str | None, options: Mapping[str, Any] | None) -> tuple[str, Remote | None]:
+        """The place of a log without the object store that it names, and that, or `url`; None if there is none."""
+        place, named = without_remote(place) if is_url(place) else (place, None)
+        if named is not None and url is not None:
+            raise NerveStoreError(f"two object stores are named: {named} in the URL, and {url}")
+        url = named if url is None else url
         check_remote(url, options, 0)
-        return None if url is None else cls(url, options)
+        return place, None if url is None else cls(url, options)
 
     def blobs(self, *, read_only: bool) -> Blobs:
         """The blobs there."""

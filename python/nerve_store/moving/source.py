@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nerve_store._core import BlobStore, LogEntry
+from nerve_store._places import below
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import file_pieces
 from nerve_store.moving.state import KnownKey, RunState, State
 from nerve_store.protocols import Blobs, Log
 from nerve_store.records import ArchivedDay
-from nerve_store.store import below
 
 _PAGE = 20_000
 LEAST_ID = -(2**63)

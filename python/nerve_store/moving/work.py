@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store._places import is_url
+from nerve_store._places import MAX_CACHE_BYTES, below, is_url
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.blobs import bring_blobs
 from nerve_store.moving.days import Days
 from nerve_store.moving.place import Remote
 from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
 from nerve_store.moving.target import Target
-from nerve_store.store import MAX_CACHE_BYTES, attach_days, below
+from nerve_store.store import attach_days
 
 _ROWS = 5_000
 _BYTES = 16 << 20
@@ -67,12 +67,13 @@ def copy(
     """Bring the log at `source` to `target`; each is a data directory or a URL of PostgreSQL's.
 
     A URL may end with `?schema=NAME&archive=DIRECTORY`. With `remote` the days and the blobs of the target lie there,
-    as in `Store(target, remote=remote)`; with `source_remote` those of the source do. Blobs are copied if both have a
-    place for them. What was brought over before, by a call that ended or was killed, stays. `progress` is called with
-    (rows done, rows to do). Raises `NerveStoreError` if there is a log at the target, if it is the unfinished copy of
-    another log, or if with `finish` the source was written to meanwhile.
+    as in `Store(target, remote=remote)`; with `source_remote` those of the source do; `?archive=s3://…` of a URL says
+    the same. Blobs are copied if both have a place for them. What was brought over before, by a call that ended or was
+    killed, stays. `progress` is called with (rows done, rows to do). Raises `NerveStoreError` if there is a log at the
+    target, if it is the unfinished copy of another log, or if with `finish` the source was written to meanwhile.
     """
-    there, here = Remote.named(remote, remote_options), Remote.named(source_remote, source_remote_options)
+    source, here = Remote.of(source, source_remote, source_remote_options)
+    target, there = Remote.of(target, remote, remote_options)
     if there is not None and here is not None and below(there.url, "") == below(here.url, ""):
         raise NerveStoreError(f"{there.url} is the source's: name another prefix")
     reading = _source(source, here)
@@ -92,30 +93,18 @@ def _source(place: str, remote: Remote | None) -> Source:
         if remote is not None:
             attach_days(log, os.path.abspath(place), remote.url, remote.options, MAX_CACHE_BYTES)
         return DirectorySource(log, remote)
-    _refuse_remote(remote)
-    from nerve_store.postgres import PostgresLogStore
+    from nerve_store.moving.server import opened
     from nerve_store.postgres.address import Address
 
-    address = Address.of(place)
-    return ServerSource(
-        PostgresLogStore(
-            address.url, schema=address.schema, archive=address.archive, listen_url=address.listen_url, read_only=True
-        )
-    )
-
-
-def _refuse_remote(remote: Remote | None) -> None:
-    if remote is not None:
-        raise NerveStoreError("the days of a log on PostgreSQL cannot lie in an object store yet")
+    return ServerSource(opened(Address.of(place), remote, read_only=True), remote)
 
 
 def _target(source: str, source_remote: Remote | None, place: str, remote: Remote | None) -> Target:
     if is_url(place):
-        _refuse_remote(remote)
         from nerve_store.moving.server import ServerTarget
         from nerve_store.postgres.address import Address
 
-        return ServerTarget(Address.of(place))
+        return ServerTarget(Address.of(place), remote)
     if not is_url(source) and remote is None and source_remote is None:
         raise NerveStoreError("both are directories: nerve-store backup copies one into the other")
     from nerve_store.moving.directory import DirectoryTarget
