@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.backends import BACKENDS, IN_OBJECTS, Backend, available, opened
+from contract.blob_places import PLACES, Place, made
 from nerve_store.protocols import Log
 
 
@@ -35,3 +36,22 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 def log(backend: Backend) -> Log:
     """An open log."""
     return backend.open()
+
+
+@pytest.fixture(params=[name for name in PLACES if name != "directory"])
+def object_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place in an object store."""
+    (tmp_path / "place").mkdir()
+    return made(request.param, tmp_path / "place")
+
+
+@pytest.fixture(params=["15", "18"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """A schema of a server for a log."""
+    yield from opened(f"postgresql-{request.param}", tmp_path / "one")
+
+
+@pytest.fixture
+def other(server: Backend, tmp_path: Path) -> Iterator[Backend]:
+    """Another one on the same server."""
+    yield from opened(server.name, tmp_path / "other")

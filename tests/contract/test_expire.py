@@ -33,6 +33,25 @@ def test_old_days_expire_and_rounds_keep_their_numbers(backend: Backend, log: Lo
     assert log.append("system", "tick").id == 17
 
 
+def test_late_rows_of_a_day_that_expired_change_no_number(log: Log) -> None:
+    log.append_many([("workflow", "thread_workflow_message", "run-1", message(n), at(n % 4)) for n in range(8)])
+    log.archive_logs(now=NOW)
+    log.expire_archive(before=day(2))
+    numbers = {item.log_id: item.round for item in log.get_thread_rounds("run-1", limit=100)}
+    for count in (9, 10):
+        late = log.append("workflow", "thread_workflow_message", "run-1", message(count), at(0))
+        numbers[late.id] = count
+        log.archive_logs(now=NOW)
+        assert log.get_thread_round_count("run-1") == count
+        assert {item.log_id: item.round for item in log.get_thread_rounds("run-1", limit=100)} == numbers
+    log.reindex()
+    assert log.get_thread_round_count("run-1") == 10
+    log.expire_archive(before=day(2))
+    del numbers[9], numbers[10]
+    assert log.get_thread_round_count("run-1") == 10
+    assert {item.log_id: item.round for item in log.get_thread_rounds("run-1", limit=100)} == numbers
+
+
 def test_day_of_an_active_run_stays(backend: Backend, log: Log) -> None:
     log.append_many([("workflow", "tick", f"run-{n}", None, at(n)) for n in range(3)])
     log.archive_logs(now=NOW)

@@ -351,6 +351,15 @@ def test_cache_keeps_what_was_used_last_within_its_bound(memory: Place, tmp_path
         assert len(cached(tmp_path)) == 1
 
 
+def test_cache_can_lie_elsewhere(memory: Place, tmp_path: Path) -> None:
+    with opened(memory, tmp_path, cache=tmp_path / "fast") as store:
+        filled(store.logs)
+        store.logs.archive_logs(now=NOW)
+        store.logs.query(archived=True)
+    assert len(list((tmp_path / "fast").iterdir())) == DAYS
+    assert not (tmp_path / "data" / "cache").exists()
+
+
 def test_damaged_file_of_the_cache_is_fetched_anew(memory: Place, tmp_path: Path) -> None:
     with opened(memory, tmp_path) as store:
         rows = filled(store.logs)

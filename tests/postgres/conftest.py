@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contract.backends import Backend, available, opened
+import nerve_store as ns
+from contract.backends import Backend, available
+from contract.backends import opened as opened_backend
+from contract.blob_places import Place, made
 from support import servers
 from support.servers import Server
 
@@ -24,7 +28,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture
 def place(server: Server, tmp_path: Path) -> Iterator[Backend]:
     """A place for one log on that server."""
-    yield from opened(f"postgresql-{server.version}", tmp_path)
+    yield from opened_backend(f"postgresql-{server.version}", tmp_path)
 
 
 @pytest.fixture(params=["15", "18"])
@@ -36,3 +40,28 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     server = servers.create(request.param)
     yield server
     server.remove()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Place:
+    """Objects that other processes see."""
+    return made("file", tmp_path)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Place:
+    """Objects of this process."""
+    return made("memory", tmp_path)
+
+
+@pytest.fixture
+def opened(place: Backend) -> Callable[..., Any]:
+    """Opens the log; it is closed at the end of the test."""
+
+    def open_log(archive: Place, **options: Any) -> Any:
+        options = {"archive_options": archive.options or None, **options}
+        return place.stack.enter_context(
+            ns.PostgresLogStore(place.url, schema=place.schema, archive=archive.url, **options)
+        )
+
+    return open_log

@@ -104,9 +104,11 @@ def _settings(store: Log) -> Iterator[Finding]:
 
 
 def _role(store: Log) -> Iterator[Finding]:
+    # An older schema does not have it.
+    others = ("archive_objects",) if _one(store, "SELECT to_regclass('archive_objects') IS NOT NULL") else ()
     lacking = [
         f"{privilege} on {table}"
-        for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ, "SELECT"))
+        for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ + others, "SELECT"))
         for table in tables
         for privilege in privileges.split()
         if not _one(store, "SELECT has_table_privilege(%s, %s)", table, privilege)

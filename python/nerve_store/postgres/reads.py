@@ -191,8 +191,11 @@ class Reads(OpenPostgres):
             failures.fail(error, self._path)
 
     def _reader(self) -> ArchiveReader:
-        columns = COLUMNS_OF_DAYS if self._knows_objects else OLD_COLUMNS
-        return ArchiveReader(self._connections, self._schema, self._archive, columns)
+        return ArchiveReader(self._connections, self._schema, self._archive, self._columns_of_days)
+
+    @property
+    def _columns_of_days(self) -> str:
+        return COLUMNS_OF_DAYS if self._knows_objects else OLD_COLUMNS
 
     def _value(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
         row = self._connections.read(lambda session: session.execute(statement.encode(), parameters).fetchone())

@@ -21,6 +21,8 @@ CREATE TABLE @S@.archive_objects (
   day date NOT NULL, key text COLLATE "C" NOT NULL, state text COLLATE "C" NOT NULL, size bigint NOT NULL,
   sha256 text NOT NULL, place text COLLATE "C" NOT NULL, PRIMARY KEY (day, key)
 );
+ALTER TABLE @S@.archive_refs ADD COLUMN expired boolean NOT NULL DEFAULT false;
+UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@.archive_days WHERE state = 0);
 """,
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""

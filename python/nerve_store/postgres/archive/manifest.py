@@ -21,9 +21,10 @@ OBJECTS = "SELECT day, key, state, size, sha256 FROM @.archive_objects ORDER BY 
 class Manifest:
     """The tables `archive_days`, `archive_refs` and `archive_objects` of a schema, on the session that has the lock."""
 
-    def __init__(self, session: Session, name: str, path: str) -> None:
-        """`path` is how the log is called in messages."""
+    def __init__(self, session: Session, name: str, path: str, columns: str) -> None:
+        """`path` is how the log is called in messages, `columns` are those of `archive_days` that there are."""
         self.session, self.name, self.schema, self.path = session, name, quoted(name), path
+        self._columns = columns
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement, in which `@` stands for the schema."""
@@ -36,12 +37,12 @@ class Manifest:
 
     def known(self) -> list[KnownDay]:
         """The days that have a file or an object, oldest first."""
-        rows = self.execute(f"SELECT {COLUMNS} FROM @.archive_days WHERE state = 0 ORDER BY day")
+        rows = self.execute(f"SELECT {self._columns} FROM @.archive_days WHERE state = 0 ORDER BY day")
         return [KnownDay(*row) for row in rows]
 
     def find(self, day: date) -> KnownDay | None:
         """A day, if it has one."""
-        rows = self.execute(f"SELECT {COLUMNS} FROM @.archive_days WHERE state = 0 AND day = %s", (day,))
+        rows = self.execute(f"SELECT {self._columns} FROM @.archive_days WHERE state = 0 AND day = %s", (day,))
         return KnownDay(*rows[0]) if rows else None
 
     def objects(self) -> list[tuple[date, str, str, int, str]]:
@@ -74,7 +75,7 @@ class Manifest:
         with self.session.transaction():
             self.execute("DELETE FROM @.archive_days WHERE day = %s", (known.day,))
             self._insert(known, summary, state=0)
-            self.execute("DELETE FROM @.archive_refs WHERE day = %s", (known.day,))
+            self.execute("DELETE FROM @.archive_refs WHERE day = %s AND NOT expired", (known.day,))
             statement = f"COPY {self.schema}.archive_refs (day, ref_id, round_ids) FROM STDIN"
             with self.session.cursor().copy(statement.encode()) as copy:
                 for ref_id, rounds in summary.refs.items():
@@ -93,6 +94,7 @@ class Manifest:
         with self.session.transaction():
             self.execute("DELETE FROM @.archive_days WHERE day = %s", (day,))
             self.execute("DELETE FROM @.archive_refs WHERE day = %s AND round_ids = '{}'", (day,))
+            self.execute("UPDATE @.archive_refs SET expired = true WHERE day = %s", (day,))
             self._supersede(day)
 
     def _supersede(self, day: date) -> None:

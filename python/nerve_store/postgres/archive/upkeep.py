@@ -174,7 +174,7 @@ class Archives(Reads):
                     raise error
                 time.sleep(min(left, _PAUSE))
             try:
-                yield Manifest(session, self._name, self._path)
+                yield Manifest(session, self._name, self._path, self._columns_of_days)
             finally:
                 release_lock(session, self._name)
         except psycopg.Error as error:

@@ -101,7 +101,8 @@ CREATE TABLE @S@.archive_objects (  -- all that were ever sent, so that no name 
 CREATE TABLE @S@.archive_refs (     -- which references occur in which day
   day date NOT NULL,
   ref_id text COLLATE "C" NOT NULL,
-  round_ids bigint[] NOT NULL       -- the rows of it that are rounds; kept when the day's file is deleted
+  round_ids bigint[] NOT NULL,      -- the rows of it that are rounds; kept when the day's file is deleted
+  expired boolean NOT NULL DEFAULT false  -- of a file that was deleted; the day may have another one by now
 );
 CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
 CREATE INDEX archive_refs_day ON @S@.archive_refs (day);

@@ -1,1 +1,1 @@
-"""Days of a log on SQLite whose files lie in an object store."""
+"""Days of a log whose files lie in an object store."""
