@@ -169,6 +169,26 @@ def test_days_of_the_source_that_change_between_two_steps(data: Path, place: Pla
     assert sorted(objects(place).values()) == sorted(before["files"].values())
 
 
+@pytest.mark.parametrize("first", ["another prefix", "files"])
+def test_another_place_for_the_rest_gets_all_of_it(data: Path, directory: Place, tmp_path: Path, first: str) -> None:
+    """What an earlier call has sent elsewhere is not taken for what is there."""
+    here, there = f"{directory.url}/here", str(tmp_path / "there")
+    middle = str(tmp_path / "middle")
+    copy(str(data), middle, remote=f"{directory.url}/middle", finish=True)
+    before = copy(
+        middle,
+        there,
+        source_remote=f"{directory.url}/middle",
+        remote=f"{directory.url}/first" if first == "another prefix" else None,
+    )
+    after = copy(middle, there, source_remote=f"{directory.url}/middle", remote=here, finish=True)
+    assert before.copied_days == after.copied_days == after.day_count > 3
+    with ns.LogStore(data / "logs.db") as log, ns.Store(there, remote=here) as store:
+        assert without_files(content(store.logs)) == without_files(content(log))
+        assert store.logs.verify().ok
+        assert len(list(store.blobs)) == 41
+
+
 KILLED = """
 import os, signal, sys
 from nerve_store.moving import blobs, copy, directory, objects, work
@@ -286,6 +306,7 @@ def test_command_line(data: Path, directory: Place, tmp_path: Path, capsys: pyte
     with ns.Store(tmp_path / "home") as store:
         assert len(list(store.blobs)) == 41
     assert "there is none" in cli.misused("copy", "a", "b", "--source-remote-option", "a=b")
+    assert "takes no --max-cache-bytes" in cli.misused("copy", "a", "b", "--max-cache-bytes", "1")
     assert "no place in an object store" in cli.misused("copy", "a", "b", "--source-remote", "b")
 
 

@@ -122,6 +122,8 @@ def place_of(arguments: argparse.Namespace, local: Sequence[str]) -> Place:
                     f"'{name}' takes no --{option.replace('_', '-')}: it needs files of this machine"
                 )
         return Place(data)
+    if name == "copy" and hasattr(arguments, "max_cache_bytes"):
+        arguments.parser.error("'copy' takes no --max-cache-bytes: it keeps to the default")
     data, named = without_remote(data) if is_url(data) else (data, None)
     if named is not None and remote is not None:
         arguments.parser.error(f"two object stores are named: {named} in the URL, and --remote {remote}")

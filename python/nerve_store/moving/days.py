@@ -59,8 +59,9 @@ class Days:
         failed: dict[KnownDay, Exception] = {}
         wanted = {_known(day): day for day in self._source.days()}
         days = {item.day for item in wanted}
-        known = self._target.days()
-        for item in known - wanted.keys():
+        noted = self._target.days()
+        known = {item for item in noted & wanted.keys() if shelf.has(item)}
+        for item in noted - known:
             self._target.forget_day(item)
             if item.day not in days:
                 shelf.remove(item.day)

@@ -10,6 +10,7 @@ from nerve_store._core import LogStore
 from nerve_store._places import below
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
 from nerve_store.moving.shelf import MARK, DayFile, ReplacedError, Shelf
+from nerve_store.moving.state import KnownDay
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days import mark
 from nerve_store.remote.days.content import holds, pieces
@@ -45,6 +46,9 @@ class Objects(Shelf):
             name = parsed(key)
             if name is not None:
                 self.objects.setdefault(str(name[0]), {})[key] = size
+
+    def has(self, item: KnownDay) -> bool:
+        return any(key.endswith(f".{item.format}") for key in self.objects.get(item.day, {}))
 
     def put(self, file: DayFile) -> None:
         there = self.objects.setdefault(file.item.day, {})

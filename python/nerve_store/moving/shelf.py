@@ -46,6 +46,10 @@ class Shelf(ABC):
         """Take it for a copy of this log; `NerveStoreError` if it has days of another one."""
 
     @abstractmethod
+    def has(self, item: KnownDay) -> bool:
+        """Whether a day that was stored is here, and not in a place that an earlier call was told of."""
+
+    @abstractmethod
     def put(self, file: DayFile) -> None:
         """Store a day, in place of what was there of it; it is durable, and was read back."""
 
@@ -80,8 +84,11 @@ class Directory(Shelf):
             os.fsync(file.fileno())
         sync_directory(self.place)
 
+    def has(self, item: KnownDay) -> bool:
+        return os.path.exists(os.path.join(self.place, _name(item)))
+
     def put(self, file: DayFile) -> None:
-        name = f"{file.item.day}.{file.item.format}"
+        name = _name(file.item)
         staged = os.path.join(self.place, f".stage-{secrets.token_hex(8)}")
         try:
             with open(staged, "xb") as copy:
@@ -113,6 +120,10 @@ class Directory(Shelf):
     def release(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(self.place, MARK))
+
+
+def _name(item: KnownDay) -> str:
+    return f"{item.day}.{item.format}"
 
 
 def file_pieces(path: str, sha256: str) -> Iterator[bytes]:
