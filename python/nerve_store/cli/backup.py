@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 place.data,
                 read_only=True,
                 remote=place.remote,
-                remote_options=place.options if place.remote else None,
+                remote_options=place.options,
                 max_cache_bytes=place.max_cache_bytes,
             ) as store:
                 report = store.backup(arguments.target, progress=progress)

@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 def _run(arguments: argparse.Namespace) -> int:
     place: Place = arguments.place
-    source = Place(arguments.source, arguments.source_remote, dict(arguments.source_remote_option))
-    if source.options and source.remote is None:
+    options = dict(arguments.source_remote_option)
+    source = Place(arguments.source, arguments.source_remote, options if arguments.source_remote else None)
+    if options and source.remote is None:
         arguments.usage_error("--source-remote-option is for a --source-remote, and there is none")
     if not source.is_server:
         require_directory(source)
@@ -58,9 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
             source.data,
             arguments.target,
             remote=place.remote,
-            remote_options=place.options if place.remote else None,
+            remote_options=place.options,
             source_remote=source.remote,
-            source_remote_options=source.options if source.remote else None,
+            source_remote_options=source.options,
             finish=arguments.finish,
             progress=progress,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import cast
 
 from nerve_store import (
@@ -46,7 +45,7 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
         )
         return findings
     if objects is not None and not objects.can_be_read:
-        place = replace(place, remote=None)
+        place = place._replace(remote=None, options=None)
     try:
         with cast(LogStore, open_logs(place)) as store:
             findings += _database(store)

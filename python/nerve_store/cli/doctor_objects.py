@@ -43,11 +43,11 @@ def examine_objects(place: Place, remote: str, *, is_quick: bool) -> Objects:
         from nerve_store.remote.bucket import Bucket
     except ImportError as error:
         raise Problem(str(error)) from None
-    days = try_access(Bucket(below(remote, "logs"), place.options))
+    days = try_access(Bucket(below(remote, "logs"), place.options or {}))
     if isinstance(days, Finding):
         return Objects([days], None)
     findings = [Finding("ok", "object store", f"{days.bucket.place} answers"), *days.findings(), *days.clock()]
-    blobs = Bucket(below(remote, "blobs"), place.options)
+    blobs = Bucket(below(remote, "blobs"), place.options or {})
     try:
         findings += _blobs(blobs, place, is_quick=is_quick)
     except NerveStoreError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from nerve_store import NerveStoreError
@@ -36,7 +35,7 @@ def examine_server(
     """
     findings: list[Finding] = []
     if objects is not None and not objects.can_be_read:
-        place = replace(place, remote=None)
+        place = place._replace(remote=None, options=None)
     try:
         with open_server(place) as store:
             findings += _server(store)

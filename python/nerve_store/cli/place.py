@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, without_remote
 from nerve_store.cli.arguments import integer, not_empty
@@ -18,16 +17,15 @@ _DATA_VARIABLE = "NERVE_STORE_DATA"
 _REMOTE_VARIABLE = "NERVE_STORE_REMOTE"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What `--data` and `--remote` name."""
 
     data: str
     """A directory, or a URL of PostgreSQL's."""
     remote: str | None = None
     """The object store of archived days and blobs."""
-    options: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What obstore takes for it."""
+    options: Mapping[str, str] | None = None
+    """What obstore takes for it; None without one."""
     max_cache_bytes: int = MAX_CACHE_BYTES
 
     @property
@@ -137,4 +135,6 @@ def place_of(arguments: argparse.Namespace, local: Sequence[str]) -> Place:
             arguments.parser.error(f"{_REMOTE_VARIABLE} of the environment: {error}")
     if options and remote is None:
         arguments.parser.error("--remote-option is for a --remote, and there is none")
-    return Place(data, remote, dict(options), getattr(arguments, "max_cache_bytes", MAX_CACHE_BYTES))
+    return Place(
+        data, remote, None if remote is None else dict(options), getattr(arguments, "max_cache_bytes", MAX_CACHE_BYTES)
+    )

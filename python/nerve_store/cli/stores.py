@@ -97,7 +97,7 @@ def open_server(place: Place, *, writable: bool = False) -> PostgresLogStore:
             address.url,
             schema=address.schema,
             archive=address.archive if place.remote is None else place.remote,
-            archive_options=None if place.remote is None else place.options,
+            archive_options=place.options,
             max_cache_bytes=place.max_cache_bytes,
             listen_url=address.listen_url,
             read_only=read_only,
