@@ -51,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json(report)
     else:
         _print(report)
+        if place.remote is not None and not arguments.database_only:
+            print_text("blobs in the object store are not copied: they stay there")
     return 0 if report.ok else 1
 
 
