@@ -123,6 +123,15 @@ def test_a_job_leaves_the_lock_to_the_next_before_the_server_sees_its_session_en
         session.close()
 
 
+def test_archive_job_has_the_planner_know_what_it_reads_page_by_page(place: Backend) -> None:
+    log = place.open()
+    log.append_many([("system", "tick", None, None, n) for n in range(5_000)])
+    known = "SELECT reltuples >= 4000 FROM pg_class WHERE oid = 'logs_rest'::regclass"
+    assert log.sql(known) == [(False,)]
+    log.archive_logs()
+    assert log.sql(known) == [(True,)]
+
+
 def test_partition_with_rows_of_an_active_run_is_not_dropped(place: Backend) -> None:
     log = place.open()
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)
