@@ -40,6 +40,19 @@ def below(remote: str, folder: str) -> str:
     return f"{remote.rstrip('/')}/{folder}"
 
 
+def without_remote(url: str) -> tuple[str, str | None]:
+    """The URL of a log on a server without the object store that it names (`?archive=s3://…`), and that."""
+    from urllib.parse import unquote
+
+    place, _, query = url.partition("?")
+    items = query.split("&")
+    named = [item for item in items if item.startswith("archive=") and "://" in unquote(item)]
+    if not named:
+        return url, None
+    rest = "&".join(item for item in items if item not in named)
+    return f"{place}?{rest}" if rest else place, unquote(named[0].removeprefix("archive="))
+
+
 def sync_directory(path: str) -> None:
     """Make the names in it durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

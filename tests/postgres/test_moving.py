@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def test_source_is_written_to_meanwhile(place: Backend, directory: Path) -> None
             number = 0
             while not ending.is_set():
                 log.append_many([("system", "more", None, str(number), at(number % 12, 1))] * 50)
-                log.archive_logs(now=at(1 + number % 13), max_days=2)
+                log.archive_logs(now=at(1 + number % 13), retention=timedelta(0), max_days=2)
                 if number % 7 == 3:
                     log.restore_archive(log.archived_days()[0].day)
                 number += 1
@@ -101,9 +103,9 @@ def test_finish_refuses_a_source_that_is_written_to(
     index = ServerTarget.index
     with ns.LogStore(directory / "logs.db") as log:
 
-        def written_to(target: ServerTarget) -> dict[str, str]:
+        def written_to(target: ServerTarget, archived_at: Mapping[str, int]) -> dict[str, str]:
             log.append("system", "late")
-            return index(target)
+            return index(target, archived_at)
 
         monkeypatch.setattr(ServerTarget, "index", written_to)
         with pytest.raises(ns.NerveStoreError, match="written to"):

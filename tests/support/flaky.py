@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Fault = Callable[["Request"], str | None]
-"""Says what becomes of a request: one of `FAULTS`, or None for nothing."""
+"""Says what becomes of a request: one of `FAULTS`, "forbid" (403 without passing it on), or None for nothing."""
 
 FAULTS = ("refuse", "busy", "conflict", "lose", "cut")
 """Refuse the connection; 503 without passing it on; 409 without passing it on; pass it on and lose the answer; pass it
 on and cut the answer off in the middle."""
 
 
-_REFUSALS = {"busy": (503, "SlowDown"), "conflict": (409, "ConditionalRequestConflict")}
+_REFUSALS = {
+    "busy": (503, "SlowDown"),
+    "conflict": (409, "ConditionalRequestConflict"),
+    "forbid": (403, "AccessDenied"),
+}
 _HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 
@@ -46,6 +50,8 @@ class Flaky:
     upstream: int
     port: int = 0
     fault: Fault | None = None
+    added: dict[str, str] = field(default_factory=dict)
+    """Headers that each answer gets beside the server's."""
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -104,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _give(self, answer: Answer, *, is_cut: bool) -> None:
         self.send_response_only(answer.status)
         length = str(len(answer.content))
-        for name, value in answer.headers.items():
+        for name, value in (answer.headers | self.server.state.added).items():
             if name.lower() == "content-length":
                 length = value  # of a HEAD, whose answer has no content
             elif name.lower() not in _HOP:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from nerve_store.cli.parser import parse_arguments
 from nerve_store.cli.problem import Problem, report
-from nerve_store.exceptions import NerveStoreError
+from nerve_store.exceptions import NerveStoreError, StoreUnavailableError
 
 __all__ = ["main"]
 
@@ -32,10 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (Problem, NerveStoreError, OSError, ValueError, RecursionError) as error:
-        report(error)
+        report(_explained(error, arguments))
         _discard_output_if_broken()
         return 1
     return exit_code
+
+
+def _explained(error: Exception, arguments: argparse.Namespace) -> Exception:
+    """The error; where an object store was not named, one that names the option."""
+    if not isinstance(error, StoreUnavailableError):
+        return error
+    from nerve_store.cli.stores import way_to
+
+    return way_to(error, arguments.place)
 
 
 def _discard_output_if_broken() -> None:

@@ -62,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _archive(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data, writable=not arguments.dry_run) as store, progress_bar("archiving rows") as progress:
+    with (
+        open_logs(arguments.place, writable=not arguments.dry_run) as store,
+        progress_bar("archiving rows") as progress,
+    ):
         result = store.archive_logs(
             retention=timedelta(days=arguments.retention_days),
             max_days=arguments.max_days,
@@ -109,7 +112,7 @@ def _moved_cells(day: ArchivedDay) -> tuple[str, ...]:
 
 def _list(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, _RUN_OPTIONS)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         days = store.archived_days()
     if arguments.json:
         print_json([_listed(day) for day in days])
@@ -156,14 +159,14 @@ def _or_dash(number: int | None) -> str:
 
 def _cat(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, _RUN_OPTIONS)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         print_entries(store.read_archive(arguments.day), as_json=arguments.json)
     return 0
 
 
 def _restore(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, _RUN_OPTIONS)
-    with open_logs(arguments.data, writable=True) as store, progress_bar("restoring rows") as progress:
+    with open_logs(arguments.place, writable=True) as store, progress_bar("restoring rows") as progress:
         restored = store.restore_archive(arguments.day, progress=progress)
     if arguments.json:
         print_json({"day": arguments.day, "restored_rows": restored})

@@ -36,7 +36,7 @@ def add_upkeep_commands(commands: Commands, common: argparse.ArgumentParser, par
 def _expire(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, arguments.parent_options)
     is_dry = arguments.expire_dry_run
-    with open_logs(arguments.data, writable=not is_dry) as store:
+    with open_logs(arguments.place, writable=not is_dry) as store:
         days = store.expire_archive(before=arguments.before, dry_run=is_dry)
     if arguments.json:
         print_json(days)
@@ -50,7 +50,7 @@ def _expire(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.archive_parser, arguments.parent_options)
-    with open_logs(arguments.data) as store, progress_bar("verifying rows") as progress:
+    with open_logs(arguments.place) as store, progress_bar("verifying rows") as progress:
         found = store.verify(progress=progress)
     if arguments.json:
         print_json({"ok": found.ok, **{name: getattr(found, name) for name in found.__dataclass_fields__}})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import cast
 
 from nerve_store import BackupReport, LogStore, Store
-from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import log_path, open_logs, require_directory
+from nerve_store.cli.stores import open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -28,23 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if is_url(arguments.data):
+    place: Place = arguments.place
+    if place.is_server:
         raise Problem(
             "back up the server with its own means (pg_dump, or pg_basebackup and its write-ahead log), and the day "
             "files beside it"
         )
-    require_directory(arguments.data)
+    require_directory(place)
     # Without one, the store would be created.
-    with cast(LogStore, open_logs(arguments.data)) as logs, progress_bar("copying bytes") as progress:
+    with cast(LogStore, open_logs(place)) as logs, progress_bar("copying bytes") as progress:
         if arguments.database_only:
             report = logs.backup(arguments.target, progress=progress)
         else:
-            with Store(os.path.dirname(log_path(arguments.data)), read_only=True) as store:
+            with Store(
+                place.data,
+                read_only=True,
+                remote=place.remote,
+                remote_options=place.options,
+                max_cache_bytes=place.max_cache_bytes,
+            ) as store:
                 report = store.backup(arguments.target, progress=progress)
     if arguments.json:
         print_json(report)
     else:
         _print(report)
+        if place.remote is not None and not arguments.database_only:
+            print_text("blobs in the object store are not copied: they stay there")
     return 0 if report.ok else 1
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from nerve_store import BlobNotFoundError, BlobStore, NerveStoreError
 from nerve_store.cli.arguments import add_command
 from nerve_store.cli.blob_care import add_care_commands
-from nerve_store.cli.hashes import require_hash
+from nerve_store.cli.hashes import blob_entries, require_hash
 from nerve_store.cli.output import Column, print_json, print_line, print_table
 from nerve_store.cli.problem import Problem, report
 from nerve_store.cli.progress import Progress, progress_bar
-from nerve_store.cli.stores import blob_root, open_blobs, refuse_server
+from nerve_store.cli.stores import open_blobs
 from nerve_store.cli.text import escape, format_timestamp
+
+if TYPE_CHECKING:
+    from nerve_store.remote import ObjectBlobStore
 
 __all__ = ["add_arguments"]
 
@@ -53,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _put(arguments: argparse.Namespace) -> int:
-    refuse_server(arguments.data, "a blob command")
-    blobs = BlobStore(blob_root(arguments.data))
+    blobs = open_blobs(arguments.place, writable=True, create=True)
     stored: list[dict[str, object]] = []
     problems = 0
     total = sum(_size(file) for file in arguments.files)
@@ -85,7 +86,9 @@ def _size(file: str) -> int:
     return 0
 
 
-def _store(blobs: BlobStore, file: str, progress: Progress | None, before: int, total: int) -> tuple[str, int]:
+def _store(
+    blobs: BlobStore | ObjectBlobStore, file: str, progress: Progress | None, before: int, total: int
+) -> tuple[str, int]:
     """The hash and the size."""
     if file == _STANDARD_STREAM:
         source = _Watched(sys.stdin.buffer, progress, before, total)
@@ -116,15 +119,15 @@ class _Watched:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    digest = require_hash(arguments.data, arguments.hash)
     to_standard_output = arguments.output == _STANDARD_STREAM
     if to_standard_output and arguments.json:
         arguments.parser.error("--json needs --output: standard output takes the bytes")
-    blobs = open_blobs(arguments.data)
+    blobs = open_blobs(arguments.place)
+    digest = require_hash(blobs, arguments.hash)
     try:
         stream = blobs.open(digest)
     except BlobNotFoundError:
-        raise Problem(f"there is no blob {digest} in {blob_root(arguments.data)!r}") from None
+        raise Problem(f"there is no blob {digest} in {blobs.root!r}") from None
     with stream:
         if to_standard_output:
             _print_bytes(stream, force=arguments.force)
@@ -179,7 +182,7 @@ def _copy_to_file(stream: BinaryIO, path: str) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    listed = _entries(open_blobs(arguments.data), long=arguments.long)
+    listed = blob_entries(open_blobs(arguments.place), long=arguments.long)
     if arguments.json:
         print_json(list(listed))
     elif arguments.long:
@@ -194,24 +197,13 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _entries(blobs: BlobStore, *, long: bool) -> Iterator[dict[str, object]]:
-    for digest in blobs:
-        # One that was removed since its name came up is no longer there.
-        with suppress(BlobNotFoundError, FileNotFoundError):
-            entry: dict[str, object] = {"hash": digest, "size": blobs.size(digest)}
-            if long:
-                path = os.path.join(blobs.root, digest[:2], digest[2:])
-                entry |= {"written": os.lstat(path).st_mtime_ns // 1_000_000, "path": path}
-            yield entry
-
-
 def _remove(arguments: argparse.Namespace) -> int:
-    blobs = open_blobs(arguments.data, writable=True)
+    blobs = open_blobs(arguments.place, writable=True)
     removed: list[dict[str, object]] = []
     problems = 0
     for text in arguments.hashes:
         try:
-            digest = require_hash(arguments.data, text)
+            digest = require_hash(blobs, text)
         except Problem as problem:
             removed.append({"hash": text, "removed": False})
             problems += 1

@@ -55,7 +55,7 @@ def add_care_commands(subcommands: Commands, common: argparse.ArgumentParser) ->
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    blobs = open_blobs(arguments.data, writable=not arguments.no_quarantine)
+    blobs = open_blobs(arguments.place, writable=not arguments.no_quarantine)
     with progress_bar("verifying bytes") as progress:
         found = blobs.verify(progress=progress)
     if arguments.json:
@@ -76,7 +76,7 @@ def _fields(found: BlobVerifyReport) -> dict[str, object]:
 
 def _collect(arguments: argparse.Namespace) -> int:
     keep = list(_hashes(arguments.keep))
-    blobs = open_blobs(arguments.data, writable=not arguments.dry_run)
+    blobs = open_blobs(arguments.place, writable=not arguments.dry_run)
     grace = timedelta(seconds=arguments.grace)
     with progress_bar("collecting shards") as progress:
         result = blobs.collect(keep, grace=grace, dry_run=arguments.dry_run, progress=progress)

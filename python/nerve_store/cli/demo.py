@@ -9,6 +9,7 @@ from nerve_store import BUILD_PROFILE, SQLITE_VERSION, __version__
 from nerve_store.cli.arguments import integer
 from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_line, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.stats import print_summary, summarize
 from nerve_store.cli.stores import refuse_server
@@ -35,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 def _run(arguments: argparse.Namespace) -> int:
     from nerve_store.cli.demo_steps import Demo
 
-    data = arguments.data
-    refuse_server(data, "the demo")
+    place: Place = arguments.place
+    refuse_server(place, "the demo")
+    data = place.data
     _require_fresh(data)
     versions = {"nerve_store": __version__, "sqlite": SQLITE_VERSION, "build": BUILD_PROFILE}
     steps: list[dict[str, object]] = []
@@ -46,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         steps.append({"step": step.name, **step.figures})
         if not arguments.json:
             print_text(step.text, f"{step.name + ':':<15}")
-    summary = summarize(data)
+    summary = summarize(place)
     if arguments.json:
         print_json({"versions": versions, "steps": steps, "summary": plain(summary)})
     else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from nerve_store._places import is_url
 from nerve_store.cli.doctor_files import examine_files
 from nerve_store.cli.doctor_log import examine_log
+from nerve_store.cli.doctor_objects import examine_objects
 from nerve_store.cli.doctor_server import examine_server
 from nerve_store.cli.findings import LEVELS, Finding
 from nerve_store.cli.output import print_json, print_line, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import require_directory
 from nerve_store.cli.text import format_count
@@ -28,14 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 def _run(arguments: argparse.Namespace) -> int:
     findings: list[Finding] = []
-    if is_url(arguments.data):
-        with progress_bar("verifying rows") as progress:
-            findings += examine_server(arguments.data, is_quick=arguments.quick, progress=progress)
-    else:
-        require_directory(arguments.data)
-        findings += examine_files(arguments.data)
-        with progress_bar("verifying rows") as progress:
-            findings += examine_log(arguments.data, is_quick=arguments.quick, progress=progress)
+    place: Place = arguments.place
+    if not place.is_server:
+        require_directory(place)
+        findings += examine_files(place.data)
+    objects = None
+    if place.remote is not None:
+        objects = examine_objects(place, place.remote, is_quick=arguments.quick)
+        findings += objects.findings
+    examine = examine_server if place.is_server else examine_log
+    with progress_bar("verifying rows") as progress:
+        findings += examine(place, objects, is_quick=arguments.quick, progress=progress)
     counts = Counter(finding.level for finding in findings)
     if arguments.json:
         print_json({"ok": not counts["error"], "findings": findings})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from nerve_store import (
     BUILD_PROFILE,
@@ -16,9 +17,11 @@ from nerve_store import (
     NerveStoreError,
     SchemaVersionError,
 )
+from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
+from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import log_path
+from nerve_store.cli.stores import log_path, open_logs
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
@@ -27,21 +30,30 @@ __all__ = ["examine_log", "examine_rows", "failure"]
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 
 
-def examine_log(data: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
-    """What is found in the database and the archive; an error of the store is a finding."""
+def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
+    """What is found in the database and the archive; an error of the store is a finding.
+
+    `objects` is what was found in the object store; None if none is named.
+    """
     findings = [_build()]
-    salvage = f"restore a backup; or end the daemon, and save what can be read: nerve-store salvage {data} saved.db"
-    path = log_path(data)
+    save = f"nerve-store salvage {place.data} saved.db"
+    salvage = f"restore a backup; or end the daemon, and save what can be read: {save}"
+    path = log_path(place.data)
     if not os.path.lexists(path):
         findings.append(
             Finding("warning", "database", f"there is none at {path}", "name the data directory with --data")
         )
         return findings
+    if objects is not None and not objects.can_be_read:
+        place = place._replace(remote=None, options=None)
     try:
-        with LogStore(path, read_only=True) as store:
+        with cast(LogStore, open_logs(place)) as store:
             findings += _database(store)
             findings += _ids(store)
-            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage)
+            told, can_be_read = examine_days(store, objects)
+            findings += told
+            is_quick = is_quick or not can_be_read
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage, told=told)
     except NerveStoreError as error:
         findings.append(failure(error, other="directory", way_out=salvage))
     return findings
@@ -51,16 +63,23 @@ def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
     """The finding that is an error of the store; `other` is what else to name where its schema is a newer one."""
     if isinstance(error, SchemaVersionError):
         return Finding("error", "schema", str(error), f"upgrade nerve-store, or name another {other}")
+    if isinstance(error, ArchiveError) and not isinstance(error, CorruptStoreError):
+        return Finding("error", "archive", str(error), "if the archive is another log's, name that of this one")
     return Finding("error", "database", str(error), way_out if isinstance(error, CorruptStoreError) else None)
 
 
-def examine_rows(store: Log, *, is_quick: bool, progress: Progress | None, way_out: str) -> Iterator[Finding]:
-    """What is found in the rows and days of any log; `way_out` is what helps where rows are not what they were."""
+def examine_rows(
+    store: Log, *, is_quick: bool, progress: Progress | None, way_out: str, told: Sequence[Finding] = ()
+) -> Iterator[Finding]:
+    """What is found in the rows and days of any log; `way_out` is what helps where rows are not what they were.
+
+    What is `told` already is not found again.
+    """
     yield from _days(store)
     yield from _clock(store)
     yield from _archiving(store)
     if not is_quick:
-        yield from _verified(store, progress, way_out)
+        yield from _verified(store, progress, way_out, told)
 
 
 def _build() -> Finding:
@@ -134,9 +153,11 @@ def _archiving(store: Log) -> Iterator[Finding]:
         yield Finding("ok", "archiving", f"would move {share} to files", "archive, once a day from a timer")
 
 
-def _verified(store: Log, progress: Progress | None, way_out: str) -> Iterator[Finding]:
+def _verified(store: Log, progress: Progress | None, way_out: str, told: Sequence[Finding]) -> Iterator[Finding]:
     report = store.verify(progress=progress)
     for problem in report.problems:
+        if any(finding.message.startswith(f"{problem.path} ") for finding in told):
+            continue
         is_derived = "reindex()" in problem.reason
         action = "reindex" if is_derived else way_out if problem.day is None else None
         yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)

@@ -8,7 +8,9 @@ from typing import Any
 
 from nerve_store import NerveStoreError
 from nerve_store.cli.doctor_log import examine_rows, failure
+from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
+from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import open_server
 from nerve_store.cli.text import format_bytes, format_count
@@ -24,18 +26,28 @@ _WRITTEN = ("logs", "meta", "workflow_runs", "writers", "keys", "alive")
 _READ = ("state", "archive_days", "archive_refs")
 
 
-def examine_server(url: str, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
-    """What is found on the server and in the log; an error of the store is a finding."""
+def examine_server(
+    place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None
+) -> list[Finding]:
+    """What is found on the server and in the log; an error of the store is a finding.
+
+    `objects` is what was found in the object store; None if none is named.
+    """
     findings: list[Finding] = []
+    if objects is not None and not objects.can_be_read:
+        place = place._replace(remote=None, options=None)
     try:
-        with open_server(url) as store:
+        with open_server(place) as store:
             findings += _server(store)
             findings += _settings(store)
             findings += _role(store)
             findings += _clocks(store)
             findings += _sessions(store)
             findings += _tables(store)
-            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE)
+            told, can_be_read = examine_days(store, objects)
+            findings += told
+            is_quick = is_quick or not can_be_read
+            findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE, told=told)
     except NerveStoreError as error:
         findings.append(failure(error, other="schema", way_out=_RESTORE))
     return findings
@@ -91,9 +103,11 @@ def _settings(store: Log) -> Iterator[Finding]:
 
 
 def _role(store: Log) -> Iterator[Finding]:
+    # An older schema does not have it.
+    others = ("archive_objects",) if _one(store, "SELECT to_regclass('archive_objects') IS NOT NULL") else ()
     lacking = [
         f"{privilege} on {table}"
-        for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ, "SELECT"))
+        for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ + others, "SELECT"))
         for table in tables
         for privilege in privileges.split()
         if not _one(store, "SELECT has_table_privilege(%s, %s)", table, privilege)

@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     filters["archived"] = not arguments.live
     if os.path.lexists(arguments.file) and not arguments.force:
         raise Problem(f"{arguments.file!r} is there already; --force replaces it")
-    with open_logs(arguments.data) as store, _staged(arguments.file) as stream:
+    with open_logs(arguments.place) as store, _staged(arguments.file) as stream:
         count = write(store, filters, stream)
     size = os.stat(arguments.file).st_size
     if arguments.json:

@@ -1,23 +1,29 @@
-"""Hashes of blobs as they are given on the command line: whole, or the first digits."""
+"""The blobs as the command line names and lists them: by whole hashes or their first digits, at home or in a bucket."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from nerve_store import normalize_blob_hash
+from nerve_store import BlobNotFoundError, BlobStore, normalize_blob_hash
 from nerve_store.cli.problem import Problem
-from nerve_store.cli.stores import blob_root
 
-__all__ = ["require_hash"]
+if TYPE_CHECKING:
+    from nerve_store.remote import ObjectBlobStore
+
+__all__ = ["blob_entries", "require_hash"]
 
 _LEAST_DIGITS = 6
 _DIGITS = 64
 _SHARD_DIGITS = 2
 _SHOWN = 3
+_LISTINGS = 16
 
 
-def require_hash(data: str, text: str) -> str:
+def require_hash(blobs: BlobStore | ObjectBlobStore, text: str) -> str:
     """The whole hash; digits that begin those of no blob, or of several, are a `Problem`."""
     digest = normalize_blob_hash(text)
     if digest is not None:
@@ -27,17 +33,57 @@ def require_hash(data: str, text: str) -> str:
             f"{text!r} is not a sha256 hash: 64 hexadecimal digits, or the first {_LEAST_DIGITS} or more of them"
         )
     prefix = text.lower()
-    shard, rest = prefix[:_SHARD_DIGITS], prefix[_SHARD_DIGITS:]
-    try:
-        names = sorted(os.listdir(os.path.join(blob_root(data), shard)))
-    except (FileNotFoundError, NotADirectoryError):
-        names = []
-    found = [
-        shard + name for name in names if name.startswith(rest) and normalize_blob_hash(shard + name) == shard + name
-    ]
+    found = [digest for digest in _in_shard(blobs, prefix[:_SHARD_DIGITS]) if digest.startswith(prefix)]
     if not found:
         raise Problem(f"there is no blob whose hash begins with {prefix}")
     if len(found) > 1:
         shown = ", ".join(digest[: len(prefix) + 6] for digest in found[:_SHOWN])
         raise Problem(f"{prefix} begins the hashes of {len(found)} blobs ({shown}, ...): give more digits")
     return found[0]
+
+
+def _in_shard(blobs: BlobStore | ObjectBlobStore, shard: str) -> list[str]:
+    """The hashes of the blobs whose hash begins so, in order."""
+    if not isinstance(blobs, BlobStore):
+        from nerve_store.remote.blobs.keys import hash_in
+        from nerve_store.remote.blobs.listing import listed
+
+        return [hash_in(one.key) for one in listed(blobs._bucket, shard)]  # noqa: SLF001
+    try:
+        names = sorted(os.listdir(os.path.join(blobs.root, shard)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [shard + name for name in names if normalize_blob_hash(shard + name) == shard + name]
+
+
+def blob_entries(blobs: BlobStore | ObjectBlobStore, *, long: bool) -> Iterator[dict[str, object]]:
+    """Each blob as `blob ls` prints it, in the order of the hashes."""
+    if not isinstance(blobs, BlobStore):
+        yield from _object_entries(blobs, long=long)
+        return
+    for digest in blobs:
+        # One that was removed since its name came up is no longer there.
+        with suppress(BlobNotFoundError, FileNotFoundError):
+            entry: dict[str, object] = {"hash": digest, "size": blobs.size(digest)}
+            if long:
+                path = os.path.join(blobs.root, digest[:2], digest[2:])
+                entry |= {"written": os.lstat(path).st_mtime_ns // 1_000_000, "path": path}
+            yield entry
+
+
+def _object_entries(blobs: ObjectBlobStore, *, long: bool) -> Iterator[dict[str, object]]:
+    """From the listings alone: to ask for each blob would take a request a blob."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nerve_store.remote.blobs.keys import hash_in
+    from nerve_store.remote.blobs.listing import shards
+
+    bucket = blobs._bucket  # noqa: SLF001
+    with ThreadPoolExecutor(_LISTINGS, thread_name_prefix="nerve_store-listing") as pool:
+        for shard in shards(bucket, pool):
+            for one in shard:
+                entry: dict[str, object] = {"hash": hash_in(one.key), "size": one.size}
+                if long:
+                    written = int(one.modified.timestamp() * 1000)
+                    entry |= {"written": written, "path": bucket.name(one.key)}
+                yield entry

@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.usage_error(f"--json and --format {arguments.format} exclude each other")
     if arguments.follow:
         return _follow(arguments)
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         _print(_wanted(store, arguments), arguments)
     return 0
 
@@ -123,7 +123,7 @@ def _follow(arguments: argparse.Namespace) -> int:
         arguments.usage_error(
             "--follow goes forward without an end: leave out --descending, --before-id and --format csv"
         )
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         filters = _filters(arguments)
         if arguments.after_id is None:
             # What is appended from now on is followed, whatever is printed of what was there.

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         values = store.list_meta(arguments.prefix)
     if arguments.json:
         print_json(values)
@@ -41,7 +41,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         value = store.get_meta(arguments.key)
     if value is None:
         raise _missing(arguments)
@@ -53,7 +53,7 @@ def _get(arguments: argparse.Namespace) -> int:
 
 
 def _set(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data, writable=True) as store:
+    with open_logs(arguments.place, writable=True) as store:
         store.set_meta(arguments.key, arguments.value)
     if arguments.json:
         print_json({arguments.key: arguments.value})
@@ -61,7 +61,7 @@ def _set(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data, writable=True) as store:
+    with open_logs(arguments.place, writable=True) as store:
         if not store.delete_meta(arguments.key):
             raise _missing(arguments)
     if arguments.json:

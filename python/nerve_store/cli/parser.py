@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from nerve_store import BUILD_PROFILE, SQLITE_VERSION, __version__
-from nerve_store.cli.arguments import HelpFormatter, Parser, add_command, not_empty
+from nerve_store.cli.arguments import HelpFormatter, Parser, add_command
+from nerve_store.cli.place import add_place_options, place_of
 
 __all__ = ["build_parser", "parse_arguments", "whole_parser"]
 
-_DEFAULT_DATA = "data"
-_DATA_VARIABLE = "NERVE_STORE_DATA"
+_WITHOUT_REMOTE = ("demo", "salvage", "completion")
 _COMMANDS = {
     "demo": (
         "let a daemon work, die, recover and archive on a fresh data directory, and check that nothing is lost",
@@ -38,7 +37,7 @@ _COMMANDS = {
     "verify": ("check the database, its rows, the archive and the blobs", "verify --json"),
     "backup": ("copy the data directory, while others write", "backup /mnt/backup/agent"),
     "copy": (
-        "bring a log from a data directory to a server or back, while others write",
+        "bring a log from a data directory or a server to another, while others write",
         "copy data 'postgresql://db/nerve?archive=/srv/days'",
     ),
     "salvage": ("save what can still be read of a damaged database", "salvage data saved.db"),
@@ -49,10 +48,10 @@ _COMMANDS = {
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments with their defaults; `run` is the function that carries the command out."""
+    """The arguments with their defaults; `run` is the function that carries the command out on `place`."""
     words = sys.argv[1:] if argv is None else argv
     arguments = build_parser(words).parse_args(words)
-    arguments.data = getattr(arguments, "data", None) or os.environ.get(_DATA_VARIABLE) or _DEFAULT_DATA
+    arguments.place = place_of(arguments, _WITHOUT_REMOTE)
     arguments.json = getattr(arguments, "json", False)
     return arguments
 
@@ -86,12 +85,6 @@ def whole_parser() -> argparse.ArgumentParser:
 def _common_options() -> argparse.ArgumentParser:
     """Options that stand before or after the command: without defaults, which would undo what stood before it."""
     common = argparse.ArgumentParser(add_help=False, formatter_class=HelpFormatter, argument_default=argparse.SUPPRESS)
-    common.add_argument(
-        "--data",
-        metavar="DIR",
-        type=not_empty,
-        help=f"the data directory, or postgresql://HOST/DATABASE?schema=NAME&archive=DIR "
-        f"(default: {_DATA_VARIABLE} of the environment, or '{_DEFAULT_DATA}')",
-    )
+    add_place_options(common)
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for machines")
     return common

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 def _run(arguments: argparse.Namespace) -> int:
     with (
-        open_logs(arguments.data, writable=True) as store,
+        open_logs(arguments.place, writable=True) as store,
         counting_problems() as problems,
         progress_bar("indexing rows") as progress,
     ):

@@ -10,7 +10,7 @@ from nerve_store.cli.claims import claim_of, claim_text
 from nerve_store.cli.json_text import json_text
 from nerve_store.cli.output import Column, print_json, print_pairs, print_table, print_text, table_time
 from nerve_store.cli.problem import Problem, counting_problems
-from nerve_store.cli.stores import open_logs, shown
+from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import format_age, format_timestamp
 from nerve_store.protocols import Log
 
@@ -99,7 +99,7 @@ def _color(status: str) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with open_logs(arguments.data) as store, counting_problems() as problems:
+    with open_logs(arguments.place) as store, counting_problems() as problems:
         runs = _wanted(store, arguments)
     if arguments.json:
         print_json(runs)
@@ -137,7 +137,7 @@ def _run_cells(run: WorkflowRun, *, relative: bool) -> tuple[str, ...]:
 
 def _kill(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data, writable=True) as store, counting_problems() as problems:
+    with open_logs(arguments.place, writable=True) as store, counting_problems() as problems:
         _require_run(store, arguments)
         run = store.transition(arguments.run_id, WorkflowRunStatus.KILLED, exit_code=ExitCode.KILLED)
     if arguments.json:
@@ -153,7 +153,7 @@ def _exit_code(run: WorkflowRun) -> str:
 
 def _show(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data) as store, counting_problems() as problems:
+    with open_logs(arguments.place) as store, counting_problems() as problems:
         run = _require_run(store, arguments)
         trigger = store.get_trigger_payload(run.run_id)
         rounds = store.get_thread_round_count(run.run_id)
@@ -184,7 +184,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _rounds(arguments: argparse.Namespace) -> int:
     # It has a limit of its own.
     refuse_options(arguments, arguments.runs_parser, [name for name in _LIST_OPTIONS if name != "limit"])
-    with open_logs(arguments.data) as store, counting_problems() as problems:
+    with open_logs(arguments.place) as store, counting_problems() as problems:
         rounds = store.get_thread_rounds(arguments.run_id, before=arguments.before, limit=arguments.limit)
         if not rounds:
             _require_run(store, arguments)
@@ -214,7 +214,7 @@ def _rounds(arguments: argparse.Namespace) -> int:
 
 def _messages(arguments: argparse.Namespace) -> int:
     refuse_options(arguments, arguments.runs_parser, _LIST_OPTIONS)
-    with open_logs(arguments.data) as store, counting_problems() as problems:
+    with open_logs(arguments.place) as store, counting_problems() as problems:
         messages = store.get_thread_messages(arguments.run_id)
         if not messages:
             _require_run(store, arguments)
@@ -236,6 +236,6 @@ def _require_run(store: Log, arguments: argparse.Namespace) -> WorkflowRun:
     run = store.get_workflow_run(arguments.run_id)
     if run is None:
         raise Problem(
-            f"there is no run {arguments.run_id!r} in {shown(arguments.data)!r}; 'nerve-store runs' lists them"
+            f"there is no run {arguments.run_id!r} in {arguments.place.shown!r}; 'nerve-store runs' lists them"
         )
     return run

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from nerve_store import LogStore, salvage
 from nerve_store.cli.output import print_json, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, refuse_server
 from nerve_store.cli.text import format_count
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 def _run(arguments: argparse.Namespace) -> int:
     for path in (arguments.damaged, arguments.target):
-        refuse_server(path, "salvage")
+        refuse_server(Place(path), "salvage")
     damaged = log_path(arguments.damaged) if os.path.isdir(arguments.damaged) else arguments.damaged
     with progress_bar("reading pages") as progress:
         report = salvage(damaged, arguments.target, progress=progress)

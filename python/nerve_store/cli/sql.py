@@ -41,7 +41,7 @@ def _seconds(text: str) -> float:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.format is not None:
         arguments.usage_error("--json and --format exclude each other")
-    with open_logs(arguments.data) as store:
+    with open_logs(arguments.place) as store:
         names, rows = store._sql_with_names(  # noqa: SLF001
             arguments.query, arguments.parameters, timeout=arguments.timeout
         )

@@ -11,7 +11,8 @@ from datetime import date
 from nerve_store import BlobStats, LogStats
 from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_pairs
-from nerve_store.cli.stores import log_path, open_blobs, open_logs, open_server, require_directory, shown
+from nerve_store.cli.place import Place
+from nerve_store.cli.stores import log_path, open_blobs, open_logs, open_server, require_directory
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
@@ -38,7 +39,7 @@ class Summary:
     """None: no log database, only blobs."""
     archive: ArchiveFigures | None
     blobs: BlobStats | None
-    """None: a log on a server has none."""
+    """None: a log on a server has none, unless an object store is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    summary = summarize(arguments.data)
+    summary = summarize(arguments.place)
     if arguments.json:
         print_json(summary)
     else:
@@ -55,17 +56,18 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def summarize(data: str) -> Summary:
+def summarize(place: Place) -> Summary:
     """The figures of an existing log; in a directory it looks at every row of the database and at every blob's size."""
-    if is_url(data):
-        with open_server(data) as server:
-            return Summary(shown(data), server.stats(), _server_figures(server), None)
-    require_directory(data)
+    if place.is_server:
+        with open_server(place) as server:
+            blobs = None if place.remote is None else open_blobs(place).stats()
+            return Summary(place.shown, server.stats(), _server_figures(server), blobs)
+    require_directory(place)
     logs = archive = None
-    if os.path.lexists(log_path(data)):
-        with open_logs(data) as store:
+    if os.path.lexists(log_path(place.data)):
+        with open_logs(place) as store:
             logs, archive = store.stats(), _archive_figures(store)
-    return Summary(data, logs, archive, open_blobs(data).stats())
+    return Summary(place.data, logs, archive, open_blobs(place).stats())
 
 
 def _server_figures(store: Log) -> ArchiveFigures:
@@ -93,7 +95,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def _pairs(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "directory" if summary.blobs is not None else "server", summary.data
+    yield "server" if is_url(summary.data) else "directory", summary.data
     if summary.logs is None:
         yield "log", "no database"
     else:

@@ -1,17 +1,20 @@
-"""Opening what `--data` names: a data directory and its parts, or a log on a server."""
+"""Opening what `--data` and `--remote` name: a data directory and its parts, or a log on a server."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from nerve_store import BlobStore, LogStore
-from nerve_store._places import is_url
+from nerve_store import BlobStore, LogStore, StoreUnavailableError
+from nerve_store._places import below, is_url
+from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
+from nerve_store.store import attach_days
 
 if TYPE_CHECKING:
     from nerve_store.postgres import PostgresLogStore
     from nerve_store.protocols import Log
+    from nerve_store.remote import ObjectBlobStore
 
 __all__ = [
     "blob_root",
@@ -21,12 +24,15 @@ __all__ = [
     "open_logs",
     "open_server",
     "refuse_server",
+    "remote_of",
     "require_directory",
-    "shown",
+    "way_to",
 ]
 
 _BUSY_SECONDS = 10.0
 """How long a command waits for a server that does not answer."""
+_DAYS = "/logs/"
+"""What follows a remote in the URL of a day."""
 
 
 def log_path(data: str) -> str:
@@ -39,27 +45,16 @@ def blob_root(data: str) -> str:
     return os.path.join(data, "blobs")
 
 
-def shown(data: str) -> str:
-    """What `--data` names, without a password."""
-    if not is_url(data):
-        return data
-    from urllib.parse import urlsplit, urlunsplit
-
-    parts = urlsplit(data)
-    if parts.password is None:
-        return data
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}@{parts.netloc.rpartition('@')[2]}"))
-
-
-def refuse_server(data: str, what: str) -> None:
+def refuse_server(place: Place, what: str) -> None:
     """Refuse a URL where only a directory will do."""
-    if is_url(data):
-        raise Problem(f"{what} works on a data directory, and {shown(data)!r} is a log on a server")
+    if place.is_server:
+        raise Problem(f"{what} works on a data directory, and {place.shown!r} is a log on a server")
 
 
-def require_directory(data: str, what: str = "this command") -> None:
+def require_directory(place: Place, what: str = "this command") -> None:
     """Refuse to go on without a data directory, rather than create one by looking for it."""
-    refuse_server(data, what)
+    refuse_server(place, what)
+    data = place.data
     if os.path.isdir(data):
         return
     if os.path.lexists(data):
@@ -67,31 +62,43 @@ def require_directory(data: str, what: str = "this command") -> None:
     raise Problem(f"there is no data directory {data!r}; name it with --data DIR or NERVE_STORE_DATA")
 
 
-def open_logs(data: str, *, writable: bool = False) -> LogStore | PostgresLogStore:
+def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:
     """The log of an existing data directory or schema, read-only unless `writable`."""
-    if is_url(data):
-        return open_server(data, writable=writable)
-    require_directory(data)
-    path = log_path(data)
+    if place.is_server:
+        return open_server(place, writable=writable)
+    require_directory(place)
+    path = log_path(place.data)
     if not os.path.lexists(path):
-        raise Problem(f"there is no log database {path!r}; is {data!r} a data directory?")
-    return LogStore(path, read_only=not writable)
+        raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
+    logs = LogStore(path, read_only=not writable)
+    if place.remote is not None:
+        try:
+            attach_days(logs, place.data, place.remote, place.options, place.max_cache_bytes)
+        except ImportError as error:
+            raise Problem(str(error)) from None
+    return logs
 
 
-def open_server(url: str, *, writable: bool = False) -> PostgresLogStore:
+def open_server(place: Place, *, writable: bool = False) -> PostgresLogStore:
     """The log in an existing schema; none is created by looking for it."""
     try:
         from nerve_store.postgres import PostgresLogStore
         from nerve_store.postgres.address import Address
     except ImportError as error:
         raise Problem(str(error)) from None
-    address = Address.of(url)
+    address = Address.of(place.data)
+    if place.remote is not None and address.archive is not None:
+        raise Problem(
+            f"{place.shown!r} names an archive, and --remote or NERVE_STORE_REMOTE another one: leave out one of them"
+        )
 
     def opened(*, read_only: bool) -> PostgresLogStore:
         return PostgresLogStore(
             address.url,
             schema=address.schema,
-            archive=address.archive,
+            archive=address.archive if place.remote is None else place.remote,
+            archive_options=place.options,
+            max_cache_bytes=place.max_cache_bytes,
             listen_url=address.listen_url,
             read_only=read_only,
             busy_timeout=_BUSY_SECONDS,
@@ -111,7 +118,33 @@ def last_id(store: Log) -> int:
     return max(archived, 0 if live is None else live.id)
 
 
-def open_blobs(data: str, *, writable: bool = False) -> BlobStore:
-    """The blobs of an existing data directory, read-only unless `writable`."""
-    require_directory(data, "a blob command")
-    return BlobStore(blob_root(data), read_only=not writable)
+def open_blobs(place: Place, *, writable: bool = False, create: bool = False) -> BlobStore | ObjectBlobStore:
+    """The blobs, read-only unless `writable`; only with `create` the data directory is made if there is none.
+
+    With a remote they lie there, and the data directory is not looked at.
+    """
+    if place.remote is not None:
+        try:
+            from nerve_store.remote import ObjectBlobStore
+        except ImportError as error:
+            raise Problem(str(error)) from None
+        return ObjectBlobStore(below(place.remote, "blobs"), options=place.options, read_only=not writable)
+    refuse_server(place, "a blob command without --remote")
+    if not create:
+        require_directory(place)
+    return BlobStore(blob_root(place.data), read_only=not writable)
+
+
+def remote_of(url: str) -> str:
+    """The remote that has a day at this URL."""
+    return url.rpartition(_DAYS)[0]
+
+
+def way_to(error: StoreUnavailableError, place: Place) -> Exception:
+    """The error; where a day lies in an object store that was not named, one that names the option."""
+    path = str(error.path or "")
+    if place.remote is not None or is_url(path) or _DAYS not in path:
+        return error
+    return Problem(
+        f"{path}: the day lies in an object store; name it: --remote {remote_of(path)}, or NERVE_STORE_REMOTE"
+    )

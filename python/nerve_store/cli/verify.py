@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, VerifyReport
-from nerve_store._places import is_url
 from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_text
+from nerve_store.cli.place import Place
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
@@ -29,7 +29,8 @@ class _Found:
     logs: VerifyReport | None
     """None: no log database, only blobs."""
     blobs: BlobVerifyReport | None
-    """None: a log on a server has none."""
+    """None: a log on a server has none, unless an object store is named."""
+    is_server: bool = False
 
     @property
     def ok(self) -> bool:
@@ -49,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentPar
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if is_url(arguments.data):
-        found = _Found(_verify_rows(arguments.data), None)
+    place: Place = arguments.place
+    if place.is_server:
+        found = _Found(_verify_rows(place), None if place.remote is None else _verify_blobs(place), is_server=True)
     else:
-        require_directory(arguments.data)
-        found = _Found(_verify_logs(arguments.data), _verify_blobs(arguments.data))
+        require_directory(place)
+        found = _Found(_verify_logs(place), _verify_blobs(place))
     if arguments.json:
         print_json({"ok": found.ok, "logs": plain(found.logs), "blobs": plain(found.blobs)})
     else:
@@ -64,26 +66,26 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def _verify_logs(data: str) -> VerifyReport | None:
-    path = log_path(data)
+def _verify_logs(place: Place) -> VerifyReport | None:
+    path = log_path(place.data)
     if not os.path.lexists(path):
         return None
     try:
-        return _verify_rows(data)
+        return _verify_rows(place)
     except CorruptStoreError as error:
         # So damaged that it cannot be opened: the blobs are looked at all the same.
         problem = VerifyProblem(path, str(error))
         return VerifyReport((problem,), row_count=0, segment_count=0, day_count=0, archived_row_count=0)
 
 
-def _verify_rows(data: str) -> VerifyReport:
-    with open_logs(data) as store, progress_bar("verifying rows") as progress:
+def _verify_rows(place: Place) -> VerifyReport:
+    with open_logs(place) as store, progress_bar("verifying rows") as progress:
         return store.verify(progress=progress)
 
 
-def _verify_blobs(data: str) -> BlobVerifyReport:
+def _verify_blobs(place: Place) -> BlobVerifyReport:
     with progress_bar("verifying bytes") as progress:
-        return open_blobs(data).verify(progress=progress)
+        return open_blobs(place).verify(progress=progress)
 
 
 def _log_problem(problem: VerifyProblem) -> str:
@@ -104,7 +106,7 @@ def _extent(found: _Found) -> str:
     if found.logs is None:
         return f"no database{blobs}"
     rows = format_count(found.logs.row_count, "row")
-    if found.blobs is not None:
+    if not found.is_server:
         rows += f" in {format_count(found.logs.segment_count, 'sealed segment')}"
     days = (
         f"{format_count(found.logs.archived_row_count, 'row')} of {format_count(found.logs.day_count, 'archived day')}"

@@ -1,4 +1,4 @@
-"""Moving a log between a data directory and a server, while it is written to: what `nerve-store copy` does.
+"""Moving a log between data directories and servers, while it is written to: what `nerve-store copy` does.
 
 Invariant: the target takes its name last. Until then no store can open it, and a copy that was interrupted goes on.
 """

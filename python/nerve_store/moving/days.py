@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
-from contextlib import suppress
+import time
+from collections import Counter
 
-from nerve_store._places import sync_directory
-from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError, StoreUnavailableError
+from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
+from nerve_store.moving.shelf import DayFile, ReplacedError, Shelf
 from nerve_store.moving.source import Source
-from nerve_store.moving.target import KnownDay, Target
+from nerve_store.moving.state import KnownDay
+from nerve_store.moving.target import Target
 from nerve_store.records import ArchivedDay
 
-_MARK = ".copying"
-"""In the target's directory: whose days they are, until the copy is whole."""
 _TRIES = 5
-"""How often days are looked at anew that were replaced while they were read."""
-_CHUNK = 1 << 20
+"""How often a file that is not what the source says of it is looked at anew: late rows, compression and expiry replace
+and remove files, and the source says so a moment later."""
+_PASSES = 20
+"""A day that is replaced again and again is left to the next call."""
+_PAUSE = 0.05
 
 
 class Days:
@@ -28,102 +29,70 @@ class Days:
 
     def bring(self) -> int:
         """Copy the files that the target has not; returns how many."""
-        if self._target.archive is None:
+        shelf = self._target.shelf
+        if shelf is None:
             if self._source.days():
                 raise NerveStoreError(
                     "the source has an archive: name a directory for it, ?archive=DIRECTORY in the URL"
                 )
             return 0
-        self._claim(self._target.archive)
+        if self._source.is_archive(shelf.place):
+            raise NerveStoreError(f"{shelf.place} is the source's archive; name another place")
+        shelf.claim(self._source.name)
         copied = 0
-        for attempt in range(_TRIES):
-            try:
-                return copied + self._bring(self._target.archive)
-            except (FileNotFoundError, _ReplacedError) as error:
-                # Late rows, compression and expiry replace and remove files.
-                if attempt == _TRIES - 1:
+        failures: Counter[KnownDay] = Counter()
+        for _ in range(_PASSES):
+            more, failed = self._bring(shelf)
+            copied += more
+            if not failed:
+                break
+            failures.update(failed.keys())
+            for item, error in failed.items():
+                if failures[item] == _TRIES:
                     raise ArchiveCorruptError(f"{error}: it is not what the source says of it") from error
+            time.sleep(_PAUSE)
         return copied
 
-    def _claim(self, directory: str) -> None:
-        """Take the directory for this copy; one with the days of another log is refused."""
-        if os.path.realpath(directory) == os.path.realpath(self._source.log.archive_dir or os.devnull):
-            raise NerveStoreError(f"{directory} is the source's archive; name another directory")
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        mark = os.path.join(directory, _MARK)
-        with suppress(FileNotFoundError), open(mark, encoding="utf-8") as file:
-            if file.read() == self._source.name:
-                return
-        if any(".jsonl" in name for name in os.listdir(directory)):
-            raise NerveStoreError(
-                f"{directory} has day files, of which it is not known whose they are; name another one"
-            )
-        with open(mark, "w", encoding="utf-8") as file:
-            file.write(self._source.name)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(directory)
-
-    def _bring(self, directory: str) -> int:
+    def _bring(self, shelf: Shelf) -> tuple[int, dict[KnownDay, Exception]]:
+        """Copy each file once; how many were copied, and why which were not."""
         copied = 0
-        wanted = {KnownDay(str(day.day), day.format, day.sha256): day for day in self._source.days()}
-        known = self._target.days()
-        for item in known - wanted.keys():
+        failed: dict[KnownDay, Exception] = {}
+        wanted = {_known(day): day for day in self._source.days()}
+        days = {item.day for item in wanted}
+        noted = self._target.days()
+        known = {item for item in noted & wanted.keys() if shelf.has(item)}
+        for item in noted - known:
             self._target.forget_day(item)
-            with suppress(FileNotFoundError):
-                os.unlink(_path(directory, item))
+            if item.day not in days:
+                shelf.remove(item.day)
         for item in sorted(wanted.keys() - known, key=lambda item: item.day):
-            _copy_day(wanted[item], _path(directory, item))
+            day = wanted[item]
+            try:
+                shelf.put(DayFile(item, day.size, day.archived_at, day.path, self._source.pieces_of(day)))
+            except (FileNotFoundError, ReplacedError) as error:
+                failed[item] = error
+                continue
             self._target.note_day(item)
             copied += 1
-        return copied
+        return copied, failed
+
+    def archived_at(self) -> dict[str, int]:
+        """When each day was archived, as the source says."""
+        return {str(day.day): day.archived_at for day in self._source.days() if day.archived_at is not None}
 
     def compare(self, found: dict[str, str]) -> None:
         """Refuse a target that does not know the days of the source, with the same bytes."""
         wanted = {str(day.day): day.sha256 for day in self._source.days()}
         different = {day for day in wanted.keys() | found.keys() if wanted.get(day) != found.get(day)}
         if different:
-            raise ArchiveCorruptError(f"{self._target.archive}: {min(different)} is not the source's; copy again")
+            place = os.devnull if self._target.shelf is None else self._target.shelf.place
+            raise ArchiveCorruptError(f"{place}: {min(different)} is not the source's; copy again")
 
     def release(self) -> None:
         """The days are those of a whole log."""
-        if self._target.archive is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._target.archive, _MARK))
+        if self._target.shelf is not None:
+            self._target.shelf.release()
 
 
-class _ReplacedError(Exception):
-    """A file was another one than the source said."""
-
-
-def _path(directory: str, item: KnownDay) -> str:
-    return os.path.join(directory, f"{item.day}.{item.format}")
-
-
-def _copy_day(day: ArchivedDay, path: str) -> None:
-    if "://" in day.path:
-        error = StoreUnavailableError(
-            f"{day.path}: the day {day.day} lies in an object store, from which a copy does not read yet; restore a"
-            " backup of the store, which has all days, and copy that"
-        )
-        error.path = day.path
-        raise error
-    directory = os.path.dirname(path)
-    staged = os.path.join(directory, f".stage-{secrets.token_hex(8)}")
-    try:
-        with open(day.path, "rb") as file, open(staged, "xb") as copy:
-            while chunk := file.read(_CHUNK):
-                copy.write(chunk)
-            copy.flush()
-            os.fsync(copy.fileno())
-        with open(staged, "rb") as copy:
-            if hashlib.file_digest(copy, "sha256").hexdigest() != day.sha256:
-                raise _ReplacedError(day.path)
-        if day.archived_at is not None:
-            archived_at = day.archived_at * 1_000_000
-            os.utime(staged, ns=(archived_at, archived_at))
-        os.rename(staged, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(staged)
-    sync_directory(directory)
+def _known(day: ArchivedDay) -> KnownDay:
+    return KnownDay(str(day.day), day.format, day.sha256)

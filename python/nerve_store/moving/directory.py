@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from nerve_store._core import LogEntry, LogStore
-from nerve_store._places import sync_directory
+from nerve_store._core import BlobStore, LogEntry, LogStore
+from nerve_store._places import MAX_CACHE_BYTES, sync_directory
 from nerve_store.exceptions import NerveStoreError
-from nerve_store.moving.state import State
-from nerve_store.moving.target import KnownDay, Target
+from nerve_store.moving.place import Remote
+from nerve_store.moving.shelf import Directory
+from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.target import Target
+from nerve_store.protocols import Blobs
+from nerve_store.store import attach_days
+
+if TYPE_CHECKING:
+    from nerve_store.moving.objects import Objects
 
 UNFINISHED = ".copying.db"
 """The database until the copy is whole."""
 _NOTES = ".copying-notes.db"
 _LEAST_ID = -(2**63)
+
+
+def _objects_at(remote: Remote) -> Objects:
+    from nerve_store.moving.objects import Objects
+
+    return Objects(remote.url, remote.options)
 
 
 class DirectoryTarget(Target):
@@ -25,9 +39,11 @@ class DirectoryTarget(Target):
     Python's SQLite has it open only while no `LogStore` of this process has: closing it would drop the store's locks.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, remote: Remote | None = None) -> None:
         self.place = os.path.abspath(directory)
-        self.archive = os.path.join(self.place, "archive", "logs")
+        self._remote = remote
+        self._objects = None if remote is None else _objects_at(remote)
+        self.shelf = self._objects or Directory(os.path.join(self.place, "archive", "logs"))
         self._final = os.path.join(self.place, "logs.db")
         self._path = os.path.join(self.place, UNFINISHED)
         self._notes = os.path.join(self.place, _NOTES)
@@ -139,19 +155,49 @@ class DirectoryTarget(Target):
             self._database.execute("DELETE FROM sqlite_sequence WHERE name = 'logs'")
             self._database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', ?)", (state.last_id,))
 
-    def index(self) -> dict[str, str]:
+    def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
+        if self._objects is not None:
+            self._note_objects(self._objects)
         self.close()
         try:
             with LogStore(self._path) as store:
+                if self._remote is not None and self._objects is not None:
+                    attach_days(store, self.place, self._remote.url, self._remote.options, MAX_CACHE_BYTES)
+                    self._objects.sign(store)
                 store.reindex()
                 days = store.archived_days()
         finally:
             self._open()
         # An adopted file would count as archived now.
-        times = [(os.stat(day.path).st_mtime_ns // 1_000_000, str(day.day)) for day in days]
+        times = [(time, day) for day, time in archived_at.items()]
         with self._database:
             self._database.executemany("UPDATE archive_days SET archived_at = ? WHERE day = ?", times)
         return {str(day.day): day.sha256 for day in days}
+
+    def _note_objects(self, objects: Objects) -> None:
+        """Let the manifest say which object each day is, and nothing else: `reindex` then describes them."""
+        rows = [
+            (day.day, key, day.sha256, size, objects.place)
+            for day in self.days()
+            for key, size in objects.objects.get(day.day, {}).items()
+        ]
+        with self._database:
+            for table in ("archive_days", "archive_contents", "archive_refs"):
+                self._database.execute(f"DELETE FROM {table}")
+            self._database.execute("DROP TABLE IF EXISTS archive_remote")
+            self._database.execute(
+                "CREATE TABLE archive_remote (day TEXT NOT NULL, key TEXT NOT NULL, state INTEGER NOT NULL,"
+                " size INTEGER NOT NULL, sha256 TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (day, key))"
+                " WITHOUT ROWID"
+            )
+            self._database.executemany(
+                "INSERT INTO archive_remote (day, key, state, sha256, size, place) VALUES (?, ?, 0, ?, ?, ?)", rows
+            )
+
+    def blobs(self) -> Blobs:
+        if self._remote is not None:
+            return self._remote.blobs(read_only=False)
+        return BlobStore(os.path.join(self.place, "blobs"))
 
     def publish(self) -> None:
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ from psycopg import errors
 
 from nerve_store._core import LogEntry, stored_rows, utc_day
 from nerve_store.exceptions import NerveStoreError
+from nerve_store.moving.place import Remote
+from nerve_store.moving.shelf import Directory, Shelf
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import State
-from nerve_store.moving.target import KnownDay, Target
+from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Flags, Integers, Texts
@@ -25,6 +28,7 @@ from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
+from nerve_store.protocols import Blobs
 
 _SUFFIX = "_copying"
 _MOST_NAME = 40 - len(_SUFFIX)
@@ -37,17 +41,16 @@ _PARTITIONED = timedelta(days=60)
 class ServerTarget(Target):
     """Builds the tables in a schema of another name."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, remote: Remote | None = None) -> None:
         if len(address.schema) > _MOST_NAME:
             raise ValueError(f"the name of the schema may have {_MOST_NAME} letters while a log is copied to it")
         self._name, self._staged = address.schema, address.schema + _SUFFIX
         self._schema = quoted(self._staged)
         self.place = f"{without_password(address.url)}#{self._name}"
         self._refuse_log(address.url)
-        self._log = PostgresLogStore(
-            address.url, schema=self._staged, archive=address.archive, listen_url=address.listen_url
-        )
-        self.archive = address.archive
+        self._remote = remote
+        self._log = opened(replace(address, schema=self._staged), remote)
+        self.shelf = _shelf(address, remote)
         self._partitions: set[date] = set()
         try:
             self._session = self._log._connections.reach(address.listen_url)
@@ -196,10 +199,20 @@ class ServerTarget(Target):
             for row in rows:
                 copy.write_row(row)
 
-    def index(self) -> dict[str, str]:
-        if self.archive is not None:
+    def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
+        if self.shelf is not None:
+            if self._remote is not None:
+                # It takes in what is there, and nothing of what a call that was killed had taken in.
+                for table in ("archive_days", "archive_refs", "archive_objects"):
+                    self._execute(f"DELETE FROM @.{table}")
             self._log.reindex()
+            # A file tells when it was copied, or when it was archived for the first time.
+            for day, time_ms in archived_at.items():
+                self._execute("UPDATE @.archive_days SET archived_at = %s WHERE day = %s::date", (time_ms, day))
         return {str(day.day): day.sha256 for day in self._log.archived_days()}
+
+    def blobs(self) -> Blobs | None:
+        return None if self._remote is None else self._remote.blobs(read_only=False)
 
     def publish(self) -> None:
         try:
@@ -212,6 +225,28 @@ class ServerTarget(Target):
     def close(self) -> None:
         self._session.close()
         self._log.close()
+
+
+def opened(address: Address, remote: Remote | None, *, read_only: bool = False) -> PostgresLogStore:
+    """The log; its days are in the object store, or in the directory that its address names."""
+    if remote is not None and address.archive is not None:
+        raise NerveStoreError(f"two archives are named: {address.archive} in the URL, and {remote.url}")
+    return PostgresLogStore(
+        address.url,
+        schema=address.schema,
+        archive=address.archive if remote is None else remote.url,
+        archive_options=None if remote is None else remote.options,
+        listen_url=address.listen_url,
+        read_only=read_only,
+    )
+
+
+def _shelf(address: Address, remote: Remote | None) -> Shelf | None:
+    if remote is not None:
+        from nerve_store.moving.objects import Objects
+
+        return Objects(remote.url, remote.options)
+    return None if address.archive is None else Directory(address.archive)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

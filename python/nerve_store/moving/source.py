@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from nerve_store._core import LogEntry
+from nerve_store._core import BlobStore, LogEntry
+from nerve_store._places import below
+from nerve_store.exceptions import StoreUnavailableError
+from nerve_store.moving.place import Remote
+from nerve_store.moving.shelf import file_pieces
 from nerve_store.moving.state import KnownKey, RunState, State
-from nerve_store.protocols import Log
+from nerve_store.protocols import Blobs, Log
 from nerve_store.records import ArchivedDay
 
 _PAGE = 20_000
@@ -19,8 +23,9 @@ LEAST_ID = -(2**63)
 class Source(ABC):
     """A log that others may write to."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, remote: Remote | None = None) -> None:
         self.log = log
+        self._remote = remote
 
     @property
     @abstractmethod
@@ -47,6 +52,32 @@ class Source(ABC):
         """The days of its archive."""
         return self.log.archived_days()
 
+    def pieces_of(self, day: ArchivedDay) -> Callable[[], Iterator[bytes]]:
+        """What gives the content of a day's file, or raises `ReplacedError` or `FileNotFoundError` if it is another."""
+        if "://" not in day.path:
+            return lambda: file_pieces(day.path, day.sha256)
+        if self._remote is None:
+            error = StoreUnavailableError(
+                f"{day.path}: the day {day.day} lies in an object store: name it as the source's"
+                " (source_remote=…, on the command line --source-remote)"
+            )
+            error.path = day.path
+            raise error
+        from nerve_store.moving.objects import Objects, object_pieces
+
+        bucket = Objects(self._remote.url, self._remote.options).bucket
+        return lambda: object_pieces(bucket, day.path, day.size, day.sha256)
+
+    def is_archive(self, place: str) -> bool:
+        """Whether a directory, or a URL, is where its own days are."""
+        if "://" in place:
+            return self._remote is not None and below(self._remote.url, "logs") == place
+        return os.path.realpath(place) == os.path.realpath(self.log.archive_dir or os.devnull)
+
+    def blobs(self) -> Blobs | None:
+        """Its blobs; None if it has none."""
+        return None if self._remote is None else self._remote.blobs(read_only=True)
+
     def fingerprint(self) -> object:
         """What differs if something was written meanwhile."""
         days = [(day.day, day.sha256) for day in self.days()]
@@ -59,6 +90,11 @@ class Source(ABC):
 
 class DirectorySource(Source):
     """A log in a data directory."""
+
+    def blobs(self) -> Blobs | None:
+        if self._remote is not None:
+            return super().blobs()
+        return BlobStore(os.path.join(os.path.dirname(self.log.path), "blobs"), read_only=True)
 
     @property
     def name(self) -> str:

@@ -19,6 +19,15 @@ class KnownKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownDay:
+    """A day's file that was copied and read back."""
+
+    day: str
+    format: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunState:
     """A run and its newest claim."""
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 from nerve_store._core import LogEntry
-from nerve_store.moving.state import State
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDay:
-    """A day's file that was copied and read back."""
-
-    day: str
-    format: str
-    sha256: str
+from nerve_store.moving.shelf import Shelf
+from nerve_store.moving.state import KnownDay, State
+from nerve_store.protocols import Blobs
 
 
 class Target(ABC):
@@ -24,8 +16,12 @@ class Target(ABC):
 
     place: str
     """What a person calls it."""
-    archive: str | None
-    """The directory of its day files."""
+    shelf: Shelf | None
+    """Where the files of its days lie; None: it has no archive."""
+
+    def blobs(self) -> Blobs | None:
+        """Its blobs; None: they stay where they are."""
+        return None
 
     @abstractmethod
     def begin(self, source: str) -> str:
@@ -73,8 +69,11 @@ class Target(ABC):
         """Write what a log has beside its rows, in place of what is there."""
 
     @abstractmethod
-    def index(self) -> dict[str, str]:
-        """Make of it what a store expects; returns the sha256 of each day that it then knows."""
+    def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
+        """Make of it what a store expects; returns the sha256 of each day that it then knows.
+
+        `archived_at` says when each day was archived.
+        """
 
     @abstractmethod
     def publish(self) -> None:

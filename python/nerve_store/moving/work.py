@@ -8,15 +8,19 @@ gives the target its name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nerve_store._core import LogEntry, LogStore
-from nerve_store._places import is_url
+from nerve_store._places import MAX_CACHE_BYTES, below, is_url
 from nerve_store.exceptions import NerveStoreError
+from nerve_store.moving.blobs import bring_blobs
 from nerve_store.moving.days import Days
+from nerve_store.moving.place import Remote
 from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
 from nerve_store.moving.target import Target
+from nerve_store.store import attach_days
 
 _ROWS = 5_000
 _BYTES = 16 << 20
@@ -40,22 +44,41 @@ class CopyReport:
     copied_rows: int
     copied_days: int
     day_count: int
+    copied_blobs: int
+    blob_count: int | None
+    """Blobs of the source; None: they stay where they are, since one of both has no place for blobs."""
     row_count: int | None
-    """Rows that the target has beside its days, as have the next two: None until it is finished."""
+    """Rows that the target has beside its days; None until it is finished, as are the next two."""
     run_count: int | None
     key_count: int | None
 
 
-def copy(source: str, target: str, *, finish: bool = False, progress: Progress | None = None) -> CopyReport:
+def copy(
+    source: str,
+    target: str,
+    *,
+    remote: str | None = None,
+    remote_options: Mapping[str, Any] | None = None,
+    source_remote: str | None = None,
+    source_remote_options: Mapping[str, Any] | None = None,
+    finish: bool = False,
+    progress: Progress | None = None,
+) -> CopyReport:
     """Bring the log at `source` to `target`; each is a data directory or a URL of PostgreSQL's.
 
-    A URL may end with `?schema=NAME&archive=DIRECTORY`. What was brought over before, by a call that ended or was
+    A URL may end with `?schema=NAME&archive=DIRECTORY`. With `remote` the days and the blobs of the target lie there,
+    as in `Store(target, remote=remote)`; with `source_remote` those of the source do; `?archive=s3://…` of a URL says
+    the same. Blobs are copied if both have a place for them. What was brought over before, by a call that ended or was
     killed, stays. `progress` is called with (rows done, rows to do). Raises `NerveStoreError` if there is a log at the
     target, if it is the unfinished copy of another log, or if with `finish` the source was written to meanwhile.
     """
-    reading = _source(source)
+    source, here = Remote.of(source, source_remote, source_remote_options)
+    target, there = Remote.of(target, remote, remote_options)
+    if there is not None and here is not None and below(there.url, "") == below(here.url, ""):
+        raise NerveStoreError(f"{there.url} is the source's: name another prefix")
+    reading = _source(source, here)
     try:
-        writing = _target(source, target)
+        writing = _target(source, here, target, there)
         try:
             return _Copy(reading, writing, progress).run(finish=finish)
         finally:
@@ -64,31 +87,29 @@ def copy(source: str, target: str, *, finish: bool = False, progress: Progress |
         reading.close()
 
 
-def _source(place: str) -> Source:
+def _source(place: str, remote: Remote | None) -> Source:
     if not is_url(place):
-        return DirectorySource(LogStore(os.path.join(place, "logs.db"), read_only=True))
-    from nerve_store.postgres import PostgresLogStore
+        log = LogStore(os.path.join(place, "logs.db"), read_only=True)
+        if remote is not None:
+            attach_days(log, os.path.abspath(place), remote.url, remote.options, MAX_CACHE_BYTES)
+        return DirectorySource(log, remote)
+    from nerve_store.moving.server import opened
     from nerve_store.postgres.address import Address
 
-    address = Address.of(place)
-    return ServerSource(
-        PostgresLogStore(
-            address.url, schema=address.schema, archive=address.archive, listen_url=address.listen_url, read_only=True
-        )
-    )
+    return ServerSource(opened(Address.of(place), remote, read_only=True), remote)
 
 
-def _target(source: str, place: str) -> Target:
+def _target(source: str, source_remote: Remote | None, place: str, remote: Remote | None) -> Target:
     if is_url(place):
         from nerve_store.moving.server import ServerTarget
         from nerve_store.postgres.address import Address
 
-        return ServerTarget(Address.of(place))
-    if not is_url(source):
+        return ServerTarget(Address.of(place), remote)
+    if not is_url(source) and remote is None and source_remote is None:
         raise NerveStoreError("both are directories: nerve-store backup copies one into the other")
     from nerve_store.moving.directory import DirectoryTarget
 
-    return DirectoryTarget(place)
+    return DirectoryTarget(place, remote)
 
 
 class _Copy:
@@ -107,15 +128,17 @@ class _Copy:
         self._expected_rows = self._source.log.stats().row_count
         copied_days = self._days.bring()
         self._bring_rows()
+        # After the rows: what they name is there by then.
+        blobs = self._bring_blobs()
         day_count = len(self._target.days())
         if not finish:
             return CopyReport(
-                self._target.place, finish, self._copied_rows, copied_days, day_count, None, None, None
+                self._target.place, finish, self._copied_rows, copied_days, day_count, *blobs, None, None, None
             )  # fmt: skip
         state = self._source.state()
         row_count = self._compare_rows()
         self._target.replace_state(state)
-        self._days.compare(self._target.index())
+        self._days.compare(self._target.index(self._days.archived_at()))
         if self._source.fingerprint() != before:
             raise NerveStoreError(
                 "the source was written to while the copy was finished: end what writes to it, and finish again"
@@ -123,9 +146,18 @@ class _Copy:
         self._target.publish()
         self._days.release()
         return CopyReport(
-            self._target.place, finish, self._copied_rows, copied_days, day_count, row_count, len(state.runs),
-            len(state.keys),
+            self._target.place, finish, self._copied_rows, copied_days, day_count, *blobs, row_count,
+            len(state.runs), len(state.keys),
         )  # fmt: skip
+
+    def _bring_blobs(self) -> tuple[int, int | None]:
+        source, target = self._source.blobs(), self._target.blobs()
+        try:
+            return (0, None) if source is None or target is None else bring_blobs(source, target)
+        finally:
+            for blobs in (source, target):
+                if blobs is not None:
+                    blobs.close()
 
     def _bring_rows(self) -> None:
         """The rows after those that were read back, until hardly any are left."""

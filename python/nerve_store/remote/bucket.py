@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import obstore
 from obstore import exceptions
-from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
-from nerve_store.remote.failures import told, unavailable
+from nerve_store.remote.failures import first_line, told, unavailable
 from nerve_store.remote.interruptible import interruptible
 
 PAGE = 1000
@@ -42,6 +42,7 @@ _CLIENT_OPTIONS = frozenset(
     "pool_max_idle_per_host proxy_url proxy_ca_certificate proxy_excludes root_certificate randomize_addresses "
     "read_timeout timeout user_agent".split()
 )
+_VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=30)}
 DELETE_TIMEOUT = timedelta(seconds=20)
 """After this a request to delete has ended, whether it was answered or not."""
@@ -74,8 +75,9 @@ class Bucket:
         # Others report a missing object as the error of the whole request, which may have deleted some of the rest.
         self.deletions = _BULK if urlsplit(url).scheme == "s3" else 1
         config, client = _divided(options)
-        self._store = _opened(url, config, _CLIENT | client, _RETRIES)
-        self._once = _opened(url, config, _CLIENT | client | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
+        client = _CLIENT | _of_environment(urlsplit(url).scheme) | client
+        self._store = _opened(url, config, client, _RETRIES)
+        self._once = _opened(url, config, client | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
 
     @property
     def is_inherited(self) -> bool:
@@ -219,6 +221,14 @@ class Bucket:
                 return False
         return True
 
+    def signed(self, key: str) -> str | None:
+        """A URL by which anyone can ask for the headers of an object for a minute; None where the kind has none."""
+        self.check()
+        if not isinstance(self._store, S3Store):
+            return None
+        with told(self.name(key)):
+            return obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
+
     def list(self, folder: str | None = None) -> Iterator[list[Found]]:
         """All objects under `folder`, page by page, in whatever order the store has."""
         self.check()
@@ -238,6 +248,15 @@ def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}, client
 
 
+def _of_environment(scheme: str) -> dict[str, str]:
+    """The options of the HTTP client there: those that are passed on would take the place of all of them."""
+    prefix = _VARIABLES.get(scheme)
+    if prefix is None:
+        return {}
+    named = ((name, os.environ.get(f"{prefix}{name.upper()}")) for name in _CLIENT_OPTIONS)
+    return {name: value for name, value in named if value}
+
+
 def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: dict[str, Any]) -> ObjectStore:
     scheme = urlsplit(url).scheme
     if scheme == "memory":
@@ -250,7 +269,20 @@ def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: d
     provider = {name: config[name] for name in ("credential_provider",) if name in config}
     rest: Any = {name: value for name, value in config.items() if name not in provider}
     arguments: Any = {"config": rest, "client_options": client, "retry_config": retries, **provider}
-    return from_url(url, **arguments)
+    _check_endpoint(scheme, rest)
+    try:
+        return from_url(url, **arguments)
+    except exceptions.BaseError as error:
+        raise ValueError(f"{without_credentials(url)}: an option is wrong: {first_line(error)}") from error
+
+
+def _check_endpoint(scheme: str, config: Mapping[str, Any]) -> None:
+    """What is no URL would end the client in a panic with the first request."""
+    named = {name: os.environ.get(f"{_VARIABLES[scheme]}{name.upper()}") for name in ("endpoint", "endpoint_url")}
+    for name, value in (named | dict(config)).items():
+        is_endpoint = name.lower().removesuffix("_url").endswith("endpoint")
+        if is_endpoint and value and not str(value).startswith(("http://", "https://")):
+            raise ValueError(f"{name} is a URL that begins with http:// or https://, not {str(value)[:80]!r}")
 
 
 def without_credentials(url: str) -> str:

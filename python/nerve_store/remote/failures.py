@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 
 from obstore import exceptions
 
 from nerve_store.exceptions import NerveStoreError, StoreIOError, StoreUnavailableError
 
+_REFUSED = re.compile(r"Server returned non-2xx status code: (401|403|404) ")
+_CLASSES = {"401": exceptions.UnauthenticatedError, "403": exceptions.PermissionDeniedError, "404": FileNotFoundError}
 _LONGEST = 300
 """Characters of a server's answer that a message shows."""
 
@@ -23,14 +26,14 @@ def refusal(number: int, message: str, place: str) -> StoreIOError:
 
 def unavailable(error: Exception, place: str) -> StoreUnavailableError:
     """A request whose outcome is not known, or that had none."""
-    result = StoreUnavailableError(f"{place}: the object store gave no answer ({_line(error)}); try again")
+    result = StoreUnavailableError(f"{place}: the object store gave no answer ({first_line(error)}); try again")
     result.path = place
     return result
 
 
 def translated(error: Exception, place: str) -> NerveStoreError:
     """The error of ours that says the same."""
-    reason = _line(error)
+    reason = first_line(error)
     match error:
         case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
             return refusal(errno.EACCES, f"{reason}; check the credentials and what they may do", place)
@@ -39,7 +42,11 @@ def translated(error: Exception, place: str) -> NerveStoreError:
         case FileNotFoundError():
             return refusal(errno.ENOENT, f"{reason}; the bucket or the object is missing", place)
         case exceptions.GenericError():
-            return unavailable(error, place)
+            # Of a refused listing the client has no other class.
+            refused = _REFUSED.search(str(error))
+            if refused is None:
+                return unavailable(error, place)
+            return translated(_CLASSES[refused[1]](reason), place)
         case _:
             return refusal(errno.EIO, reason, place)
 
@@ -53,7 +60,7 @@ def told(place: str) -> Iterator[None]:
         raise translated(error, place) from error
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first sentence on one line: the rest prints the client's inside."""
     text = " ".join(str(error).split("Debug source:")[0].split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -13,6 +13,8 @@ from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.failures import refusal
 
 VERSION = 1
+PROBE = ".probe-"
+"""How the names of objects begin that are stored to see whether that works, and deleted at once."""
 _ROUNDS, _RIVALS = 6, 8
 
 
@@ -38,15 +40,20 @@ def prepare(bucket: Bucket) -> None:
     """Refuse a store that does not create atomically; remember that this one does."""
     if check_format(bucket):
         return
+    check_creation(bucket)
+    bucket.create(FORMAT, json.dumps({"format": VERSION}).encode() + b"\n")
+
+
+def check_creation(bucket: Bucket) -> None:
+    """`StoreIOError` if the store does not create atomically."""
     with ThreadPoolExecutor(_RIVALS, thread_name_prefix="nerve_store-probe") as pool:
         for _ in range(_ROUNDS):
             _race(bucket, pool)
-    bucket.create(FORMAT, json.dumps({"format": VERSION}).encode() + b"\n")
 
 
 def _race(bucket: Bucket, pool: ThreadPoolExecutor) -> None:
     """Several create the same object at the same time: at the most one may be told that it did."""
-    key = f".probe-{uuid.uuid4().hex}"
+    key = f"{PROBE}{uuid.uuid4().hex}"
     try:
         rivals = [(b"%d" % number) * 1024 for number in range(_RIVALS)]
         winners = [

@@ -1,0 +1,37 @@
+"""An object store that goes with a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nerve_store._places import below, check_remote, is_url, without_remote
+from nerve_store.exceptions import NerveStoreError
+
+if TYPE_CHECKING:
+    from nerve_store.protocols import Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where days and blobs are, as `Store` takes it."""
+
+    url: str
+    options: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, place: str, url: str | None, options: Mapping[str, Any] | None) -> tuple[str, Remote | None]:
+        """The place of a log without the object store that it names, and that, or `url`; None if there is none."""
+        place, named = without_remote(place) if is_url(place) else (place, None)
+        if named is not None and url is not None:
+            raise NerveStoreError(f"two object stores are named: {named} in the URL, and {url}")
+        url = named if url is None else url
+        check_remote(url, options, 0)
+        return place, None if url is None else cls(url, options)
+
+    def blobs(self, *, read_only: bool) -> Blobs:
+        """The blobs there."""
+        from nerve_store.remote.blobs.store import ObjectBlobStore
+
+        return ObjectBlobStore(below(self.url, "blobs"), options=self.options, read_only=read_only)
