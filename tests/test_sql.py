@@ -84,3 +84,14 @@ def test_sql_refuses_parameters_that_do_not_fit(log_store: ns.LogStore) -> None:
         log_store.sql("SELECT :a", {"b": 1})
     with pytest.raises(TypeError):
         log_store.sql("SELECT ?", (object(),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_reads_of_more_pages_than_a_small_cache_holds_are_followed_by_others(tmp_path: Path, read_only: bool) -> None:
+    path = tmp_path / "logs.db"
+    with ns.LogStore(path, durability="normal") as store:
+        store.append_many(("system", "tick", None, "x" * 3_000, None) for _ in range(1_500))
+    with ns.LogStore(path, read_only=read_only) as store:
+        for _ in range(3):
+            assert store.sql("SELECT sum(length(payload)) FROM logs") == [(4_500_000,)]
+            assert sum(len(row.payload or "") for row in store.query()) == 4_500_000

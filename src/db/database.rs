@@ -237,6 +237,7 @@ impl Database {
                 true => open::reader_of_read_only(context)?,
                 false => open::reader(context)?,
             };
+            reader.enlarge_cache().located(context, None)?;
             sql::restrict(&mut reader.connection).located(context, None)?;
             Ok(reader)
         };

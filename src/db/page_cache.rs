@@ -22,9 +22,15 @@ impl PageCache {
     /// To be called after a read: gives the next ones a large cache if this one would have filled a small one.
     pub(super) fn suit(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         if !self.is_large && pages_read(connection) > SMALL_PAGES {
-            connection.execute_batch("PRAGMA cache_size = -24576")?;
-            self.is_large = true;
+            self.enlarge(connection)?;
         }
+        Ok(())
+    }
+
+    /// Gives a connection the large cache. To be called before it is restricted to users' SQL, which may set no pragma.
+    pub(super) fn enlarge(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute_batch("PRAGMA cache_size = -24576")?;
+        self.is_large = true;
         Ok(())
     }
 }

@@ -31,6 +31,11 @@ impl Reader {
         Self { connection, still: Some(still), cache: PageCache::default() }
     }
 
+    /// Gives it the large cache at once.
+    pub(super) fn enlarge_cache(&mut self) -> rusqlite::Result<()> {
+        self.cache.enlarge(&self.connection)
+    }
+
     /// Whether what it reads is the file as it is.
     fn is_current(&self, context: Context<'_>) -> bool {
         self.still.as_ref().is_none_or(|still| still.holds(context.path))
