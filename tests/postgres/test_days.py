@@ -43,29 +43,15 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 KILLED = """
-import json, os, signal, sys
+import json, sys
 import nerve_store as ns
 from postgres.test_days import STEPS
+from support.killing import killing
 
 url, schema, archive, step, when, number, now = json.loads(sys.argv[1])
-calls = 0
-
-def killing(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        is_due = calls == number
-        if is_due and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*arguments, **options)
-        if is_due:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-
 owner, name = STEPS[step]
 with ns.PostgresLogStore(url, schema=schema, archive=archive) as log:
-    setattr(owner, name, killing(getattr(owner, name)))
+    setattr(owner, name, killing(getattr(owner, name), when, number))
     log.archive_logs(now=now)
 """
 

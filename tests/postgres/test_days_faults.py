@@ -29,7 +29,7 @@ from contract.blob_places import Place, made
 from postgres.stored import keys
 from support import Stop, StopAfter, as_row, as_rows, objects
 from support.archive import NOW, at, day, fill
-from support.flaky import flaky
+from support.flaky import flaky, once_each
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
@@ -117,15 +117,7 @@ def test_bucket_without_an_answer_is_told_and_nothing_is_lost(place: Backend, s3
 def test_bad_answers_do_not_end_a_job_or_a_read(place: Backend, s3: Place, fault: str) -> None:
     with flaky(port_of(s3)) as proxy, log_at(place, s3, proxy.port) as log:
         rows = fill(log, days=DAYS)
-        seen: set[tuple[str, str]] = set()
-
-        def once(request: Any) -> str | None:
-            if request.method == "DELETE" or (request.method, request.path) in seen:
-                return None
-            seen.add((request.method, request.path))
-            return fault
-
-        proxy.fault = once
+        proxy.fault = once_each(fault)
         log.archive_logs(now=NOW)
         assert as_rows(log.query(archived=True)) == rows
         assert log.query() == []

@@ -117,21 +117,13 @@ def test_finish_refuses_a_source_that_is_written_to(
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from nerve_store.moving import copy, days, directory, server
+from support.killing import killing
 point, number, source, target = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 where, name, when = point.split(".")
 owner = {"target": server.ServerTarget if "://" in target else directory.DirectoryTarget, "days": days.Days}[where]
-original, calls = getattr(owner, name), []
-def killing(*arguments, **options):
-    calls.append(1)
-    if len(calls) == number and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*arguments, **options)
-    if len(calls) == number and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, name, killing)
+setattr(owner, name, killing(getattr(owner, name), when, number))
 from nerve_store.moving import work
 work._ROWS = 100
 copy(source, target, finish=True)

@@ -117,21 +117,13 @@ def test_log_moves_to_a_server_with_a_bucket_and_back(
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from nerve_store.moving import copy, objects, server, work
+from support.killing import killing
 point, number, source, target, remote = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 where, name, when = point.split(".")
 owner = {"target": server.ServerTarget, "objects": objects.Objects, "work": work}[where]
-original, calls = getattr(owner, name), []
-def killing(*arguments, **options):
-    calls.append(1)
-    if len(calls) == number and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*arguments, **options)
-    if len(calls) == number and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, name, killing)
+setattr(owner, name, killing(getattr(owner, name), when, number))
 copy(source, target, remote=remote, finish=True)
 """
 POINTS = [

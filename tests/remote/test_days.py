@@ -23,7 +23,7 @@ import nerve_store as ns
 from contract.blob_places import Place
 from support import Stop, StopAfter, as_row, as_rows, child_environment, day_files, foreign_script, objects
 from support.archive import MANIFEST_TABLES, NOW, at, day, fill
-from support.flaky import flaky
+from support.flaky import flaky, once_each
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
@@ -43,39 +43,28 @@ STEPS = {
 }
 
 KILLED = """
-import os, signal, sys
+import sys
 import nerve_store as ns
 from nerve_store import _core as core
 from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days import move as move_file
+from support.killing import killing
 
 data, url, step, when, number, now = sys.argv[1:]
+number = int(number)
 owner, name = step.rsplit(".", 1)
-calls = 0
-
-def killing(function):
-    def call(*arguments, **options):
-        global calls
-        calls += 1
-        is_due = calls == int(number)
-        if is_due and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*arguments, **options)
-        if is_due:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
 
 class Log:
     def __init__(self, log):
         self._log = log
+        if owner == "core.LogStore":
+            setattr(self, name, killing(getattr(log, name), when, number))
     def __getattr__(self, attribute):
-        found = getattr(self._log, attribute)
-        return killing(found) if owner == "core.LogStore" and attribute == name else found
+        return getattr(self._log, attribute)
 
 if owner != "core.LogStore":
     target = {"Bucket": Bucket, "move_file": move_file}[owner]
-    setattr(target, name, killing(getattr(target, name)))
+    setattr(target, name, killing(getattr(target, name), when, number))
 with ns.Store(data, durability="normal", remote=url) as store:
     remote = store.logs._remote
     after_job = remote.after_job
@@ -189,15 +178,7 @@ def test_bad_answers_do_not_end_a_job_or_a_read(s3: Place, tmp_path: Path, fault
         options = objects.S3Server.options(proxy.port)
         with ns.Store(tmp_path / "data", durability="normal", remote=s3.url, remote_options=options) as store:
             rows = fill(store.logs, days=DAYS)
-            seen: set[tuple[str, str]] = set()
-
-            def once(request: Any) -> str | None:
-                if request.method == "DELETE" or (request.method, request.path) in seen:
-                    return None
-                seen.add((request.method, request.path))
-                return fault
-
-            proxy.fault = once
+            proxy.fault = once_each(fault)
             store.logs.archive_logs(now=NOW)
             assert as_rows(store.logs.query(archived=True)) == rows
             assert not day_files(store.archive_dir)

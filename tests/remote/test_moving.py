@@ -190,22 +190,14 @@ def test_another_place_for_the_rest_gets_all_of_it(data: Path, directory: Place,
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from nerve_store.moving import blobs, copy, directory, objects, work
 from nerve_store.remote.bucket import Bucket
+from support.killing import killing
 point, number, source, target, remote, source_remote = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 where, name, when = point.split(".")
 owner = {"target": directory.DirectoryTarget, "objects": objects.Objects, "bucket": Bucket, "work": work}[where]
-original, calls = getattr(owner, name), []
-def killing(*arguments, **options):
-    calls.append(1)
-    if len(calls) == number and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*arguments, **options)
-    if len(calls) == number and when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-setattr(owner, name, killing)
+setattr(owner, name, killing(getattr(owner, name), when, number))
 copy(source, target, remote=remote or None, source_remote=source_remote or None, finish=True)
 """
 POINTS = [

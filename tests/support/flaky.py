@@ -139,3 +139,16 @@ def flaky(upstream: int) -> Iterator[Flaky]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def once_each(fault: str) -> Fault:
+    """The fault for the first request of each kind, except those that delete."""
+    seen: set[tuple[str, str]] = set()
+
+    def of(request: Request) -> str | None:
+        if request.method == "DELETE" or (request.method, request.path) in seen:
+            return None
+        seen.add((request.method, request.path))
+        return fault
+
+    return of
