@@ -152,8 +152,12 @@ class Store:
 
     def close(self) -> None:
         """Close the log database, and let go of the blobs' directories; harmless when that was done already."""
-        self.logs.close()
-        self.blobs.close()
+        try:
+            self.logs.close()
+        finally:
+            self.blobs.close()
+            if self._local_blobs is not None:
+                self._local_blobs.close()
 
     def __enter__(self) -> Self:
         return self
