@@ -11,7 +11,7 @@ from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import open_logs, require_directory
+from nerve_store.cli.stores import open_logs, require_log
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -33,20 +33,10 @@ def _run(arguments: argparse.Namespace) -> int:
             "back up the server with its own means (pg_dump, or pg_basebackup and its write-ahead log), and the day "
             "files beside it"
         )
-    require_directory(place)
-    # Without one, the store would be created.
-    with cast(LogStore, open_logs(place)) as logs, progress_bar("copying bytes") as progress:
-        if arguments.database_only:
-            report = logs.backup(arguments.target, progress=progress)
-        else:
-            with Store(
-                place.data,
-                read_only=True,
-                remote=place.remote,
-                remote_options=place.options,
-                max_cache_bytes=place.max_cache_bytes,
-            ) as store:
-                report = store.backup(arguments.target, progress=progress)
+    require_log(place)
+    store: LogStore | Store = cast(LogStore, open_logs(place)) if arguments.database_only else _store(place)
+    with store, progress_bar("copying bytes") as progress:
+        report = store.backup(arguments.target, progress=progress)
     if arguments.json:
         print_json(report)
     else:
@@ -54,6 +44,19 @@ def _run(arguments: argparse.Namespace) -> int:
         if place.remote is not None and not arguments.database_only:
             print_text("blobs in the object store are not copied: they stay there")
     return 0 if report.ok else 1
+
+
+def _store(place: Place) -> Store:
+    try:
+        return Store(
+            place.data,
+            read_only=True,
+            remote=place.remote,
+            remote_options=place.options,
+            max_cache_bytes=place.max_cache_bytes,
+        )
+    except ImportError as error:
+        raise Problem(str(error)) from None
 
 
 def _print(report: BackupReport) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "refuse_server",
     "remote_of",
     "require_directory",
+    "require_log",
     "way_to",
 ]
 
@@ -62,15 +63,20 @@ def require_directory(place: Place, what: str = "this command") -> None:
     raise Problem(f"there is no data directory {data!r}; name it with --data DIR or NERVE_STORE_DATA")
 
 
-def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:
-    """The log of an existing data directory or schema, read-only unless `writable`."""
-    if place.is_server:
-        return open_server(place, writable=writable)
+def require_log(place: Place) -> str:
+    """The path of the log database of an existing data directory."""
     require_directory(place)
     path = log_path(place.data)
     if not os.path.lexists(path):
         raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
-    logs = LogStore(path, read_only=not writable)
+    return path
+
+
+def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:
+    """The log of an existing data directory or schema, read-only unless `writable`."""
+    if place.is_server:
+        return open_server(place, writable=writable)
+    logs = LogStore(require_log(place), read_only=not writable)
     if place.remote is not None:
         try:
             attach_days(logs, place.data, place.remote, place.options, place.max_cache_bytes)

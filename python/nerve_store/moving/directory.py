@@ -13,6 +13,7 @@ from nerve_store._places import MAX_CACHE_BYTES, sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
+from nerve_store.moving.source import LEAST_ID
 from nerve_store.moving.state import KnownDay, State
 from nerve_store.moving.target import Target
 from nerve_store.protocols import Blobs
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 UNFINISHED = ".copying.db"
 """The database until the copy is whole."""
 _NOTES = ".copying-notes.db"
-_LEAST_ID = -(2**63)
 
 
 def _objects_at(remote: Remote) -> Objects:
@@ -80,7 +80,7 @@ class DirectoryTarget(Target):
         with self._progress:
             found = self._progress.execute("SELECT source FROM copying").fetchone()
             if found is None:
-                self._progress.execute("INSERT INTO copying VALUES (?, ?)", (source, _LEAST_ID))
+                self._progress.execute("INSERT INTO copying VALUES (?, ?)", (source, LEAST_ID))
         return source if found is None else str(found[0])
 
     @property
