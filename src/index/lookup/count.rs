@@ -249,10 +249,8 @@ impl Counting<'_> {
 
     /// Of the rows after the sealed ones.
     fn tail(&self, span: IdSpan, sealed_end: i64) -> Result<u64> {
-        let Filter { source, kind, since, until, .. } = self.filter;
-        // The whole tail, and nothing but its kinds asked for.
-        if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) && since.is_none() && until.is_none() {
-            let known = self.unmerged.tail.count(self.connection, sealed_end, source.as_deref(), kind.as_deref())?;
+        if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) {
+            let known = self.unmerged.tail.count(self.connection, sealed_end, self.filter)?;
             return known.map_or_else(|| self.visit(span), Ok);
         }
         self.visit(span)
