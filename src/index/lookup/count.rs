@@ -47,8 +47,7 @@ struct Counting<'a> {
 impl Counting<'_> {
     /// Of the rows of a span, looked at one by one.
     fn visit(&self, span: IdSpan) -> Result<u64> {
-        let filter =
-            Filter { after_id: span.first.checked_sub(1), before_id: span.last.checked_add(1), ..self.filter.clone() };
+        let filter = self.filter.clone().within(span);
         if !filter.has_conditions() && filter.limit.is_none() {
             // Adds up what the pages say that they hold, and finds rows that are in no segment.
             let mut statement =
