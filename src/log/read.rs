@@ -30,16 +30,23 @@ pub(crate) fn each(core: &Core, filter: &Filter, visit: &mut dyn FnMut(LogEntry)
     core.read("query", |snapshot| snapshot.search(filter, visit))
 }
 
-/// From the least id to the greatest of the rows within the filter's bounds of ids; None if there are none.
-pub(crate) fn ids(core: &Core, filter: &Filter) -> Result<Option<IdSpan>> {
+/// From the least id to the greatest of the rows within the filter's bounds of ids, in the caller's transaction; None if
+/// there are none.
+pub(crate) fn ids(connection: &Connection, filter: &Filter) -> Result<Option<IdSpan>> {
     let Some(ids) = filter.ids() else { return Ok(None) };
-    core.database().read("query", |connection| {
-        let mut statement = connection.prepare_cached(
-            "SELECT (SELECT min(id) FROM logs WHERE id >= ?1), (SELECT max(id) FROM logs WHERE id <= ?2)",
-        )?;
-        let (first, last): (Option<i64>, Option<i64>) =
-            statement.query_row(<(i64, i64)>::from(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(id) FROM logs WHERE id >= ?1), (SELECT max(id) FROM logs WHERE id <= ?2)",
+    )?;
+    let (first, last): (Option<i64>, Option<i64>) =
+        statement.query_row(<(i64, i64)>::from(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
+}
+
+/// From the least id to the greatest of the rows that may match, and how many match; None if there are none.
+pub(crate) fn extent(core: &Core, filter: &Filter) -> Result<Option<(IdSpan, u64)>> {
+    core.read("query", |snapshot| {
+        let Some(span) = ids(snapshot.connection(), filter)? else { return Ok(None) };
+        Ok(Some((span, snapshot.count(filter)?)))
     })
 }
 

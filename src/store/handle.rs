@@ -99,9 +99,21 @@ impl LogStore {
         })
     }
 
-    /// The rows of the log that match and whose ids are in a span, page by page.
-    pub(super) fn iter_ids(&self, filter: Filter, ids: IdSpan) -> Rows {
-        Rows::of_log(Pages::within(Arc::clone(self.log.core()), filter, ids))
+    /// The rows of [`LogStore::iter`] whose ids are in a span.
+    pub(super) fn iter_ids(&self, filter: Filter, archived: bool, ids: IdSpan) -> Result<Rows> {
+        match archived {
+            true => self.iter(filter.within(ids), true),
+            false => Ok(Rows::of_log(Pages::within(Arc::clone(self.log.core()), filter, ids))),
+        }
+    }
+
+    /// From the least id to the greatest of the rows of [`LogStore::iter`], and about how many there are; None if there are
+    /// none.
+    pub(super) fn extent(&self, filter: &Filter, archived: bool) -> Result<Option<(IdSpan, u64)>> {
+        match archived {
+            true => self.archive.extent(filter),
+            false => log::extent(&self.log, filter),
+        }
     }
 
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before

@@ -33,8 +33,8 @@ pub trait Origin: Send {
 
 /// Rows that can be divided.
 pub(super) trait Divisible: Send {
-    /// The next part, of about so many rows; None at the end.
-    fn next_part(&mut self, rows: u64) -> Option<Box<dyn Origin>>;
+    /// The next part, of about so many rows; None at the end. A call that was interrupted is repeated.
+    fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>>;
 
     /// An error if rows that have been read are not to be returned any more.
     fn check(&self) -> Result<()>;
@@ -114,7 +114,8 @@ impl Parts {
                 self.open.pop_front();
             }
             while self.open.len() < self.threads
-                && let Some(part) = self.rest.as_mut().and_then(|rest| rest.next_part(self.part_rows))
+                && let Some(rest) = &mut self.rest
+                && let Some(part) = rest.next_part(self.part_rows)?
             {
                 self.open.push_back(Part::of(part));
             }
@@ -224,11 +225,11 @@ mod tests {
     }
 
     impl Divisible for Numbers {
-        fn next_part(&mut self, rows: u64) -> Option<Box<dyn Origin>> {
+        fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>> {
             let rows = i64::try_from(rows).unwrap();
             let part = Self { end: self.end.min(self.next + rows), ..self.clone() };
             self.next = part.end;
-            (part.next < part.end).then(|| Box::new(part) as Box<dyn Origin>)
+            Ok((part.next < part.end).then(|| Box::new(part) as Box<dyn Origin>))
         }
 
         fn check(&self) -> Result<()> {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::base::parallel::cores;
-use crate::log;
 use crate::row::{Filter, RawRow};
 use crate::store::arrow::c_data::{ArrowArray, ArrowArrayStream, ArrowSchema};
 use crate::store::arrow::columns::schema;
@@ -31,28 +30,29 @@ impl Origin for Own {
     }
 }
 
-/// The rows of a log between two ids, in parts.
+/// Rows of a log between two ids, in parts.
 struct Spans {
     store: Arc<LogStore>,
     filter: Filter,
+    archived: bool,
     /// What is left.
     ids: Option<IdSpan>,
 }
 
 impl Divisible for Spans {
-    fn next_part(&mut self, rows: u64) -> Option<Box<dyn Origin>> {
-        let ids = self.ids?;
+    fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>> {
+        let Some(ids) = self.ids else { return Ok(None) };
         let more = i64::try_from(rows.saturating_sub(1)).unwrap_or(i64::MAX);
         let part = match self.filter.descending {
             false => IdSpan { first: ids.first, last: ids.first.saturating_add(more).min(ids.last) },
             true => IdSpan { first: ids.last.saturating_sub(more).max(ids.first), last: ids.last },
         };
+        let rows = self.store.iter_ids(self.filter.clone(), self.archived, part)?;
         self.ids = match self.filter.descending {
             false => part.last.checked_add(1).and_then(|first| IdSpan::new(first, ids.last)),
             true => part.first.checked_sub(1).and_then(|last| IdSpan::new(ids.first, last)),
         };
-        let rows = self.store.iter_ids(self.filter.clone(), part);
-        Some(Box::new(Own { store: Arc::clone(&self.store), rows }))
+        Ok(Some(Box::new(Own { store: Arc::clone(&self.store), rows })))
     }
 
     fn check(&self) -> Result<()> {
@@ -71,14 +71,14 @@ const DIVIDED_BATCH_ROWS: usize = 8_192;
 const MOST_THREADS: usize = 4;
 
 /// The rows that match there are now, if they are many, and lie so close together that they can be divided by their ids.
-fn divided(store: &Arc<LogStore>, filter: &Filter) -> Result<Option<Spans>> {
+fn divided(store: &Arc<LogStore>, filter: &Filter, archived: bool) -> Result<Option<Spans>> {
     if filter.source.is_some() || filter.kind.is_some() || filter.ref_id.is_some() || filter.limit.is_some() {
         return Ok(None);
     }
-    let Some(ids) = log::ids(store.log(), filter)?.filter(|ids| ids.len() >= DIVIDED_ROWS) else { return Ok(None) };
-    let rows = store.count(filter, false)?;
+    let Some((ids, rows)) = store.extent(filter, archived)? else { return Ok(None) };
     let is_dense = rows >= DIVIDED_ROWS && ids.len() / 2 <= rows;
-    Ok(is_dense.then(|| Spans { store: Arc::clone(store), filter: filter.clone(), ids: Some(ids) }))
+    let (store, filter, ids) = (Arc::clone(store), filter.clone(), Some(ids));
+    Ok(is_dense.then_some(Spans { store, filter, archived, ids }))
 }
 
 /// What a stream keeps.
@@ -91,10 +91,9 @@ struct State {
 /// The rows of [`LogStore::query`] that there are now, in batches of at most so many.
 pub fn stream(store: &Arc<LogStore>, filter: Filter, archived: bool, batch_rows: usize) -> Result<ArrowArrayStream> {
     let threads = cores().min(MOST_THREADS);
-    if !archived
-        && threads > 1
+    if threads > 1
         && batch_rows >= DIVIDED_BATCH_ROWS
-        && let Some(spans) = divided(store, &filter)?
+        && let Some(spans) = divided(store, &filter, archived)?
     {
         return Ok(opened(Parts::divided(Box::new(spans), threads, batch_rows)));
     }
@@ -249,7 +248,7 @@ mod tests {
         let some = Filter { after_id: Some(15_005), before_id: Some(99_995), ..all.clone() };
         let downwards = Filter { descending: true, ..all.clone() };
         for filter in [all, since, some, downwards] {
-            let spans = divided(&store, &filter).unwrap().unwrap();
+            let spans = divided(&store, &filter, false).unwrap().unwrap();
             store.log().append_many(&[row(Some(200_000))], None).unwrap();
             let mut parts = Parts::divided(Box::new(spans), 3, 65_536);
             let mut found = Vec::new();
@@ -270,9 +269,9 @@ mod tests {
         let few = Filter { since: Some(90_000), ..Filter::default() };
         let named = Filter { kind: Some("t".to_owned()), ..Filter::default() };
         for filter in [few, named, Filter { limit: Some(90_000), ..Filter::default() }] {
-            assert!(divided(&store, &filter).unwrap().is_none());
+            assert!(divided(&store, &filter, false).unwrap().is_none());
         }
-        let spans = divided(&store, &Filter::default()).unwrap().unwrap();
+        let spans = divided(&store, &Filter::default(), false).unwrap().unwrap();
         let mut parts = Parts::divided(Box::new(spans), 2, 65_536);
         assert!(parts.next_batch().unwrap().len() > 0);
         store.close().unwrap();
