@@ -1,7 +1,8 @@
 """A fleet that shares one log on PostgreSQL: of three workers one is killed, its run is taken over, days are archived.
 
-Run it with `python examples/fleet.py postgresql://USER@HOST/DATABASE [DIRECTORY]`; `examples/compose.yaml` starts a
-server and does so. Workers may be on any machine. DIRECTORY takes the day files; all who archive or read them see it.
+Run it with `python examples/fleet.py postgresql://USER@HOST/DATABASE [ARCHIVE]`; `examples/compose.yaml` starts the
+servers and does so. Workers may be on any machine. ARCHIVE takes the days: `s3://BUCKET/PREFIX`, with AWS_REGION,
+AWS_ACCESS_KEY_ID and the like in the environment, or a directory that all who archive or read the archive see.
 """
 
 import json
@@ -79,32 +80,48 @@ def main(url: str, archive: str) -> None:
 
 
 def dashboard(log: PostgresLogStore, archive: str, first: int) -> None:
-    """Who did how much: by DuckDB over the day files if it is there, else by the log, which reads them as well."""
+    """Who did how much: by DuckDB over the archive if that is installed, else by the log, which reads it as well."""
     try:
-        duckdb: Any = import_module("duckdb")
-    except ImportError:
+        session, days = duckdb_over(archive)
+    except ImportError as error:
+        print(f"the log is asked, because {error.name} is not installed")
         steps = Counter(
             json.loads(entry.payload or "{}")["role"]
             for entry in log.iter(type="thread_workflow_message", after_id=first, archived=True)
         )
         rows: list[tuple[str, int]] = sorted(steps.items())
     else:
-        rows = duckdb.execute(
+        print(f"DuckDB reads {days}")
+        rows = session.execute(
             "SELECT json_extract_string(payload, '$.role') AS worker, count(*) FROM read_json(?, columns = {"
             "id: 'BIGINT', type: 'VARCHAR', payload: 'VARCHAR'}"
             ") WHERE type = 'thread_workflow_message' AND id > ? GROUP BY worker ORDER BY worker",
-            [f"{archive}/*.jsonl*", first],
+            [days, first],
         ).fetchall()
     for worker, count in rows:
         print(f"{worker} did {count} steps")
+
+
+def duckdb_over(archive: str) -> tuple[Any, str]:
+    """A session of DuckDB that can read the archive, and the pattern of its days."""
+    session = import_module("duckdb").connect()
+    scheme, is_url, _ = archive.partition("://")
+    if not is_url:
+        return session, f"{archive}/*.jsonl*"
+    # What the log itself reads buckets with, and with the same environment. DuckDB's own way, LOAD httpfs and
+    # CREATE SECRET, works for S3 as well, but downloads an extension when it is first used.
+    fsspec = import_module("fsspec")
+    import_module("obstore.fsspec").register(scheme)
+    session.register_filesystem(fsspec.filesystem(scheme))
+    return session, f"{archive}/logs/*.jsonl*"
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--work", url, owner]:
             work(url, owner)
-        case [url, directory]:
-            main(url, directory)
+        case [url, archive]:
+            main(url, archive)
         case [url]:
             with tempfile.TemporaryDirectory() as directory:
                 main(url, directory)

@@ -202,6 +202,22 @@ def test_any_rows_come_through(tmp_path_factory: pytest.TempPathFactory, rows: l
         assert table.to_pylist() == expected(store.query())
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"descending": True}, {"since": 20_000}, {"after_id": 1_000, "before_id": 99_000}, {"until": 30_000}],
+    ids=str,
+)
+def test_many_rows_that_are_read_side_by_side_are_those_of_query(
+    log_store: ns.LogStore, filters: dict[str, Any]
+) -> None:
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    rows = [(f"s{n % 5}", "t", f"r{n % 99}" if n % 3 else None, "x" * (n % 700), n) for n in range(100_000)]
+    log_store.append_many(rows)
+    table = pyarrow.table(log_store.arrow(**filters))
+    table.validate(full=True)
+    assert table.to_pylist() == expected(log_store.query(**filters))
+
+
 def test_each_reading_begins_anew_and_ends_where_it_began(log_store: ns.LogStore) -> None:
     pyarrow: Any = pytest.importorskip("pyarrow")
     stream = log_store.arrow(batch_rows=10)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
 use crate::db::{Config, Derived};
@@ -96,6 +97,11 @@ impl LogStore {
             true => Rows::of_both(archive::UnionPages::open(Arc::clone(&self.archive), filter)?),
             false => Rows::of_log(Pages::open(Arc::clone(self.log.core()), filter)?),
         })
+    }
+
+    /// The rows of the log that match and whose ids are in a span, page by page.
+    pub(super) fn iter_ids(&self, filter: Filter, ids: IdSpan) -> Rows {
+        Rows::of_log(Pages::within(Arc::clone(self.log.core()), filter, ids))
     }
 
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before
