@@ -11,13 +11,15 @@ import statistics
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
+from bench_archive import FORMATS, NOW, Compression
 from columns import Way
-from databases import Databases
+from databases import Databases, copy
 from figures import NO_TARGET, Figure, Target
 from nerve_store.logging import StoreHandler
 from turns import Compare, Seconds
@@ -108,23 +110,55 @@ def bench_records_of_logging(compare: Compare, tmp_path: Path) -> None:
 def bench_arrow(
     compare: Compare, record: Callable[[Figure], None], databases: Databases, ours: str, peers: list[str], bound: float
 ) -> None:
-    """All live rows; each way in a process of its own. Processor time, too: the times of a busy machine say little."""
+    """All live rows."""
     for module in ("pyarrow", "polars", "adbc_driver_sqlite", "connectorx"):
         pytest.importorskip(module)
+    compare_ways(compare, record, databases.ours, databases.rows, "all live rows", ours, peers, bound)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def bench_arrow_of_the_archive(
+    compare: Compare,
+    record: Callable[[Figure], None],
+    databases: Databases,
+    tmp_path: Path,
+    compression: Compression,
+) -> None:
+    """All rows, archived. DuckDB neither looks whether a file is what was written, nor for rows of the database."""
+    for module in ("pyarrow", "duckdb"):
+        pytest.importorskip(module)
+    path = copy(databases.ours, tmp_path / "logs.db")
+    with ns.LogStore(path, durability="normal") as store:
+        store.archive_logs(now=NOW, retention=timedelta(0), compression=compression)
+    case = f"ten archived days, {FORMATS[compression]}"
+    compare_ways(compare, record, path, databases.rows, case, "arrow of the archive, pyarrow", ["DuckDB"], 1.5)
+
+
+def compare_ways(
+    compare: Compare,
+    record: Callable[[Figure], None],
+    path: Path,
+    rows: int,
+    what: str,
+    ours: str,
+    peers: list[str],
+    bound: float,
+) -> None:
+    """Each way in a process of its own. Processor time, too: the times of a busy machine say little."""
 
     def timed(way: Way) -> Callable[[object], Seconds]:
         return lambda _: Seconds(way.read())
 
     with ExitStack() as opened:
-        ways = {name: opened.enter_context(closing(Way(name, databases.ours))) for name in (ours, *peers)}
-        assert {way.rows for way in ways.values()} == {databases.rows}
-        case = f"{ours} beside {', '.join(peers)}, all live rows"
+        ways = {name: opened.enter_context(closing(Way(name, path))) for name in (ours, *peers)}
+        assert {way.rows for way in ways.values()} == {rows}
+        case = f"{ours} beside {', '.join(peers)}, {what}"
         compare(
             case,
             ours=timed(ways[ours]),
             peers={name: timed(ways[name]) for name in peers},
             work=lambda: None,
-            rows=databases.rows,
+            rows=rows,
             rounds=7,
             target=Target(bound=bound),
         )

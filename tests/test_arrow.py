@@ -202,6 +202,38 @@ def test_any_rows_come_through(tmp_path_factory: pytest.TempPathFactory, rows: l
         assert table.to_pylist() == expected(store.query())
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"descending": True}, {"since": 20_000}, {"after_id": 1_000, "before_id": 99_000}, {"until": 30_000}],
+    ids=str,
+)
+def test_many_rows_that_are_read_side_by_side_are_those_of_query(
+    log_store: ns.LogStore, filters: dict[str, Any]
+) -> None:
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    rows = [(f"s{n % 5}", "t", f"r{n % 99}" if n % 3 else None, "x" * (n % 700), n) for n in range(100_000)]
+    log_store.append_many(rows)
+    table = pyarrow.table(log_store.arrow(**filters))
+    table.validate(full=True)
+    assert table.to_pylist() == expected(log_store.query(**filters))
+
+
+@pytest.mark.parametrize(
+    "day_of", [lambda n: n // 20_000, lambda n: n % 5], ids=["whole days", "days whose ids alternate"]
+)
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_many_archived_rows_are_those_of_query(data_dir: Path, day_of: Callable[[int], int], compression: Any) -> None:
+    pyarrow: Any = pytest.importorskip("pyarrow")
+    with ns.LogStore(data_dir / "logs.db", durability="normal") as store:
+        store.append_many([a_row(n, day_of(n)) for n in range(80_000)])
+        store.archive_logs(now=3 * DAY, retention=timedelta(0), compression=compression)
+        store.append_many([a_row(n, day_of(n)) for n in range(80_000, 100_000)])  # also of archived days
+        for filters in ({}, {"descending": True}, {"after_id": 1_000, "before_id": 99_000}, {"since": DAY + 10_000}):
+            options: dict[str, Any] = {"archived": True, **filters}
+            table = pyarrow.table(store.arrow(**options))
+            assert table.to_pylist() == expected(store.query(**options)), filters
+
+
 def test_each_reading_begins_anew_and_ends_where_it_began(log_store: ns.LogStore) -> None:
     pyarrow: Any = pytest.importorskip("pyarrow")
     stream = log_store.arrow(batch_rows=10)

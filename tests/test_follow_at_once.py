@@ -103,6 +103,64 @@ def test_a_row_of_the_same_process_is_seen_at_once_in_an_event_loop(data_dir: Pa
     assert_at_once(run(main()))
 
 
+@pytest.mark.parametrize("batch", [1, 31, 32, 33, 2_000])
+def test_a_follower_that_has_read_everything_asks_a_thread_for_many_rows_alone(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    calls: list[object] = []
+    rounds = 20 if batch <= 32 else 3
+
+    async def main() -> None:
+        async with ns.AsyncLogStore(data_dir / "logs.db", durability="normal") as logs:
+            threads, seen = logs._threads.read, list[int]()
+            submit = threads.submit
+            async with logs.follow(poll_interval=SLOW) as follower:
+                # Everything that there is has been read.
+                first = (await logs.append("s", "t")).id
+                seen.append((await anext(follower)).id)
+                waiting = asyncio.create_task(anext(follower))
+                await asyncio.sleep(0.05)
+
+                def counted(call: Callable[[], object]) -> object:
+                    calls.append(call)
+                    return submit(call)
+
+                monkeypatch.setattr(threads, "submit", counted)
+                for _ in range(rounds):
+                    await logs.append_many([("s", "t", None, None, None)] * batch)
+                    for _ in range(batch):
+                        seen.append((await waiting).id)
+                        waiting = asyncio.create_task(anext(follower))
+                        await asyncio.sleep(0)
+                waiting.cancel()
+            assert seen == list(range(first, first + 1 + rounds * batch))
+
+    run(main())
+    if batch < 32:
+        # On a machine that is so busy that a read of one row lasts, a thread is asked now and then.
+        assert len(calls) < rounds
+    if batch > 32:
+        assert len(calls) >= rounds
+
+
+def test_a_read_that_lasts_is_left_to_a_thread_and_loses_nothing(log_store: ns.LogStore) -> None:
+    follower = log_store.follow(type="wanted")
+    assert follower._poll_briefly() == []
+    filling = [("s", "other", f"r{number % 7}", "x" * 100, None) for number in range(50_000)]
+    log_store.append_many([*filling, ("s", "wanted", None, "1", None), *filling, ("s", "wanted", None, "2", None)])
+    found: list[str | None] = []
+    attempts = 0
+    while len(found) < 2:
+        page = follower._poll_briefly()
+        attempts += 1
+        assert attempts < 1_000
+        found += [entry.payload for entry in (follower._poll() if page is None else page)]
+    assert found == ["1", "2"]
+    assert follower._poll_briefly() == []
+    follower.close()
+    assert follower._poll_briefly() == []
+
+
 def test_the_log_may_be_reset_and_made_again(data_dir: Path) -> None:
     """A checkpoint begins the write-ahead log anew; the last close removes it."""
     path = data_dir / "logs.db"

@@ -43,6 +43,11 @@ COUNTABLE: tuple[tuple[dict[str, Any], str], ...] = (
     ({"since": 5}, "timestamp >= 5"),
     ({"until": 5}, "timestamp <= 5"),
     ({"since": 1, "until": 2}, "timestamp BETWEEN 1 AND 2"),
+    ({"since": 0, "until": 10}, "timestamp BETWEEN 0 AND 10"),
+    ({"since": 6}, "timestamp >= 6"),
+    ({"until": 4}, "timestamp <= 4"),
+    ({"type": "tick", "since": 2}, "type = 'tick' AND timestamp >= 2"),
+    ({"source": "system", "until": 3}, "source = 'system' AND timestamp <= 3"),
 )
 
 
@@ -69,6 +74,20 @@ def test_odd_rows_of_another_program_do_not_break_sealing(data_dir: Path, odd: s
             for options, where in COUNTABLE:
                 assert store.count(**options) == len(plain(path, where)), options
             store.reindex()
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS)
+def test_odd_rows_among_the_newest_are_counted(data_dir: Path, odd: str) -> None:
+    path = data_dir / "logs.db"
+    row = ("system", "tick", "r1", None, 5)
+    with ns.LogStore(path) as store:
+        store.append_many([] if ODD_ROWS[odd][0] <= 0 else [row] * 5)
+        assert store.count(since=5) == len(plain(path, "timestamp >= 5"))
+        foreign_sql(path, INSERT_ROW_WITH_ID, ODD_ROWS[odd])
+        for _ in range(2):
+            for options, where in COUNTABLE:
+                assert store.count(**options) == len(plain(path, where)), options
+            store.append_many([row] * 5)
 
 
 def test_ids_far_apart_are_found(data_dir: Path) -> None:

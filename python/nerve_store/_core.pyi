@@ -317,6 +317,8 @@ class LogFollower:
     ) -> None: ...
     def _is_settled(self) -> bool:
         """Whether nothing is to be read before something is announced."""
+    def _poll_briefly(self) -> list[LogEntry] | None:
+        """The rows that there are now, a few at the most; None if reading them takes long."""
     def _poll(self) -> list[LogEntry]:
         """The rows that there are now, perhaps none; waits for nothing."""
 

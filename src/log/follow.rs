@@ -46,7 +46,6 @@ impl Follower {
         if filter.after_id.is_none() {
             filter.after_id = Some(core.read("follow", |snapshot| snapshot.last_given_id())?);
         }
-        filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
         Ok(Self { filter, seen: None, watching: watch(core, interval) })
     }
@@ -56,9 +55,16 @@ impl Follower {
         self.watching.is_some() && self.seen == Some(core.changes().count())
     }
 
-    /// The next rows; none if there are none yet after `timeout`.
-    pub fn next_page(&mut self, core: &Core, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
+    /// The next rows, at most `most`, if that is less than a page; none if there are none yet after `timeout`.
+    pub fn next_page(
+        &mut self,
+        core: &Core,
+        most: Option<u64>,
+        timeout: Duration,
+        read: &ReadPage<'_>,
+    ) -> Result<Vec<LogEntry>> {
         core.database().check_open()?;
+        self.filter.limit = Some(most.map_or(PAGE_ROWS, |most| most.min(PAGE_ROWS)));
         let known = core.changes().count();
         let page = if self.is_settled(core) { Vec::new() } else { self.read(known, read)? };
         if !page.is_empty() || timeout.is_zero() {
@@ -73,12 +79,10 @@ impl Follower {
         self.seen = None;
         let FollowedPage { rows, last, is_partial } = read(&self.filter)?;
         // Short of a full page, everything there is has been looked at.
-        let end = match rows.last() {
-            Some(entry) if Some(rows.len() as u64) == self.filter.limit => entry.id,
-            _ => last,
-        };
+        let is_full = Some(rows.len() as u64) == self.filter.limit;
+        let end = rows.last().filter(|_| is_full).map_or(last, |entry| entry.id);
         self.filter.after_id = self.filter.after_id.max(Some(end));
-        self.seen = (rows.is_empty() && !is_partial).then_some(known);
+        self.seen = (!is_full && !is_partial).then_some(known);
         Ok(rows)
     }
 }
@@ -158,18 +162,18 @@ mod tests {
         for round in 0..40 {
             let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
             expected.push((put(writer, source), source));
-            seen.extend(all.next_page(&log, Duration::from_secs(10), &read).unwrap());
+            seen.extend(all.next_page(&log, None, Duration::from_secs(10), &read).unwrap());
             if round % 5 == 0 {
-                seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
+                seen_of_a.extend(some.next_page(&log, None, Duration::ZERO, &read).unwrap());
             }
         }
         while seen_of_a.len() < expected.iter().filter(|(_, source)| *source == "a").count() {
-            seen_of_a.extend(some.next_page(&log, Duration::from_secs(10), &read).unwrap());
+            seen_of_a.extend(some.next_page(&log, None, Duration::from_secs(10), &read).unwrap());
         }
         assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
-        assert!(all.next_page(&log, Duration::from_millis(1), &read).unwrap().is_empty());
+        assert!(all.next_page(&log, None, Duration::from_millis(1), &read).unwrap().is_empty());
     }
 
     #[test]
@@ -180,7 +184,7 @@ mod tests {
         let started = std::time::Instant::now();
         let page = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                follower.next_page(&log, Duration::from_secs(60), &|filter| read_page(&log, filter)).unwrap()
+                follower.next_page(&log, None, Duration::from_secs(60), &|filter| read_page(&log, filter)).unwrap()
             });
             std::thread::sleep(Duration::from_millis(50));
             let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };

@@ -31,7 +31,7 @@ pub use meta::{DeleteMeta, SetMeta, delete_meta, get_meta, list_meta, set_meta};
 pub(crate) use meta::{read_meta, write_meta};
 pub use operation::{Answer, Done, Operation, Shared, Work};
 pub use read::{Pages, count, query};
-pub(crate) use read::{by_ids, each, each_by_ids, each_id};
+pub(crate) use read::{by_ids, each, each_by_ids, each_id, extent, ids};
 pub(crate) use reserve::reserved_ids;
 pub use stats::{LogStats, stats};
 pub use transaction::Transaction;

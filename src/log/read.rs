@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
 use crate::index::lookup::candidates::is_dense;
 use crate::log::core::Core;
 use crate::row::{COLUMNS, Filter, LogEntry, RawRow};
@@ -27,6 +28,26 @@ pub fn query(core: &Core, filter: &Filter) -> Result<Vec<LogEntry>> {
 /// Calls `visit` with every row that matches, in the filter's order; an error comes after the rows before it.
 pub(crate) fn each(core: &Core, filter: &Filter, visit: &mut dyn FnMut(LogEntry)) -> Result<()> {
     core.read("query", |snapshot| snapshot.search(filter, visit))
+}
+
+/// From the least id to the greatest of the rows within the filter's bounds of ids, in the caller's transaction; None if
+/// there are none.
+pub(crate) fn ids(connection: &Connection, filter: &Filter) -> Result<Option<IdSpan>> {
+    let Some(ids) = filter.ids() else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(id) FROM logs WHERE id >= ?1), (SELECT max(id) FROM logs WHERE id <= ?2)",
+    )?;
+    let (first, last): (Option<i64>, Option<i64>) =
+        statement.query_row(<(i64, i64)>::from(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
+}
+
+/// From the least id to the greatest of the rows that may match, and how many match; None if there are none.
+pub(crate) fn extent(core: &Core, filter: &Filter) -> Result<Option<(IdSpan, u64)>> {
+    core.read("query", |snapshot| {
+        let Some(span) = ids(snapshot.connection(), filter)? else { return Ok(None) };
+        Ok(Some((span, snapshot.count(filter)?)))
+    })
 }
 
 /// How many rows [`query`] would return.
@@ -110,6 +131,12 @@ impl Pages {
             filter.before_id = Some(filter.before_id.map_or(end, |bound| bound.min(end)));
         }
         Ok(Self { core, left: filter.limit.unwrap_or(u64::MAX), filter })
+    }
+
+    /// The rows that match and whose ids are in a span.
+    pub(crate) fn within(core: Arc<Core>, filter: Filter, ids: IdSpan) -> Self {
+        let left = filter.limit.unwrap_or(u64::MAX);
+        Self { core, left, filter: filter.within(ids) }
     }
 
     /// Calls `visit` with the next rows, as SQLite holds them, until it breaks; returns whether there may be more. Rows

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
+use crate::base::error::Error;
 use crate::base::fork::Generation;
-use crate::base::interrupt::INTERVAL;
+use crate::base::interrupt::{INTERVAL, Scope};
 use crate::log::wake;
 use crate::py::argument::{Arg, Flag, Seconds, Text, arguments};
-use crate::py::call::{read, read_within};
+use crate::py::call::{caught, read, read_within};
 use crate::py::convert::Integer;
 use crate::py::entry::Row;
 use crate::py::interpreter;
@@ -25,6 +26,9 @@ use crate::store::{self, Follower};
 
 /// The default that the signature names.
 const DEFAULT_POLL_INTERVAL: Seconds = Seconds(Duration::from_millis(50));
+
+/// How long a read lasts that an event loop may wait for: about ten reads of a row that was just committed.
+const BRIEF: Duration = Duration::from_millis(1);
 
 /// The rows of a filter as they are appended, by whatever process; endless, until it is closed.
 ///
@@ -120,6 +124,25 @@ impl LogFollower {
     /// Whether nothing is to be read before something is announced.
     fn _is_settled(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.lock(py)?.follower.is_settled())
+    }
+
+    /// The rows that there are now, a few at the most; None if reading them takes long.
+    fn _poll_briefly(&self, py: Python<'_>) -> PyResult<Option<List<Row>>> {
+        self.generation.check(Path::new(""))?;
+        let brief = Scope { deadline: Some(Instant::now() + BRIEF), ..Scope::default() };
+        let read = || {
+            // Another thread that has it reads.
+            let Ok(mut state) = self.state.try_lock() else { return Err(Error::TimedOut) };
+            if state.page.len() == 0 && !self.closed() {
+                return state.follower.few();
+            }
+            Ok(std::mem::take(&mut state.page).collect())
+        };
+        match py.detach(|| brief.enter(|| caught(read))) {
+            Ok(rows) => Ok(Some(List(rows.into_iter().map(Row).collect()))),
+            Err(Error::TimedOut) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The rows that there are now, perhaps none; waits for nothing.

@@ -46,6 +46,12 @@ impl Filter {
         IdSpan::new(self.first_id(), self.last_id())
     }
 
+    /// The same for the ids of a span, whatever its own bounds of ids are.
+    #[must_use]
+    pub(crate) fn within(self, ids: IdSpan) -> Self {
+        Self { after_id: ids.first.checked_sub(1), before_id: ids.last.checked_add(1), ..self }
+    }
+
     /// The times that can match; its first is after its last if none can.
     pub(crate) fn times(&self) -> TimeSpan {
         TimeSpan { first: self.since.unwrap_or(i64::MIN), last: self.until.unwrap_or(i64::MAX) }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::archive::{self, ARCHIVED_UP_TO, Archive, ArchivedDay, JobOutcome, Options, Problem, Reindexed, Verified};
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
 use crate::db::{Config, Derived};
@@ -96,6 +97,23 @@ impl LogStore {
             true => Rows::of_both(archive::UnionPages::open(Arc::clone(&self.archive), filter)?),
             false => Rows::of_log(Pages::open(Arc::clone(self.log.core()), filter)?),
         })
+    }
+
+    /// The rows of [`LogStore::iter`] whose ids are in a span.
+    pub(super) fn iter_ids(&self, filter: Filter, archived: bool, ids: IdSpan) -> Result<Rows> {
+        match archived {
+            true => self.iter(filter.within(ids), true),
+            false => Ok(Rows::of_log(Pages::within(Arc::clone(self.log.core()), filter, ids))),
+        }
+    }
+
+    /// From the least id to the greatest of the rows of [`LogStore::iter`], and about how many there are; None if there are
+    /// none.
+    pub(super) fn extent(&self, filter: &Filter, archived: bool) -> Result<Option<(IdSpan, u64)>> {
+        match archived {
+            true => self.archive.extent(filter),
+            false => log::extent(&self.log, filter),
+        }
     }
 
     /// The rows that match, as they are appended by any process; `archived`: also those that leave for the archive before

@@ -119,12 +119,11 @@ def test_a_closed_store_is_an_error_of_the_reader(backend: Backend) -> None:
         log.arrow()
 
 
-def test_damage_in_the_archive_is_an_error_of_the_reader(filled: Log) -> None:
+def test_damage_in_the_archive_is_an_error_of_the_reader(backend: Backend, filled: Log) -> None:
     day = filled.archived_days()[4]
-    path = Path(day.path)
-    damaged = bytearray(path.read_bytes())
+    damaged = bytearray(backend.files()[Path(day.path).name])
     damaged[len(damaged) // 2] ^= 0x80
-    path.write_bytes(damaged)
+    backend.replace(day.day, bytes(damaged))
     reader = pyarrow.RecordBatchReader.from_stream(filled.arrow(batch_rows=10, archived=True))
     with pytest.raises(OSError, match=day.day.isoformat()):
         list(reader)

@@ -120,6 +120,8 @@ class AsyncLogFollower:
         self._turn = asyncio.Lock()
         self._room: Newsroom | None = None
         self._known = 0
+        self._is_current = False
+        """Everything that was announced has been read, so that there is little more."""
         self._reading: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -135,14 +137,8 @@ class AsyncLogFollower:
                 if self._reading is None:
                     self._room = self._newsrooms.open()
                     self._known = self._room.edition
-                    self._reading = asyncio.create_task(self._read(follower))
-                    self._reading.add_done_callback(_look_at)
-                try:
-                    # A call that is cancelled loses no rows: the next one goes on waiting for the same page.
-                    await asyncio.shield(self._reading)
-                finally:
-                    if self._reading.done():
-                        self._reading = None
+                if self._reading is not None or not self._read_briefly(follower):
+                    await self._read_in_thread(follower)
                 if not self._page:
                     await self._wait(follower)
             raise StopAsyncIteration
@@ -151,10 +147,32 @@ class AsyncLogFollower:
         if self._room is not None and not self._is_closed:
             await self._room.wait(self._known, None if follower._is_settled() else self._poll_interval)
 
+    def _read_briefly(self, follower: LogFollower) -> bool:
+        """Read what is new here, where that takes no longer than asking a thread to; whether it did."""
+        page = follower._poll_briefly() if self._is_current else None
+        if page is None:
+            return False
+        self._keep(page, follower)
+        return True
+
+    async def _read_in_thread(self, follower: LogFollower) -> None:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(follower))
+            self._reading.add_done_callback(_look_at)
+        try:
+            # A call that is cancelled loses no rows: the next one goes on waiting for the same page.
+            await asyncio.shield(self._reading)
+        finally:
+            if self._reading.done():
+                self._reading = None
+
     async def _read(self, follower: LogFollower) -> None:
-        page = await self._poll(follower)
+        self._keep(await self._poll(follower), follower)
+
+    def _keep(self, page: list[LogEntry], follower: LogFollower) -> None:
         page.reverse()
         self._page = page
+        self._is_current = follower._is_settled()
 
     async def _begin(self) -> LogFollower:
         if self._follower is None:

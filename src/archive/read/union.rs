@@ -17,8 +17,9 @@ use crate::archive::manifest::overlap::live_among;
 use crate::archive::read::cursor::VisitRaw;
 use crate::archive::read::merge::Merge;
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
 use crate::base::interrupt::check_rows;
-use crate::log::{FollowedPage, Snapshot};
+use crate::log::{self, FollowedPage, Snapshot};
 use crate::row::{Filter, LogEntry, RawRow};
 
 /// Rows of the log that one transaction reads.
@@ -108,6 +109,20 @@ impl Archive {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// From the least id to the greatest of the rows that may match, in the log and in the archive, and about how many
+    /// there are; None if there are none.
+    pub(crate) fn extent(&self, filter: &Filter) -> Result<Option<(IdSpan, u64)>> {
+        let Some(ids) = filter.ids() else { return Ok(None) };
+        self.log.read("query", |snapshot| {
+            let candidates = self.candidates(snapshot, filter)?;
+            let live = log::ids(snapshot.connection(), filter)?;
+            let archived = candidates.iter().filter_map(|candidate| candidate.listed.id_span?.intersect(ids));
+            let Some(span) = archived.chain(live).reduce(IdSpan::union) else { return Ok(None) };
+            let rows: u64 = candidates.iter().map(|candidate| candidate.listed.row_count).sum();
+            Ok(Some((span, rows + snapshot.count(filter)?)))
+        })
     }
 
     /// The rows of the log and the archive, as [`crate::log::ReadPage`].

@@ -24,15 +24,14 @@ impl Archive {
     /// The rows of the log for which the checksum of a segment vouches, together with those that are in the archive by now;
     /// None if they are not what was sealed.
     pub(crate) fn vouched_by(&self, segment: &Segment) -> Result<Option<RoaringTreemap>> {
-        let IdSpan { first, last } = segment.ids;
-        let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
+        let filter = Filter::default().within(segment.ids);
         let mut rows = match self.query(&filter) {
             Ok(rows) => rows,
             Err(error) if is_of_the_file(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         rows.retain(|row| segment.had(row.id));
-        let vouches = segment.is(&Observed::of(first, &rows));
+        let vouches = segment.is(&Observed::of(segment.ids.first, &rows));
         Ok(vouches.then(|| rows.iter().map(|row| row.id.cast_unsigned()).collect()))
     }
 
@@ -81,8 +80,7 @@ impl Archive {
             return Ok(Some(Cow::Borrowed(live)));
         }
         // Some of its rows have left, or are just leaving.
-        let IdSpan { first, last } = segment.ids;
-        let filter = Filter { after_id: first.checked_sub(1), before_id: last.checked_add(1), ..Filter::default() };
+        let filter = Filter::default().within(segment.ids);
         let mut rows = match self.query(&filter) {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
@@ -95,7 +93,7 @@ impl Archive {
         };
         // What was archived before the segment was sealed, between its rows.
         rows.retain(|row| segment.had(row.id) || !plan.archived.contains(row.id.cast_unsigned()));
-        let found = Observed::of(first, &rows);
+        let found = Observed::of(segment.ids.first, &rows);
         if segment.is(&found) {
             return Ok(Some(Cow::Owned(found)));
         }
@@ -118,6 +116,7 @@ impl Archive {
             std::cmp::Ordering::Greater => format!("there are {} rows more than were appended", has - had),
         };
         let by_whom = if is_changed { ", and another program wrote at these ids" } else { "" };
+        let IdSpan { first, last } = segment.ids;
         let reason = format!(
             "ids {first} to {last}: {what}{by_whom}; restore a backup, or accept it with reindex() if another program did that"
         );

@@ -47,8 +47,7 @@ struct Counting<'a> {
 impl Counting<'_> {
     /// Of the rows of a span, looked at one by one.
     fn visit(&self, span: IdSpan) -> Result<u64> {
-        let filter =
-            Filter { after_id: span.first.checked_sub(1), before_id: span.last.checked_add(1), ..self.filter.clone() };
+        let filter = self.filter.clone().within(span);
         if !filter.has_conditions() && filter.limit.is_none() {
             // Adds up what the pages say that they hold, and finds rows that are in no segment.
             let mut statement =
@@ -249,10 +248,8 @@ impl Counting<'_> {
 
     /// Of the rows after the sealed ones.
     fn tail(&self, span: IdSpan, sealed_end: i64) -> Result<u64> {
-        let Filter { source, kind, since, until, .. } = self.filter;
-        // The whole tail, and nothing but its kinds asked for.
-        if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) && since.is_none() && until.is_none() {
-            let known = self.unmerged.tail.count(self.connection, sealed_end, source.as_deref(), kind.as_deref())?;
+        if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) {
+            let known = self.unmerged.tail.count(self.connection, sealed_end, self.filter)?;
             return known.map_or_else(|| self.visit(span), Ok);
         }
         self.visit(span)

@@ -1,4 +1,4 @@
-//! How many rows of each kind are not sealed yet, as readers know it.
+//! How many rows of each kind are not sealed yet, and when they were, as readers know it.
 //!
 //! Invariant: rows up to the last one seen are counted once. It is asked only where no row of the tail is in doubt, so that
 //! rows have only been added since.
@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::time::TimeSpan;
+use crate::row::Filter;
 
 /// What is known of rows without looking at each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +41,10 @@ struct Known {
     total: u64,
     /// When these rows were.
     times: Option<TimeSpan>,
+    /// Another program stored something else than an integer as a timestamp.
+    has_odd_times: bool,
     /// Another program stored something else than text as a source or a type.
-    has_odd: bool,
+    has_odd_kinds: bool,
     /// By source and type.
     kinds: HashMap<Box<str>, HashMap<Box<str>, u64>>,
 }
@@ -52,16 +55,10 @@ impl TailCounts {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The rows after the sealed ones, in the caller's transaction, of which none is in doubt; None if the kinds of some
-    /// cannot be told.
-    pub(super) fn count(
-        &self,
-        connection: &Connection,
-        sealed_end: i64,
-        source: Option<&str>,
-        kind: Option<&str>,
-    ) -> Result<Option<u64>> {
-        self.with(connection, sealed_end, |known| known.of(source, kind))
+    /// The rows after the sealed ones that match, in the caller's transaction, of which none is in doubt; None if that
+    /// cannot be told. The filter's bounds of ids and its reference do not count.
+    pub(super) fn count(&self, connection: &Connection, sealed_end: i64, filter: &Filter) -> Result<Option<u64>> {
+        self.with(connection, sealed_end, |known| known.matching(filter))
     }
 
     /// How many there are, and when they were.
@@ -92,12 +89,21 @@ impl TailCounts {
 
 impl Known {
     fn after(sealed_end: i64) -> Self {
-        Self { sealed_end, seen: sealed_end, total: 0, times: None, has_odd: false, kinds: HashMap::new() }
+        Self {
+            sealed_end,
+            seen: sealed_end,
+            total: 0,
+            times: None,
+            has_odd_times: false,
+            has_odd_kinds: false,
+            kinds: HashMap::new(),
+        }
     }
 
     fn read_on(&mut self, connection: &Connection) -> Result<()> {
         let mut statement = connection.prepare_cached(
-            "SELECT id, source, type, CAST(timestamp AS INTEGER) FROM logs WHERE id > ?1 ORDER BY id",
+            "SELECT id, source, type, CAST(timestamp AS INTEGER), typeof(timestamp) = 'integer' FROM logs
+             WHERE id > ?1 ORDER BY id",
         )?;
         let mut rows = statement.query([self.seen])?;
         while let Some(row) = rows.next()? {
@@ -105,8 +111,9 @@ impl Known {
             self.total += 1;
             let time = TimeSpan::of(row.get(3)?);
             self.times = Some(self.times.map_or(time, |times| times.union(time)));
+            self.has_odd_times |= !row.get::<_, bool>(4)?;
             let (Ok(source), Ok(kind)) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str()) else {
-                self.has_odd = true;
+                self.has_odd_kinds = true;
                 continue;
             };
             match self.kinds.get_mut(source).and_then(|kinds| kinds.get_mut(kind)) {
@@ -117,8 +124,18 @@ impl Known {
         Ok(())
     }
 
-    fn of(&self, source: Option<&str>, kind: Option<&str>) -> Option<u64> {
-        if self.has_odd && (source.is_some() || kind.is_some()) {
+    fn matching(&self, filter: &Filter) -> Option<u64> {
+        let wanted = filter.times();
+        match self.times {
+            _ if filter.since.is_none() && filter.until.is_none() => {}
+            _ if self.has_odd_times => return None,
+            Some(times) if wanted.covers(times) => {}
+            // Which of the rows, is not known.
+            Some(times) if wanted.overlaps(times) => return None,
+            _ => return Some(0),
+        }
+        let (source, kind) = (filter.source.as_deref(), filter.kind.as_deref());
+        if self.has_odd_kinds && (source.is_some() || kind.is_some()) {
             return None;
         }
         let of_kind = |kinds: &HashMap<Box<str>, u64>| match kind {

@@ -6,10 +6,6 @@ use crate::base::error::Result;
 use crate::row::{RawRow, not_utf8};
 use crate::store::arrow::c_data::{ArrowArray, ArrowSchema, Buffer, NULLABLE};
 
-/// Bytes of text after which a batch ends, whatever the number of its rows: memory stays small, and offsets of 32 bits
-/// suffice, since one more row adds less than a gigabyte.
-const MOST_TEXT_BYTES: usize = 32 << 20;
-
 /// The type of the rows.
 pub fn schema() -> ArrowSchema {
     let text = |name| ArrowSchema::new(c"u", name, NULLABLE, Vec::new(), None);
@@ -43,11 +39,16 @@ impl Columns {
         self.ids.len()
     }
 
-    /// Whether the next row belongs into another batch, whatever the number of those in this one.
-    pub(super) fn is_full(&self) -> bool {
-        [&self.ref_ids, &self.payloads, &self.sources.names, &self.kinds.names]
-            .into_iter()
-            .any(|texts| texts.bytes.len() >= MOST_TEXT_BYTES)
+    /// The ids of the rows.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> &[i64] {
+        &self.ids
+    }
+
+    /// Bytes of text of the column that has most of them.
+    pub(super) fn text_bytes(&self) -> usize {
+        let longest = self.ref_ids.bytes.len().max(self.payloads.bytes.len());
+        longest.max(self.sources.names.bytes.len()).max(self.kinds.names.bytes.len())
     }
 
     pub(super) fn push(&mut self, row: RawRow<'_>) {

@@ -2,25 +2,20 @@
 #![expect(unsafe_code, reason = "functions that C calls")]
 
 use std::ffi::{CString, c_char, c_int};
-use std::mem;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
+use crate::base::ids::IdSpan;
+use crate::base::parallel::cores;
 use crate::row::{Filter, RawRow};
 use crate::store::arrow::c_data::{ArrowArray, ArrowArrayStream, ArrowSchema};
-use crate::store::arrow::columns::{Columns, schema};
+use crate::store::arrow::columns::schema;
+use crate::store::arrow::parts::{Divisible, Origin, Parts};
 use crate::store::handle::LogStore;
-use crate::store::rows::{Rows, is_repeatable};
-
-/// Where the rows of a stream come from.
-pub trait Origin: Send {
-    /// Calls `visit` with the next rows until it breaks; returns whether there may be more. Rows that it was called with
-    /// before an error do not come again.
-    fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool>;
-}
+use crate::store::rows::Rows;
 
 /// The rows of a log on this machine.
 struct Own {
@@ -35,26 +30,84 @@ impl Origin for Own {
     }
 }
 
+/// Rows of a log between two ids, in parts.
+struct Spans {
+    store: Arc<LogStore>,
+    filter: Filter,
+    archived: bool,
+    /// What is left.
+    ids: Option<IdSpan>,
+}
+
+impl Divisible for Spans {
+    fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>> {
+        let Some(ids) = self.ids else { return Ok(None) };
+        let more = i64::try_from(rows.saturating_sub(1)).unwrap_or(i64::MAX);
+        let part = match self.filter.descending {
+            false => IdSpan { first: ids.first, last: ids.first.saturating_add(more).min(ids.last) },
+            true => IdSpan { first: ids.last.saturating_sub(more).max(ids.first), last: ids.last },
+        };
+        let rows = self.store.iter_ids(self.filter.clone(), self.archived, part)?;
+        self.ids = match self.filter.descending {
+            false => part.last.checked_add(1).and_then(|first| IdSpan::new(first, ids.last)),
+            true => part.first.checked_sub(1).and_then(|last| IdSpan::new(ids.first, last)),
+        };
+        Ok(Some(Box::new(Own { store: Arc::clone(&self.store), rows })))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.store.log().database().check_open()
+    }
+}
+
+/// Rows that are read in parts at the least: fewer are read in the time that it takes to start threads and to look how many
+/// there are.
+const DIVIDED_ROWS: u64 = 65_536;
+
+/// Rows of a batch at the least where they are read in parts.
+const DIVIDED_BATCH_ROWS: usize = 8_192;
+
+/// Threads that read a stream at the most: each has a connection, of which that many stay open.
+const MOST_THREADS: usize = 4;
+
+/// The rows that match there are now, if they are many, and lie so close together that they can be divided by their ids.
+fn divided(store: &Arc<LogStore>, filter: &Filter, archived: bool) -> Result<Option<Spans>> {
+    if filter.source.is_some() || filter.kind.is_some() || filter.ref_id.is_some() || filter.limit.is_some() {
+        return Ok(None);
+    }
+    let Some((ids, rows)) = store.extent(filter, archived)? else { return Ok(None) };
+    let is_dense = rows >= DIVIDED_ROWS && ids.len() / 2 <= rows;
+    let (store, filter, ids) = (Arc::clone(store), filter.clone(), Some(ids));
+    Ok(is_dense.then_some(Spans { store, filter, archived, ids }))
+}
+
 /// What a stream keeps.
 struct State {
-    /// None: it has ended.
-    origin: Option<Box<dyn Origin>>,
-    /// The batch that is being read.
-    columns: Columns,
-    batch_rows: usize,
+    parts: Parts,
     /// What went wrong last.
     message: CString,
 }
 
 /// The rows of [`LogStore::query`] that there are now, in batches of at most so many.
 pub fn stream(store: &Arc<LogStore>, filter: Filter, archived: bool, batch_rows: usize) -> Result<ArrowArrayStream> {
+    let threads = cores().min(MOST_THREADS);
+    if threads > 1
+        && batch_rows >= DIVIDED_BATCH_ROWS
+        && let Some(spans) = divided(store, &filter, archived)?
+    {
+        return Ok(opened(Parts::divided(Box::new(spans), threads, batch_rows)));
+    }
     let rows = store.iter(filter, archived)?;
     Ok(stream_of(Box::new(Own { store: Arc::clone(store), rows }), batch_rows))
 }
 
 /// The rows of `origin`, in batches of at most so many.
 pub fn stream_of(origin: Box<dyn Origin>, batch_rows: usize) -> ArrowArrayStream {
-    let state = State { origin: Some(origin), columns: Columns::default(), batch_rows, message: CString::default() };
+    opened(Parts::undivided(origin, batch_rows))
+}
+
+fn opened(parts: Parts) -> ArrowArrayStream {
+    let state = State { parts, message: CString::default() };
     ArrowArrayStream {
         get_schema: Some(get_schema),
         get_next: Some(get_next),
@@ -80,33 +133,9 @@ impl ArrowArrayStream {
 }
 
 impl State {
-    /// The next rows; the end of the stream if there are none. A call that was interrupted is repeated; any other error is
-    /// the end.
+    /// The next rows; the end of the stream if there are none.
     fn next_batch(&mut self) -> Result<ArrowArray> {
-        let batch = self.read_batch();
-        if batch.as_ref().err().is_some_and(|error| !is_repeatable(error)) {
-            (self.origin, self.columns) = (None, Columns::default());
-        }
-        batch
-    }
-
-    fn read_batch(&mut self) -> Result<ArrowArray> {
-        let Self { origin, columns, batch_rows, .. } = self;
-        while let Some(rows) = origin
-            && columns.len() < *batch_rows
-            && !columns.is_full()
-        {
-            let is_more = rows.each_raw(&mut |row| {
-                columns.push(row);
-                let is_whole = columns.len() >= *batch_rows || columns.is_full();
-                Ok(if is_whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
-            if !is_more {
-                break;
-            }
-        }
-        columns.check()?;
-        let columns = mem::take(columns);
+        let columns = self.parts.next_batch()?;
         Ok(if columns.len() == 0 { ArrowArray::end() } else { columns.into_array() })
     }
 }
@@ -175,6 +204,7 @@ mod tests {
         let rows: Vec<_> = (0..10).map(|number| row((number % 3 == 0).then_some("x"))).collect();
         store.log().append_many(&rows, None).unwrap();
         let mut opened = stream(&store, Filter::default(), false, 4).unwrap();
+        let mut unread = stream(&store, Filter::default(), false, 4).unwrap();
         let mut lengths = Vec::new();
         loop {
             let mut batch = ArrowArray::end();
@@ -191,9 +221,61 @@ mod tests {
         store.close().unwrap();
         let mut batch = ArrowArray::end();
         // SAFETY: the same.
-        assert_eq!(unsafe { opened.get_next.unwrap()(&raw mut opened, &raw mut batch) }, libc::EIO);
+        assert_eq!(unsafe { unread.get_next.unwrap()(&raw mut unread, &raw mut batch) }, libc::EIO);
         opened.release();
+        unread.release();
         schema().release();
+    }
+
+    #[test]
+    fn many_rows_that_lie_close_together_are_divided() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let store = Arc::new(LogStore::open(&path, StoreConfig::default(), &mut |_, _| Ok(())).unwrap());
+        let row = |timestamp| NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp };
+        let rows: Vec<_> = (0..100_000).map(|number| row(Some(number))).collect();
+        store.log().append_many(&rows, None).unwrap();
+        store
+            .log()
+            .core()
+            .database()
+            .write("test", None, |connection| {
+                Ok(connection.execute_batch("DELETE FROM logs WHERE id % 10 = 0 OR id BETWEEN 50001 AND 60000")?)
+            })
+            .unwrap();
+        let all = Filter::default();
+        let since = Filter { since: Some(10_000), ..all.clone() };
+        let some = Filter { after_id: Some(15_005), before_id: Some(99_995), ..all.clone() };
+        let downwards = Filter { descending: true, ..all.clone() };
+        for filter in [all, since, some, downwards] {
+            let spans = divided(&store, &filter, false).unwrap().unwrap();
+            store.log().append_many(&[row(Some(200_000))], None).unwrap();
+            let mut parts = Parts::divided(Box::new(spans), 3, 65_536);
+            let mut found = Vec::new();
+            loop {
+                let batch = parts.next_batch().unwrap();
+                if batch.len() == 0 {
+                    break;
+                }
+                found.extend_from_slice(batch.ids());
+            }
+            let mut expected: Vec<_> = store.query(&filter, false).unwrap().iter().map(|entry| entry.id).collect();
+            if filter.before_id.is_none() {
+                // Appended after the reading began.
+                expected.remove(if filter.descending { 0 } else { expected.len() - 1 });
+            }
+            assert_eq!(found, expected);
+        }
+        let few = Filter { since: Some(90_000), ..Filter::default() };
+        let named = Filter { kind: Some("t".to_owned()), ..Filter::default() };
+        for filter in [few, named, Filter { limit: Some(90_000), ..Filter::default() }] {
+            assert!(divided(&store, &filter, false).unwrap().is_none());
+        }
+        let spans = divided(&store, &Filter::default(), false).unwrap().unwrap();
+        let mut parts = Parts::divided(Box::new(spans), 2, 65_536);
+        assert!(parts.next_batch().unwrap().len() > 0);
+        store.close().unwrap();
+        assert!(matches!(parts.next_batch(), Err(Error::Closed { .. })));
     }
 
     #[test]
@@ -205,8 +287,7 @@ mod tests {
         store.log().append_many(&vec![row; 40_000], None).unwrap();
         let rows = store.iter(Filter::default(), false).unwrap();
         let origin: Box<dyn Origin> = Box::new(Own { store: Arc::clone(&store), rows });
-        let (columns, message) = (Columns::default(), CString::default());
-        let mut state = State { origin: Some(origin), columns, batch_rows: 30_000, message };
+        let mut state = State { parts: Parts::undivided(origin, 30_000), message: CString::default() };
         let mut interruptions = 0;
         let mut lengths = Vec::new();
         loop {
