@@ -164,9 +164,14 @@ WHEEL_PLATFORM = $(if $(findstring linux-gnu,$(WHEEL_TARGET)),--zig --compatibil
 RELEASE_VENV := $(VENV)-release
 RELEASE_BIN := $(RELEASE_VENV)/bin
 
+# glibc's pthread_exit unwinds by libgcc_s, and everything on the way must unwind by the same; musl's does not unwind.
+UNWINDER = $(if $(findstring linux-gnu,$(WHEEL_TARGET)),target/unwinder/$(WHEEL_TARGET))
+
 wheel: $(RELEASE_VENV)/.tools-stamp ## a wheel of WHEEL_TARGET, in dist/
+	$(if $(UNWINDER),sh scripts/unwinder.sh $(abspath $(RELEASE_BIN)/python) $(WHEEL_TARGET) $(UNWINDER))
 	PATH="$(abspath $(RELEASE_BIN)):$$PATH" $(RELEASE_BIN)/maturin build --profile $(WHEEL_PROFILE) --locked \
-		--target $(WHEEL_TARGET) $(WHEEL_PLATFORM) --interpreter $(WHEEL_PYTHON) --out dist
+		--target $(WHEEL_TARGET) $(WHEEL_PLATFORM) --interpreter $(WHEEL_PYTHON) --out dist \
+		$(if $(UNWINDER),-- -C link-arg=$(abspath $(UNWINDER))/libgcc_s.so.1)
 
 check-dist: $(RELEASE_VENV)/.tools-stamp ## check what lies in dist/, and write the bills of materials there
 	PATH="$(abspath $(RELEASE_BIN)):$$PATH" $(RELEASE_BIN)/python scripts/check_dist.py dist

@@ -1,4 +1,6 @@
-"""Installs what lies in DIST into an empty environment, and runs the README there: `python scripts/try_wheel.py DIST`.
+"""Installs what lies in DIST into an empty environment, and tries it there: `python scripts/try_wheel.py DIST`.
+
+The README is run, and a thread is ended in the middle of a call, which shows whether the module unwinds as glibc does.
 
 pip takes the wheel that fits the interpreter, or builds the source distribution where there is no wheel.
 """
@@ -6,6 +8,7 @@ pip takes the wheel that fits the interpreter, or builds the source distribution
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +17,19 @@ import venv
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+# Before 3.14, CPython ends a daemon thread like this at the exit of the process, in the middle of a call.
+ENDED = """
+import ctypes, sys, threading
+import nerve_store as ns
+
+store = ns.Store("ended", durability="normal")
+store.blobs.write_many(str(number) for number in range(50))
+end = lambda *_: ctypes.CDLL(None).pthread_exit(None)
+thread = threading.Thread(target=store.blobs.verify, kwargs={"progress": end}, daemon=True)
+thread.start()
+thread.join(1.0)
+store.logs.append("source", "type")
+"""
 FACTS = "import nerve_store as ns; print(ns.__version__, 'SQLite', ns.SQLITE_VERSION, ns.BUILD_PROFILE, ns.__file__)"
 
 
@@ -34,6 +50,8 @@ def main(dist: Path) -> None:
         offline = ["--no-index"] if list(dist.glob("*.whl")) else ["--no-binary", "nerve-store"]
         run("-m", "pip", "install", "--quiet", *offline, f"--find-links={dist.resolve()}", "nerve-store")
         run("-c", FACTS)
+        if platform.libc_ver()[0] == "glibc":
+            run("-c", ENDED)
         run("-W", "error", "-P", str(PROJECT / "tests" / "support" / "snippets.py"), str(PROJECT / "README.md"))
         subprocess.run([empty / "bin" / "nerve-store", "--help"], cwd=work, stdout=subprocess.DEVNULL, check=True)
     print(f"tried on {sys.version.split()[0]}, {sysconfig.get_platform()}")

@@ -77,7 +77,8 @@ def test_default_spans_of_time_are_the_documented_ones() -> None:
     default = inspect.signature(ns.LogStore.archive_logs).parameters["retention"].default
     assert default == ns.DEFAULT_RETENTION == timedelta(days=30)
     assert inspect.signature(ns.BlobStore.collect).parameters["grace"].default == timedelta(hours=1)
-    assert "retention: 'timedelta' = datetime.timedelta(days=30)" in pydoc.render_doc(ns.LogStore.archive_logs)
+    shown = pydoc.render_doc(ns.LogStore.archive_logs).replace("'timedelta'", "timedelta")  # quoted before 3.14
+    assert "retention: timedelta = datetime.timedelta(days=30)" in shown
 
 
 # --- the asynchronous store ------------------------------------------------------------------------------------

@@ -158,6 +158,8 @@ def test_a_fork_in_a_progress_report_leaves_the_work_to_the_parent(
 
 @pytest.mark.parametrize("child_end", ["exit", "raise", "work"])
 def test_a_child_of_a_running_event_loop_leaves_the_loop_alone(tmp_path: Path, child_end: str) -> None:
+    if child_end == "raise" and sys.version_info >= (3, 14):
+        pytest.skip("asyncio, which finds that its loop does not run in the child, loses what ends a task there")
     path = tmp_path / "logs.db"
     for _ in range(3):
         assert run_program("fork_in_loop", path=str(path), child_end=child_end) == [5 if child_end == "work" else 0]
@@ -178,5 +180,7 @@ def test_the_archive_is_free_once_its_owner_is_killed(tmp_path: Path) -> None:
             assert not result.dry_run
             assert store.verify().ok
         assert not list((tmp_path / "archive/logs").glob(".stage*"))
+        state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state != "Z", "the child has ended"
     finally:
         os.kill(child, signal.SIGKILL)

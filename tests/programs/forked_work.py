@@ -149,6 +149,8 @@ def killed_archiver(*, path: str) -> None:
         if done:
             pid = os.fork()
             if pid == 0:
+                for descriptor in (1, 2):  # Whoever waits for the end of their pipes would wait for this process, too.
+                    os.close(descriptor)
                 time.sleep(PATIENCE)
                 os._exit(0)
             say(pid)

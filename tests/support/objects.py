@@ -92,8 +92,8 @@ def _end_with_this_process() -> None:
 def _answers(port: int) -> bool:
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # it refuses to list the buckets of nobody
+    except urllib.error.HTTPError as error:
+        error.close()  # it refuses to list the buckets of nobody
     except OSError:
         return False
     return True
