@@ -130,8 +130,9 @@ services: $(TOOLS) ## install the servers that tests find and start: PostgreSQL 
 AZURITE := azurite@3.35.0
 VERSITYGW := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
-bench-remote: $(BUILT) ## the log on PostgreSQL and blobs on S3, beside psycopg, eventsourcing and boto3
+bench-remote: $(BUILT) ## the log on PostgreSQL, its days and blobs on S3, beside psycopg, eventsourcing and boto3
 	PYTHONPATH=benches:tests $(BIN)/python -m remote
+	PYTHONPATH=benches:tests $(BIN)/python -m remote.archiving
 	PYTHONPATH=benches:tests $(BIN)/python -m remote.objects
 
 torture-remote: $(BUILT) ## 5,000 lost connections and 100 crashes of the server, beside controls that lose and double rows

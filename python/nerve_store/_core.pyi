@@ -55,6 +55,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "BlobWriter",
+    "DayEncoder",
     "Interruption",
     "LogEntry",
     "LogFollower",
@@ -229,6 +230,33 @@ class LogIterator:
 
 def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
     """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
+
+@final
+class DayEncoder:
+    """The bytes of a day's file, made from its rows in the order of their ids, and what it holds.
+
+    Each call returns the bytes that come next in the file. Rows in another order are a `ValueError`.
+    """
+
+    def __new__(cls, compressed: bool) -> Self: ...
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+    def copied(self, data: bytes) -> bytes:
+        """Append rows as a server sent them.
+
+        `data` are whole messages of a binary COPY of a `LogEntry`'s fields, with texts as PostgreSQL stores them.
+        """
+    def add(self, rows: list[tuple[LogEntry, bytes | None]]) -> bytes:
+        """Append rows, those that come from a file with their lines."""
+    def finish(
+        self,
+    ) -> tuple[bytes, int, int, str, bytes, dict[str, list[int]], list[tuple[str, str]] | None]:
+        """End the file.
+
+        Returns its last bytes, its size, the size of its lines, its sha256, its ids as native integers of 64 bits, its
+        references with the ids of their rounds, and its pairs of source and type if they are few.
+        """
 
 def arrow_stream(open: Callable[[], Callable[[], list[LogEntry]]], batch_rows: int) -> ArrowStream:
     """Rows for data tools from elsewhere.

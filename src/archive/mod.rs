@@ -15,6 +15,7 @@ mod problem;
 mod read;
 mod verify;
 
+pub use file::encoder::{DayEncoder, EncodedDay};
 pub use file::format::Format;
 pub use file::line::{RowRef, parse_line, write_line};
 pub use job::publish::ARCHIVED_UP_TO;

@@ -16,6 +16,7 @@ mod change;
 mod channel;
 mod claim;
 mod convert;
+mod encoder;
 mod entry;
 mod error;
 mod fields;
@@ -60,6 +61,8 @@ mod _core {
     use super::call::Interruption;
     #[pymodule_export]
     use super::channel::AppendChannel;
+    #[pymodule_export]
+    use super::encoder::DayEncoder;
     #[pymodule_export]
     use super::follow::LogFollower;
     #[pymodule_export]

@@ -132,6 +132,35 @@ def test_archive_job_has_the_planner_know_what_it_reads_page_by_page(place: Back
     assert log.sql(known) == [(True,)]
 
 
+@pytest.mark.parametrize("has_file", [False, True])
+def test_two_rows_of_one_id_are_not_archived_as_one(place: Backend, has_file: bool) -> None:
+    log = place.open()
+    if has_file:
+        log.append("system", "tick", timestamp=1)
+        log.archive_logs()
+    log.append("system", "tick", timestamp=2)
+    place.execute("INSERT INTO logs SELECT * FROM logs")
+    with pytest.raises(ns.ArchiveError, match="of two rows"):
+        log.archive_logs()
+    assert log.count() == 2
+    assert [item.row_count for item in log.archived_days()] == [1] * has_file
+    place.execute("DELETE FROM logs WHERE ctid = (SELECT min(ctid) FROM logs)")
+    assert [item.added_rows for item in log.archive_logs().days] == [1]
+    assert log.verify().ok
+
+
+def test_encoding_of_the_environment_changes_no_text(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    texts = ["é", "日本\0", "\U0010ffff"]
+    log = place.open()
+    log.append_many([("system", text, text, text, 1) for text in texts])
+    monkeypatch.delenv("PGCLIENTENCODING")
+    for each in (log, place.open()):
+        assert [(entry.type, entry.ref_id, entry.payload) for entry in each.query()] == [(text,) * 3 for text in texts]
+    log.archive_logs()
+    assert [entry.payload for entry in log.query(archived=True)] == texts
+
+
 def test_partition_with_rows_of_an_active_run_is_not_dropped(place: Backend) -> None:
     log = place.open()
     run = ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.STARTED, 1)

@@ -57,6 +57,8 @@ class Connections:
 
         own: dict[str, Any] = {"connect_timeout": round(min(max(busy_timeout, 2), _CONNECT_SECONDS)), **_KEEPALIVE}
         self._options = {name: value for name, value in own.items() if name not in given}
+        # Rows are sent and read as binary, in this encoding, whatever the URL or PGCLIENTENCODING says.
+        self._options["client_encoding"] = "utf8"
 
     @property
     def closed(self) -> bool:

@@ -1,6 +1,7 @@
 //! One day's file: its lines, its blocks, and writing, reading and scanning it.
 
 pub(crate) mod block;
+pub(crate) mod encoder;
 pub(crate) mod format;
 pub(crate) mod frame;
 pub(crate) mod last_id;

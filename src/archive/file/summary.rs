@@ -92,6 +92,11 @@ impl Stored {
         self.size
     }
 
+    /// The size, that of the lines, and the sha256.
+    pub(crate) fn figures(self) -> (u64, u64, Digest) {
+        (self.size, self.raw_size, self.hasher.finish())
+    }
+
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -99,6 +104,40 @@ impl Stored {
 
 /// Pairs of source and type, by their keys.
 pub(crate) type Kinds = Vec<(Box<str>, Box<str>)>;
+
+/// The pairs of source and type of rows.
+pub(crate) struct KindSet {
+    /// None: too many.
+    kinds: Option<Kinds>,
+    /// Where the last row's pair is: most rows have it again.
+    last: usize,
+}
+
+impl KindSet {
+    pub(crate) fn new() -> Self {
+        Self { kinds: Some(Vec::new()), last: 0 }
+    }
+
+    pub(crate) fn add(&mut self, source: &str, kind: &str) {
+        let Some(kinds) = &mut self.kinds else { return };
+        let is = |pair: &(Box<str>, Box<str>)| *pair.1 == *kind && *pair.0 == *source;
+        if kinds.get(self.last).is_some_and(is) {
+            return;
+        }
+        match kinds.iter().position(is) {
+            Some(position) => self.last = position,
+            None if kinds.len() == MOST_KINDS => self.kinds = None,
+            None => {
+                self.last = kinds.len();
+                kinds.push((source.into(), kind.into()));
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Option<Kinds> {
+        self.kinds
+    }
+}
 
 impl Summary {
     pub(crate) fn new(day: UtcDay, format: Format, stored: Stored, ids: RoaringTreemap, kinds: Option<Kinds>) -> Self {
@@ -140,9 +179,7 @@ pub(crate) type TakePart<'a> = dyn FnMut(Part) -> Result<()> + 'a;
 /// Gathers a summary row by row.
 pub(crate) struct Gatherer<'a> {
     ids: RoaringTreemap,
-    kinds: Option<Kinds>,
-    /// Where the last row's pair is in `kinds`: most rows have it again.
-    last_kind: usize,
+    kinds: KindSet,
     part: Part,
     part_rows: usize,
     take_part: &'a mut TakePart<'a>,
@@ -150,20 +187,13 @@ pub(crate) struct Gatherer<'a> {
 
 impl<'a> Gatherer<'a> {
     pub(crate) fn new(take_part: &'a mut TakePart<'a>) -> Self {
-        Self {
-            ids: RoaringTreemap::new(),
-            kinds: Some(Vec::new()),
-            last_kind: 0,
-            part: Part::new(),
-            part_rows: 0,
-            take_part,
-        }
+        Self { ids: RoaringTreemap::new(), kinds: KindSet::new(), part: Part::new(), part_rows: 0, take_part }
     }
 
     /// Takes in a row, whose id is above all others.
     pub(crate) fn add(&mut self, row: &RowRef<'_>, is_round: bool) -> Result<()> {
         self.ids.insert(row.id.cast_unsigned());
-        self.add_kind(row.source, row.kind);
+        self.kinds.add(&index_key(row.source), &index_key(row.kind));
         if let Some(ref_id) = row.ref_id {
             let ref_key = index_key(ref_id);
             let rows = match self.part.get_mut(&*ref_key) {
@@ -182,28 +212,11 @@ impl<'a> Gatherer<'a> {
     /// What was gathered: the ids, and the pairs of source and type.
     pub(crate) fn finish(mut self) -> Result<(RoaringTreemap, Option<Kinds>)> {
         self.hand_on()?;
-        Ok((self.ids, self.kinds))
+        Ok((self.ids, self.kinds.finish()))
     }
 
     fn hand_on(&mut self) -> Result<()> {
         self.part_rows = 0;
         if self.part.is_empty() { Ok(()) } else { (self.take_part)(std::mem::take(&mut self.part)) }
-    }
-
-    fn add_kind(&mut self, source: &str, kind: &str) {
-        let Some(kinds) = &mut self.kinds else { return };
-        let (source, kind) = (&*index_key(source), &*index_key(kind));
-        let is = |pair: &(Box<str>, Box<str>)| *pair.1 == *kind && *pair.0 == *source;
-        if kinds.get(self.last_kind).is_some_and(is) {
-            return;
-        }
-        match kinds.iter().position(is) {
-            Some(position) => self.last_kind = position,
-            None if kinds.len() == MOST_KINDS => self.kinds = None,
-            None => {
-                self.last_kind = kinds.len();
-                kinds.push((source.into(), kind.into()));
-            }
-        }
     }
 }

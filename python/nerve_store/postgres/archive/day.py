@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+from array import array
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import BinaryIO
+from itertools import islice
+from typing import BinaryIO, TypeVar
 
-from nerve_store._core import LogEntry
+from psycopg import Copy
+from psycopg.abc import Buffer
+
+from nerve_store._core import DayEncoder, LogEntry, stored_rows
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.directory import PLAIN, ZSTD
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
-from nerve_store.postgres.archive.lines import DayWriter, corrupt, line
+from nerve_store.postgres.archive.lines import corrupt
+
+_PAGE_ROWS, _PAGE_BYTES = 1_000, 1 << 20
+_Rows = TypeVar("_Rows")
 
 
 class NullFile(io.RawIOBase):
@@ -30,48 +38,89 @@ class NullFile(io.RawIOBase):
 def write_day(
     file: BinaryIO | NullFile,
     form: str,
-    old: Iterator[tuple[LogEntry, bytes]],
-    new: Iterator[LogEntry],
+    old: Iterator[tuple[LogEntry, bytes]] | None,
+    new: Copy,
     day: date,
     *,
     archived_at: int,
-    on_row: Callable[[], None],
-) -> tuple[KnownDay, DaySummary]:
-    """Write the rows of both, each once; `ArchiveError` if they have different rows under one id."""
-    writer = DayWriter(file, form)  # type: ignore[arg-type]
-    summary = DaySummary()
-    for entry, content, is_new in _merged(old, new, day):
-        writer.add(entry.id, content)
-        summary.add(entry)
-        if is_new:
-            summary.added_rows += 1
-            on_row()
-    sha256 = writer.end()
+    on_rows: Callable[[int], None],
+) -> tuple[KnownDay, DaySummary, array[int]]:
+    """Write the rows of both, each once, and return the ids of the `new` ones, too.
+
+    `new` is a binary COPY of a `LogEntry`'s fields, in the order of the ids; None in place of `old` is a day that has
+    no file yet. `ArchiveError` if there are different rows under one id.
+    """
+    encoder = DayEncoder(compressed=form == ZSTD)
+    ids, summary = array("q"), DaySummary()
+    if old is None:
+        for page in _pages(new):
+            before = encoder.row_count
+            file.write(_encoded(encoder.copied, page, day))
+            on_rows(encoder.row_count - before)
+    else:
+        merged = _merged(old, _entries(new, ids), day)
+        while rows := list(islice(merged, _PAGE_ROWS)):
+            file.write(_encoded(encoder.add, rows, day))
+            added = sum(line is None for _, line in rows)
+            summary.added_rows += added
+            on_rows(added)
+    row_count = encoder.row_count
+    rest, size, raw_size, sha256, all_ids, summary.refs, kinds = encoder.finish()
+    file.write(rest)
+    held = array("q", all_ids)
+    if old is None:
+        ids, summary.added_rows = held, row_count
+    summary.kinds = None if kinds is None else set(kinds)
+    summary.first_id, summary.last_id = (held[0], held[-1]) if held else (None, None)
     known = KnownDay(
-        day,
-        form,
-        writer.row_count,
-        summary.first_id,
-        summary.last_id,
-        writer.size,
-        writer.raw_size,
-        sha256,
-        archived_at,
-    )
-    return known, summary
+        day, form, row_count, summary.first_id, summary.last_id, size, raw_size, sha256, archived_at
+    )  # fmt: skip
+    return known, summary, ids
+
+
+def _pages(new: Copy) -> Iterator[bytes]:
+    """The messages of the COPY, some at a time: a row may have as many megabytes as another has bytes."""
+    page: list[Buffer] = []
+    size = 0
+    for message in new:
+        page.append(message)
+        size += len(message)
+        if size >= _PAGE_BYTES or len(page) == _PAGE_ROWS:
+            yield b"".join(page)
+            page, size = [], 0
+    if page:
+        yield b"".join(page)
+
+
+def _encoded(encode: Callable[[_Rows], bytes], rows: _Rows, day: date) -> bytes:
+    try:
+        return encode(rows)
+    except ValueError as error:
+        raise ArchiveError(f"day {day}: {error}; verify() tells more") from error
+
+
+def _entries(new: Copy, ids: array[int]) -> Iterator[LogEntry]:
+    """The rows of the COPY, whose ids are noted."""
+    new.set_types(("int8", "text", "text", "text", "text", "int8"))
+    rows = new.rows()
+    while page := list(islice(rows, _PAGE_ROWS)):
+        for entry in stored_rows(page):
+            ids.append(entry.id)
+            yield entry
 
 
 def _merged(
     old: Iterator[tuple[LogEntry, bytes]], new: Iterator[LogEntry], day: date
-) -> Iterator[tuple[LogEntry, bytes, bool]]:
+) -> Iterator[tuple[LogEntry, bytes | None]]:
+    """All rows in the order of their ids; those of the file with their lines."""
     kept, fresh = next(old, None), next(new, None)
     while kept is not None or fresh is not None:
         if fresh is None or (kept is not None and kept[0].id < fresh.id):
             assert kept is not None
-            yield (*kept, False)
+            yield kept
             kept = next(old, None)
         elif kept is None or fresh.id < kept[0].id:
-            yield fresh, line(fresh), True
+            yield fresh, None
             fresh = next(new, None)
         else:
             if kept[0] != fresh:
@@ -79,7 +128,7 @@ def _merged(
                     f"day {day}: row {fresh.id} differs between the database and the archive; "
                     "the archive may be another log's"
                 )
-            yield (*kept, False)
+            yield kept
             kept, fresh = next(old, None), next(new, None)
 
 

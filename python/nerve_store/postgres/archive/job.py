@@ -6,20 +6,21 @@ deleted by id, never by time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import BinaryIO
 
 import psycopg
-from psycopg import errors
+from psycopg import Copy, errors
 
-from nerve_store._core import ARCHIVED_UP_TO, LogEntry, stored_rows
+from nerve_store._core import ARCHIVED_UP_TO
 from nerve_store.postgres.archive.day import NullFile, next_form, write_day
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import DaySummary, KnownDay, day_start
 from nerve_store.postgres.archive.manifest import PINNED, Manifest
+from nerve_store.postgres.arrays import Integers
 from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
@@ -106,7 +107,7 @@ class ArchiveJob:
         return gained
 
     def _analyze(self) -> None:
-        """Have the planner know tables that it knows nothing of: it would read a day again for each page."""
+        """Have the planner know tables that it knows nothing of: it would read a day again to delete each page."""
         unknown = self._session.execute(
             "SELECT c.relname FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid "
             "WHERE i.inhparent = %s::regclass AND c.reltuples < 0 AND pg_relation_size(c.oid) > 0 "
@@ -131,23 +132,17 @@ class ArchiveJob:
 
     def _move(self, day: date) -> tuple[ArchivedDay | None, bool]:
         """The day, if it gained rows; and whether its rows have been moved."""
-        first = day_start(day)
-        ids = [
-            row[0]
-            for row in self._session.execute(
-                f"SELECT l.id FROM {self._schema}.logs l WHERE l.timestamp >= %s AND l.timestamp < %s "
-                f"AND NOT {self._pinned} ORDER BY l.id",
-                (first, first + _DAY_MS),
-                binary=True,
-            )
-        ]
-        if not ids:
-            return None, True
         current, old = self._days.current(self._manifest, day)
         form = next_form(current, self._compression)
+        ids: Sequence[int] = ()
 
         def write(file: BinaryIO | NullFile) -> tuple[KnownDay, DaySummary]:
-            return write_day(file, form, old, self._rows(ids, day), day, archived_at=clock(), on_row=self._tell)
+            nonlocal ids
+            with self._rows(day) as rows:
+                known, summary, ids = write_day(
+                    file, form, None if current is None else old, rows, day, archived_at=clock(), on_rows=self._tell
+                )
+            return known, summary
 
         if self._dry_run:
             known, summary = write(NullFile())
@@ -161,26 +156,25 @@ class ArchiveJob:
             return None, True
         return known.record(self._days.of(known), added_rows=summary.added_rows), True
 
-    def _tell(self) -> None:
-        self._done += 1
-        if self._progress is not None and (self._done % _PROGRESS_ROWS == 0 or self._done == self._total):
+    def _tell(self, row_count: int) -> None:
+        before = self._done
+        self._done += row_count
+        is_due = self._done // _PROGRESS_ROWS > before // _PROGRESS_ROWS or self._done == self._total
+        if self._progress is not None and row_count and is_due:
             self._progress(self._done, self._total)
 
-    def _rows(self, ids: list[int], day: date) -> Iterator[LogEntry]:
+    def _rows(self, day: date) -> AbstractContextManager[Copy]:
+        """The rows that may go, as they are at this moment; what comes meanwhile is left to the next job."""
         first = day_start(day)
-        for start in range(0, len(ids), _PAGE_ROWS):
-            page = ids[start : start + _PAGE_ROWS]
-            rows = self._session.execute(
-                f"SELECT {COLUMNS} FROM {self._schema}.logs WHERE id = ANY(%s) AND timestamp >= %s AND timestamp < %s "
-                "ORDER BY id",
-                (page, first, first + _DAY_MS),
-                binary=True,
-            ).fetchall()
-            yield from stored_rows(rows)
+        statement = (
+            f"COPY (SELECT {COLUMNS} FROM {self._schema}.logs l WHERE l.timestamp >= {first} "
+            f"AND l.timestamp < {first + _DAY_MS} AND NOT {self._pinned} ORDER BY l.id) TO STDOUT (FORMAT binary)"
+        )
+        return self._session.cursor().copy(statement.encode())
 
-    def _delete(self, day: date, ids: list[int]) -> None:
+    def _delete(self, day: date, ids: Sequence[int]) -> None:
         """Delete the rows that are in the file, without those of runs that were resumed meanwhile."""
-        if self._drop_partition(day, ids):
+        if not ids or self._drop_partition(day, len(ids)):
             return
         first = day_start(day)
         for start in range(0, len(ids), _PAGE_ROWS):
@@ -188,16 +182,16 @@ class ArchiveJob:
                 # A run that is resumed changes under this lock alone.
                 self._session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self._name),))
                 self._session.execute(
-                    f"DELETE FROM {self._schema}.logs l WHERE l.id = ANY(%s) AND l.timestamp >= %s "
+                    f"DELETE FROM {self._schema}.logs l WHERE l.id = ANY(%b) AND l.timestamp >= %s "
                     f"AND l.timestamp < %s AND NOT {self._pinned}",
-                    (ids[start : start + _PAGE_ROWS], first, first + _DAY_MS),
+                    (Integers(ids[start : start + _PAGE_ROWS]), first, first + _DAY_MS),
                 )
 
-    def _drop_partition(self, day: date, ids: list[int]) -> bool:
+    def _drop_partition(self, day: date, count: int) -> bool:
         """Drop the day's partition, if it holds the archived rows and no others: much less work than to delete them."""
         partition = f'{self._schema}."logs_{day:%Y%m%d}"'
         row = self._session.execute("SELECT to_regclass(%s) IS NOT NULL", (partition,)).fetchone()
-        if not row or not row[0] or not self._has_only(partition, len(ids)):
+        if not row or not row[0] or not self._has_only(partition, count):
             return False
         try:
             with self._session.transaction():
@@ -206,7 +200,7 @@ class ArchiveJob:
                     (_DROP_TIMEOUT, lock_key(self._name)),
                 )
                 self._session.execute(f"LOCK TABLE {self._schema}.logs IN ACCESS EXCLUSIVE MODE".encode())
-                if not self._has_only(partition, len(ids)):
+                if not self._has_only(partition, count):
                     return False
                 self._session.execute(f"DROP TABLE {partition}".encode())
         except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.DeadlockDetected):
@@ -216,7 +210,8 @@ class ArchiveJob:
     def _has_only(self, partition: str, count: int) -> bool:
         # Its ids are among those of the archived rows: only archive jobs delete, and this one holds their lock.
         row = self._session.execute(
-            f"SELECT count(*) = %s AND NOT coalesce(bool_or({self._pinned}), false) FROM {partition} l".encode(),
+            f"SELECT (SELECT count(*) FROM {partition}) = %s "
+            f"AND NOT EXISTS (SELECT FROM {partition} l WHERE {self._pinned})".encode(),
             (count,),
         ).fetchone()
         return bool(row and row[0])
