@@ -161,6 +161,41 @@ def test_a_read_that_lasts_is_left_to_a_thread_and_loses_nothing(log_store: ns.L
     assert follower._poll_briefly() == []
 
 
+def test_what_is_large_is_left_to_a_thread(log_store: ns.LogStore) -> None:
+    follower = log_store.follow()
+    for length, is_read in ((1_000, True), (100_000, False)):
+        log_store.append("s", "t", None, "x" * length)
+        assert (follower._poll_briefly() is not None) == is_read
+        if not is_read:
+            assert [len(entry.payload or "") for entry in follower._poll()] == [length]
+    assert follower._poll_briefly() == []
+
+
+def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(data_dir: Path) -> None:
+    async def main() -> int:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        path = data_dir / "logs.db"
+        async with ns.AsyncLogStore(path, durability="normal") as logs:
+            with ns.LogStore(path, durability="normal") as other:
+                async with logs.follow(poll_interval=SLOW) as follower:
+                    task = asyncio.create_task(others())
+                    other.append("s", "t")
+                    for _ in range(200):
+                        await anext(follower)
+                        other.append("s", "t")  # which is there when the follower looks again
+                    task.cancel()
+        return turns
+
+    assert run(main()) >= 200
+
+
 def test_the_log_may_be_reset_and_made_again(data_dir: Path) -> None:
     """A checkpoint begins the write-ahead log anew; the last close removes it."""
     path = data_dir / "logs.db"

@@ -318,7 +318,7 @@ class LogFollower:
     def _is_settled(self) -> bool:
         """Whether nothing is to be read before something is announced."""
     def _poll_briefly(self) -> list[LogEntry] | None:
-        """The rows that there are now, a few at the most; None if reading them takes long."""
+        """The rows that there are now; None if they may be many or large, or reading them takes long."""
     def _poll(self) -> list[LogEntry]:
         """The rows that there are now, perhaps none; waits for nothing."""
 

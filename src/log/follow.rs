@@ -18,6 +18,10 @@ use crate::row::LogEntry;
 /// Rows that one step returns at the most.
 const PAGE_ROWS: u64 = 512;
 
+/// Rows that are a few, and bytes of text that are little: they are read in some 100 µs.
+const FEW_ROWS: u64 = 32;
+const FEW_BYTES: u64 = 64 << 10;
+
 /// What one look at the log finds.
 pub struct FollowedPage {
     /// The rows of a filter, at most as many as its limit.
@@ -46,6 +50,7 @@ impl Follower {
         if filter.after_id.is_none() {
             filter.after_id = Some(core.read("follow", |snapshot| snapshot.last_given_id())?);
         }
+        filter.limit = Some(PAGE_ROWS);
         filter.descending = false;
         Ok(Self { filter, seen: None, watching: watch(core, interval) })
     }
@@ -55,16 +60,27 @@ impl Follower {
         self.watching.is_some() && self.seen == Some(core.changes().count())
     }
 
-    /// The next rows, at most `most`, if that is less than a page; none if there are none yet after `timeout`.
-    pub fn next_page(
-        &mut self,
-        core: &Core,
-        most: Option<u64>,
-        timeout: Duration,
-        read: &ReadPage<'_>,
-    ) -> Result<Vec<LogEntry>> {
+    /// Whether only a few rows with little text have come that were not looked at, whether they match or not.
+    pub fn is_nearly_settled(&self, core: &Core) -> Result<bool> {
+        if self.is_settled(core) {
+            return Ok(true);
+        }
+        core.read("follow", |snapshot| {
+            // The length of a text is known without reading it.
+            let mut newest = snapshot.connection().prepare_cached(
+                "SELECT count(*), coalesce(sum(length), 0) FROM (
+                 SELECT octet_length(source) + octet_length(type) + coalesce(octet_length(ref_id), 0)
+                 + coalesce(octet_length(payload), 0) AS length FROM logs WHERE id > ?1 ORDER BY id LIMIT ?2)",
+            )?;
+            let (rows, bytes): (u64, u64) =
+                newest.query_row((self.filter.after_id, FEW_ROWS + 1), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows <= FEW_ROWS && bytes <= FEW_BYTES)
+        })
+    }
+
+    /// The next rows; none if there are none yet after `timeout`.
+    pub fn next_page(&mut self, core: &Core, timeout: Duration, read: &ReadPage<'_>) -> Result<Vec<LogEntry>> {
         core.database().check_open()?;
-        self.filter.limit = Some(most.map_or(PAGE_ROWS, |most| most.min(PAGE_ROWS)));
         let known = core.changes().count();
         let page = if self.is_settled(core) { Vec::new() } else { self.read(known, read)? };
         if !page.is_empty() || timeout.is_zero() {
@@ -162,18 +178,18 @@ mod tests {
         for round in 0..40 {
             let (writer, source) = if round % 3 == 0 { (&other, "a") } else { (&log, "b") };
             expected.push((put(writer, source), source));
-            seen.extend(all.next_page(&log, None, Duration::from_secs(10), &read).unwrap());
+            seen.extend(all.next_page(&log, Duration::from_secs(10), &read).unwrap());
             if round % 5 == 0 {
-                seen_of_a.extend(some.next_page(&log, None, Duration::ZERO, &read).unwrap());
+                seen_of_a.extend(some.next_page(&log, Duration::ZERO, &read).unwrap());
             }
         }
         while seen_of_a.len() < expected.iter().filter(|(_, source)| *source == "a").count() {
-            seen_of_a.extend(some.next_page(&log, None, Duration::from_secs(10), &read).unwrap());
+            seen_of_a.extend(some.next_page(&log, Duration::from_secs(10), &read).unwrap());
         }
         assert_eq!(seen.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
-        assert!(all.next_page(&log, None, Duration::from_millis(1), &read).unwrap().is_empty());
+        assert!(all.next_page(&log, Duration::from_millis(1), &read).unwrap().is_empty());
     }
 
     #[test]
@@ -184,7 +200,7 @@ mod tests {
         let started = std::time::Instant::now();
         let page = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                follower.next_page(&log, None, Duration::from_secs(60), &|filter| read_page(&log, filter)).unwrap()
+                follower.next_page(&log, Duration::from_secs(60), &|filter| read_page(&log, filter)).unwrap()
             });
             std::thread::sleep(Duration::from_millis(50));
             let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };

@@ -126,20 +126,20 @@ impl LogFollower {
         Ok(self.lock(py)?.follower.is_settled())
     }
 
-    /// The rows that there are now, a few at the most; None if reading them takes long.
+    /// The rows that there are now; None if they may be many or large, or reading them takes long.
     fn _poll_briefly(&self, py: Python<'_>) -> PyResult<Option<List<Row>>> {
         self.generation.check(Path::new(""))?;
         let brief = Scope { deadline: Some(Instant::now() + BRIEF), ..Scope::default() };
         let read = || {
             // Another thread that has it reads.
-            let Ok(mut state) = self.state.try_lock() else { return Err(Error::TimedOut) };
+            let Ok(mut state) = self.state.try_lock() else { return Ok(None) };
             if state.page.len() == 0 && !self.closed() {
                 return state.follower.few();
             }
-            Ok(std::mem::take(&mut state.page).collect())
+            Ok(Some(std::mem::take(&mut state.page).collect()))
         };
         match py.detach(|| brief.enter(|| caught(read))) {
-            Ok(rows) => Ok(Some(List(rows.into_iter().map(Row).collect()))),
+            Ok(rows) => Ok(rows.map(|rows| List(rows.into_iter().map(Row).collect()))),
             Err(Error::TimedOut) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -8,9 +8,6 @@ use crate::base::error::Result;
 use crate::log::{self, Core};
 use crate::row::{Filter, LogEntry};
 
-/// Rows that are a few.
-const FEW: u64 = 32;
-
 /// The rows of a filter from an id on, without an end.
 pub struct Follower {
     core: Arc<Core>,
@@ -36,20 +33,16 @@ impl Follower {
 
     /// The next rows; none if there are none yet after `timeout`.
     pub fn next_page(&mut self, timeout: Duration) -> Result<Vec<LogEntry>> {
-        self.next(None, timeout)
-    }
-
-    /// The next rows that there are now, a few at the most.
-    pub fn few(&mut self) -> Result<Vec<LogEntry>> {
-        self.next(Some(FEW), Duration::ZERO)
-    }
-
-    fn next(&mut self, most: Option<u64>, timeout: Duration) -> Result<Vec<LogEntry>> {
         let Self { core, archive, follower } = self;
         let archive = archive.as_deref();
-        follower.next_page(core, most, timeout, &|filter| match archive {
+        follower.next_page(core, timeout, &|filter| match archive {
             Some(archive) => archive.read_page(filter),
             None => log::read_page(core, filter),
         })
+    }
+
+    /// The next rows that there are now, if they are few and have little text; None if they may be many.
+    pub fn few(&mut self) -> Result<Option<Vec<LogEntry>>> {
+        Ok(if self.follower.is_nearly_settled(&self.core)? { Some(self.next_page(Duration::ZERO)?) } else { None })
     }
 }

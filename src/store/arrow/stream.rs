@@ -65,7 +65,7 @@ impl Divisible for Spans {
 const DIVIDED_ROWS: u64 = 65_536;
 
 /// Rows of a batch at the least where they are read in parts.
-const DIVIDED_BATCH_ROWS: usize = 8_192;
+const DIVIDED_BATCH_ROWS: usize = 16_384;
 
 /// Threads that read a stream at the most: each has a connection, of which that many stay open.
 const MOST_THREADS: usize = 4;
