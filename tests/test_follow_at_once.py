@@ -171,7 +171,12 @@ def test_what_is_large_is_left_to_a_thread(log_store: ns.LogStore) -> None:
     assert follower._poll_briefly() == []
 
 
-def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(data_dir: Path) -> None:
+def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That a few followers alone read in the loop would end a turn, too.
+    monkeypatch.setattr("nerve_store.aio.follow._MOST_BRIEF_READS", 1_000_000)
+
     async def main() -> int:
         turns = 0
 
@@ -189,11 +194,38 @@ def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(data_dir
                     other.append("s", "t")
                     for _ in range(200):
                         await anext(follower)
-                        other.append("s", "t")  # which is there when the follower looks again
+                        other.append("s", "t")
+                        time.sleep(0.003)  # it is announced before the follower looks again
                     task.cancel()
         return turns
 
     assert run(main()) >= 200
+
+
+def test_of_many_followers_a_few_read_in_the_loop_each_time_it_is_woken(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followers, most = 30, 8
+    calls: list[object] = []
+
+    async def main() -> None:
+        async with ns.AsyncLogStore(data_dir / "logs.db", durability="normal") as logs:
+            threads = logs._threads.read
+            submit = threads.submit
+            opened = [logs.follow(poll_interval=SLOW) for _ in range(followers)]
+            first = [asyncio.create_task(anext(follower)) for follower in opened]
+            await asyncio.sleep(0.1)  # all of them wait
+
+            def counted(call: Callable[[], object]) -> object:
+                calls.append(call)
+                return submit(call)
+
+            monkeypatch.setattr(threads, "submit", counted)
+            entry = await logs.append("s", "t")
+            assert await asyncio.gather(*first) == [entry] * followers
+
+    run(main())
+    assert len(calls) >= followers - most
 
 
 def test_the_log_may_be_reset_and_made_again(data_dir: Path) -> None:
