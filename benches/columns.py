@@ -25,11 +25,11 @@ SQL = "SELECT id, source, type, ref_id, payload, timestamp FROM logs ORDER BY id
 
 
 @contextmanager
-def arrow(path: Path, *, polars: bool = False) -> Iterator[Read]:
+def arrow(path: Path, *, polars: bool = False, archived: bool = False) -> Iterator[Read]:
     tool: Any = __import__("polars" if polars else "pyarrow")
     table = tool.DataFrame if polars else tool.table
     with ns.LogStore(path, read_only=True) as logs:
-        yield lambda: table(logs.arrow())
+        yield lambda: table(logs.arrow(archived=archived))
 
 
 @contextmanager
@@ -59,13 +59,6 @@ def adbc(path: Path) -> Iterator[Read]:
 
 
 @contextmanager
-def archived(path: Path) -> Iterator[Read]:
-    tool: Any = __import__("pyarrow")
-    with ns.LogStore(path, read_only=True) as logs:
-        yield lambda: tool.table(logs.arrow(archived=True))
-
-
-@contextmanager
 def duckdb(path: Path) -> Iterator[Read]:
     """The day files as its users read them, told the types, which spares it looking for them."""
     columns = dict.fromkeys(("source", "type", "refId", "payload"), "VARCHAR")
@@ -88,7 +81,7 @@ WAYS: dict[str, Callable[[Path], AbstractContextManager[Read]]] = {
     "query, pyarrow.table": query,
     "ADBC": adbc,
     "connectorx": connectorx,
-    "arrow of the archive, pyarrow": archived,
+    "arrow of the archive, pyarrow": lambda path: arrow(path, archived=True),
     "DuckDB": duckdb,
 }
 

@@ -171,6 +171,12 @@ def test_what_is_large_is_left_to_a_thread(log_store: ns.LogStore) -> None:
     assert follower._poll_briefly() == []
 
 
+def append_and_announce(other: ns.LogStore) -> None:
+    """The loop stands still until the watcher has seen the row: a follower that looks again finds it."""
+    other.append("s", "t")
+    time.sleep(0.003)
+
+
 def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,8 +200,7 @@ def test_rows_without_a_pause_between_them_leave_other_tasks_their_turn(
                     other.append("s", "t")
                     for _ in range(200):
                         await anext(follower)
-                        other.append("s", "t")
-                        time.sleep(0.003)  # it is announced before the follower looks again
+                        append_and_announce(other)
                     task.cancel()
         return turns
 

@@ -42,11 +42,11 @@ pub(crate) fn ids(connection: &Connection, filter: &Filter) -> Result<Option<IdS
     Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
 }
 
-/// From the least id to the greatest of the rows that may match, and how many match; None if there are none.
-pub(crate) fn extent(core: &Core, filter: &Filter) -> Result<Option<(IdSpan, u64)>> {
+/// From the least id to the greatest of the rows that may match, and how many match; None if these are fewer than `least` ids.
+pub(crate) fn extent(core: &Core, filter: &Filter, least: u64) -> Result<Option<(IdSpan, u64)>> {
     core.read("query", |snapshot| {
-        let Some(span) = ids(snapshot.connection(), filter)? else { return Ok(None) };
-        Ok(Some((span, snapshot.count(filter)?)))
+        let span = ids(snapshot.connection(), filter)?.filter(|span| span.len() >= least);
+        span.map(|span| Ok((span, snapshot.count(filter)?))).transpose()
     })
 }
 

@@ -107,12 +107,12 @@ impl LogStore {
         }
     }
 
-    /// From the least id to the greatest of the rows of [`LogStore::iter`], and about how many there are; None if there are
-    /// none.
-    pub(super) fn extent(&self, filter: &Filter, archived: bool) -> Result<Option<(IdSpan, u64)>> {
+    /// From the least id to the greatest of the rows of [`LogStore::iter`], and about how many there are; None if these are
+    /// fewer than `least` ids, or if most files have rows of about the same ids.
+    pub(super) fn extent(&self, filter: &Filter, archived: bool, least: u64) -> Result<Option<(IdSpan, u64)>> {
         match archived {
-            true => self.archive.extent(filter),
-            false => log::extent(&self.log, filter),
+            true => self.archive.extent(filter, least),
+            false => log::extent(&self.log, filter, least),
         }
     }
 

@@ -112,9 +112,9 @@ impl Archive {
     }
 
     /// From the least id to the greatest of the rows that may match, in the log and in the archive, and about how many
-    /// there are; None if there are none, or if most files have rows of about the same ids, so that each would be opened
-    /// wherever some of these rows are read.
-    pub(crate) fn extent(&self, filter: &Filter) -> Result<Option<(IdSpan, u64)>> {
+    /// there are; None if these are fewer than `least` ids, or if most files have rows of about the same ids, so that each
+    /// would be opened wherever some of these rows are read.
+    pub(crate) fn extent(&self, filter: &Filter, least: u64) -> Result<Option<(IdSpan, u64)>> {
         let Some(ids) = filter.ids() else { return Ok(None) };
         self.log.read("query", |snapshot| {
             let candidates = self.candidates(snapshot, filter)?;
@@ -122,7 +122,7 @@ impl Archive {
             let spans = || candidates.iter().filter_map(|candidate| candidate.listed.id_span?.intersect(ids));
             let Some(span) = spans().chain(live).reduce(IdSpan::union) else { return Ok(None) };
             let covered = spans().fold(0, |total: u64, span| total.saturating_add(span.len()));
-            if covered / 2 > span.len() {
+            if span.len() < least || covered / 2 > span.len() {
                 return Ok(None);
             }
             let rows: u64 = candidates.iter().map(|candidate| candidate.listed.row_count).sum();

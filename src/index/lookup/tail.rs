@@ -125,14 +125,16 @@ impl Known {
     }
 
     fn matching(&self, filter: &Filter) -> Option<u64> {
-        let wanted = filter.times();
-        match self.times {
-            _ if filter.since.is_none() && filter.until.is_none() => {}
-            _ if self.has_odd_times => return None,
-            Some(times) if wanted.covers(times) => {}
-            // Which of the rows, is not known.
-            Some(times) if wanted.overlaps(times) => return None,
-            _ => return Some(0),
+        if filter.since.is_some() || filter.until.is_some() {
+            if self.has_odd_times {
+                return None;
+            }
+            let wanted = filter.times();
+            let Some(times) = self.times.filter(|times| wanted.overlaps(*times)) else { return Some(0) };
+            if !wanted.covers(times) {
+                // Some are within the bounds; which ones is not known.
+                return None;
+            }
         }
         let (source, kind) = (filter.source.as_deref(), filter.kind.as_deref());
         if self.has_odd_kinds && (source.is_some() || kind.is_some()) {

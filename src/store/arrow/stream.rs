@@ -43,15 +43,15 @@ impl Divisible for Spans {
     fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>> {
         let Some(ids) = self.ids else { return Ok(None) };
         let more = i64::try_from(rows.saturating_sub(1)).unwrap_or(i64::MAX);
-        let part = match self.filter.descending {
-            false => IdSpan { first: ids.first, last: ids.first.saturating_add(more).min(ids.last) },
-            true => IdSpan { first: ids.last.saturating_sub(more).max(ids.first), last: ids.last },
+        let (part, rest) = if self.filter.descending {
+            let first = ids.last.saturating_sub(more).max(ids.first);
+            (IdSpan { first, ..ids }, first.checked_sub(1).and_then(|last| IdSpan::new(ids.first, last)))
+        } else {
+            let last = ids.first.saturating_add(more).min(ids.last);
+            (IdSpan { last, ..ids }, last.checked_add(1).and_then(|first| IdSpan::new(first, ids.last)))
         };
         let rows = self.store.iter_ids(self.filter.clone(), self.archived, part)?;
-        self.ids = match self.filter.descending {
-            false => part.last.checked_add(1).and_then(|first| IdSpan::new(first, ids.last)),
-            true => part.first.checked_sub(1).and_then(|last| IdSpan::new(ids.first, last)),
-        };
+        self.ids = rest;
         Ok(Some(Box::new(Own { store: Arc::clone(&self.store), rows })))
     }
 
@@ -75,7 +75,7 @@ fn divided(store: &Arc<LogStore>, filter: &Filter, archived: bool) -> Result<Opt
     if filter.source.is_some() || filter.kind.is_some() || filter.ref_id.is_some() || filter.limit.is_some() {
         return Ok(None);
     }
-    let Some((ids, rows)) = store.extent(filter, archived)? else { return Ok(None) };
+    let Some((ids, rows)) = store.extent(filter, archived, DIVIDED_ROWS)? else { return Ok(None) };
     let is_dense = rows >= DIVIDED_ROWS && ids.len() / 2 <= rows;
     let (store, filter, ids) = (Arc::clone(store), filter.clone(), Some(ids));
     Ok(is_dense.then_some(Spans { store, filter, archived, ids }))
