@@ -354,6 +354,57 @@ def test_what_was_acknowledged_before_is_in_it_while_four_processes_write(tmp_pa
         assert int(output) > 20
 
 
+def expire(store: ns.Store) -> None:
+    store.logs.expire_archive(before=day(3))
+
+
+def expire_and_archive_late_rows(store: ns.Store) -> None:
+    expire(store)
+    for number in range(3):
+        append(store.logs, at(number, 500), "ref-1")
+    store.logs.archive_logs(now=NOW)
+
+
+def forget_a_lost_day(store: ns.Store) -> None:
+    os.remove(store.logs.archived_days()[0].path)
+    store.logs.reindex()
+
+
+@pytest.mark.parametrize("change", [expire, expire_and_archive_late_rows, forget_a_lost_day])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_days_that_leave_after_the_database_was_copied(
+    tmp_path: Path, change: Callable[[ns.Store], None], is_first: bool
+) -> None:
+    """The copy does not list what its archive does not have."""
+    with ns.Store(tmp_path / "store") as store:
+        for number in range(5):
+            for offset in range(30):
+                append(store.logs, at(number, offset), f"ref-{offset % 3}")
+        store.logs.archive_logs(now=NOW)
+        if not is_first:
+            store.backup(tmp_path / "backup")
+    changed: list[bool] = []
+    with ns.Store(tmp_path / "store") as store, ns.Store(tmp_path / "store") as other:
+
+        def report(done: int, total: int) -> None:
+            # The transaction that reads the database has begun.
+            if not changed:
+                changed.append(True)
+                change(other)
+
+        before = store.logs.count(archived=True)
+        assert store.backup(tmp_path / "backup", progress=report).ok
+        rows = as_rows(store.logs.iter(archived=True))
+        assert changed
+        assert len(rows) < before
+    with ns.Store(tmp_path / "backup", read_only=True) as backup:
+        verified = backup.logs.verify()
+        assert verified.ok, verified.problems
+        found = as_rows(backup.logs.iter(archived=True))
+        # Nothing is deleted from a backup that is there.
+        assert found == rows if is_first else set(found) >= set(rows)
+
+
 def test_retention_and_backups_of_a_daemon(tmp_path: Path) -> None:
     """A backup each day of a store whose archive jobs run meanwhile."""
     with ns.Store(tmp_path / "store") as store:

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::archive::file::format::{Format, list, path_of};
 use crate::archive::file::reader::DayReader;
 use crate::archive::manifest::catalog::Archive;
@@ -74,6 +76,30 @@ impl Archive {
         }
         batch.publish()?;
         Ok(copied)
+    }
+
+    /// Whether a day that a copy of the database lists has lost rows since, because it expired or was forgotten: its file may
+    /// not be what the copy says of it.
+    pub fn has_lost_rows_of(&self, copy: &Connection) -> Result<bool> {
+        let listed = self.log.database().read(OPERATION, days::list)?;
+        for known in days::list(copy)? {
+            let now = listed.iter().find(|now| now.day == known.day);
+            if now.is_some_and(|now| now.sha256 == known.sha256) {
+                continue;
+            }
+            let now =
+                self.log.database().read(OPERATION, |connection| days::load(connection, known.day, State::Current))?;
+            let before = days::load(copy, known.day, State::Current)?;
+            let has_all = match (&before, &now) {
+                (Some(before), Some(now)) => before.ids.is_subset(&now.ids),
+                (before, None) => before.is_none(),
+                (None, _) => true,
+            };
+            if !has_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes the plain files from `target` whose days were compressed since. To be called when the database that knows of it
