@@ -103,11 +103,12 @@ impl LogStore {
             progress(done.min(total), total)
         };
         let archive = target.join("archive/logs");
-        let mut days = self.archive().copy_to(&archive, &mut advance)?;
+        let (mut days, mut files) = self.archive().copy_to(&archive, &mut advance)?;
         while look_into(&copy.staged.path(), |connection| self.archive().has_lost_rows_of(connection))? {
             // A day expired before its file was copied. The database as it is now knows that.
             copy = self.copy_database(&target, &mut |_, _| check())?;
-            days = days.and_then(self.archive().copy_to(&archive, &mut |_| check())?);
+            let (later, now) = self.archive().copy_to(&archive, &mut |_| check())?;
+            (days, files) = (days.and_then(later), now);
         }
         let blobs = copy_blobs(&target.join("blobs"), &mut advance)?;
         self.check_copy(&copy, &archive)?;
@@ -116,7 +117,7 @@ impl LogStore {
         self.check_place(&database)?;
         copy.staged.publish(&database, Durability::Full)?;
         durable::remove(&mark, Durability::Full)?;
-        self.archive().remove_compressed(&archive)?;
+        self.archive().remove_replaced(&archive, &files)?;
         progress(total, total)?;
         Ok(backup)
     }
