@@ -45,7 +45,7 @@ def prepare(directory: Path, *, is_killed: bool) -> Prepared:
         append(store, at(0), "run-1", message(1))
         store.archive_logs(now=NOW, compression="zstd", max_days=2)
         store.archive_logs(now=NOW, max_days=1)
-        archived = as_rows(store.iter(archived=True))
+        before = as_rows(store.iter(archived=True))
         store.expire_archive(before=day(1))
         for number in range(12):
             store.append("system", "long", f"ref-{number % 3}", f"{number} " * 3000, NOW + number)
@@ -55,7 +55,7 @@ def prepare(directory: Path, *, is_killed: bool) -> Prepared:
         store.set_meta("key", "value")
         every = {row.id: row for row in as_rows(store.iter(archived=True))}
         live = {row.id: row for row in as_rows(store.iter())}
-        expired = {row.id: row for row in archived if row.id not in every}
+        expired = {row.id: row for row in before if row.id not in every}
         archived = {row.id: row for row in every.values() if row.id not in live}
         runs = store.get_all_workflow_runs()
         if is_killed:
