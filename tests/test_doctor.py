@@ -184,5 +184,19 @@ def test_what_archiving_would_free(wide: Cli) -> None:
     assert "MB" in said
 
 
+def test_what_archiving_would_leave_is_not_named(wide: Cli) -> None:
+    """Rows of active runs, and of a day that is not over for long enough."""
+    with ns.Store(wide.data) as store:
+        store.logs.archive_logs()
+        now = time.time_ns() // 1_000_000
+        store.logs.append("system", "tick", None, "x", now - 30 * DAY - 1)
+        store.logs.create_workflow_run("run-old", "poet", timestamp=now - 90 * DAY)
+        store.logs.append("workflow", "thread_workflow_message", "run-old", "{}", now - 80 * DAY)
+    assert "archiving" not in [check for _, check, _ in findings(wide, "--quick")]
+    with ns.Store(wide.data) as store:
+        store.logs.transition("run-old", "killed")
+    assert "would move 2 rows older than 30 days" in only(findings(wide, "--quick"), "archiving", "ok")
+
+
 def test_a_sound_store_has_no_findings_but_of_the_disk(wide: Cli) -> None:
     assert {check for level, check, _ in findings(wide) if level != "ok"} <= {"file system"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import cast
 
 from nerve_store import (
@@ -16,6 +17,7 @@ from nerve_store import (
     LogStore,
     NerveStoreError,
     SchemaVersionError,
+    last_archivable_day,
 )
 from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
@@ -28,6 +30,7 @@ from nerve_store.protocols import Log
 __all__ = ["examine_log", "examine_rows", "failure"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
+_DAY_MS = 86_400_000
 
 
 def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
@@ -152,8 +155,12 @@ def _clock(store: Log) -> Iterator[Finding]:
 
 def _archiving(store: Log) -> Iterator[Finding]:
     boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
-    due = store.count(until=boundary)
-    if due:
+    day = last_archivable_day(max(boundary, _DAY_MS))
+    until = (day - date(1970, 1, 1)).days * _DAY_MS + _DAY_MS - 1
+    # The rows of active runs stay.
+    kept = sum(store.count(ref_id=run.run_id, until=until) for run in store.get_active_workflow_runs())
+    due = store.count(until=until) - kept
+    if due > 0:
         stats = store.stats()
         freed = (stats.database_bytes - stats.free_bytes) * due // max(stats.row_count, due)
         share = f"{format_count(due, 'row')} older than {DEFAULT_RETENTION.days} days, about {format_bytes(freed)},"
