@@ -18,6 +18,7 @@ import pytest
 
 import nerve_store as ns
 from nerve_store.cli.parser import whole_parser
+from nerve_store.cli.text import display_width, wrap
 from support import child_environment
 from support.cli import COMMAND, DAY, T0, Cli, on_a_terminal
 
@@ -150,6 +151,37 @@ def test_tables_fit_80_columns(wide: Cli, arguments: list[str]) -> None:
     assert code == 0
     assert len(lines) >= 2 or arguments == ["blob", "ls"]
     assert max(map(len, lines)) <= 80
+
+
+def test_wide_characters_fit_80_columns(wide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gives two columns to each, and none to a mark."""
+    run_id = "\u4e2d\u6587" * 40
+    with ns.Store(wide.data) as store:
+        store.logs.create_workflow_run(run_id, "\u0915\u093f\u0941" * 30, json={"prompt": f"{run_id} " * 4})
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (["runs"], ["logs"], ["runs", "show", run_id]):
+        lines = wide(*arguments).lines
+        assert max(map(display_width, lines)) <= 80
+        assert any("\u4e2d" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [2, 3, 20])
+def test_wrapped_text_is_the_text(width: int) -> None:
+    for text in (
+        "",
+        "a",
+        "one two  three",
+        "\u4e2d\u6587 \u4e2d" * 9,
+        "x" * 50,
+        "e\u0301 " * 30,
+        " leading and trailing ",
+    ):
+        lines = wrap(text, width)
+        assert max(map(display_width, lines)) <= width
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert wrap("one two  three", 20) == ["one two  three"]
+    assert wrap("one two three", 8) == ["one two", "three"]
+    assert display_width("\u0915\u0941\ufe0f") == 1
 
 
 ANSWERS = [

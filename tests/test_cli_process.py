@@ -101,6 +101,16 @@ def test_a_reader_that_goes_away_is_no_problem(many_rows: Path, flags: list[str]
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.parametrize("arguments", [["blob", "put", "-"], ["blob", "collect", "--keep", "-"]], ids=" ".join)
+def test_standard_input_that_is_closed_is_a_problem(tmp_path: Path, arguments: list[str]) -> None:
+    with ns.Store(tmp_path / "data") as store:
+        store.blobs.write("text")
+    command = ["sh", "-c", '"$@" <&-', "sh", *COMMAND, *arguments, "--data", str(tmp_path / "data")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "nerve-store: error: standard input: it is closed\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["stats"], ["logs", "--all"]], ids=" ".join)
 def test_output_that_cannot_be_written_is_a_problem(many_rows: Path, arguments: list[str]) -> None:
@@ -130,7 +140,16 @@ def test_ctrl_c_ends_quietly(many_rows: Path) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_output_encoding_will_do(upstream_data: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for arguments in (["logs", "--all"], ["logs", "--all", "--json"], ["runs", "--all"]):
+    rows = ["logs", "--all"]
+    statement = ["sql", "SELECT * FROM logs"]
+    for arguments in (
+        rows,
+        [*rows, "--json"],
+        [*rows, "--format", "csv"],
+        statement,
+        [*statement, "--format", "csv"],
+        ["runs", "--all"],
+    ):
         command = [*COMMAND, *arguments, "--data", str(upstream_data)]
         result = subprocess.run(command, capture_output=True, check=False, env=environment)
         assert (result.returncode, result.stderr) == (0, b"")

@@ -13,7 +13,7 @@ from nerve_store.cli.arguments import add_command
 from nerve_store.cli.blob_care import add_care_commands
 from nerve_store.cli.hashes import blob_entries, require_hash
 from nerve_store.cli.output import Column, print_json, print_line, print_table
-from nerve_store.cli.problem import Problem, report
+from nerve_store.cli.problem import Problem, report, standard_input
 from nerve_store.cli.progress import Progress, progress_bar
 from nerve_store.cli.stores import open_blobs
 from nerve_store.cli.text import escape, format_timestamp
@@ -91,7 +91,7 @@ def _store(
 ) -> tuple[str, int]:
     """The hash and the size."""
     if file == _STANDARD_STREAM:
-        source = _Watched(sys.stdin.buffer, progress, before, total)
+        source = _Watched(standard_input().buffer, progress, before, total)
         return blobs.write_file(source), source.size
     with open(file, "rb", buffering=0) as stream:
         source = _Watched(stream, progress, before, total)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from nerve_store import BlobVerifyReport, CollectReport, normalize_blob_hash
 from nerve_store.cli.arguments import Commands, add_command, integer
 from nerve_store.cli.output import print_json, print_text
-from nerve_store.cli.problem import Problem, report
+from nerve_store.cli.problem import Problem, report, standard_input
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_blobs
 from nerve_store.cli.text import format_bytes, format_count
@@ -97,7 +96,7 @@ def _print_result(result: CollectReport) -> None:
 
 def _hashes(file: str) -> Iterator[str]:
     if file == _STANDARD_STREAM:
-        yield from _parse(sys.stdin, "standard input")
+        yield from _parse(standard_input(), "standard input")
         return
     with open(file, encoding="utf-8", errors="surrogateescape") as stream:
         yield from _parse(stream, os.fspath(file))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from nerve_store import LogEntry
 from nerve_store.cli.arguments import integer, not_empty, since, until
-from nerve_store.cli.output import ENTRY_FIELDS, print_entries, print_entry
+from nerve_store.cli.output import ENTRY_FIELDS, print_csv, print_entries, print_entry
 from nerve_store.cli.stores import last_id, open_logs
 from nerve_store.protocols import Log
 
@@ -80,9 +78,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print(entries: Iterable[LogEntry], arguments: argparse.Namespace) -> None:
     if arguments.format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(ENTRY_FIELDS)
-        writer.writerows([getattr(entry, name) for name in ENTRY_FIELDS] for entry in entries)
+        print_csv([ENTRY_FIELDS])
+        print_csv([getattr(entry, name) for name in ENTRY_FIELDS] for entry in entries)
     else:
         print_entries(entries, as_json=arguments.json, relative=arguments.relative)
 

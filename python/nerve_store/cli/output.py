@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from nerve_store import LogEntry
 from nerve_store.cli.json_text import json_chunks
-from nerve_store.cli.text import cut, display_width, escape, format_age, format_timestamp
+from nerve_store.cli.text import cut, display_width, escape, format_age, format_timestamp, wrap
 
 __all__ = [
     "ENTRY_FIELDS",
     "Column",
     "colored",
+    "print_csv",
     "print_entries",
     "print_entry",
     "print_json",
@@ -49,11 +50,25 @@ class Column(NamedTuple):
 
 def print_line(line: str) -> None:
     """Print `line`; what the output's encoding cannot say is escaped."""
-    try:
-        sys.stdout.write(line + "\n")
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding
-        sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    _Output().write(line + "\n")
+
+
+class _Output:
+    """Standard output, in which what its encoding cannot say is escaped."""
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def print_csv(rows: Iterable[Iterable[object]]) -> None:
+    """Print `rows` as CSV."""
+    import csv
+
+    csv.writer(_Output(), lineterminator="\n").writerows(rows)
 
 
 def print_text(text: str, indent: str = "", color: str = "") -> None:
@@ -65,9 +80,7 @@ def print_text(text: str, indent: str = "", color: str = "") -> None:
     blanks = " " * display_width(indent)
     lines = [escape(text)]
     if available is not None:
-        import textwrap
-
-        lines = textwrap.wrap(lines[0], max(available - len(blanks), 20), break_on_hyphens=False) or [""]
+        lines = wrap(lines[0], max(available - len(blanks), 20))
     first = f"\x1b[{color}m{indent}\x1b[0m" if color and colored() else indent
     for number, line in enumerate(lines):
         print_line(((blanks if number else first) + line).rstrip())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TextIO
 
 from nerve_store.cli.text import escape
 from nerve_store.exceptions import NerveStoreError
 
-__all__ = ["Problem", "counting_problems", "report"]
+__all__ = ["Problem", "counting_problems", "report", "standard_input"]
 
 
 class Problem(Exception):  # noqa: N818 - it is what the command found, and exit code 1 means just that
@@ -19,6 +21,13 @@ class Problem(Exception):  # noqa: N818 - it is what the command found, and exit
 def report(problem: object, *, kind: str = "error") -> None:
     """Print `nerve-store: error: ...`, one line whatever the message holds."""
     sys.stderr.write(f"nerve-store: {kind}: {escape(_message(problem))}\n")
+
+
+def standard_input() -> TextIO:
+    """Standard input, if the caller has not closed it (`<&-`)."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed", "standard input")
+    return sys.stdin
 
 
 @contextmanager

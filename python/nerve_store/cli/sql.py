@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from nerve_store.cli.arguments import not_empty
-from nerve_store.cli.output import Column, print_json, print_table
+from nerve_store.cli.output import Column, print_csv, print_json, print_table
 from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import escape
 
@@ -49,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
         keys = _distinct(names)
         print_json([dict(zip(keys, map(_plain, row), strict=True)) for row in rows])
     elif arguments.format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([_plain(value) for value in row] for row in rows)
+        print_csv([_plain(value) for value in row] for row in rows)
     else:
         columns = [Column(escape(name), least=6) for name in names]
         print_table(columns, ([_cell(value) for value in row] for row in rows))

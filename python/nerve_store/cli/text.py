@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ __all__ = [
     "format_count",
     "format_rate",
     "format_timestamp",
+    "wrap",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +43,8 @@ def display_width(text: str) -> int:
 
 
 def _character_width(character: str) -> int:
-    if unicodedata.combining(character):
+    # Marks lie upon the character before them, also those of no combining class: vowel signs, variation selectors.
+    if unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
@@ -58,6 +61,25 @@ def cut(text: str, width: int) -> str:
             break
         kept.append(character)
     return "".join(kept) + "…"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, at least 2, broken at blanks where there are any."""
+    lines: list[str] = []
+    line, left = "", width
+    for piece in re.findall(" *[^ ]+", text):
+        word = piece.lstrip() if lines and not line else piece
+        if display_width(word) > left and line:
+            lines.append(line)
+            line, left, word = "", width, piece.lstrip()
+        for character in word if display_width(word) > left else [word]:
+            columns = display_width(character)
+            if columns > left:
+                lines.append(line)
+                line, left = "", width
+            line += character
+            left -= columns
+    return [*lines, line] if line else lines or [""]
 
 
 def format_timestamp(milliseconds: int) -> str:
