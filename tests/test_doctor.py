@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -174,6 +175,16 @@ def test_who_pins_a_large_log_is_named(wide: Cli, monkeypatch: pytest.MonkeyPatc
     child.communicate("\n", timeout=60)
     assert str(child.pid) in only(found, "write-ahead log", "warning")
     assert str(child.pid) in only(found, "locks", "ok")
+
+
+@pytest.mark.parametrize("make", [open_it_to_others, damage_the_header])
+def test_commands_to_be_typed_are_quoted(wide: Cli, tmp_path: Path, make: Callable[[Cli], str]) -> None:
+    cli = Cli(tmp_path / "data of a 'daemon'", wide.capsys)
+    shutil.copytree(wide.data, cli.data)
+    make(cli)
+    (action,) = [action for _, _, action in findings(cli, "--quick") if "data of" in action and "-> " in action]
+    words = shlex.split(action.rpartition("-> ")[2].rpartition(": ")[2])
+    assert any(word.startswith(str(cli.data)) for word in words)
 
 
 def test_what_archiving_would_free(wide: Cli) -> None:

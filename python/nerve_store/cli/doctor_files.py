@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,7 +71,7 @@ def _permissions(data: str) -> Iterator[Finding]:
         action = "run as the user that the daemon runs as, or give the files to it with chown -R"
         yield Finding("warning", "owner", f"of another user than this one: {', '.join(foreign)}", action)
     if open_to_others:
-        action = f"chmod go= {' '.join(open_to_others)}"
+        action = f"chmod go= {shlex.join(open_to_others)}"
         yield Finding("warning", "permissions", f"open to other users: {', '.join(open_to_others)}", action)
     if not foreign and not open_to_others:
         yield Finding("ok", "permissions", "the files are this user's alone")

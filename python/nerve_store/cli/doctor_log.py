@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -39,7 +40,7 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     `objects` is what was found in the object store; None if none is named.
     """
     findings = [_build()]
-    save = f"nerve-store salvage {place.data} saved.db"
+    save = shlex.join(["nerve-store", "salvage", place.data, "saved.db"])
     salvage = f"restore a backup; or end the daemon, and save what can be read: {save}"
     path = log_path(place.data)
     if not os.path.lexists(path):
