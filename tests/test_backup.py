@@ -311,3 +311,21 @@ def test_an_exception_of_progress_stops_it_and_the_next_call_goes_on(tmp_path: P
     assert done == sorted(done)
     assert calls[-1][0] == calls[-1][1] > 0
     assert_whole(tmp_path / "backup", rows, blobs_of(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("part", ["archive", "archive/logs", "archive/logs/new", "blobs", "blobs/a/b", "cache/x"])
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_part_of_the_store_is_no_target(tmp_path: Path, part: str, is_linked: bool) -> None:
+    stored(tmp_path / "store")
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    staged = tmp_path / "store/archive/logs/.export-of-a-job-at-work"
+    staged.touch()
+    before = {path for path in tmp_path.rglob("*") if not path.name.startswith("logs.db")}
+    with ns.Store(tmp_path / "store") as store:
+        target = tmp_path / ("link" if is_linked else "store") / part
+        for back_up in (lambda: store.backup(target), lambda: store.logs.backup(target / "logs.db")):
+            with pytest.raises(ValueError, match="a part of the store: choose another target"):
+                back_up()
+    assert {path for path in tmp_path.rglob("*") if not path.name.startswith("logs.db")} == before
+    with ns.Store(tmp_path / "store") as store:
+        assert store.backup(tmp_path / "store/backups/today").ok

@@ -140,8 +140,8 @@ class Store:
         Nothing is deleted there. Where the file system can, compressed archive files and blobs share their bytes with
         the originals. The target is a whole backup at every instant, or refuses to be opened: a call that was
         interrupted is simply repeated. A directory with a database that is no backup of this one, or that was opened
-        for writing since, is refused (`StoreIOError`). `progress` is called with (done, total) bytes. A log on a
-        server is backed up by the server's own means (`NerveStoreError`).
+        for writing since, is refused (`StoreIOError`), and so is a part of this store (`ValueError`). `progress` is
+        called with (done, total) bytes. A log on a server is backed up by the server's own means (`NerveStoreError`).
         """
         if self._local_blobs is None:
             return self.logs.backup(target)

@@ -48,6 +48,7 @@ impl LogStore {
     /// Copies the database to the file at `target`, which may hold an older copy of it.
     pub fn backup_database(&self, target: &Path, progress: &mut Progress<'_>) -> Result<Backup> {
         self.log().database().check_open()?;
+        self.check_apart(target)?;
         let target = resolved(target)?;
         self.check_place(&target)?;
         let directory = target.parent().unwrap_or(Path::new("/"));
@@ -72,6 +73,7 @@ impl LogStore {
         progress: &mut Progress<'_>,
     ) -> Result<Backup> {
         self.log().database().check_open()?;
+        self.check_apart(target)?;
         durable::create_directories(target, Durability::Full)?;
         let target = std::fs::canonicalize(target).map_err(|error| Error::io(target, OPERATION, &error))?;
         if self.log().database().path().parent().is_some_and(|own| is_same_file(own, &target)) {
@@ -120,6 +122,20 @@ impl LogStore {
         self.archive().remove_replaced(&archive, &files)?;
         progress(total, total)?;
         Ok(backup)
+    }
+
+    /// An error if the target is among the files of the store, where a backup would take those of jobs for its own.
+    fn check_apart(&self, target: &Path) -> Result<()> {
+        let own = self.log().database().path().parent().unwrap_or(Path::new("/"));
+        let parts = ["archive", "blobs", "cache"].map(|part| own.join(part));
+        let place = real(target)?;
+        for part in parts.iter().map(PathBuf::as_path).chain([self.archive().directory()]) {
+            if place.starts_with(real(part)?) {
+                let reason = "is a part of the store: choose another target";
+                return Err(Error::Value(format!("{} {reason}", place.display())));
+            }
+        }
+        Ok(())
     }
 
     /// An error unless there is nothing at `target`, or a backup of this database that was not put to use since.
@@ -189,6 +205,17 @@ impl LogStore {
         );
         Err(Error::corrupt(self.log().database().path(), reason))
     }
+}
+
+/// The absolute path, without symbolic links as far as it exists.
+fn real(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|error| Error::io(path, OPERATION, &error))?;
+    for ancestor in path.ancestors() {
+        if let (Ok(found), Ok(rest)) = (std::fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
+            return Ok(found.join(rest));
+        }
+    }
+    Ok(path)
 }
 
 /// The absolute path of a file, whose directory is made if it is missing.
