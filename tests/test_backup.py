@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,6 @@ from support import as_rows, foreign_script, foreign_sql
 from support.archive import NOW, append, at, content_of, day
 from support.backups import assert_whole, blobs_of, change, stored
 from support.disks import tiny_disk
-from support.processes import start_child
 
 MARK = ".nerve-store-unfinished"
 
@@ -313,54 +311,3 @@ def test_an_exception_of_progress_stops_it_and_the_next_call_goes_on(tmp_path: P
     assert done == sorted(done)
     assert calls[-1][0] == calls[-1][1] > 0
     assert_whole(tmp_path / "backup", rows, blobs_of(tmp_path / "store"))
-
-
-# --- beside others -----------------------------------------------------------------------------------------------
-
-
-def test_what_was_acknowledged_before_is_in_it_while_four_processes_write(tmp_path: Path) -> None:
-    stored(tmp_path / "store")
-    children = [
-        start_child(
-            "write_all", path=str(tmp_path / "store"), caller=f"caller-{number}", seconds=6, archives=number == 0
-        )
-        for number in range(4)
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "1\n"
-    with ns.Store(tmp_path / "store") as store:
-        for count in range(3):
-            before = as_rows(store.logs.iter(archived=True))
-            blobs = set(store.blobs)
-            target = tmp_path / ("backup" if count < 2 else "another")
-            report = store.backup(target)
-            assert report.ok, report.problems
-            assert (report.last_id or 0) >= before[-1].id
-            with ns.Store(target, read_only=True) as backup:
-                verified = backup.logs.verify()
-                assert verified.ok, verified.problems
-                rows = as_rows(backup.logs.iter(archived=True))
-                assert rows[: len(before)] == before
-                assert blobs <= set(backup.blobs)
-                # A row's blob was there before the row.
-                kept = set(backup.blobs)
-                assert all(
-                    row.payload in kept for row in rows if row.source == "system" and "caller" in (row.ref_id or "")
-                )
-    for child in children:
-        output, _ = child.communicate(timeout=60)
-        assert child.returncode == 0
-        assert int(output) > 20
-
-
-def test_retention_and_backups_of_a_daemon(tmp_path: Path) -> None:
-    """A backup each day of a store whose archive jobs run meanwhile."""
-    with ns.Store(tmp_path / "store") as store:
-        for number in range(8):
-            for offset in range(30):
-                append(store.logs, at(number, offset), f"ref-{offset % 3}")
-            store.logs.archive_logs(now=at(number), retention=timedelta(days=2))
-            store.backup(tmp_path / "backup")
-            with ns.Store(tmp_path / "backup", read_only=True) as backup:
-                assert backup.logs.count(archived=True) == 30 * (number + 1)

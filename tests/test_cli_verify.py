@@ -123,6 +123,25 @@ def test_verify_of_a_directory_with_blobs_alone(cli: Cli, tmp_path: Path) -> Non
     assert "there is no data directory" in Cli(tmp_path / "nowhere", cli.capsys).refused("verify")
 
 
+def test_verify_misses_a_database_that_was_there(archived: Cli) -> None:
+    for path in archived.data.glob("logs.db*"):
+        path.unlink()
+    outcome = archived("verify")
+    assert outcome.exit_code == 1
+    (line,) = outcome.err.splitlines()
+    assert "logs.db' is missing" in line
+    assert "1 blob of 8 B: 1 problem" in outcome.out
+    assert archived("verify", "--json").json["ok"] is False
+
+
+def test_verify_of_a_directory_that_holds_nothing(cli: Cli) -> None:
+    """As where a volume is not mounted."""
+    cli.data.mkdir()
+    outcome = cli("verify")
+    assert outcome.exit_code == 1
+    assert f"is {str(cli.data)!r} a data directory?" in outcome.err
+
+
 @pytest.mark.parametrize("fixture", ["upstream_data", "upstream_archived"])
 def test_upstreams_directories_are_verified(
     fixture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,20 @@ def test_an_archive_job_leaves_one_span(data_dir: Path) -> None:
         assert spans(store, "log_deleted") == [(0, 12_287)]
         assert (store.count(), store.count(ref_id="r1"), store.count(source="system")) == (10_000,) * 3
         assert store.count(archived=True) == 22_000
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_days_that_take_turns_in_the_ids_leave_no_gap(data_dir: Path, order: tuple[int, ...]) -> None:
+    """A block of ids that leaves between two that have left is noted as well."""
+    with ns.LogStore(data_dir / "logs.db") as store:
+        for block in range(3):
+            store.append_many([("system", "tick", "r1", "x", at(order[block]))] * 4_096)
+        store.append_many([("system", "tick", "r1", "y", NOW)] * 8_192)
+        store.archive_logs(now=NOW)
+        assert spans(store, "log_deleted") == [(0, 16_383)]
+        assert (store.count(), store.count(ref_id="r1"), store.count(source="system")) == (8_192,) * 3
+        assert store.count(archived=True) == 20_480
+        assert store.verify().ok
 
 
 def test_triggers_of_other_programs_fire_for_our_rows(log_store: ns.LogStore) -> None:

@@ -95,9 +95,28 @@ def give_it_to_another_user(cli: Cli) -> str:
     return "chown"
 
 
-def have_no_database(cli: Cli) -> str:
+def lose_the_database(cli: Cli) -> str:
     (cli.data / "logs.db").unlink()
+    return "is missing"
+
+
+def lose_all_but_the_write_ahead_log(cli: Cli) -> str:
+    shutil.rmtree(cli.data / "archive")
+    (cli.data / "logs.db").rename(cli.data / "logs.db-wal")
+    return "logs.db-wal -> put it back"
+
+
+def have_blobs_alone(cli: Cli) -> str:
+    shutil.rmtree(cli.data / "archive")
+    for path in cli.data.glob("logs.db*"):
+        path.unlink()
     return "there is none"
+
+
+def have_nothing(cli: Cli) -> str:
+    shutil.rmtree(cli.data)
+    cli.data.mkdir(0o700)
+    return "a data directory? -> name the data directory"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +132,10 @@ def have_no_database(cli: Cli) -> str:
         (move_a_blob_aside, "warning", "blobs"),
         (open_it_to_others, "warning", "permissions"),
         (give_it_to_another_user, "warning", "owner"),
-        (have_no_database, "warning", "database"),
+        (lose_the_database, "error", "database"),
+        (lose_all_but_the_write_ahead_log, "error", "database"),
+        (have_blobs_alone, "warning", "database"),
+        (have_nothing, "error", "database"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -2,12 +2,14 @@
 //!
 //! A file is read whole and compared with the manifest before it gets its name in the backup, and never takes the place of a
 //! good one if it is damaged. Files that are there already, by size and time of last write, are passed over. Nothing is
-//! deleted but the plain file of a day that was compressed since.
+//! deleted but the file of a day that has one of the other format since.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
 
 use crate::archive::file::format::{Format, list, path_of};
 use crate::archive::file::reader::DayReader;
@@ -41,8 +43,13 @@ impl Archive {
     }
 
     /// Copies what is new into `target`. To be called after the database was copied: a file only ever gains rows, so that
-    /// each row that the copy of the database lacks is in a file. `advance` hears of bytes.
-    pub fn copy_to(&self, target: &Path, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<Copied> {
+    /// each row that the copy of the database lacks is in a file. Returns also the files that there were. `advance` hears of
+    /// bytes.
+    pub(crate) fn copy_to(
+        &self,
+        target: &Path,
+        advance: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<(Copied, Vec<DayFile>)> {
         let mut copied = Copied::default();
         let files = list(self.directory())?;
         for object in self.log.database().read(OPERATION, remote::undescribed)? {
@@ -51,14 +58,14 @@ impl Archive {
             }
         }
         if files.is_empty() && self.listed_files()?.is_empty() {
-            return Ok(copied);
+            return Ok((copied, files));
         }
         durable::create_directories(target, Durability::Full)?;
-        let Some(opened) = Directory::open(target)? else { return Ok(copied) };
+        let Some(opened) = Directory::open(target)? else { return Ok((copied, files)) };
         let opened = Arc::new(opened);
         self.copy_mark(&opened, target)?;
         let mut batch = Batch::default();
-        for file in files {
+        for &file in &files {
             check()?;
             self.copy_file(file, &opened, &mut batch, &mut copied, advance)?;
         }
@@ -73,17 +80,44 @@ impl Archive {
             }
         }
         batch.publish()?;
-        Ok(copied)
+        Ok((copied, files))
     }
 
-    /// Removes the plain files from `target` whose days were compressed since. To be called when the database that knows of it
-    /// has been published.
-    pub fn remove_compressed(&self, target: &Path) -> Result<()> {
+    /// Whether a day that a copy of the database lists has lost rows since, because it expired or was forgotten: its file may
+    /// not be what the copy says of it.
+    pub fn has_lost_rows_of(&self, copy: &Connection) -> Result<bool> {
+        let listed = self.log.database().read(OPERATION, days::list)?;
+        for known in days::list(copy)? {
+            let now = listed.iter().find(|now| now.day == known.day);
+            if now.is_some_and(|now| now.sha256 == known.sha256) {
+                continue;
+            }
+            let now =
+                self.log.database().read(OPERATION, |connection| days::load(connection, known.day, State::Current))?;
+            let before = days::load(copy, known.day, State::Current)?;
+            let has_all = match (&before, &now) {
+                (Some(before), Some(now)) => before.ids.is_subset(&now.ids),
+                (before, None) => before.is_none(),
+                (None, _) => true,
+            };
+            if !has_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes the files from `target` whose days have one of the other format since, as those that were compressed; `copied`
+    /// are the files that there were when they were copied. To be called when the database that knows of it has been
+    /// published.
+    pub(crate) fn remove_replaced(&self, target: &Path, copied: &[DayFile]) -> Result<()> {
         let here = list(self.directory())?;
         let there = list(target)?;
         for &(day, format) in &there {
+            // A day may have expired since it was copied.
+            let now = if here.iter().any(|file| file.0 == day) { &here[..] } else { copied };
             let other = (day, format.other());
-            if there.contains(&other) && here.contains(&other) && !here.contains(&(day, format)) {
+            if there.contains(&other) && now.contains(&other) && !now.contains(&(day, format)) {
                 durable::remove(&path_of(target, day, format), Durability::Full)?;
             }
         }

@@ -63,6 +63,17 @@ impl Copied {
             Sharing::Blocks | Sharing::Name => self.shared_bytes += size,
         }
     }
+
+    /// This copy and a later one to the same place.
+    #[must_use]
+    pub fn and_then(self, later: Self) -> Self {
+        Self {
+            new_count: self.new_count + later.new_count,
+            copied_bytes: self.copied_bytes + later.copied_bytes,
+            shared_bytes: self.shared_bytes + later.shared_bytes,
+            ..later
+        }
+    }
 }
 
 /// Stages a duplicate of `source` in `directory`, with its time of last write. `may_link`: it may be another name of the

@@ -70,15 +70,17 @@ const BLOCK_MASK: i64 = 4_095;
 pub(crate) fn note_deleted(connection: &Connection, within: IdSpan) -> Result<()> {
     let mut span = IdSpan { first: within.first & !BLOCK_MASK, last: within.last | BLOCK_MASK };
     let mut touching = connection.prepare_cached(
-        "SELECT min(first_id), max(last_id) FROM log_deleted
+        "SELECT min(first_id), max(last_id), count(*) FROM log_deleted
          WHERE first_id <= ?2 AND first_id >= coalesce((SELECT max(first_id) FROM log_deleted WHERE first_id <= ?1), ?1)
            AND last_id >= ?3",
     )?;
     let reach = (span.first, span.last.saturating_add(1), span.first.saturating_sub(1));
-    let known: (Option<i64>, Option<i64>) = touching.query_row(reach, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if let (Some(first), Some(last)) = known {
+    let known: (Option<i64>, Option<i64>, u64) =
+        touching.query_row(reach, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if let (Some(first), Some(last), count) = known {
         let known = IdSpan { first, last };
-        if known.first <= span.first && known.last >= span.last {
+        // Several have a gap between them, even if they reach as far.
+        if count == 1 && known.first <= span.first && known.last >= span.last {
             return Ok(());
         }
         span = span.union(known);
@@ -176,5 +178,47 @@ impl Trust {
         let holds = lacking(connection, TRIGGERS.iter())?.is_empty();
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, holds));
         Ok(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCKS: i64 = 7;
+
+    fn noted(connection: &Connection) -> Vec<IdSpan> {
+        let mut statement =
+            connection.prepare_cached("SELECT first_id, last_id FROM log_deleted ORDER BY first_id").unwrap();
+        read(&mut statement.query([]).unwrap()).unwrap()
+    }
+
+    /// The blocks whose bits are set.
+    fn blocks(bits: u32) -> Vec<IdSpan> {
+        let block =
+            |number: i64| IdSpan { first: number * (BLOCK_MASK + 1), last: number * (BLOCK_MASK + 1) + BLOCK_MASK };
+        (0..BLOCKS).filter(|number| bits >> number & 1 == 1).map(block).collect()
+    }
+
+    #[test]
+    fn every_block_is_noted_whatever_is_noted_around_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(crate::index::schema::SCHEMA).unwrap();
+        connection.execute_batch("CREATE TABLE logs (id INTEGER PRIMARY KEY)").unwrap();
+        for before in 0..1_u32 << BLOCKS {
+            for (first, last) in (0..BLOCKS).flat_map(|first| (first..BLOCKS).map(move |last| (first, last))) {
+                connection.execute("DELETE FROM log_deleted", []).unwrap();
+                // As the trigger notes them: none is joined to another.
+                for block in blocks(before) {
+                    connection.execute("INSERT INTO log_deleted VALUES (?1, ?2)", <(i64, i64)>::from(block)).unwrap();
+                }
+                let within = IdSpan { first: first * (BLOCK_MASK + 1) + 9, last: last * (BLOCK_MASK + 1) + 9 };
+                note_deleted(&connection, within).unwrap();
+                let wanted = IdSpan::joined(blocks((first..=last).fold(before, |bits, block| bits | 1 << block)));
+                assert_eq!(IdSpan::joined(noted(&connection)), wanted, "{before:b}, {first} to {last}");
+                settle(&connection).unwrap();
+                assert_eq!(noted(&connection), wanted, "{before:b}, {first} to {last}");
+            }
+        }
     }
 }

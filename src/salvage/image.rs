@@ -10,6 +10,7 @@ use crate::base::interrupt::check;
 use crate::base::io::fill;
 use crate::db::wal_checksum;
 use crate::durable;
+use crate::salvage::record::Encoding;
 
 const OPERATION: &str = "salvage a database";
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -30,6 +31,8 @@ pub(super) struct Image {
     /// Bytes of a page that hold data.
     pub(super) usable: usize,
     pub(super) page_count: u32,
+    /// That of the texts; UTF-8 where the header does not say it.
+    pub(super) encoding: Encoding,
     log: Option<File>,
     /// Where in the log the newest committed state of a page is.
     committed: HashMap<u32, u64>,
@@ -54,6 +57,7 @@ impl Image {
             page_bytes: USUAL_PAGE_BYTES,
             usable: USUAL_PAGE_BYTES,
             page_count: 0,
+            encoding: Encoding::default(),
             log,
             committed: HashMap::new(),
             loose: Vec::new(),
@@ -87,6 +91,9 @@ impl Image {
             }
         }
         self.page_bytes = best.1;
+        if self.has_header {
+            self.encoding = Encoding::of(word(&header, 56));
+        }
         let reserved = if self.has_header { usize::from(header[20]) } else { 0 };
         self.usable = self.page_bytes - if reserved <= 32 { reserved } else { 0 };
         Ok(())

@@ -14,14 +14,20 @@ use crate::salvage::tree::Entry;
 /// Ids that a segment spans at the most in which ids are missing: distances have 32 bits.
 const MOST_SPAN: u64 = 1 << 32;
 
+/// Whether the values are those of a row.
+pub(super) fn is_row(entry: &Entry) -> bool {
+    let is_text = |value: &Value| matches!(value, Value::Null | Value::Text(_));
+    matches!(
+        &entry.values[..],
+        [Value::Null, Value::Text(_), Value::Text(_), ref_id, payload, Value::Integer(_) | Value::Real(_)]
+            if is_text(ref_id) && is_text(payload)
+    )
+}
+
 /// Inserts an entry of `logs`, unless its id is there; says whether it was a row.
 pub(super) fn insert(connection: &Connection, entry: &Entry) -> Result<bool> {
-    let [Value::Null, source @ Value::Text(_), kind @ Value::Text(_), ref_id, payload, timestamp] = &entry.values[..]
-    else {
-        return Ok(false);
-    };
-    let is_text = |value: &Value| matches!(value, Value::Null | Value::Text(_));
-    if !is_text(ref_id) || !is_text(payload) || !matches!(timestamp, Value::Integer(_) | Value::Real(_)) {
+    let [_, source, kind, ref_id, payload, timestamp] = &entry.values[..] else { return Ok(false) };
+    if !is_row(entry) {
         return Ok(false);
     }
     let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;

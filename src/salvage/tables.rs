@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use roaring::RoaringTreemap;
 use rusqlite::Connection;
 use rusqlite::types::{ToSql, Value};
 
 use crate::base::error::Result;
 use crate::base::status::RunStatus;
+use crate::base::time::UtcDay;
 use crate::index;
 use crate::salvage::tree::Entry;
 
@@ -26,6 +28,17 @@ pub(super) struct Table {
 
 /// The tables to be filled from what is read.
 pub(super) fn tables(connection: &Connection) -> Result<Vec<Table>> {
+    let is_derived = |name: &str| index::schema::TABLES.contains(&name) || DERIVED.contains(&name);
+    named(connection, &|name| name != "logs" && !is_derived(name))
+}
+
+/// The tables that tell of rounds: those of the log's index, from which it is made anew. Rounds whose rows are gone keep their
+/// numbers so.
+pub(super) fn tables_of_rounds(connection: &Connection) -> Result<Vec<Table>> {
+    named(connection, &|name| ["log_fresh", "log_postings"].contains(&name))
+}
+
+fn named(connection: &Connection, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Table>> {
     let mut statement = connection.prepare(
         "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%'",
     )?;
@@ -33,7 +46,7 @@ pub(super) fn tables(connection: &Connection) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for named in named {
         let (name, is_without_rowid) = named?;
-        if name == "logs" || index::schema::TABLES.contains(&&*name) || DERIVED.contains(&&*name) {
+        if !is_wanted(&name) {
             continue;
         }
         let mut columns = connection.prepare("SELECT type, pk FROM pragma_table_info(?1) ORDER BY cid")?;
@@ -95,7 +108,35 @@ impl Table {
                     && matches!(values[3], Value::Integer(_) | Value::Real(_))
                     && matches!(values.get(4), None | Some(Value::Null | Value::Integer(_)))
             }
+            "archive_expired" => self.expired(values).is_some(),
+            "archive_expired_rounds" => {
+                matches!(values, [Value::Text(_), Value::Integer(_), Value::Blob(ids)] if set_of(ids).is_some())
+            }
+            "log_fresh" => matches!(values, [Value::Null, Value::Blob(_)]),
+            "log_postings" => matches!(
+                values,
+                [
+                    Value::Text(_),
+                    Value::Integer(_),
+                    Value::Blob(_),
+                    Value::Integer(1..),
+                    Value::Integer(_),
+                    Value::Null | Value::Blob(_)
+                ]
+            ),
             _ => true,
+        }
+    }
+
+    /// The rows of an expired day, if it is the table of these.
+    pub(super) fn expired(&self, values: &[Value]) -> Option<RoaringTreemap> {
+        match values {
+            [Value::Text(day), Value::Blob(ids), Value::Integer(_)]
+                if self.name == "archive_expired" && day.parse::<UtcDay>().is_ok() =>
+            {
+                set_of(ids)
+            }
+            _ => None,
         }
     }
 
@@ -103,6 +144,10 @@ impl Table {
     pub(super) fn is_known(&self) -> bool {
         matches!(&*self.name, "meta" | "workflow_runs")
     }
+}
+
+fn set_of(bytes: &[u8]) -> Option<RoaringTreemap> {
+    RoaringTreemap::deserialize_from(bytes).ok()
 }
 
 /// The first pages of the trees by the names of their tables, from the records of the schema.

@@ -96,7 +96,10 @@ impl<'a> Walk<'a> {
                     let child = word(cell, 0);
                     if header.kind == INTERIOR_INDEX {
                         is_whole &= self.descend(child, bounds, depth + 1, visit)?;
-                        match self.payload(&cell[4..], true)?.and_then(|(payload, _)| decode(&payload)) {
+                        match self
+                            .payload(&cell[4..], true)?
+                            .and_then(|(payload, _)| decode(&payload, self.image.encoding))
+                        {
                             Some(values) => visit(Entry { rowid: 0, values })?,
                             None => is_whole = false,
                         }
@@ -150,7 +153,7 @@ impl<'a> Walk<'a> {
 
     fn entry(&self, cell: &[u8], is_index: bool) -> Result<Option<Entry>> {
         let Some((payload, rowid)) = self.payload(cell, is_index)? else { return Ok(None) };
-        Ok(decode(&payload).map(|values| Entry { rowid, values }))
+        Ok(decode(&payload, self.image.encoding).map(|values| Entry { rowid, values }))
     }
 
     /// The record of a cell, with what overflows from it into other pages, and its row id.

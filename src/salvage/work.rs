@@ -14,9 +14,9 @@ use crate::db::{Config, is_open_here};
 use crate::durable::{self, Durability, Staged};
 use crate::log as rows;
 use crate::salvage::image::Image;
-use crate::salvage::log::{Segments, insert};
+use crate::salvage::log::{Segments, insert, is_row};
 use crate::salvage::missing::{Known, missing, spans};
-use crate::salvage::tables::{Roots, Table, tables};
+use crate::salvage::tables::{Roots, Table, tables, tables_of_rounds};
 use crate::salvage::tree::{Entry, Walk};
 use crate::store::{LogStore, StoreConfig};
 
@@ -78,6 +78,8 @@ struct Found {
     /// The greatest id that was given out, as SQLite's table of sequences says.
     last_id: Option<i64>,
     identity: Option<String>,
+    /// The rows whose files were deleted because they are old. What is damaged may name any id.
+    expired: RoaringTreemap,
 }
 
 /// Writes what can be read of the database at `damaged`, and of its archive, to a new one at `target`.
@@ -185,6 +187,8 @@ fn fill(store: &LogStore, image: &Image, reserved: Option<i64>, progress: &mut P
         Ok(((), 0))
     })?;
     let archived = archive.listed_rows()?;
+    let live = log.database().read(OPERATION, live_ids)?;
+    let accounted = &(&live | &archived) | &found.expired;
     let segments = found.segments.list();
     let (mut verified, mut is_whole) = (shared.same, found.has_whole_rows && found.segments.is_whole);
     for segment in &segments {
@@ -195,10 +199,9 @@ fn fill(store: &LogStore, image: &Image, reserved: Option<i64>, progress: &mut P
             continue;
         }
         let vouched = archive.vouched_by(segment)?;
-        is_whole &= vouched.is_some() || segment.is_within(&archived);
+        is_whole &= vouched.is_some() || segment.is_within(&accounted);
         verified |= vouched.unwrap_or_default();
     }
-    let live = log.database().read(OPERATION, live_ids)?;
     let there = &live | &archived;
     let greatest = there.max().map_or(0, u64::cast_signed);
     let last_id = found.last_id.filter(|last| *last >= live.max().map_or(i64::MIN, u64::cast_signed));
@@ -221,9 +224,25 @@ fn fill(store: &LogStore, image: &Image, reserved: Option<i64>, progress: &mut P
     log.database().write(OPERATION, None, |connection| {
         if next > 0 { rows::raise_last_given_id(connection, next) } else { Ok(()) }
     })?;
+    log.database().write(OPERATION, None, |connection| take_rounds(connection, image))?;
     store.reindex(&mut |_, _| check())?;
     progress(total, total)?;
     Ok(salvaged)
+}
+
+/// Takes in what the index says of rounds, for the one that is about to be built.
+fn take_rounds(connection: &Connection, image: &Image) -> Result<()> {
+    let (mut walk, mut roots) = (Walk::new(image), Roots::default());
+    walk.tree(SCHEMA_ROOT, &mut |entry| {
+        roots.take(&entry);
+        Ok(())
+    })?;
+    for table in tables_of_rounds(connection)? {
+        if let Some(root) = roots.of(&table.name) {
+            walk.tree(root, &mut |entry| table.insert(connection, &entry).map(|_| ()))?;
+        }
+    }
+    Ok(())
 }
 
 fn live_ids(connection: &Connection) -> Result<RoaringTreemap> {
@@ -251,15 +270,17 @@ impl Reader<'_> {
             Ok(())
         })?;
         let mut segments = Segments::default();
+        // An entry that is none of the table's is one that is damaged.
+        let mut are_taken = true;
         let mut has_segments = self.tree("log_segments", &mut |entry| {
-            segments.take(&entry);
+            are_taken &= segments.take(&entry);
             Ok(())
         })?;
         has_segments &= self.tree("log_gaps", &mut |entry| {
-            segments.take_gaps(&entry);
+            are_taken &= segments.take_gaps(&entry);
             Ok(())
         })?;
-        segments.is_whole = has_segments;
+        segments.is_whole = has_segments && are_taken;
         let mut last_id = None;
         self.tree("sqlite_sequence", &mut |entry| {
             last_id = last_id.max(sequence(&entry));
@@ -273,17 +294,18 @@ impl Reader<'_> {
             Ok(())
         })?;
         let tables = tables(connection)?;
-        let mut lost = Vec::new();
+        let (mut lost, mut expired) = (Vec::new(), RoaringTreemap::new());
         for table in &tables {
             let is_whole = self.tree(&table.name, &mut |entry| {
                 table.insert(connection, &entry)?;
+                expired |= table.expired(&entry.values).unwrap_or_default();
                 Ok(())
             })?;
             if !is_whole && table.is_known() {
                 lost.push(table);
             }
         }
-        let mut found = Found { segments, has_whole_rows: has_schema && has_whole_rows, last_id, identity };
+        let mut found = Found { segments, has_whole_rows: has_schema && has_whole_rows, last_id, identity, expired };
         self.strays(image, &lost, &mut found, progress)?;
         Ok(found)
     }
@@ -320,6 +342,10 @@ impl Reader<'_> {
 
     fn take_strays(&self, entries: Vec<Entry>, lost: &[&Table], found: &mut Found, wants_rows: bool) -> Result<()> {
         for entry in entries {
+            // What is left of rows that went to the archive, whose file is gone by now.
+            if found.expired.contains(entry.rowid.cast_unsigned()) && is_row(&entry) {
+                continue;
+            }
             if wants_rows && insert(self.connection, &entry)? || found.segments.take(&entry) {
                 continue;
             }

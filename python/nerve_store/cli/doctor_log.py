@@ -21,7 +21,7 @@ from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import log_path, open_logs
+from nerve_store.cli.stores import absent_log, log_path, open_logs
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
@@ -40,9 +40,7 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     salvage = f"restore a backup; or end the daemon, and save what can be read: {save}"
     path = log_path(place.data)
     if not os.path.lexists(path):
-        findings.append(
-            Finding("warning", "database", f"there is none at {path}", "name the data directory with --data")
-        )
+        findings.append(_no_database(place.data, path))
         return findings
     if objects is not None and not objects.can_be_read:
         place = place._replace(remote=None, options=None)
@@ -57,6 +55,15 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     except NerveStoreError as error:
         findings.append(failure(error, other="directory", way_out=salvage))
     return findings
+
+
+def _no_database(data: str, path: str) -> Finding:
+    absent = absent_log(data)
+    name = "name the data directory with --data"
+    if absent is None:
+        return Finding("warning", "database", f"there is none at {path}", name)
+    put_back = "put it back, or restore a backup, before any program opens the store: it would begin anew"
+    return Finding("error", "database", absent.reason, put_back if absent.was_there else name)
 
 
 def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from nerve_store import BlobStore, LogStore, StoreUnavailableError
 from nerve_store._places import below, is_url
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from nerve_store.remote import ObjectBlobStore
 
 __all__ = [
+    "AbsentLog",
+    "absent_log",
     "blob_root",
     "last_id",
     "log_path",
@@ -70,6 +73,36 @@ def require_log(place: Place) -> str:
     if not os.path.lexists(path):
         raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
     return path
+
+
+class AbsentLog(NamedTuple):
+    """What is wrong where there is no log database."""
+
+    reason: str
+    was_there: bool
+    """What belongs to one is there."""
+
+
+def absent_log(data: str) -> AbsentLog | None:
+    """What is wrong where there is no log database; None if there is one, or if the directory is one of blobs alone."""
+    path = log_path(data)
+    if os.path.lexists(path):
+        return None
+    beside = [os.path.join(data, name) for name in _names_in(data) if name.startswith("logs.db-")]
+    archive = os.path.join(data, "archive", "logs")
+    left = [*beside, *([archive] if _names_in(archive) else [])]
+    if left:
+        reason = f"the log database {path!r} is missing, and what belongs to it is there: {', '.join(left)}"
+        return AbsentLog(reason, was_there=True)
+    if os.path.isdir(blob_root(data)):
+        return None
+    return AbsentLog(f"there is no log database {path!r}; is {data!r} a data directory?", was_there=False)
+
+
+def _names_in(directory: str) -> list[str]:
+    with suppress(OSError):
+        return sorted(os.listdir(directory))
+    return []
 
 
 def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:

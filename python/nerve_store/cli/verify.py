@@ -16,7 +16,7 @@ from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import absent_log, log_path, open_blobs, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -69,13 +69,17 @@ def _run(arguments: argparse.Namespace) -> int:
 def _verify_logs(place: Place) -> VerifyReport | None:
     path = log_path(place.data)
     if not os.path.lexists(path):
-        return None
+        absent = absent_log(place.data)
+        return None if absent is None else _nothing_but(VerifyProblem(path, absent.reason))
     try:
         return _verify_rows(place)
     except CorruptStoreError as error:
         # So damaged that it cannot be opened: the blobs are looked at all the same.
-        problem = VerifyProblem(path, str(error))
-        return VerifyReport((problem,), row_count=0, segment_count=0, day_count=0, archived_row_count=0)
+        return _nothing_but(VerifyProblem(path, str(error)))
+
+
+def _nothing_but(problem: VerifyProblem) -> VerifyReport:
+    return VerifyReport((problem,), row_count=0, segment_count=0, day_count=0, archived_row_count=0)
 
 
 def _verify_rows(place: Place) -> VerifyReport:
