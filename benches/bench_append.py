@@ -47,6 +47,7 @@ def each_many(append_many: Callable[[list[Row]], object]) -> Callable[[Batches],
         (1000, 10, 200, "", 4.5),
         (100, 50, 200, "", 5),
         (1000, 10, 20_000, ", 20,000 runs", 3),
+        (1000, 10, 400_000, ", 400,000 runs", 3),
     ],
 )
 def bench_append_many(

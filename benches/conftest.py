@@ -34,12 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if ns.BUILD_PROFILE != "release":
         raise pytest.UsageError(f"nerve_store is a {ns.BUILD_PROFILE} build; time a release build: make bench")
     config.stash[FIGURES] = []
-
-
-def pytest_report_header(config: pytest.Config) -> list[str]:
     directory = Path(config.getoption("basetemp") or tempfile.gettempdir())
     directory = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.is_dir())
     config.stash[CONDITIONS] = conditions(directory)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"{name}: {value}" for name, value in config.stash[CONDITIONS].items()]
 
 

@@ -286,6 +286,28 @@ def test_damaged_index_is_told_and_healed_by_reindex(data_dir: Path, damage: str
         assert_threads(store, rows)
 
 
+OVERLAPPING = b"\x02\0\0\0r1\x12\0\0\0" + b"\x3a\x30\0\0\x01\0\0\0\0\0\0\0\x10\0\0\0\x60\xea" + b"\xff\xff\xff\xff"
+"""Postings of a segment in which `r1` has one row, 60,000 ids after the first of the segment."""
+
+
+@pytest.mark.parametrize("segments", ["all", "one"])
+def test_segments_that_overlap_are_not_merged(data_dir: Path, segments: str) -> None:
+    path = data_dir / "logs.db"
+    rows = some_rows(30)
+    filled(path, rows, 3).close()
+    where = "" if segments == "all" else " WHERE segment = (SELECT min(segment) FROM log_fresh)"
+    foreign_sql(path, f"UPDATE log_fresh SET postings = ?{where}", [OVERLAPPING])
+    with ns.LogStore(path, segment_rows=3) as store:
+        more = [Row(31 + n, "workflow", MESSAGE, RUNS[n % 3], PAYLOADS[3], n) for n in range(60)]
+        for row in more:
+            store.append_many([row[1:]])
+        assert store.sql("SELECT count(*) FROM log_postings") == [(0,)]
+        assert not store.verify().ok
+        store.reindex()
+        assert_reads(store, model_of(rows + more))
+        assert_threads(store, rows + more)
+
+
 # --- rows that leave ---------------------------------------------------------------------------------------------
 
 

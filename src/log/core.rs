@@ -14,7 +14,7 @@ use crate::base::progress::Progress;
 use crate::db::{CHECKPOINT_PAGES, Config, Database, Derived, suit_triggers};
 use crate::durable::Durability;
 use crate::index::bounds;
-use crate::index::build::postings::or_damaged;
+use crate::index::build::bytes::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;

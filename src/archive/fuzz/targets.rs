@@ -14,7 +14,8 @@ use crate::archive::file::reader::DayReader;
 use crate::archive::file::scan::{Watch, scan};
 use crate::base::time::UtcDay;
 use crate::db::wal_condition;
-use crate::index::build::postings::{decode, each_posting, rekeyed};
+use crate::index::build::offsets::{Offsets, decode};
+use crate::index::build::postings::{each_posting, rekeyed};
 use crate::row::json::{Token, Tokens, unescape};
 use crate::row::payload::members;
 use crate::row::{MESSAGE, SOURCE, is_round};
@@ -49,7 +50,9 @@ fn postings() {
     assert_ran(fuzz("postings", &[], |input| {
         let read = |bytes: &[u8]| {
             let mut found = Vec::new();
-            let outcome = each_posting(bytes, |ref_id, ids, rounds| found.push((ref_id.len(), ids, rounds)));
+            let outcome = each_posting(bytes, |ref_id, ids, rounds| {
+                found.push((ref_id.len(), ids.into_bitmap(), rounds.map(Offsets::into_bitmap)));
+            });
             (found, outcome.is_ok())
         };
         let (found, is_whole) = read(input);

@@ -3,12 +3,12 @@
 //! A reference's rows lie together, so that finding them costs a few pages; and they are written once a group instead of
 //! once a segment, because each row of another reference dirties another page.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::{Error, Result};
-use crate::index::build::postings::{Posting, damaged, decode, each_posting, encode, ids};
+use crate::index::build::bytes::damaged;
+use crate::index::build::offsets::{Offsets, append, decode, ids};
+use crate::index::build::postings::each_posting;
 
 /// Segments of a group.
 const GROUP: usize = 16;
@@ -23,77 +23,107 @@ pub(crate) fn merge_if_due(connection: &Connection) -> Result<()> {
     if count < GROUP && u32::try_from(last.saturating_sub(first)).is_ok() {
         return Ok(());
     }
-    match read_group(connection, first) {
-        Ok((group, segments)) => {
-            let mut delete = connection.prepare_cached("DELETE FROM log_fresh WHERE segment = ?1")?;
-            for segment in segments {
-                delete.execute([segment])?;
-            }
-            write_group(connection, first, &group)
-        }
-        // Appending goes on; readers are told, and `reindex` reads the rows.
-        Err(Error::Damaged { .. }) => Ok(()),
-        Err(error) => Err(error),
+    let Some(segments) = unless_damaged(read_fresh(connection, first))? else { return Ok(()) };
+    let Some(parts) = unless_damaged(parts_of(&segments, first))? else { return Ok(()) };
+    let mut delete = connection.prepare_cached("DELETE FROM log_fresh WHERE segment = ?1")?;
+    for segment in &segments {
+        delete.execute([segment.first_id])?;
+    }
+    write_group(connection, first, &parts)
+}
+
+/// What was read; None where it is damaged: appending goes on, readers are told, and `reindex` reads the rows.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Damaged { .. }) => Ok(None),
+        read => read.map(Some),
     }
 }
 
-/// Postings by the keys of their references, and the segments that they are of.
-type Group = (HashMap<Box<str>, Posting>, Vec<i64>);
+/// The postings of a segment, as they are stored.
+struct Fresh {
+    first_id: i64,
+    postings: Vec<u8>,
+}
 
-/// The postings of the fresh segments as far as their offsets from `first` fit.
-fn read_group(connection: &Connection, first: i64) -> Result<Group> {
-    let mut group: HashMap<Box<str>, Posting> = HashMap::new();
-    let mut taken = Vec::new();
+/// What one segment says of a reference.
+struct Part<'a> {
+    ref_key: &'a str,
+    /// The distance of the segment from its group.
+    base: u32,
+    ids: Offsets<'a>,
+    /// Those that are rounds, unless all are.
+    rounds: Option<Offsets<'a>>,
+}
+
+/// The fresh segments as far as their offsets from `first` fit.
+fn read_fresh(connection: &Connection, first: i64) -> Result<Vec<Fresh>> {
     let mut statement = connection.prepare_cached(
         "SELECT segment, postings, last_id FROM log_fresh JOIN log_segments ON first_id = segment ORDER BY segment",
     )?;
     let mut rows = statement.query([])?;
+    let mut segments = Vec::new();
     while let Some(row) = rows.next()? {
-        let segment: i64 = row.get(0)?;
-        if !taken.is_empty() && u32::try_from(row.get::<_, i64>(2)?.saturating_sub(first)).is_err() {
+        if !segments.is_empty() && u32::try_from(row.get::<_, i64>(2)?.saturating_sub(first)).is_err() {
             break;
         }
-        let beyond = || damaged("a segment is too far from its group");
-        let base = u32::try_from(segment.saturating_sub(first)).map_err(|_| beyond())?;
-        let mut is_beyond = false;
-        let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        each_posting(bytes, |ref_key, ids, rounds| {
-            let posting = match group.get_mut(ref_key) {
-                Some(posting) => posting,
-                None => group.entry(ref_key.into()).or_default(),
-            };
-            let rounds = rounds.as_ref().unwrap_or(&ids);
-            is_beyond |= ids.max().max(rounds.max()).is_some_and(|last| base.checked_add(last).is_none());
-            posting.rounds.extend(rounds.iter().map(|offset| base.wrapping_add(offset)));
-            posting.ids.extend(ids.iter().map(|offset| base.wrapping_add(offset)));
-        })?;
-        if is_beyond {
-            return Err(beyond());
-        }
-        taken.push(segment);
+        let postings = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?.to_vec();
+        segments.push(Fresh { first_id: row.get(0)?, postings });
     }
-    Ok((group, taken))
+    Ok(segments)
 }
 
-fn write_group(connection: &Connection, first: i64, group: &HashMap<Box<str>, Posting>) -> Result<()> {
+/// What the segments say of each reference: in the order of the table of postings, so that neighbours share pages, and of
+/// a reference in the order of the segments.
+fn parts_of(segments: &[Fresh], first: i64) -> Result<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    let mut last = None;
+    for segment in segments {
+        let base = u32::try_from(segment.first_id.saturating_sub(first))
+            .map_err(|_| damaged("a segment is too far from its group"))?;
+        if last.is_some_and(|last| base <= last) {
+            return Err(damaged("segments overlap"));
+        }
+        let mut greatest = 0;
+        each_posting(&segment.postings, |ref_key, ids, rounds| {
+            greatest = greatest.max(ids.last().max(rounds.as_ref().and_then(Offsets::last)).unwrap_or(0));
+            parts.push(Part { ref_key, base, ids, rounds });
+        })?;
+        last = Some(base.checked_add(greatest).ok_or_else(|| damaged("a segment is too far from its group"))?);
+    }
+    // Stable, and quick where the segments are in order.
+    parts.sort_by_key(|part| part.ref_key);
+    Ok(parts)
+}
+
+fn write_group(connection: &Connection, first: i64, parts: &[Part<'_>]) -> Result<()> {
     let mut earlier = connection.prepare_cached(
         "SELECT rounds_before + round_count FROM log_postings
          WHERE ref_id = ?1 AND round_count > 0 ORDER BY first_id DESC LIMIT 1",
     )?;
     let mut insert =
         connection.prepare_cached("INSERT OR REPLACE INTO log_postings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    // In the order of the table, so that neighbours share pages.
-    let mut postings: Vec<_> = group.iter().collect();
-    postings.sort_unstable_by_key(|(ref_id, _)| *ref_id);
-    for (ref_id, posting) in postings {
-        let round_count = posting.rounds.len();
-        let before: i64 = match round_count {
+    let (mut ids, mut rounds) = (Vec::new(), Vec::new());
+    let (mut id_bytes, mut round_bytes) = (Vec::new(), Vec::new());
+    for of_reference in parts.chunk_by(|one, next| one.ref_key == next.ref_key) {
+        let ref_key = of_reference[0].ref_key;
+        [&mut ids, &mut rounds].into_iter().for_each(Vec::clear);
+        for part in of_reference {
+            ids.extend(part.ids.iter().map(|offset| part.base + offset));
+            rounds.extend(part.rounds.as_ref().unwrap_or(&part.ids).iter().map(|offset| part.base + offset));
+        }
+        let before: i64 = match rounds.len() {
             0 => 0,
-            _ => earlier.query_row([ref_id], |row| row.get(0)).optional()?.unwrap_or(0),
+            _ => earlier.query_row([ref_key], |row| row.get(0)).optional()?.unwrap_or(0),
         };
+        [&mut id_bytes, &mut round_bytes].into_iter().for_each(Vec::clear);
+        append(&mut id_bytes, &ids);
         // The same set, most of the time.
-        let rounds = (posting.rounds != posting.ids).then(|| encode(&posting.rounds));
-        insert.execute((ref_id, first, encode(&posting.ids), round_count, before, rounds))?;
+        let has_own = rounds != ids;
+        if has_own {
+            append(&mut round_bytes, &rounds);
+        }
+        insert.execute((ref_key, first, &id_bytes, rounds.len(), before, has_own.then_some(&round_bytes)))?;
     }
     Ok(())
 }
@@ -118,7 +148,7 @@ pub(crate) fn each_known_round(connection: &Connection, mut visit: impl FnMut(&s
         let Ok(bytes) = row.get_ref(1)?.as_blob() else { continue };
         // The postings before the damage are good.
         let _ = each_posting(bytes, |run_id, set, rounds| {
-            ids(segment, rounds.as_ref().unwrap_or(&set)).for_each(|id| visit(run_id, id));
+            rounds.as_ref().unwrap_or(&set).ids(segment).for_each(|id| visit(run_id, id));
         });
     }
     Ok(())

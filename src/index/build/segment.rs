@@ -1,13 +1,14 @@
 //! Gathering rows, and sealing them.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use rusqlite::Connection;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::error::Result;
 use crate::base::time::TimeSpan;
-use crate::index::build::postings::{Posting, append_posting, encode};
+use crate::index::build::offsets::encode;
+use crate::index::build::postings::{Posting, append_posting};
 use crate::index::build::zones::Zones;
 use crate::index::given::note_given;
 use crate::row::{IndexedRow, index_key, is_round};
@@ -152,8 +153,11 @@ impl Gathered {
     }
 
     fn write_fresh(&self, connection: &Connection) -> Result<()> {
-        let mut bytes = Vec::new();
-        for (ref_id, posting) in &self.refs {
+        let mut postings: Vec<_> = self.refs.iter().collect();
+        // So that merging finds them in order.
+        postings.sort_unstable_by_key(|(ref_key, _)| *ref_key);
+        let mut bytes = Vec::with_capacity(self.key_bytes);
+        for (ref_id, posting) in postings {
             append_posting(&mut bytes, ref_id, posting);
         }
         let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO log_fresh VALUES (?1, ?2)")?;
@@ -192,11 +196,13 @@ impl Checksum {
     }
 }
 
-/// The value under `key`, without allocating a key that is there.
+/// The value under `key`, whose bytes are counted when it is new.
 fn entry<'a, V: Default>(map: &'a mut HashMap<Box<str>, V>, key: &str, key_bytes: &mut usize) -> &'a mut V {
-    if !map.contains_key(key) {
-        *key_bytes += key.len() + KEY_OVERHEAD;
-        map.insert(key.into(), V::default());
+    match map.entry_ref(key) {
+        EntryRef::Occupied(entry) => entry.into_mut(),
+        EntryRef::Vacant(entry) => {
+            *key_bytes += key.len() + KEY_OVERHEAD;
+            entry.insert_with_key(key.into(), V::default())
+        }
     }
-    map.entry(key.into()).or_default()
 }

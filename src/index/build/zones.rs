@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::build::postings::damaged;
+use crate::index::build::bytes::damaged;
 
 /// Zones of a full segment: a read by time looks at the rows of those at both its ends.
 const ZONES: u64 = 64;

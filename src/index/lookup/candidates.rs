@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::index::bounds::sealed_end;
-use crate::index::build::postings::{decode, ids};
+use crate::index::build::offsets::{decode, ids};
 use crate::index::build::zones;
 use crate::index::doubt;
 use crate::index::lookup::paged::Paged;

@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
 use crate::index::bounds::{Division, divide, sealed_end};
-use crate::index::build::postings::{cardinality, decode};
+use crate::index::build::offsets::{cardinality, decode};
 use crate::index::build::zones;
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};

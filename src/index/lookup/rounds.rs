@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::index::build::postings::{decode, ids};
+use crate::index::build::offsets::{decode, ids};
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::row::{NumberedRound, index_key};
 

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, Row};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::build::postings::decode;
+use crate::index::build::offsets::decode;
 use crate::index::lookup::paged::Paged;
 use crate::row::{Filter, index_key};
 

@@ -3,15 +3,16 @@
 //! Invariant: every row after `merged_end` up to `seen` is in it, except rows that were deleted. It grows as reads see
 //! more of the log, whichever process appended it, so that no row is looked at twice; writers have nothing to do with it.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::index::bounds::{Ends, ends};
-use crate::index::build::postings::{each_posting, ids};
+use crate::index::build::postings::each_posting;
 use crate::index::doubt::{self, Trust};
 use crate::index::lookup::tail::TailCounts;
 use crate::row::COLUMNS;
@@ -151,8 +152,8 @@ impl State {
             let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             each_posting(bytes, |ref_key, set, rounds| {
                 let known = self.entry(ref_key);
-                known.rounds.extend(ids(segment, rounds.as_ref().unwrap_or(&set)).filter(|id| *id > seen));
-                known.ids.extend(ids(segment, &set).filter(|id| *id > seen));
+                known.rounds.extend(rounds.as_ref().unwrap_or(&set).ids(segment).filter(|id| *id > seen));
+                known.ids.extend(set.ids(segment).filter(|id| *id > seen));
             })?;
         }
         Ok(())
@@ -177,9 +178,9 @@ impl State {
     }
 
     fn entry(&mut self, ref_key: &str) -> &mut UnmergedIds {
-        if !self.refs.contains_key(ref_key) {
-            self.refs.insert(ref_key.into(), UnmergedIds::default());
+        match self.refs.entry_ref(ref_key) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(entry) => entry.insert_with_key(ref_key.into(), UnmergedIds::default()),
         }
-        self.refs.entry(ref_key.into()).or_default()
     }
 }

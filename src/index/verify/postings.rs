@@ -8,7 +8,9 @@ use rusqlite::Connection;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
 use crate::index::bounds::sealed_end;
-use crate::index::build::postings::{decode, each_posting, ids, or_damaged};
+use crate::index::build::bytes::or_damaged;
+use crate::index::build::offsets::{Offsets, decode, ids};
+use crate::index::build::postings::each_posting;
 use crate::index::build::sealer::ArchivedRounds;
 use crate::index::doubt;
 use crate::index::given::is_mark_damaged;
@@ -143,6 +145,7 @@ fn each(connection: &Connection, faults: &mut Vec<Fault>, visit: &mut Visit<'_>)
     while let Some(row) = rows.next()? {
         let segment = row.get(0)?;
         each_posting(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, |ref_key, set, rounds| {
+            let (set, rounds) = (set.into_bitmap(), rounds.map(Offsets::into_bitmap));
             visit(ref_key, segment, &set, rounds.as_ref().unwrap_or(&set));
         })?;
     }
