@@ -1,13 +1,15 @@
 //! `Columns`: rows on their way to PostgreSQL; and the rules for rows that the log there has from the core.
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::entry::LogEntry;
 use crate::py::fields::Fields;
 use crate::py::given::{at_index, given_at, several};
+use crate::py::interpreter::uncollected;
 use crate::py::own::Own;
+use crate::py::results::List;
 use crate::py::timestamp::Timestamp;
 use crate::row::{self, Arrays, NewLogEntry};
 use crate::workflow;
@@ -93,27 +95,29 @@ impl Columns {
     }
 
     /// The arrays: sources, types, references, payloads, timestamps, and whether each row is a round.
-    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyBytes>; 6]> {
-        Ok(self.0.locked(py)?.encoded().map(|array| PyBytes::new(py, &array)))
+    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<List<Bound<'py, PyBytes>>> {
+        let arrays = self.0.locked(py)?.encoded();
+        Ok(List(arrays.iter().map(|array| PyBytes::new(py, array)).collect()))
     }
 }
 
 /// Check the fields of a row; returns its timestamp, and whether that looks like seconds.
 #[pyfunction]
 #[pyo3(signature = (source, r#type, ref_id, payload, timestamp, *, max_payload_bytes))]
-pub(super) fn check_row(
+pub(super) fn check_row<'py>(
+    py: Python<'py>,
     source: Arg<Text>,
     r#type: Arg<Text>,
     ref_id: Option<Arg<Text>>,
     payload: Option<Arg<Text>>,
     timestamp: Option<Arg<Timestamp>>,
     max_payload_bytes: usize,
-) -> PyResult<(i64, bool)> {
+) -> PyResult<Bound<'py, PyTuple>> {
     arguments!(source, r#type, ref_id, payload, timestamp);
     let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
     let checked = fields.borrow().checked(max_payload_bytes)?;
     let is_like_seconds = timestamp.is_some_and(|timestamp| timestamp.is_like_seconds);
-    Ok((checked.timestamp.unwrap_or_default(), is_like_seconds))
+    uncollected(py, || (checked.timestamp.unwrap_or_default(), is_like_seconds).into_pyobject(py))
 }
 
 /// What `JSON.stringify(JSON.parse(text))` gives for a text that is JSON.
