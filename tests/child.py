@@ -36,6 +36,7 @@ PROGRAMS = {
         logs.outcomes,
         logs.memory,
         logs.deep_payload,
+        payloads.drop_nested_lists,
         payloads.read_on_a_small_stack,
         reading.read_only,
         reading.leave_open,

@@ -6,53 +6,15 @@ names the argument, or one of our own errors.
 
 from __future__ import annotations
 
-import inspect
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nerve_store as ns
-
-WRONG: list[Any] = [1.5, "\ud800", None, True, -1, 2**70, b"x", object(), [1], "zz", timedelta(-1), 1e400, {1: 2}]
-GOOD: dict[str, Any] = {
-    "boundary": 10**12,
-    "claim": ns.RunClaim(ns.WorkflowRun("r", "w", "started", 1), "me", 1, 1, 1),
-    "data": b"",
-    "day": date(2020, 1, 1),
-    "entries": [],
-    "entry": ("s", "t", "r", None, 1),
-    "hash": "0" * 64,
-    "id": 1,
-    "items": [],
-    "keep": [],
-    "key": "k",
-    "limit": 1,
-    "owner": "me",
-    "query": "SELECT 1",
-    "ref_id": "r",
-    "payload": None,
-    "run": ns.WorkflowRun("r", "w", "started", 1),
-    "run_id": "r",
-    "source": "s",
-    "status": "started",
-    "text": "x",
-    "timestamp": 1,
-    "type": "t",
-    "value": "v",
-    "workflow": "w",
-}
-NOT_PYTHON = re.compile(
-    r"rust|usize|\b[iu](8|16|32|64)\b|unwrap|\bC (int|long|ssize)|Py[A-Z]|panic|downcast", re.IGNORECASE
-)
-
-
-def parameters_of(call: Callable[..., object]) -> list[inspect.Parameter]:
-    return [parameter for parameter in inspect.signature(call).parameters.values() if parameter.name != "self"]
+from support.argument_names import GOOD, check_that_refused_arguments_are_named
 
 
 def calls() -> Iterator[tuple[str, str]]:
@@ -80,25 +42,7 @@ def test_a_refused_argument_is_named(owner: str, name: str, tmp_path: Path, monk
         "target": tmp_path / "copy",
     }
     good["before"] = date(2020, 1, 1) if name == "expire_archive" else 1
-    parameters = parameters_of(target)
-    for refused in parameters:
-        for wrong in WRONG:
-            arguments = {p.name: good[p.name] for p in parameters if p.default is p.empty} | {refused.name: wrong}
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    made = target(**arguments)
-                    if hasattr(made, "close"):
-                        made.close()
-            except (TypeError, ValueError) as error:
-                if isinstance(error, ns.NerveStoreError):
-                    continue
-                text = str(error)
-                assert re.search(rf"\b{refused.name}\b", text), (refused.name, wrong, text)
-                assert not NOT_PYTHON.search(text), text
-                assert "\n" not in text
-            except (ns.NerveStoreError, OSError):
-                continue
+    check_that_refused_arguments_are_named(target, good)
     if opened is not None:
         opened.close()
 

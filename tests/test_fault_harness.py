@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -68,6 +69,10 @@ def start_a_thread(*, path: str) -> None:
     else:
         thread.join()
         say("started")
+
+
+def kill_the_server(*, path: str) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
 
 
 def break_off(*, path: str) -> None:
@@ -144,3 +149,9 @@ def test_sample_has_both_ends_and_every_kind() -> None:
     assert points(calls, KILL, size=3) == [1, 27, 53]
     assert points(calls, KILL, per_call=2) == [1, 50, 51, 52, 53]
     assert points(calls, errno.EIO, per_call=2) == [1, 50, 51]
+
+
+def test_a_server_that_ended_fails_one_run_alone(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="the fault server has ended: -9"):
+        run_faulted(kill_the_server, path=str(tmp_path / "files"))
+    assert run_faulted(write_files, path=str(tmp_path / "files"), count=1).said == [0]

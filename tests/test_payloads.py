@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -297,7 +298,15 @@ def test_depth_does_not_matter(log_store: ns.LogStore, depth: int, kind: str) ->
 def test_every_read_works_on_a_thread_with_a_small_stack(
     tmp_path: Path, levels: int, opening: str, closing: str
 ) -> None:
-    """In a process of its own: an overflow is the end of it, not an exception."""
+    """In a process of its own: an overflow is the end of it, not an exception.
+
+    CPython 3.13 itself lets go of nested objects by thousands of calls within each other, of plain lists, too.
+    """
+    if sys.version_info[:2] == (3, 13):
+        plain = run_child("drop_nested_lists", levels=levels, stack_kib=128)
+        assert plain.returncode in {0, -signal.SIGSEGV}, plain.stderr
+        if plain.returncode:
+            pytest.skip("the interpreter overflows the stack when it drops plain lists of this depth")
     arguments: dict[str, Any] = {
         "path": str(tmp_path / "data"),
         "opening": opening,

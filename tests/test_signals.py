@@ -5,10 +5,6 @@ A handler runs in the main thread, and so do these tests.
 
 from __future__ import annotations
 
-import gc
-import json
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,14 +51,6 @@ def filled(path: Path, rows: int = 60_000, days: int = 6, **options: Any) -> ns.
 
 def repeat(call: Callable[[], object]) -> None:
     for _ in range(1_000):
-        call()
-
-
-def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float = 0) -> None:
-    """Do `call` again and again; SIGALRM comes after `alarm` seconds, if that is not 0."""
-    signal.setitimer(signal.ITIMER_REAL, alarm)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
         call()
 
 
@@ -217,142 +205,6 @@ READS: dict[str, Callable[[ns.LogStore], object]] = {
 def test_a_read_is_interrupted(large: ns.LogStore, read: str) -> None:
     assert interrupted(lambda: READS[read](large)) < PROMPT
     assert large.count(after_id=0, before_id=2, archived=True) == 1
-
-
-# What makes many Python objects without running Python code; the cycle collector may, in their allocations.
-MAKERS: dict[str, Callable[[ns.LogStore], object]] = {
-    "query": lambda store: store.query(),
-    "iter": lambda store: list(store.iter()),
-    "read_archive": lambda store: list(store.read_archive(ns.utc_day(20_000 * DAY_MS))),
-    "sql": lambda store: store.sql("SELECT * FROM logs"),
-    "get_thread_messages": lambda store: store.get_thread_messages("talk"),
-    "json": lambda store: store.query(type="large")[0].json(),
-}
-
-
-# Whose results are objects that the collector looks at.
-COLLECTED = {"sql", "get_thread_messages", "json"}
-
-
-@pytest.fixture(scope="module")
-def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ns.LogStore]:
-    """A store from which each of these takes some milliseconds, and much less than a second."""
-    message = json.dumps({"role": "assistant", "content": "hello", "round": 1})
-    today = 20_001 * DAY_MS
-    with ns.LogStore(tmp_path_factory.mktemp("talkative") / "logs.db", durability="normal") as store:
-        store.append_many([("system", "tick", None, "x" * 40, 20_000 * DAY_MS + n) for n in range(20_000)])
-        store.archive_logs(now=today, retention=timedelta(0))
-        run = ns.WorkflowRun("talk", "work", ns.WorkflowRunStatus.QUEUED, today)
-        store.upsert_workflow_run(("workflow", "queued", "talk", None, today), run)
-        store.append_many([("workflow", "thread_workflow_message", "talk", message, today)] * 20_000)
-        store.append("system", "large", None, json.dumps([[{} for _ in range(1_000)] for _ in range(50)]))
-        assert len(store.get_thread_messages("talk")) == 20_000
-        yield store
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_what_a_handler_raises_is_not_lost_in_a_collection_of_cycles(
-    talkative: ns.LogStore, maker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A function of `gc.callbacks` is Python code, in which a handler may run; what it raises there is only printed.
-
-    Since 3.12 a collection begins after the call, too, if its result is large. A handler whose signal comes meanwhile
-    runs in the function in any case, which is rare as long as the collection has little to look at.
-    """
-    if sys.version_info >= (3, 12) and maker in COLLECTED:
-        pytest.skip("the collector begins after the call, where CPython itself drops what a handler raises")
-
-    def collected(_phase: str, _info: dict[str, int]) -> None:
-        pass
-
-    lost: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_value))
-    raised = 0
-    gc.freeze()
-    gc.callbacks.append(collected)
-    try:
-        with handler(interrupt, signal.SIGALRM):
-            for attempt in range(20):
-                # The system's timer, because a thread of Python sends a signal only when this one runs Python code.
-                try:
-                    for_seconds(3, lambda: MAKERS[maker](talkative), alarm=0.01 + attempt * 0.0037)
-                except Interrupted:
-                    raised += 1
-    finally:
-        gc.callbacks.remove(collected)
-        gc.unfreeze()
-    assert raised + len(lost) == 20
-    assert raised >= (20 if sys.version_info < (3, 12) else 16)
-
-
-# Whose result is an object that a collection may begin with.
-SHORT: dict[str, Callable[[ns.LogStore], object]] = {
-    "query": lambda store: store.query(source="none"),
-    "sql": lambda store: store.sql("SELECT 1 WHERE 0"),
-    "archived_days": lambda store: store.archived_days(),
-    "get_thread_messages": lambda store: store.get_thread_messages("none"),
-    "append": lambda store: store.append("system", "tick"),
-    "get_workflow_run": lambda store: store.get_workflow_run("run-1"),
-    "query_workflow_runs": lambda store: store.query_workflow_runs(),
-    "count_workflow_runs": lambda store: store.count_workflow_runs(),
-    "list_meta": lambda store: store.list_meta(),
-    "stats": lambda store: store.stats(),
-}
-
-
-@pytest.mark.parametrize("call", SHORT)
-def test_what_a_handler_raises_is_not_lost_in_the_making_of_a_result(
-    data_dir: Path, call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The results are kept, so that nearly each of them begins a collection. CPython itself drops what a handler raises
-    while the collection's own function runs: about one in a thousand. In the making of results, every second was lost.
-    """
-
-    def collected(_phase: str, _info: dict[str, int]) -> None:
-        pass
-
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.callbacks.append(collected)
-    raised = 0
-    try:
-        with ns.LogStore(data_dir / "logs.db", durability="normal") as store, handler(interrupt, signal.SIGALRM):
-            store.upsert_workflow_run(("workflow", "queued", "run-1", None, 1), RUN)
-            store.set_meta("key", "value")
-            kept: list[object] = []
-            for attempt in range(40):
-                kept.clear()
-                gc.set_threshold(1)
-                try:
-                    for_seconds(0.5, lambda: kept.append(SHORT[call](store)), alarm=0.002 + attempt * 0.00003)
-                except Interrupted:
-                    raised += 1
-                gc.set_threshold(*thresholds)
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.callbacks.remove(collected)
-        gc.unfreeze()
-    assert raised >= 36
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_no_other_thread_finds_the_collector_turned_off(talkative: ns.LogStore, maker: str) -> None:
-    """Without a global lock another thread runs while a result is made."""
-    is_done = threading.Event()
-    found: list[bool] = []
-
-    def look() -> None:
-        while not is_done.is_set():
-            found.append(gc.isenabled())
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    for_seconds(0.2, lambda: MAKERS[maker](talkative))
-    is_done.set()
-    looking.join(30)
-    assert found
-    assert all(found)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "BlobWriter",
+    "Columns",
     "DayEncoder",
     "Interruption",
     "LogEntry",
@@ -68,10 +69,13 @@ __all__ = [
     "__version__",
     "arrow_stream",
     "blob_hash",
+    "check_row",
+    "is_round",
     "last_archivable_day",
     "normalize_blob_hash",
     "salvage",
     "stored_rows",
+    "stringify",
     "to_milliseconds",
     "utc_day",
 ]
@@ -230,6 +234,54 @@ class LogIterator:
 
 def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
     """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
+
+@final
+class Columns:
+    """Rows on their way to PostgreSQL, as arrays in its binary form, one a column."""
+
+    def __new__(cls) -> Self: ...
+    def __len__(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the payloads together."""
+
+    def add(self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: int) -> None:
+        """Append a row that was checked."""
+
+    def add_stored(self, rows: Sequence[LogEntry]) -> None:
+        """Append rows that were stored, whatever they are."""
+
+    def add_new(self, entries: Iterable[Row], max_payload_bytes: int) -> int | None:
+        """Append all rows of a call, or none; returns the first timestamp that looks like seconds.
+
+        An error names the index of the row.
+        """
+
+    def extend(self, other: Columns) -> None:
+        """Append the rows of another."""
+
+    def arrays(self) -> list[bytes]:
+        """The arrays: sources, types, references, payloads, timestamps, and whether each row is a round."""
+
+def check_row(
+    source: str,
+    type: str,
+    ref_id: str | None,
+    payload: str | None,
+    timestamp: Timestamp | None,
+    *,
+    max_payload_bytes: int,
+) -> tuple[int, bool]:
+    """Check the fields of a row; returns its timestamp, and whether that looks like seconds."""
+
+def is_round(source: str, type: str, payload: str | None) -> bool:
+    """Whether a row counts as a round of its thread."""
+
+def stringify(text: str) -> str:
+    """What `JSON.stringify(JSON.parse(text))` gives for a text that is JSON.
+
+    Integers of 64 bits stay exact, numbers beyond every double stay as they are written, members keep their order.
+    """
 
 @final
 class DayEncoder:

@@ -15,7 +15,7 @@ use crate::py::call::{Long, read};
 use crate::py::convert::{Count, Span, date, repr};
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
-use crate::py::results::{List, Record, Tuple};
+use crate::py::results::{List, New, Record, Tuple};
 use crate::py::timestamp::Timestamp;
 use crate::py::warning::warn_of_problems;
 use crate::store;
@@ -184,9 +184,9 @@ impl LogStore {
     ///
     /// Every block is compared with its checksum before its rows are returned: `ArchiveCorruptError` names the file.
     #[pyo3(name = "read_archive")]
-    fn read_archived_day(&self, py: Python<'_>, day: Arg<UtcDay>) -> PyResult<LogIterator> {
+    fn read_archived_day(&self, py: Python<'_>, day: Arg<UtcDay>) -> PyResult<New<LogIterator>> {
         arguments!(day);
-        Ok(LogIterator::over(&self.store, read(py, &self.store, move |store| store.read_day(day))?))
+        Ok(New(LogIterator::over(&self.store, read(py, &self.store, move |store| store.read_day(day))?)))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::py::call::read;
 use crate::py::convert::{Count, Integer};
 use crate::py::log::LogStore;
 use crate::py::pages::Pages;
+use crate::py::results::New;
 use crate::py::timestamp::Timestamp;
 use crate::row::Filter;
 use crate::store;
@@ -154,7 +155,7 @@ impl LogStore {
         limit: Option<Arg<Count>>,
         descending: Arg<Flag>,
         archived: Arg<Flag>,
-    ) -> PyResult<ArrowStream> {
+    ) -> PyResult<New<ArrowStream>> {
         arguments!(batch_rows, source, r#type, ref_id, since, until, after_id, before_id, limit, descending, archived);
         let batch_rows = usize::try_from(batch_rows.0).unwrap_or(usize::MAX);
         if batch_rows == 0 {
@@ -175,6 +176,6 @@ impl LogStore {
             descending: descending.0,
         };
         let rows = Rows::Log { store: Arc::clone(&self.store), filter, archived: archived.0 };
-        Ok(ArrowStream { rows, batch_rows, generation: Generation::current() })
+        Ok(New(ArrowStream { rows, batch_rows, generation: Generation::current() }))
     }
 }

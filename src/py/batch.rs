@@ -15,6 +15,7 @@ use crate::py::fields::{Fields, Json};
 use crate::py::given::{Given, at_index, given_at, several};
 use crate::py::log::LogStore;
 use crate::py::perform::perform;
+use crate::py::results::New;
 use crate::py::run::{Change, NewRun, checked_upsert};
 use crate::py::run_record::{Claim, fence};
 use crate::py::timestamp::Timestamp;
@@ -74,12 +75,12 @@ impl LogStore {
         slf: &Bound<'_, Self>,
         durability: Option<Arg<Durability>>,
         claim: Option<Arg<Claim>>,
-    ) -> PyResult<WriteBatch> {
+    ) -> PyResult<New<WriteBatch>> {
         arguments!(durability, claim);
         slf.get().log().database().check_writable("write a batch")?;
         let batch = Batch { claim: fence(claim), ..Batch::default() };
         let state = Mutex::new(State { batch, is_ended: false, ids: None });
-        Ok(WriteBatch { store: slf.clone().unbind(), durability, state })
+        Ok(New(WriteBatch { store: slf.clone().unbind(), durability, state }))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::base::digest::Digest;
@@ -20,9 +21,9 @@ use crate::py::blob_write;
 use crate::py::blob_write::Data;
 use crate::py::call::{Long, caught, detach};
 use crate::py::convert::{FilePath, Span};
-use crate::py::interpreter;
+use crate::py::interpreter::{self, uncollected};
 use crate::py::own::Own;
-use crate::py::results::{List, Record, Tuple, import_records};
+use crate::py::results::{List, New, Record, Tuple, import_records};
 
 /// How much is read from the file behind `BlobStore.open` at a time.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -111,10 +112,10 @@ impl BlobStore {
 
     /// A file to write to, whose content becomes a blob when it is closed.
     #[pyo3(signature = (*, verify = Arg::OFF), text_signature = "($self, *, verify=False)")]
-    fn writer(&self, py: Python<'_>, verify: Arg<Flag>) -> PyResult<BlobWriter> {
+    fn writer(&self, py: Python<'_>, verify: Arg<Flag>) -> PyResult<New<BlobWriter>> {
         arguments!(verify);
         let verify = verify.0;
-        Ok(BlobWriter::new(detach(py, || blob::BlobWriter::new(Arc::clone(&self.0)))?, verify))
+        Ok(New(BlobWriter::new(detach(py, || blob::BlobWriter::new(Arc::clone(&self.0)))?, verify)))
     }
 
     /// The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ.
@@ -143,8 +144,10 @@ impl BlobStore {
             None => None,
         };
         let blob = opened.ok_or_else(|| self.not_found(&hash))?;
-        let reader = interpreter::imported(py, "io", "BufferedReader")?;
-        interpreter::call(&reader, (BlobReader::new(blob), READ_BUFFER_BYTES))
+        static BUFFERED_READER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let import = || interpreter::imported(py, "io", "BufferedReader").map(Bound::unbind);
+        let buffered = BUFFERED_READER.get_or_try_init(py, import)?.bind(py);
+        uncollected(py, || interpreter::call(buffered, (BlobReader::new(blob), READ_BUFFER_BYTES)))
     }
 
     /// Whether the blob is there and its bytes match; `verify` False: whether a file is there.
@@ -206,7 +209,7 @@ impl BlobStore {
         if keep.is_instance_of::<PyString>() {
             return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
         }
-        if !keep.hasattr(intern!(py, "__iter__"))? {
+        if !interpreter::has_special(keep, intern!(py, "__iter__"))? {
             return Err(Refusal::not(keep, "an iterable of hashes").about("keep"));
         }
         let mut kept = HashSet::new();
@@ -272,8 +275,8 @@ impl BlobStore {
         detach(py, || self.0.exists(&digest, false))
     }
 
-    fn __iter__(&self) -> BlobIterator {
-        BlobIterator(Own::new(self.0.digests()))
+    fn __iter__(&self) -> New<BlobIterator> {
+        New(BlobIterator(Own::new(self.0.digests())))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

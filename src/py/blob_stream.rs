@@ -293,7 +293,8 @@ impl BlobReader {
 
     /// How many bytes were read.
     fn tell(&self, py: Python<'_>) -> PyResult<u64> {
-        detach(py, || Ok(self.0.lock()?.as_ref().map(|reading| reading.position)))?.ok_or_else(closed)
+        // Attached, because `io.BufferedReader` asks while `BlobStore.open` makes it.
+        self.0.locked(py)?.as_ref().map(|reading| reading.position).ok_or_else(closed)
     }
 
     /// Close the file.

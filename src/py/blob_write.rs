@@ -117,7 +117,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
     if items.is_instance_of::<PyString>() || items.is_instance_of::<PyBytes>() {
         return Err(PyTypeError::new_err("items are several, each str or bytes-like; write() takes one"));
     }
-    if !items.hasattr(intern!(items.py(), "__iter__"))? {
+    if !interpreter::has_special(items, intern!(items.py(), "__iter__"))? {
         return Err(Refusal::not(items, "an iterable of str or bytes-like objects").about("items"));
     }
     let py = items.py();

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDate, PyDateAccess, PyDateTime, PyDelta, PyString};
+use pyo3::types::{PyBool, PyDate, PyDateTime, PyDelta, PyString};
 
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
@@ -111,7 +112,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for UtcDay {
         let Some(date) = object.cast::<PyDate>().ok().filter(|_| !object.is_instance_of::<PyDateTime>()) else {
             return Err(Refusal::not(&object, "a datetime.date"));
         };
-        Self::from_date(date.get_year(), date.get_month().into(), date.get_day().into())
+        // pyo3 asks by a call, whose arguments are an object with which a collection may begin.
+        let part = |name| interpreter::attribute(&date, name)?.extract::<u16>();
+        let py = object.py();
+        let (year, month, day) = (part(intern!(py, "year"))?, part(intern!(py, "month"))?, part(intern!(py, "day"))?);
+        Self::from_date(year.into(), month.into(), day.into())
             .ok_or_else(|| Refusal::Value(format!("is outside of the years 1970 to 9999: {}", &*object)))
     }
 }
@@ -133,7 +138,8 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Span {
 /// The `datetime.date` of a day.
 pub(super) fn date(py: Python<'_>, day: UtcDay) -> PyResult<Bound<'_, PyDate>> {
     let (year, month, day) = day.date();
-    PyDate::new(py, year, u8::try_from(month)?, u8::try_from(day)?)
+    let (month, day) = (u8::try_from(month)?, u8::try_from(day)?);
+    interpreter::uncollected(py, || PyDate::new(py, year, month, day))
 }
 
 /// A path as a `str`.

@@ -19,7 +19,7 @@ use crate::py::convert::Integer;
 use crate::py::entry::Row;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::results::List;
+use crate::py::results::{List, New};
 use crate::py::timestamp::Timestamp;
 use crate::row::{self, Filter};
 use crate::store::{self, Follower};
@@ -179,7 +179,7 @@ impl LogStore {
         since: Option<Arg<Timestamp>>,
         until: Option<Arg<Timestamp>>,
         archived: Arg<Flag>,
-    ) -> PyResult<LogFollower> {
+    ) -> PyResult<New<LogFollower>> {
         arguments!(after_id, poll_interval, source, r#type, ref_id, since, until, archived);
         let poll_interval = poll_interval.0;
         if poll_interval.is_zero() {
@@ -200,6 +200,6 @@ impl LogStore {
         let state = Arc::new(Mutex::new(State { follower, page: Vec::new().into_iter() }));
         let is_closed = Arc::default();
         let generation = Generation::current();
-        Ok(LogFollower { store: Arc::clone(&self.store), poll_interval, state, is_closed, generation })
+        Ok(New(LogFollower { store: Arc::clone(&self.store), poll_interval, state, is_closed, generation }))
     }
 }

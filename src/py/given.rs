@@ -8,7 +8,7 @@ use pyo3::types::{PyRange, PyTuple};
 use crate::py::argument::{Refusal, named};
 use crate::py::entry::{LogEntry, NewLogEntry};
 use crate::py::fields::Fields;
-use crate::py::interpreter;
+use crate::py::interpreter::{self, uncollected};
 use crate::py::timestamp::Timestamp;
 use crate::row;
 
@@ -99,7 +99,8 @@ pub(super) fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
 /// The items of an argument `entries`.
 pub(super) fn several<'py>(entries: &Bound<'py, PyAny>) -> PyResult<interpreter::Items<'py>> {
     // Asked before it is tried, since a generator's own errors pass through.
-    if !entries.hasattr(intern!(entries.py(), "__iter__"))? && !entries.hasattr(intern!(entries.py(), "__getitem__"))? {
+    let has = |name| interpreter::has_special(entries, name);
+    if !has(intern!(entries.py(), "__iter__"))? && !has(intern!(entries.py(), "__getitem__"))? {
         return Err(Refusal::not(entries, "an iterable of rows").about("entries"));
     }
     interpreter::items(entries)
@@ -115,5 +116,6 @@ pub(super) fn given_at(py: Python<'_>, index: usize, entry: &Bound<'_, PyAny>) -
 
 /// The `range` of so many ids.
 pub(super) fn range(py: Python<'_>, first: i64, count: usize) -> PyResult<Bound<'_, PyAny>> {
-    py.get_type::<PyRange>().call1((first, first + i64::try_from(count)?))
+    let after = first + i64::try_from(count)?;
+    uncollected(py, || py.get_type::<PyRange>().call1((first, after)))
 }

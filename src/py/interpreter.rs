@@ -119,6 +119,11 @@ pub(super) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyStr
     taken(object.py(), value)
 }
 
+/// Whether the class of `object` has the special method `name`; asking the object itself would make a method of it.
+pub(super) fn has_special(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+    object.get_type().hasattr(name)
+}
+
 /// The attribute `name` of the module `module`.
 pub(super) fn imported<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let module = PyString::new(py, module);

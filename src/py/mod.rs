@@ -15,6 +15,7 @@ mod call;
 mod change;
 mod channel;
 mod claim;
+mod columns;
 mod convert;
 mod encoder;
 mod entry;
@@ -61,6 +62,8 @@ mod _core {
     use super::call::Interruption;
     #[pymodule_export]
     use super::channel::AppendChannel;
+    #[pymodule_export]
+    use super::columns::{Columns, check_row, is_round, stringify};
     #[pymodule_export]
     use super::encoder::DayEncoder;
     #[pymodule_export]

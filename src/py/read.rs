@@ -8,7 +8,7 @@ use crate::py::convert::{Count, Integer};
 use crate::py::entry::Row;
 use crate::py::iter::LogIterator;
 use crate::py::log::LogStore;
-use crate::py::results::List;
+use crate::py::results::{List, New};
 use crate::py::timestamp::Timestamp;
 use crate::row::Filter;
 use crate::store::Query;
@@ -84,9 +84,9 @@ filtered! {
     /// The rows of `query`, any number of them in constant memory, holding no transaction between steps.
     ///
     /// Rows appended after the call are not included. Rows that an archive job takes away meanwhile are skipped.
-    fn iter(this, py, filter, archived) -> PyResult<LogIterator> {
+    fn iter(this, py, filter, archived) -> PyResult<New<LogIterator>> {
         let rows = read(py, &this.store, move |store| store.iter(filter.clone(), archived))?;
-        Ok(LogIterator::over(&this.store, rows))
+        Ok(New(LogIterator::over(&this.store, rows)))
     }
 }
 

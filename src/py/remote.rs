@@ -19,7 +19,7 @@ use crate::py::call::{Long, read};
 use crate::py::convert::{Count, date};
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::results::List;
+use crate::py::results::{List, New};
 
 /// What fetches days, as Python has it.
 pub(super) struct Fetcher(Arc<Py<PyAny>>);
@@ -111,12 +111,12 @@ impl LogStore {
     }
 
     /// The lock of archive jobs; `ArchiveBusyError` if another one has it for `wait` seconds.
-    fn _lock_archive(&self, py: Python<'_>, wait: Arg<Seconds>) -> PyResult<ArchiveLock> {
+    fn _lock_archive(&self, py: Python<'_>, wait: Arg<Seconds>) -> PyResult<New<ArchiveLock>> {
         arguments!(wait);
         let store = Arc::clone(&self.store);
         let lock =
             Long::reporting_to(None)?.of(&self.store).run(py, move |_| store.archive().lock_for_moving(wait.0))?;
-        Ok(ArchiveLock(Mutex::new(Some(lock))))
+        Ok(New(ArchiveLock(Mutex::new(Some(lock)))))
     }
 
     /// The objects that hold days, or may: (day, key, state, size, sha256).

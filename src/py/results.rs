@@ -1,8 +1,10 @@
-//! Results on their way to Python: lists, tuples, dicts and records, in whose making no collection of cycles begins (see
-//! [`uncollected`]) and no Python code runs.
+//! Results on their way to Python: lists, tuples, dicts, records and instances of classes, in whose making no collection
+//! of cycles begins (see [`uncollected`]) and no Python code runs.
 
+use pyo3::PyClass;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::pyclass_init::PyClassInitializer;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
@@ -54,6 +56,19 @@ where
             self.0.into_iter().try_for_each(|(key, value)| dict.set_item(key, value))?;
             Ok(dict)
         })
+    }
+}
+
+/// An instance of a class of this crate.
+pub(super) struct New<T>(pub(super) T);
+
+impl<'py, T: PyClass + Into<PyClassInitializer<T>>> IntoPyObject<'py> for New<T> {
+    type Target = T;
+    type Output = Bound<'py, T>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        uncollected(py, || Bound::new(py, self.0))
     }
 }
 

@@ -248,7 +248,7 @@ fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
     if expect.is_instance_of::<PyString>() {
         return Ok(vec![named(expect, "expect")?]);
     }
-    if !expect.hasattr(intern!(expect.py(), "__iter__"))? {
+    if !interpreter::has_special(expect, intern!(expect.py(), "__iter__"))? {
         return Err(Refusal::not(expect, "a status or a collection of them").about("expect"));
     }
     let statuses: Vec<_> =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::base::status::RunStatus;
@@ -11,7 +12,7 @@ use crate::py::call::{Long, read};
 use crate::py::convert::Count;
 use crate::py::interpreter;
 use crate::py::log::LogStore;
-use crate::py::results::{List, status_member};
+use crate::py::results::{List, New, status_member};
 use crate::py::run::list;
 use crate::py::run_record::{create_run, extract_run};
 use crate::py::several::{Several, names};
@@ -95,12 +96,12 @@ impl LogStore {
         after: Option<&Bound<'_, PyAny>>,
         limit: Option<Arg<Count>>,
         descending: Arg<Flag>,
-    ) -> PyResult<WorkflowRunIterator> {
+    ) -> PyResult<New<WorkflowRunIterator>> {
         self.log().database().check_open()?;
         let filter = run_filter!(workflow, status, since, until, after, limit, descending);
         let left = filter.limit.unwrap_or(u64::MAX);
         let state = State { filter, left, page: Vec::new().into_iter() };
-        Ok(WorkflowRunIterator { store: Arc::clone(&self.store), state: std::sync::Mutex::new(state) })
+        Ok(New(WorkflowRunIterator { store: Arc::clone(&self.store), state: std::sync::Mutex::new(state) }))
     }
 
     /// How many runs are in each state, of the workflows and states given or of all.
@@ -118,7 +119,9 @@ impl LogStore {
         let counts = read(py, &self.store, move |store| {
             workflow::count_runs(store.log().database(), workflows.as_deref(), statuses.as_deref())
         })?;
-        let counter = interpreter::imported(py, "collections", "Counter")?;
+        static COUNTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let import = || interpreter::imported(py, "collections", "Counter").map(Bound::unbind);
+        let counter = COUNTER.get_or_try_init(py, import)?;
         let members = RunStatus::ALL.into_iter().filter_map(|status| {
             let count = counts.get(status.name())?;
             Some(status_member(py, status).map(|member| (member, count)))

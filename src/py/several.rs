@@ -1,5 +1,6 @@
 //! Arguments that take one value or a collection of them.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -19,7 +20,7 @@ where
         if object.is_instance_of::<PyString>() {
             return Ok(Self(vec![object.extract()?]));
         }
-        if !object.hasattr("__iter__")? {
+        if !interpreter::has_special(&object, intern!(object.py(), "__iter__"))? {
             return Err(Refusal::not(&object, "str or a collection of them"));
         }
         interpreter::items(&object)?.map(|item| item?.extract()).collect::<Result<_, _>>().map(Self)

@@ -92,7 +92,7 @@ fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
         });
         return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
     }
-    if !params.hasattr(intern!(params.py(), "__iter__"))? {
+    if !interpreter::has_special(params, intern!(params.py(), "__iter__"))? {
         return Err(Refusal::not(params, "a sequence or a mapping of values").about("params"));
     }
     let values = interpreter::items(params)?.enumerate().map(|(index, value)| sql_value(&value?, index));

@@ -7,6 +7,23 @@ const MARK: char = '\u{10ffff}';
 /// The first byte of the mark, which hardly any text has.
 const FIRST: u8 = 0xf4;
 
+/// What `text` is stored as.
+pub(super) fn marked(text: &str) -> Cow<'_, str> {
+    let is_plain = memchr::memchr2(0, FIRST, text.as_bytes()).is_none();
+    if is_plain || !text.contains(['\0', MARK]) {
+        return Cow::Borrowed(text);
+    }
+    let mut stored = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match character {
+            '\0' => stored.extend([MARK, '0']),
+            MARK => stored.extend([MARK, '1']),
+            _ => stored.push(character),
+        }
+    }
+    Cow::Owned(stored)
+}
+
 /// The text that was stored as this one.
 pub fn unmarked(text: &str) -> Cow<'_, str> {
     if memchr::memchr(FIRST, text.as_bytes()).is_none() || !text.contains(MARK) {
@@ -46,6 +63,7 @@ mod tests {
         #[test]
         fn texts_are_read_as_they_were(text in "[a\0\u{10ffff}\u{10fffe}01é]{0,12}") {
             let stored = text.replace(MARK, "\u{10ffff}1").replace('\0', "\u{10ffff}0");
+            prop_assert_eq!(marked(&text), stored.as_str());
             prop_assert_eq!(unmarked(&stored), text);
         }
     }

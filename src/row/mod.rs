@@ -1,5 +1,6 @@
 //! A row of the log: as it is given, as it is read, what its payload says, and which rows a read wants.
 
+mod arrays;
 mod copied;
 mod entry;
 mod filter;
@@ -12,6 +13,7 @@ pub(crate) mod payload;
 mod round;
 mod texts;
 
+pub use arrays::Arrays;
 pub use copied::{CopiedRow, CopiedRows};
 pub(crate) use entry::{COLUMNS, Entries, not_utf8};
 pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, MAX_NAME_BYTES, NewLogEntry, OwnedEntry, RawRow};

@@ -29,6 +29,7 @@ pub use entry::state_entry;
 pub use payload::WholeNumber;
 pub use query::{RunFilter, count_runs, query_runs};
 pub use state::{Run, RunList, active_runs, all_runs, get_run};
+pub use stringify::stringify;
 pub use thread::{
     Content, Round, Thread, ThreadMessage, Trigger, events, messages, round_count, rounds, trigger_payload,
 };

@@ -6,7 +6,7 @@ use crate::row::json::{Token, Tokens, plain_length, unescape};
 
 /// What that call gives for `text`, which is JSON, except that integers of 64 bits stay exact, numbers beyond every double stay as
 /// they are written, and members stay in their order.
-pub(super) fn stringify(text: &str) -> String {
+pub fn stringify(text: &str) -> String {
     let mut writer = Writer::default();
     Tokens::new(text).map_while(Result::ok).for_each(|token| writer.write(token));
     // All of it comes from a text, or is ASCII.

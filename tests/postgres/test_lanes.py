@@ -41,7 +41,7 @@ def test_interrupted_leader_loses_and_doubles_nothing(
         log.append_many([("system", "before", None, None, 1)] * 3)
     others = [Job(is_durable=True) for _ in range(2)]
     for number, job in enumerate(others):
-        job.append([log._row("system", f"other-{number}", None, None, 1)])
+        job.append(log._row("system", f"other-{number}", None, None, 1))
     # The others wait for the one lane when this thread begins to lead, and share its commit.
     lane = log._lanes._free.pop()
     threads = [threading.Thread(target=log._lanes.run, args=(job,)) for job in others]

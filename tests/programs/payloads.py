@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import nerve_store as ns
 from programs import say
+
+
+def drop_nested_lists(*, levels: int, stack_kib: int) -> None:
+    """Plain Python: what the interpreter itself needs of the stack to let go of nested objects."""
+
+    def work() -> None:
+        nested: list[object] = []
+        for _ in range(levels):
+            nested = [nested]
+
+    on_a_small_stack(work, stack_kib)
+
+
+def on_a_small_stack(work: Callable[[], None], stack_kib: int) -> None:
+    threading.stack_size(stack_kib * 1024)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 
 
 def read_on_a_small_stack(*, path: str, opening: str, closing: str, levels: int, stack_kib: int) -> None:
@@ -36,8 +55,5 @@ def read_on_a_small_stack(*, path: str, opening: str, closing: str, levels: int,
             logs.reindex()
             said["reindexed"] = logs.get_thread_round_count("run-1")
 
-    threading.stack_size(stack_kib * 1024)
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    on_a_small_stack(work, stack_kib)
     say(said)

@@ -207,7 +207,9 @@ def _ask(
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         line = server.stdout.readline()
-    assert line, "the fault server has ended"
+    if not line:
+        _server.cache_clear()  # so that the next run has another
+        pytest.fail(f"the fault server has ended: {server.wait(10)}")
     answer = json.loads(line)
     return Run(fault, when, answer["returncode"], answer["stdout"], answer["stderr"], tuple(answer["calls"]))
 

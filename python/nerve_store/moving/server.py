@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from nerve_store._core import LogEntry, stored_rows, utc_day
+from nerve_store._core import Columns, LogEntry, stored_rows, utc_day
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
@@ -20,10 +20,9 @@ from nerve_store.moving.state import KnownDay, State
 from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
-from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.arrays import Integers, parameters
 from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import without_password
-from nerve_store.postgres.entries import CheckedRow, Columns
 from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
 from nerve_store.postgres.store import PostgresLogStore
@@ -103,20 +102,14 @@ class ServerTarget(Target):
     def put(self, rows: list[LogEntry], *, after: int | None = None) -> None:
         self._make_partitions(rows)
         columns = Columns()
-        for row in rows:
-            columns.add(CheckedRow(row.source, row.type, row.ref_id, row.payload, row.timestamp))
+        columns.add_stored(rows)
         with self._session.transaction():
             if after is not None:
                 self._execute("DELETE FROM @.logs WHERE id > %s AND id <= %s", (after, rows[-1].id))
             self._execute(
                 "INSERT INTO @.logs (id, source, type, ref_id, payload, timestamp, is_round) "
                 "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
-                (
-                    Integers([row.id for row in rows]),
-                    *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
-                    Integers(columns.timestamps),
-                    Flags(columns.rounds),
-                ),
+                (Integers.of([row.id for row in rows]), *parameters(columns)),
             )
 
     def _make_partitions(self, rows: list[LogEntry]) -> None:

@@ -9,7 +9,6 @@ from nerve_store.postgres import checks
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.batch import PostgresBatch
 from nerve_store.postgres.claims import carried
-from nerve_store.postgres.entries import checked_items
 from nerve_store.postgres.operations import key_operation
 from nerve_store.records import RunClaim
 from nerve_store.types import Durability, JsonArgument, Row, Timestamp
@@ -40,7 +39,7 @@ class Appends(OpenPostgres):
         row = self._row(source, type, ref_id, checks.payload_of(payload, json), timestamp)
         job = self._job(durability, carried(claim))
         if key is None:
-            job.append([row])
+            job.append(row)
         else:
             job.change(key_operation(key, row), row)
         self._commit(job)
@@ -63,15 +62,14 @@ class Appends(OpenPostgres):
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
         before anything is written; an error names the index of the row.
         """
-        rows = checked_items(entries, rules=self._rules)
         job = self._job(durability, carried(claim))
+        rows = job.append_many(entries, rules=self._rules)
         if not rows:
             self._check_writable()
             return range(0)
-        job.append(rows)
         self._commit(job)
         first_id = job.first_id if job.is_plain else job.results[0]["id"]
-        return range(first_id, first_id + len(rows))
+        return range(first_id, first_id + rows)
 
     def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
         """Many things in one commit: a context manager that writes at its end what was noted, all or nothing."""

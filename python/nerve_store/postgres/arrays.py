@@ -1,84 +1,76 @@
-"""Columns of rows as binary array parameters: twice as fast as psycopg's own lists, three times as text."""
+"""Binary arrays as parameters: twice as fast as psycopg's own lists, three times as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import Self
 
 from psycopg import Connection
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-_BOOL, _INT8, _TEXT = 16, 20, 25
-_ARRAY_OF = {_BOOL: 1000, _INT8: 1016, _TEXT: 1009}
-_HEADER, _LENGTH, _INTEGER = Struct("!iiIii"), Struct("!i"), Struct("!iq")
-_NULL = _LENGTH.pack(-1)
-_EMPTY = Struct("!iiI")
+from nerve_store._core import Columns
+
+_INT8 = 20
+_EMPTY, _HEADER, _INTEGER = Struct("!iiI"), Struct("!iiIii"), Struct("!iq")
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """A column of texts, as UTF-8."""
+class Array:
+    """An array in PostgreSQL's binary form."""
 
-    values: Sequence[bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Integers:
-    """A column of integers of 64 bits."""
-
-    values: Sequence[int]
+    data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """A column of truth values."""
-
-    values: Sequence[bool]
+class Texts(Array):
+    """An array of texts."""
 
 
-def _array(oid: int, parts: list[bytes], count: int) -> bytes:
-    if not count:
-        return _EMPTY.pack(0, 0, oid)
-    return _HEADER.pack(1, 1, oid, count, 1) + b"".join(parts)
+class Integers(Array):
+    """An array of integers of 64 bits."""
 
-
-class _TextsDumper(Dumper):
-    format = Format.BINARY
-    oid = _ARRAY_OF[_TEXT]
-
-    def dump(self, obj: Texts) -> bytes:
-        parts: list[bytes] = []
-        pack = _LENGTH.pack
-        for value in obj.values:
-            if value is None:
-                parts.append(_NULL)
-            else:
-                parts += (pack(len(value)), value)
-        return _array(_TEXT, parts, len(obj.values))
-
-
-class _IntegersDumper(Dumper):
-    format = Format.BINARY
-    oid = _ARRAY_OF[_INT8]
-
-    def dump(self, obj: Integers) -> bytes:
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Self:
+        """The array of these integers."""
+        if not values:
+            return cls(_EMPTY.pack(0, 0, _INT8))
         pack = _INTEGER.pack
-        return _array(_INT8, [pack(8, value) for value in obj.values], len(obj.values))
+        return cls(_HEADER.pack(1, 0, _INT8, len(values), 1) + b"".join([pack(8, value) for value in values]))
 
 
-class _FlagsDumper(Dumper):
+class Flags(Array):
+    """An array of truth values."""
+
+
+class _ArrayDumper(Dumper):
     format = Format.BINARY
-    oid = _ARRAY_OF[_BOOL]
 
-    def dump(self, obj: Flags) -> bytes:
-        yes, no = _LENGTH.pack(1) + b"\1", _LENGTH.pack(1) + b"\0"
-        return _array(_BOOL, [yes if value else no for value in obj.values], len(obj.values))
+    def dump(self, obj: Array) -> bytes:
+        return obj.data
+
+
+class _TextsDumper(_ArrayDumper):
+    oid = 1009
+
+
+class _IntegersDumper(_ArrayDumper):
+    oid = 1016
+
+
+class _FlagsDumper(_ArrayDumper):
+    oid = 1000
 
 
 def register(connection: Connection[tuple[object, ...]]) -> None:
-    """Let `connection` take these columns as parameters."""
+    """Let `connection` take these arrays as parameters."""
     connection.adapters.register_dumper(Texts, _TextsDumper)
     connection.adapters.register_dumper(Integers, _IntegersDumper)
     connection.adapters.register_dumper(Flags, _FlagsDumper)
+
+
+def parameters(columns: Columns) -> tuple[Texts, Texts, Texts, Texts, Integers, Flags]:
+    """The rows as parameters: sources, types, references, payloads, timestamps, and which of them are rounds."""
+    sources, types, refs, payloads, timestamps, rounds = columns.arrays()
+    return Texts(sources), Texts(types), Texts(refs), Texts(payloads), Integers(timestamps), Flags(rounds)

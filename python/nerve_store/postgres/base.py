@@ -46,23 +46,26 @@ class OpenPostgres:
         cache: str | os.PathLike[str] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
-        self._name = checks.text(schema)
+        self._name = checks.text(schema, "schema")
         self._schema = _quoted(self._name)
-        self._path = f"{without_password(checks.text(url))}#{self._name}"
+        self._path = f"{without_password(checks.text(url, 'url'))}#{self._name}"
         self._durability = checks.durability(durability)
-        self._read_only = checks.flag(read_only)
-        self._rules = Rules(checks.amount(max_payload_bytes))
+        self._read_only = checks.flag(read_only, "read_only")
+        self._rules = Rules(checks.amount(max_payload_bytes, "max_payload_bytes"))
         timeout = checks.seconds(busy_timeout, "busy_timeout")
         self._archive = days_at(archive, archive_options, cache, max_cache_bytes)
         self._connections = Connections(
-            url, place=self._path, busy_timeout=timeout, max_connections=max(1, checks.amount(max_connections))
+            url,
+            place=self._path,
+            busy_timeout=timeout,
+            max_connections=max(1, checks.amount(max_connections, "max_connections")),
         )
-        self._direct_url = None if listen_url is None else checks.text(listen_url)
+        self._direct_url = None if listen_url is None else checks.text(listen_url, "listen_url")
         self._next_day = datetime.min.replace(tzinfo=UTC)
         self._day_lock = threading.Lock()
         self._durable_id = 0
         """All rows up to this id are known to be on the server's disk."""
-        count = max(1, checks.amount(writers))
+        count = max(1, checks.amount(writers, "writers"))
         try:
             with self._connections.borrowed() as session:
                 version = _prepare(session, self._name, self._path, read_only=self._read_only)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from nerve_store.postgres import checks
 from nerve_store.postgres.claims import carried
-from nerve_store.postgres.entries import checked_items
 from nerve_store.postgres.operations import change_operation, create_operation, key_operation, meta_key, run_operation
 from nerve_store.postgres.texts import encode
 from nerve_store.records import RunClaim, WorkflowRun
@@ -49,7 +48,7 @@ class PostgresBatch:
         self._check()
         row = self._store._row(source, type, ref_id, checks.payload_of(payload, json), timestamp)
         if key is None:
-            self._job.append([row])
+            self._job.append(row)
         else:
             self._job.change(key_operation(key, row), row)
         self._row_counts.append(1)
@@ -57,11 +56,10 @@ class PostgresBatch:
     def append_many(self, entries: Iterable[Row]) -> None:
         """As `append_many` of the store."""
         self._check()
-        rows = checked_items(entries, rules=self._store._rules)
+        rows = list(entries)
         self._check()
         if rows:
-            self._job.append(rows)
-            self._row_counts.append(len(rows))
+            self._row_counts.append(self._job.append_many(rows, rules=self._store._rules))
 
     def create_workflow_run(
         self,
@@ -103,14 +101,16 @@ class PostgresBatch:
         """As `transition` of the store."""
         self._check()
         state = checks.status(status)
-        row = self._store._row("workflow", str(state), checks.text(run_id), checks.payload_of(payload, json), timestamp)
+        row = self._store._row(
+            "workflow", str(state), checks.text(run_id, "run_id"), checks.payload_of(payload, json), timestamp
+        )
         self._job.change(change_operation(row, state, expect=expect, exit_code=exit_code, claim=self._claim), row)
         self._row_counts.append(1)
 
     def set_meta(self, key: str, value: str) -> None:
         """As `set_meta` of the store."""
         self._check()
-        self._job.change({"op": "set_meta", "key": meta_key(key), "value": encode(checks.text(value))})
+        self._job.change({"op": "set_meta", "key": meta_key(key), "value": encode(checks.text(value, "value"))})
         self._row_counts.append(0)
 
     def delete_meta(self, key: str) -> None:

@@ -25,9 +25,7 @@ def carried(claim: RunClaim | None) -> dict[str, Any] | None:
     """A claim as a job carries it."""
     if claim is None:
         return None
-    if not isinstance(claim, RunClaim):
-        raise TypeError(f'claim is a RunClaim, not "{type(claim).__name__}"')
-    return {"run_id": encode(claim.run.run_id), "token": claim.token}
+    return {"run_id": encode(checks.claim(claim).run.run_id), "token": claim.token}
 
 
 def _claimed(found: dict[str, Any]) -> RunClaim:
@@ -55,11 +53,11 @@ class Claims(OpenPostgres):
         """
         operation: Operation = {
             "op": "claim",
-            "owner": encode(checks.text(owner)),
-            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow)],
-            "run_id": None if run_id is None else encode(checks.text(run_id)),
+            "owner": encode(checks.text(owner, "owner")),
+            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")],
+            "run_id": None if run_id is None else encode(checks.text(run_id, "run_id")),
             "lease": checks.seconds(lease, "lease", least=_LEAST_LEASE),
-            "max_attempts": checks.optional_integer(max_attempts),
+            "max_attempts": checks.optional_integer(max_attempts, "max_attempts"),
         }
         end = time.monotonic() + checks.seconds(wait, "wait")
         is_waiting = time.monotonic() < end
@@ -79,24 +77,20 @@ class Claims(OpenPostgres):
 
     def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
         """Let the lease run anew, by default as long as before; `ClaimLostError` if the claim is not the newest."""
-        carried_claim = carried(claim)
-        assert carried_claim is not None
-        job = self._job(None, carried_claim)
+        job = self._job(None, carried(checks.claim(claim)))
         job.change({
             "op": "renew",
-            "run_id": carried_claim["run_id"],
+            "run_id": encode(claim.run.run_id),
             "lease": None if lease is None else checks.seconds(lease, "lease", least=_LEAST_LEASE),
         })  # fmt: skip
         return _claimed(self._commit(job).results[0])
 
     def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
         """Give the run back: `interrupted` and `queued` in one commit; not to be claimed before `delay` is over."""
-        carried_claim = carried(claim)
-        assert carried_claim is not None
-        job = self._job(None, carried_claim)
+        job = self._job(None, carried(checks.claim(claim)))
         job.change({
             "op": "release",
-            "run_id": carried_claim["run_id"],
+            "run_id": encode(claim.run.run_id),
             "timestamp": now(),
             "delay": checks.seconds(delay, "delay"),
         })  # fmt: skip

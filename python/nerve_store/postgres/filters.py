@@ -45,16 +45,16 @@ class Filter:
     ) -> Filter:
         """The filter of a call; `TypeError` and `ValueError` for what cannot be one."""
         return cls(
-            checks.optional_text(source),
-            checks.optional_text(type),
-            checks.optional_text(ref_id),
-            checks.bound(since),
-            checks.bound(until),
-            checks.optional_integer(after_id),
-            checks.optional_integer(before_id),
-            None if limit is None else checks.amount(limit),
-            checks.flag(descending),
-            checks.flag(archived),
+            checks.optional_text(source, "source"),
+            checks.optional_text(type, "type"),
+            checks.optional_text(ref_id, "ref_id"),
+            checks.bound(since, "since"),
+            checks.bound(until, "until"),
+            checks.optional_integer(after_id, "after_id"),
+            checks.optional_integer(before_id, "before_id"),
+            checks.optional_amount(limit, "limit"),
+            checks.flag(descending, "descending"),
+            checks.flag(archived, "archived"),
         )
 
     def between(self, *, after_id: int | None = None, before_id: int | None = None, limit: int | None) -> Filter:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from nerve_store.postgres.entries import CheckedRow, Columns
+from nerve_store._core import Columns
+from nerve_store.postgres.entries import CheckedRow, Rules
 
 Operation: TypeAlias = dict[str, Any]
 
@@ -30,18 +32,28 @@ class Job:
         self._sleep = threading.Lock()
         self._sleep.acquire()
 
-    def append(self, rows: list[CheckedRow]) -> None:
-        """Rows as they are."""
-        self.operations.append({"op": "rows", "row": len(self.columns) + 1, "rows": len(rows)})
-        for row in rows:
-            self.columns.add(row)
+    def append(self, row: CheckedRow) -> None:
+        """A row as it is."""
+        self.operations.append({"op": "rows", "row": len(self.columns) + 1, "rows": 1})
+        self.columns.add(*row)
+
+    def append_many(self, entries: Iterable[Any], *, rules: Rules) -> int:
+        """The rows of a call, all of which must be rows; returns how many there are."""
+        before = len(self.columns)
+        like_seconds = self.columns.add_new(entries, rules.max_payload_bytes)
+        if like_seconds is not None:
+            rules.warn_of_seconds(like_seconds)
+        rows = len(self.columns) - before
+        if rows:
+            self.operations.append({"op": "rows", "row": before + 1, "rows": rows})
+        return rows
 
     def change(self, operation: Operation, row: CheckedRow | None = None) -> None:
         """Another operation, and the row that it logs."""
         self.is_plain = False
         if row is not None:
             operation["row"] = len(self.columns) + 1
-            self.columns.add(row)
+            self.columns.add(*row)
         # A member that is None is left out: it then is NULL, and not JSON's null.
         self.operations.append({name: value for name, value in operation.items() if value is not None})
 

@@ -18,11 +18,11 @@ import psycopg
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
+from nerve_store._core import Columns
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.postgres import failures
-from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.arrays import parameters
 from nerve_store.postgres.connections import Connections, Session
-from nerve_store.postgres.entries import Columns
 from nerve_store.postgres.jobs import Job, as_operations
 from nerve_store.postgres.refusals import refusal
 
@@ -50,9 +50,11 @@ class Lane:
         """Commit the jobs, and tell each its outcome."""
         self._sent = None
         self._jobs = jobs
-        columns = Columns()
-        for job in jobs:
-            columns.extend(job.columns)
+        columns = jobs[0].columns
+        if len(jobs) > 1:
+            columns = Columns()
+            for job in jobs:
+                columns.extend(job.columns)
         is_plain = all(job.is_plain for job in jobs)
         described = None if is_plain else Jsonb(as_operations(jobs))
         _tell(jobs, *self._call(columns, described, is_durable=any(job.is_durable for job in jobs)))
@@ -69,13 +71,7 @@ class Lane:
 
     def _call(self, columns: Columns, jobs: Jsonb | None, *, is_durable: bool) -> tuple[int, Any]:
         end = time.monotonic() + self._connections.busy_timeout
-        arguments = (
-            *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
-            Integers(columns.timestamps),
-            Flags(columns.rounds),
-            jobs,
-            is_durable,
-        )
+        arguments = (*parameters(columns), jobs, is_durable)
         sent: int | None = None
         is_in_doubt = False
         while True:
@@ -235,12 +231,12 @@ class Lanes:
         """The leader's own job and others that wait, without those whose callers lead another lane."""
         self._waiting.remove(own)
         jobs, passed = [own], []
-        rows, size = len(own.columns), own.columns.size
+        rows, size = len(own.columns), own.columns.payload_bytes
         while self._waiting:
             job = self._waiting[0]
             if job.lane is None:
                 rows += len(job.columns)
-                size += job.columns.size
+                size += job.columns.payload_bytes
                 if rows > _MOST_ROWS or size > _MOST_BYTES:
                     break
                 jobs.append(job)

@@ -27,14 +27,14 @@ def as_run(found: dict[str, Any]) -> WorkflowRun:
 
 def meta_key(key: str) -> str:
     """A key that a caller may set or delete."""
-    if checks.text(key) == ARCHIVED_UP_TO:
+    if checks.text(key, "key") == ARCHIVED_UP_TO:
         raise ValueError(f"{ARCHIVED_UP_TO!r} is the archive's own and can be neither set nor deleted; choose another")
     return encode(key)
 
 
 def key_operation(key: str, row: CheckedRow) -> Operation:
     """The operation of an append with a key."""
-    size = len(checks.text(key).encode())
+    size = len(checks.text(key, "key").encode())
     if not 1 <= size <= checks.MAX_NAME_BYTES:
         raise ValueError(f"key has {size} bytes, and may have 1 to {checks.MAX_NAME_BYTES}")
     stored = index_key(key)
@@ -45,7 +45,7 @@ def key_operation(key: str, row: CheckedRow) -> Operation:
 
 def check_claim_of(claim: RunClaim | None, run_id: str) -> None:
     """A change of a run carries no claim on another."""
-    if claim is not None and claim.run.run_id != run_id:
+    if claim is not None and checks.claim(claim).run.run_id != run_id:
         raise ValueError(f"the claim is on run {claim.run.run_id!r}, and the change is of run {run_id!r}")
 
 
@@ -62,7 +62,7 @@ def change_operation(
     check_claim_of(claim, row.ref_id)
     expected = None
     if expect is not None:
-        expected = [str(item) for item in checks.statuses(expect)]
+        expected = [str(item) for item in checks.statuses(expect, "expect")]
         if not expected:
             raise ValueError("expect names no status; leave it out to expect nothing")
     return {
@@ -70,7 +70,7 @@ def change_operation(
         "run_id": encode(row.ref_id),
         "status": str(status),
         "timestamp": row.timestamp,
-        "exit_code": checks.optional_integer(exit_code),
+        "exit_code": checks.optional_integer(exit_code, "exit_code"),
         "expect": expected,
     }
 
@@ -82,18 +82,18 @@ def run_operation(
     row = checked_item(entry, rules=rules)
     if not isinstance(run, WorkflowRun):
         raise TypeError(f'run is a WorkflowRun, not "{type(run).__name__}"')
-    run_id = checks.text(run.run_id)
+    run_id = checks.text(run.run_id, "run_id")
     if row.ref_id != run_id:
         raise ValueError(f"the entry's ref_id is {row.ref_id!r}, not the run's id {run_id!r}")
     check_claim_of(claim, run_id)
     return row, {
         "op": "change",
         "run_id": encode(run_id),
-        "workflow": encode(checks.text(run.workflow)),
+        "workflow": encode(checks.text(run.workflow, "workflow")),
         "status": str(checks.status(run.status)),
         "timestamp": rules.timestamp(run.timestamp),
-        "exit_code": checks.optional_integer(run.exit_code),
-        "force": checks.flag(force),
+        "exit_code": checks.optional_integer(run.exit_code, "exit_code"),
+        "force": checks.flag(force, "force"),
     }
 
 
@@ -108,10 +108,10 @@ def create_operation(
     """The operation of `create_workflow_run`."""
     return {
         "op": "create",
-        "run_id": encode(checks.text(row.ref_id)),
-        "workflow": encode(checks.text(workflow)),
+        "run_id": encode(checks.text(row.ref_id, "ref_id")),
+        "workflow": encode(checks.text(workflow, "workflow")),
         "status": str(status),
         "timestamp": row.timestamp,
-        "not_before": None if not_before is None else checks.timestamp(not_before),
-        "exist_ok": checks.flag(exist_ok),
+        "not_before": None if not_before is None else checks.timestamp(not_before, "not_before"),
+        "exist_ok": checks.flag(exist_ok, "exist_ok"),
     }

@@ -155,7 +155,7 @@ class Reads(OpenPostgres):
         timeout: float | None = None,
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """`sql`, and the names of its columns, which may repeat. For the command line."""
-        statement = checks.text(query)
+        statement = checks.text(query, "query")
         if not isinstance(params, Mapping | list | tuple):
             raise TypeError(f"params is a sequence or a mapping, not {type(params).__name__!r}")
         milliseconds = 0 if timeout is None else max(1, round(checks.seconds(timeout, "timeout") * 1000))
@@ -186,7 +186,7 @@ class Reads(OpenPostgres):
         except psycopg.errors.InsufficientPrivilege as error:
             failures.fail(error, self._path)
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
-            raise ValueError(f"the server refused the statement: {' '.join(str(error).split())}") from error
+            raise ValueError(f"the server refused the query or its params: {' '.join(str(error).split())}") from error
         except psycopg.Error as error:
             failures.fail(error, self._path)
 

@@ -46,7 +46,9 @@ class Runs(OpenPostgres):
         `not_before` keeps a queued run from being claimed before.
         """
         state = checks.status(status)
-        row = self._row("workflow", str(state), checks.text(run_id), checks.payload_of(payload, json), timestamp)
+        row = self._row(
+            "workflow", str(state), checks.text(run_id, "run_id"), checks.payload_of(payload, json), timestamp
+        )
         job = self._job(durability)
         job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         return as_run(self._commit(job).results[0])
@@ -93,7 +95,7 @@ class Runs(OpenPostgres):
         cannot go there, or is under a live lease that `claim` does not carry, is an `IllegalTransitionError` and
         changes nothing; `killed` is allowed without the claim.
         """
-        run_id = checks.text(run_id)
+        run_id = checks.text(run_id, "run_id")
         state = checks.status(status)
         row = self._row("workflow", str(state), run_id, checks.payload_of(payload, json), timestamp)
         job = self._job(durability, carried(claim))
@@ -102,7 +104,7 @@ class Runs(OpenPostgres):
 
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None."""
-        found = self._runs("run_id = %(run_id)s", {"run_id": encode(checks.text(run_id))}, "run_id", None)
+        found = self._runs("run_id = %(run_id)s", {"run_id": encode(checks.text(run_id, "run_id"))}, "run_id", None)
         return found[0] if found else None
 
     def get_active_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
@@ -114,7 +116,7 @@ class Runs(OpenPostgres):
         return self._runs_of(workflow, "", "timestamp DESC, run_id DESC")
 
     def _runs_of(self, workflow: str | None, condition: str, order: str) -> list[WorkflowRun]:
-        wanted = encode(checks.optional_text(workflow))
+        wanted = encode(checks.optional_text(workflow, "workflow"))
         of_workflow = "true" if wanted is None else "workflow = %(workflow)s"
         return self._runs(of_workflow + condition, {"workflow": wanted}, order, None)
 
@@ -136,9 +138,9 @@ class Runs(OpenPostgres):
         conditions, parameters = ["true"], dict[str, Any]()
         if workflow is not None:
             conditions.append("workflow = ANY(%(workflow)s)")
-            parameters["workflow"] = [encode(name) for name in checks.texts(workflow)]
+            parameters["workflow"] = [encode(name) for name in checks.texts(workflow, "workflow")]
         if status is not None:
-            wanted = checks.statuses(status)
+            wanted = checks.statuses(status, "status")
             conditions.append("status = ANY(%(status)s)")
             parameters["status"] = [str(item) for item in wanted]
             if all(item.is_active for item in wanted):
@@ -146,8 +148,8 @@ class Runs(OpenPostgres):
         for name, value, operator in (("since", since, ">="), ("until", until, "<=")):
             if value is not None:
                 conditions.append(f"timestamp {operator} %({name})s")
-                parameters[name] = checks.bound(value)
-        backwards = checks.flag(descending)
+                parameters[name] = checks.bound(value, name)
+        backwards = checks.flag(descending, "descending")
         if after is not None:
             if not isinstance(after, WorkflowRun):
                 raise TypeError(f'after is a WorkflowRun, not "{type(after).__name__}"')
@@ -156,7 +158,7 @@ class Runs(OpenPostgres):
             conditions.append(f"timestamp {'<=' if backwards else '>='} %(after)s")
             parameters |= {"after": after.timestamp, "after_id": encode(after.run_id)}
         order = "timestamp DESC, run_id DESC" if backwards else "timestamp, run_id"
-        return self._runs(" AND ".join(conditions), parameters, order, None if limit is None else checks.amount(limit))
+        return self._runs(" AND ".join(conditions), parameters, order, checks.optional_amount(limit, "limit"))
 
     def iter_workflow_runs(
         self,
@@ -170,7 +172,7 @@ class Runs(OpenPostgres):
         descending: bool = True,
     ) -> Iterator[WorkflowRun]:
         """The runs of `query_workflow_runs`, page by page, any number of them in constant memory."""
-        left = None if limit is None else checks.amount(limit)
+        left = checks.optional_amount(limit, "limit")
 
         def pages(after: WorkflowRun | None, left: int | None) -> Iterator[WorkflowRun]:
             while left != 0:
@@ -198,8 +200,8 @@ class Runs(OpenPostgres):
         status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]:
         """How many runs are in each state."""
-        wanted = None if workflow is None else [encode(name) for name in checks.texts(workflow)]
-        states = list(WorkflowRunStatus) if status is None else checks.statuses(status)
+        wanted = None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")]
+        states = list(WorkflowRunStatus) if status is None else checks.statuses(status, "status")
 
         def read(session: Session) -> list[tuple[Any, ...]]:
             return session.execute(
@@ -216,8 +218,8 @@ class Runs(OpenPostgres):
         job = self._job(None)
         job.change({
             "op": "delete_runs",
-            "before": checks.timestamp(before),
-            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow)],
+            "before": checks.timestamp(before, "before"),
+            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")],
         })  # fmt: skip
         deleted: int = self._commit(job).results[0]
         return deleted

@@ -7,15 +7,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from nerve_store._core import LogEntry, stored_rows
+from nerve_store._core import LogEntry, stored_rows, stringify
 from nerve_store.postgres import checks
 from nerve_store.postgres.filters import COLUMNS, Filter
-from nerve_store.postgres.javascript import stringify
 from nerve_store.postgres.reads import Reads
-from nerve_store.postgres.rounds import EVENT, MESSAGE, SOURCE
 from nerve_store.postgres.texts import encode
 from nerve_store.records import ThreadMessage, ThreadRound
 
+SOURCE = "workflow"
+MESSAGE, EVENT = "thread_workflow_message", "thread_command_event"
 _log = logging.getLogger("nerve_store")
 _OF_RUN = "left(ref_id, 512) = left(%(ref_id)s, 512) AND ref_id = %(ref_id)s"
 
@@ -33,7 +33,7 @@ class Threads(Reads):
         first = next(self._of_run(run_id, "started", limit=1), None)
         if first is not None and first.payload is None:
             queued = Filter(
-                source=SOURCE, type="queued", ref_id=checks.text(run_id), before_id=first.id, limit=1,
+                source=SOURCE, type="queued", ref_id=checks.text(run_id, "run_id"), before_id=first.id, limit=1,
                 descending=True, archived=True,
             )  # fmt: skip
             first = next(self._merged(queued), None)
@@ -62,7 +62,7 @@ class Threads(Reads):
 
     def get_thread_round_count(self, run_id: str) -> int:
         """How many rounds the run's thread has."""
-        wanted = checks.text(run_id)
+        wanted = checks.text(run_id, "run_id")
         count = self._live_round_count(wanted)
         archived = self._archived_rounds(wanted)
         return len(self._round_ids(wanted, archived)) if archived else count
@@ -74,7 +74,11 @@ class Threads(Reads):
         message nor an object with a string `type` takes a number but is not returned, so that fewer than `limit`
         rounds may come back.
         """
-        wanted, below, most = checks.text(run_id), checks.amount(before), checks.amount(limit)
+        wanted, below, most = (
+            checks.text(run_id, "run_id"),
+            checks.amount(before, "before"),
+            checks.amount(limit, "limit"),
+        )
         rounds: list[ThreadRound] = []
         for number, entry in self._numbered(wanted, below, most):
             message = self._round_message(entry)
@@ -137,7 +141,9 @@ class Threads(Reads):
         return {row_id for (ids,) in rows for row_id in ids}
 
     def _of_run(self, run_id: str, kind: str, *, limit: int | None = None) -> Iterator[LogEntry]:
-        return self._merged(Filter(source=SOURCE, type=kind, ref_id=checks.text(run_id), limit=limit, archived=True))
+        return self._merged(
+            Filter(source=SOURCE, type=kind, ref_id=checks.text(run_id, "run_id"), limit=limit, archived=True)
+        )
 
     def _object(self, entry: LogEntry) -> dict[str, Any] | None:
         """The payload, if it is an object."""

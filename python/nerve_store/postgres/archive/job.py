@@ -184,7 +184,7 @@ class ArchiveJob:
                 self._session.execute(
                     f"DELETE FROM {self._schema}.logs l WHERE l.id = ANY(%b) AND l.timestamp >= %s "
                     f"AND l.timestamp < %s AND NOT {self._pinned}",
-                    (Integers(ids[start : start + _PAGE_ROWS]), first, first + _DAY_MS),
+                    (Integers.of(ids[start : start + _PAGE_ROWS]), first, first + _DAY_MS),
                 )
 
     def _drop_partition(self, day: date, count: int) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from nerve_store._core import LogEntry
-from nerve_store.postgres.rounds import is_round
+from nerve_store._core import LogEntry, is_round
 from nerve_store.records import ArchivedDay
 
 _EPOCH = date(1970, 1, 1)

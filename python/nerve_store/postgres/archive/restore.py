@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nerve_store._core import LogEntry, stored_rows
+from nerve_store._core import Columns, LogEntry, stored_rows
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import read_day
-from nerve_store.postgres.arrays import Flags, Integers, Texts
+from nerve_store.postgres.arrays import Integers, parameters
 from nerve_store.postgres.connections import Session
-from nerve_store.postgres.entries import CheckedRow, Columns
 from nerve_store.postgres.filters import COLUMNS
 
 _PAGE_ROWS = 2_000
@@ -56,17 +55,10 @@ def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
         if there.get(entry.id, entry) != entry:
             raise ArchiveError(f"row {entry.id} is another one in the database; nothing was restored")
     columns = Columns()
-    for entry in missing:
-        columns.add(CheckedRow(entry.source, entry.type, entry.ref_id, entry.payload, entry.timestamp))
-    arrays = (
-        Integers([entry.id for entry in missing]),
-        *(Texts(column) for column in (columns.sources, columns.types, columns.refs, columns.payloads)),
-        Integers(columns.timestamps),
-        Flags(columns.rounds),
-    )
+    columns.add_stored(missing)
     session.execute(
         f"INSERT INTO {schema}.logs (id, source, type, ref_id, payload, timestamp, is_round) "
         "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
-        arrays,
+        (Integers.of([entry.id for entry in missing]), *parameters(columns)),
     )
     return len(missing)

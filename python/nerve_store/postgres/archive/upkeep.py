@@ -55,13 +55,16 @@ class Archives(Reads):
         goes on. An object there that is not this log's and bears the name of a day is left as it is, with the rows of
         that day (`ArchiveError`, after the other days have been moved).
         """
-        moment = clock() if now is None else checks.timestamp(now)
-        boundary = moment - checks.span(retention) // timedelta(milliseconds=1)
-        most = None if max_days is None else checks.amount(max_days)
+        moment = clock() if now is None else checks.timestamp(now, "now")
+        boundary = moment - checks.span(retention, "retention") // timedelta(milliseconds=1)
+        most = checks.optional_amount(max_days, "max_days")
         if compression not in (None, "zstd"):
             raise ValueError(f"compression is None or 'zstd', not {compression!r}")
+        if vacuum != "incremental" and not isinstance(vacuum, bool):
+            raise checks.refused(vacuum, "vacuum", "True, False or 'incremental'")
         patience = checks.seconds(wait, "wait")
-        self._check_job(is_dry=checks.flag(dry_run))
+        checks.progress(progress)
+        self._check_job(is_dry=checks.flag(dry_run, "dry_run"))
         if boundary < _DAY_MS:
             return ArchiveResult((), vacuumed=False, dry_run=dry_run)
         last = last_archivable_day(min(boundary, checks.MAX_TIMESTAMP))
@@ -93,7 +96,7 @@ class Archives(Reads):
 
     def read_archive(self, day: date) -> PostgresIterator:
         """The rows in the file or object of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
-        known = self._known(checks.day(day))
+        known = self._known(checks.day(day, "day"))
         return PostgresIterator(self._checked_rows(known))
 
     def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
@@ -103,7 +106,8 @@ class Archives(Reads):
         (`ArchiveCorruptError`), if there is none, or if the database has another row under one of the ids
         (`ArchiveError`).
         """
-        checks.day(day)
+        checks.day(day, "day")
+        checks.progress(progress)
         self._check_writable()
         with self._exclusive(0.0) as manifest:
             known = self._known(day)
@@ -116,6 +120,7 @@ class Archives(Reads):
         every line, and what the database says of it; of objects in the cache, also whether they are there with their
         size. The server checks its own pages.
         """
+        checks.progress(progress)
         reader = self._reader()
         return verify(self._connections, self._schema, reader, self._archive, self._path, progress=progress)
 
@@ -125,6 +130,7 @@ class Archives(Reads):
         Days are taken in that the database does not know, such as files that were copied to the directory or to the
         folder `logs/` of the object store, with their names.
         """
+        checks.progress(progress)
         self._check_writable()
         with self._exclusive(0.0) as manifest:
             self._archive.reindex(manifest, progress)
@@ -134,8 +140,8 @@ class Archives(Reads):
 
         Never a day in which an active run has rows. Returns the days that are deleted.
         """
-        checks.day(before)
-        self._check_job(is_dry=checks.flag(dry_run))
+        checks.day(before, "before")
+        self._check_job(is_dry=checks.flag(dry_run, "dry_run"))
         with self._exclusive(0.0) as manifest:
             kept = {
                 row[0]

@@ -1,0 +1,136 @@
+//! `Columns`: rows on their way to PostgreSQL; and the rules for rows that the log there has from the core.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::py::argument::{Arg, Text, arguments};
+use crate::py::entry::LogEntry;
+use crate::py::fields::Fields;
+use crate::py::given::{at_index, given_at, several};
+use crate::py::interpreter::uncollected;
+use crate::py::own::Own;
+use crate::py::results::List;
+use crate::py::timestamp::Timestamp;
+use crate::row::{self, Arrays, NewLogEntry};
+use crate::workflow;
+
+/// Rows on their way to PostgreSQL, as arrays in its binary form, one a column.
+#[pyclass(frozen, module = "nerve_store._core")]
+pub(super) struct Columns(Own<Arrays>);
+
+#[pymethods]
+impl Columns {
+    #[new]
+    fn new() -> Self {
+        Self(Own::new(Arrays::default()))
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.0.locked(py)?.len())
+    }
+
+    /// Bytes of the payloads together.
+    #[getter]
+    fn payload_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.0.locked(py)?.payload_bytes())
+    }
+
+    /// Append a row that was checked.
+    #[pyo3(signature = (source, r#type, ref_id, payload, timestamp))]
+    fn add(
+        &self,
+        py: Python<'_>,
+        source: Text,
+        r#type: Text,
+        ref_id: Option<Text>,
+        payload: Option<Text>,
+        timestamp: i64,
+    ) -> PyResult<()> {
+        let timestamp = Some(Timestamp::stored(timestamp));
+        let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
+        self.0.locked(py)?.push(&fields.borrow());
+        Ok(())
+    }
+
+    /// Append rows that were stored, whatever they are.
+    fn add_stored(&self, py: Python<'_>, rows: Vec<Py<LogEntry>>) -> PyResult<()> {
+        let mut arrays = self.0.locked(py)?;
+        for row in &rows {
+            let row = &row.get().0;
+            arrays.push(&NewLogEntry {
+                source: row.source(),
+                kind: row.kind(),
+                ref_id: row.ref_id(),
+                payload: row.payload(),
+                timestamp: Some(row.timestamp),
+            });
+        }
+        Ok(())
+    }
+
+    /// Append all rows of a call, or none; returns the first timestamp that looks like seconds.
+    ///
+    /// An error names the index of the row.
+    fn add_new(&self, py: Python<'_>, entries: &Bound<'_, PyAny>, max_payload_bytes: usize) -> PyResult<Option<i64>> {
+        let mut given = Vec::new();
+        for (index, entry) in several(entries)?.enumerate() {
+            given.push(given_at(py, index, &entry?)?);
+        }
+        let mut added = Arrays::default();
+        for (index, entry) in given.iter().enumerate() {
+            let checked = entry.borrow().checked(max_payload_bytes);
+            added.push(&checked.map_err(|error| at_index(py, index, error.into()))?);
+        }
+        self.0.locked(py)?.extend(&added);
+        let timestamps = given.iter().filter_map(|entry| entry.timestamp());
+        Ok(timestamps.filter(|timestamp| timestamp.is_like_seconds).map(|timestamp| timestamp.milliseconds).next())
+    }
+
+    /// Append the rows of another.
+    fn extend(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        // Not both at once: they may be the same.
+        let more = other.0.locked(py)?.clone();
+        self.0.locked(py)?.extend(&more);
+        Ok(())
+    }
+
+    /// The arrays: sources, types, references, payloads, timestamps, and whether each row is a round.
+    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<List<Bound<'py, PyBytes>>> {
+        let arrays = self.0.locked(py)?.encoded();
+        Ok(List(arrays.iter().map(|array| PyBytes::new(py, array)).collect()))
+    }
+}
+
+/// Check the fields of a row; returns its timestamp, and whether that looks like seconds.
+#[pyfunction]
+#[pyo3(signature = (source, r#type, ref_id, payload, timestamp, *, max_payload_bytes))]
+pub(super) fn check_row<'py>(
+    py: Python<'py>,
+    source: Arg<Text>,
+    r#type: Arg<Text>,
+    ref_id: Option<Arg<Text>>,
+    payload: Option<Arg<Text>>,
+    timestamp: Option<Arg<Timestamp>>,
+    max_payload_bytes: usize,
+) -> PyResult<Bound<'py, PyTuple>> {
+    arguments!(source, r#type, ref_id, payload, timestamp);
+    let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
+    let checked = fields.borrow().checked(max_payload_bytes)?;
+    let is_like_seconds = timestamp.is_some_and(|timestamp| timestamp.is_like_seconds);
+    uncollected(py, || (checked.timestamp.unwrap_or_default(), is_like_seconds).into_pyobject(py))
+}
+
+/// What `JSON.stringify(JSON.parse(text))` gives for a text that is JSON.
+///
+/// Integers of 64 bits stay exact, numbers beyond every double stay as they are written, members keep their order.
+#[pyfunction]
+pub(super) fn stringify(text: &str) -> String {
+    workflow::stringify(text)
+}
+
+/// Whether a row counts as a round of its thread.
+#[pyfunction]
+#[pyo3(signature = (source, r#type, payload))]
+pub(super) fn is_round(source: &str, r#type: &str, payload: Option<&str>) -> bool {
+    row::is_round(Some(source), Some(r#type), payload)
+}
