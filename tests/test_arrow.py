@@ -391,6 +391,7 @@ def test_in_an_event_loop(data_dir: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_is_refused(filled: ns.LogStore) -> None:
     stream = filled.arrow()
     pid = os.fork()

@@ -265,6 +265,7 @@ def test_a_loop_that_ends_in_the_middle_leaves_the_store_usable(root: Path) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_is_refused(root: Path) -> None:
     async def main() -> None:
         blobs = ns.AsyncBlobStore(root, durability="normal")
