@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -45,6 +46,22 @@ def test_batch_writes_all_of_it_in_the_order_of_the_calls(log: Log) -> None:
     )
     assert log.get_workflow_run("run-1") == ns.WorkflowRun("run-1", "deploy", ns.WorkflowRunStatus.COMPLETED, 5, 0)
     assert log.list_meta() == {"b": "2"}
+
+
+def test_rows_that_were_refused_are_not_in_the_batch(log: Log) -> None:
+    with log.batch() as batch:
+        batch.append("system", "first", timestamp=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ns.TimestampUnitWarning):
+                batch.append_many(
+                    [("system", "refused", None, None, 2), ("system", "refused", None, None, 1_700_000_000)]
+                )
+        with pytest.raises(TypeError):
+            batch.append_many([("system", "refused", None, None, 2), ("system", "refused", None, 7, 2)])
+        batch.append_many([("system", "second", None, None, 2)])
+    assert [entry.type for entry in log.query()] == ["first", "second"]
+    assert batch.ids == (1, 2)
 
 
 def test_exception_in_the_block_discards_everything(log: Log) -> None:

@@ -15,8 +15,6 @@ from nerve_store.postgres import checks
 
 _SECONDS = (1_000_000_000, 100_000_000_000)
 """Integers that are seconds of the years 2001 to 5138, and milliseconds of the first weeks and years of 1970."""
-
-
 _NO_TEXT = 2**64 - 1
 _DIGEST_DIGITS = 32
 """Of the digest of a row that a key remembers, which is that of SQLite's log (docs/format.md)."""
@@ -29,9 +27,9 @@ class Rules:
         self.max_payload_bytes = max_payload_bytes
         self._has_warned = False
 
-    def timestamp(self, value: Any, name: str = "timestamp") -> int:
+    def timestamp(self, value: Any) -> int:
         """Milliseconds of the years 1970 to 9999; a warning, once a store, if they are almost surely seconds."""
-        number = checks.timestamp(value, name)
+        number = checks.timestamp(value, "timestamp")
         if _SECONDS[0] <= number <= _SECONDS[1] and not isinstance(value, datetime):
             self.warn_of_seconds(number)
         return number
