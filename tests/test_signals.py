@@ -297,7 +297,7 @@ def test_opening_that_indexes_is_interrupted_and_goes_on_later(data_dir: Path) -
     foreign_script(
         path, f"INSERT INTO logs (source, type, ref_id, timestamp) {numbers} SELECT 's', 't', i % 99, i FROM n"
     )
-    assert interrupted(lambda: ns.LogStore(path)) < PROMPT
+    assert interrupted(lambda: ns.LogStore(path), 0.05) < PROMPT
     sealed = "SELECT coalesce(max(last_id), 0) FROM log_segments"
     assert foreign_sql(path, sealed)[0][0] < 390_000, "it was to be interrupted in the middle"
     with ns.LogStore(path) as store:

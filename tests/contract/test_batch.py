@@ -57,8 +57,9 @@ def test_rows_that_were_refused_are_not_in_the_batch(log: Log) -> None:
                 batch.append_many(
                     [("system", "refused", None, None, 2), ("system", "refused", None, None, 1_700_000_000)]
                 )
+        wrong: Any = [("system", "refused", None, None, 2), ("system", "refused", None, 7, 2)]
         with pytest.raises(TypeError):
-            batch.append_many([("system", "refused", None, None, 2), ("system", "refused", None, 7, 2)])
+            batch.append_many(wrong)
         batch.append_many([("system", "second", None, None, 2)])
     assert [entry.type for entry in log.query()] == ["first", "second"]
     assert batch.ids == (1, 2)
