@@ -211,3 +211,16 @@ def test_what_archiving_would_leave_is_not_named(wide: Cli) -> None:
 
 def test_a_sound_store_has_no_findings_but_of_the_disk(wide: Cli) -> None:
     assert {check for level, check, _ in findings(wide) if level != "ok"} <= {"file system"}
+
+
+def test_the_same_damage_is_told_once(cli: Cli) -> None:
+    path = cli.data / "logs.db"
+    with ns.LogStore(path) as store:
+        store.append_many([("daemon", "tick", None, f"{n} of a hundred", T0) for n in range(60_000)])
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 8192 * 4096)
+        file.write(os.urandom(16 * 4096))
+    found = [finding for finding in findings(cli) if finding[0] == "error"]
+    assert found
+    assert len(found) == len(set(found)), found

@@ -170,7 +170,8 @@ def _archiving(store: Log) -> Iterator[Finding]:
 
 def _verified(store: Log, progress: Progress | None, way_out: str, told: Sequence[Finding]) -> Iterator[Finding]:
     report = store.verify(progress=progress)
-    for problem in report.problems:
+    # SQLite says the same of each part of the file that it cannot read.
+    for problem in {(problem.path, problem.reason): problem for problem in report.problems}.values():
         if any(finding.message.startswith(f"{problem.path} ") for finding in told):
             continue
         is_derived = "reindex()" in problem.reason
