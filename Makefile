@@ -111,7 +111,8 @@ PORTABLE_TESTS := archive async async_reads async_store backup backup_faults blo
 # without being opened. Another mount over a directory that is open is told by the mount's number, which only Linux has.
 LINUX_ALONE := creation_that_is_cut_short or another_process_is_seen_at_once or the_log_may_be_reset_and_made_again \
 	or a_forked_child_follows_by_a_watcher_of_its_own or waiting_is_not_looking_again_and_again \
-	or a_special_file_is_never_opened_for_reading or test_a_read_only_file_system_is_read
+	or a_special_file_is_never_opened_for_reading or test_a_read_only_file_system_is_read \
+	or rows_without_a_pause_between_them_leave_other_tasks_their_turn
 
 # Sweeps over processes of their own, which have nothing to do with threads of the test.
 NOT_IN_THREADS := model scale power kills replayed_images damage soak read_faults write_faults blob_write_faults
