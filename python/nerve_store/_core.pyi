@@ -251,10 +251,11 @@ class Columns:
     def add_stored(self, rows: Sequence[LogEntry]) -> None:
         """Append rows that were stored, whatever they are."""
 
-    def add_new(self, entries: Iterable[Row], max_payload_bytes: int) -> int | None:
-        """Append all rows of a call, or none; returns the first timestamp that looks like seconds.
+    def add_new(self, entries: Iterable[Row], max_payload_bytes: int, warn: Callable[[int], object]) -> int:
+        """Append all rows of a call, or none; returns how many there are.
 
-        An error names the index of the row.
+        An error names the index of the row. `warn` is called with the first timestamp that looks like seconds,
+        before any row is appended.
         """
 
     def extend(self, other: Columns) -> None:

@@ -92,15 +92,10 @@ impl Archive {
             if now.is_some_and(|now| now.sha256 == known.sha256) {
                 continue;
             }
+            let Some(before) = days::load(copy, known.day, State::Current)? else { continue };
             let now =
                 self.log.database().read(OPERATION, |connection| days::load(connection, known.day, State::Current))?;
-            let before = days::load(copy, known.day, State::Current)?;
-            let has_all = match (&before, &now) {
-                (Some(before), Some(now)) => before.ids.is_subset(&now.ids),
-                (before, None) => before.is_none(),
-                (None, _) => true,
-            };
-            if !has_all {
+            if !now.is_some_and(|now| before.ids.is_subset(&now.ids)) {
                 return Ok(true);
             }
         }

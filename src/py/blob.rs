@@ -145,8 +145,7 @@ impl BlobStore {
         };
         let blob = opened.ok_or_else(|| self.not_found(&hash))?;
         static BUFFERED_READER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let import = || interpreter::imported(py, "io", "BufferedReader").map(Bound::unbind);
-        let buffered = BUFFERED_READER.get_or_try_init(py, import)?.bind(py);
+        let buffered = interpreter::imported_once(py, &BUFFERED_READER, "io", "BufferedReader")?;
         uncollected(py, || interpreter::call(buffered, (BlobReader::new(blob), READ_BUFFER_BYTES)))
     }
 

@@ -6,12 +6,12 @@ use pyo3::types::{PyBytes, PyTuple};
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::entry::LogEntry;
 use crate::py::fields::Fields;
-use crate::py::given::{at_index, given_at, several};
-use crate::py::interpreter::uncollected;
+use crate::py::given::{Given, all_checked, all_given};
+use crate::py::interpreter::{self, uncollected};
 use crate::py::own::Own;
 use crate::py::results::List;
 use crate::py::timestamp::Timestamp;
-use crate::row::{self, Arrays, NewLogEntry};
+use crate::row::{self, Arrays};
 use crate::workflow;
 
 /// Rows on their way to PostgreSQL, as arrays in its binary form, one a column.
@@ -55,35 +55,29 @@ impl Columns {
     /// Append rows that were stored, whatever they are.
     fn add_stored(&self, py: Python<'_>, rows: Vec<Py<LogEntry>>) -> PyResult<()> {
         let mut arrays = self.0.locked(py)?;
-        for row in &rows {
-            let row = &row.get().0;
-            arrays.push(&NewLogEntry {
-                source: row.source(),
-                kind: row.kind(),
-                ref_id: row.ref_id(),
-                payload: row.payload(),
-                timestamp: Some(row.timestamp),
-            });
-        }
+        rows.iter().for_each(|row| arrays.push(&(&row.get().0).into()));
         Ok(())
     }
 
-    /// Append all rows of a call, or none; returns the first timestamp that looks like seconds.
+    /// Append all rows of a call, or none; returns how many there are.
     ///
-    /// An error names the index of the row.
-    fn add_new(&self, py: Python<'_>, entries: &Bound<'_, PyAny>, max_payload_bytes: usize) -> PyResult<Option<i64>> {
-        let mut given = Vec::new();
-        for (index, entry) in several(entries)?.enumerate() {
-            given.push(given_at(py, index, &entry?)?);
+    /// An error names the index of the row. `warn` is called with the first timestamp that looks like seconds,
+    /// before any row is appended.
+    fn add_new(
+        &self,
+        py: Python<'_>,
+        entries: &Bound<'_, PyAny>,
+        max_payload_bytes: usize,
+        warn: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let given = all_given(py, entries)?;
+        let rows = all_checked(py, &given, max_payload_bytes)?;
+        if let Some(seconds) = given.iter().filter_map(Given::timestamp).find(|time| time.is_like_seconds) {
+            interpreter::call(warn, (seconds.milliseconds,))?;
         }
-        let mut added = Arrays::default();
-        for (index, entry) in given.iter().enumerate() {
-            let checked = entry.borrow().checked(max_payload_bytes);
-            added.push(&checked.map_err(|error| at_index(py, index, error.into()))?);
-        }
-        self.0.locked(py)?.extend(&added);
-        let timestamps = given.iter().filter_map(|entry| entry.timestamp());
-        Ok(timestamps.filter(|timestamp| timestamp.is_like_seconds).map(|timestamp| timestamp.milliseconds).next())
+        let mut arrays = self.0.locked(py)?;
+        rows.iter().for_each(|row| arrays.push(row));
+        Ok(rows.len())
     }
 
     /// Append the rows of another.

@@ -24,16 +24,7 @@ impl Given {
     pub(super) fn borrow(&self) -> row::NewLogEntry<'_> {
         match self {
             Self::New(entry) => entry.get().borrow(),
-            Self::Stored(entry) => {
-                let entry = &entry.get().0;
-                row::NewLogEntry {
-                    source: entry.source(),
-                    kind: entry.kind(),
-                    ref_id: entry.ref_id(),
-                    payload: entry.payload(),
-                    timestamp: Some(entry.timestamp),
-                }
-            }
+            Self::Stored(entry) => (&entry.get().0).into(),
             Self::Fields(fields) => fields.borrow(),
         }
     }
@@ -112,6 +103,21 @@ pub(super) fn given_at(py: Python<'_>, index: usize, entry: &Bound<'_, PyAny>) -
         Refusal::Raised(error) => at_index(py, index, error),
         refusal => refusal.about(&format!("entries[{index}]")),
     })
+}
+
+/// The rows of a call.
+pub(super) fn all_given(py: Python<'_>, entries: &Bound<'_, PyAny>) -> PyResult<Vec<Given>> {
+    several(entries)?.enumerate().map(|(index, entry)| given_at(py, index, &entry?)).collect()
+}
+
+/// The rows in the core's terms, if all can be stored.
+pub(super) fn all_checked<'a>(
+    py: Python<'_>,
+    given: &'a [Given],
+    max_text_bytes: usize,
+) -> PyResult<Vec<row::NewLogEntry<'a>>> {
+    let checked = given.iter().map(|entry| entry.borrow().checked(max_text_bytes)).enumerate();
+    checked.map(|(index, row)| row.map_err(|error| at_index(py, index, error.into()))).collect()
 }
 
 /// The `range` of so many ids.

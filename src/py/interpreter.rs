@@ -16,6 +16,7 @@ use std::{mem, ptr, thread};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyString, PyTuple};
 
 type Object = *mut ffi::PyObject;
@@ -132,6 +133,16 @@ pub(super) fn imported<'py>(py: Python<'py>, module: &str, name: &str) -> PyResu
     // SAFETY: the thread is attached, and the pointer is borrowed for the call.
     let module = entered(|| unsafe { function(module.as_ptr()) });
     attribute(&taken(py, module)?, &PyString::new(py, name))
+}
+
+/// The same, imported once: an import may begin a collection of cycles.
+pub(super) fn imported_once<'py>(
+    py: Python<'py>,
+    kept: &'static PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    kept.get_or_try_init(py, || imported(py, module, name).map(Bound::unbind)).map(|found| found.bind(py))
 }
 
 /// The path that `object` is or, as `os.PathLike`, tells.

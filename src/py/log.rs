@@ -20,7 +20,7 @@ use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, date, path_text};
 use crate::py::entry::Row;
 use crate::py::fields::{Fields, Json};
-use crate::py::given::{at_index, given_at, range, several};
+use crate::py::given::{all_checked, all_given, at_index, range};
 use crate::py::perform::{frames, perform};
 use crate::py::results::{Dict, Record, import_records};
 use crate::py::run_record::{Claim, check_ref, fence};
@@ -219,14 +219,8 @@ impl LogStore {
         claim: Option<Arg<Claim>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         arguments!(durability, claim);
-        let mut given = Vec::new();
-        for (index, entry) in several(entries)?.enumerate() {
-            given.push(given_at(py, index, &entry?)?);
-        }
-        let mut rows = Vec::with_capacity(given.len());
-        for (index, entry) in given.iter().enumerate() {
-            rows.push(self.check(entry.borrow()).map_err(|error| at_index(py, index, error.into()))?);
-        }
+        let given = all_given(py, entries)?;
+        let rows = all_checked(py, &given, self.max_text_bytes)?;
         if let Some(Claim(claim)) = &claim {
             for (index, row) in rows.iter().enumerate() {
                 check_ref(claim, row.ref_id).map_err(|error| at_index(py, index, error))?;

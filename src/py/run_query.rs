@@ -120,8 +120,7 @@ impl LogStore {
             workflow::count_runs(store.log().database(), workflows.as_deref(), statuses.as_deref())
         })?;
         static COUNTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let import = || interpreter::imported(py, "collections", "Counter").map(Bound::unbind);
-        let counter = COUNTER.get_or_try_init(py, import)?;
+        let counter = interpreter::imported_once(py, &COUNTER, "collections", "Counter")?;
         let members = RunStatus::ALL.into_iter().filter_map(|status| {
             let count = counts.get(status.name())?;
             Some(status_member(py, status).map(|member| (member, count)))

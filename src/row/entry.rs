@@ -211,6 +211,18 @@ pub struct NewLogEntry<'a> {
     pub timestamp: Option<i64>,
 }
 
+impl<'a> From<&'a LogEntry> for NewLogEntry<'a> {
+    fn from(row: &'a LogEntry) -> Self {
+        Self {
+            source: row.source(),
+            kind: row.kind(),
+            ref_id: row.ref_id(),
+            payload: row.payload(),
+            timestamp: Some(row.timestamp),
+        }
+    }
+}
+
 impl NewLogEntry<'_> {
     /// The row with its timestamp, if everything about it can be stored.
     pub fn checked(self, max_text_bytes: usize) -> Result<Self> {

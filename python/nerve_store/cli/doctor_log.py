@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import timedelta
 from typing import cast
 
 from nerve_store import (
@@ -26,6 +26,7 @@ from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import absent_log, log_path, open_logs
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
+from nerve_store.cli.times import start_of_day
 from nerve_store.protocols import Log
 
 __all__ = ["examine_log", "examine_rows", "failure"]
@@ -157,7 +158,7 @@ def _clock(store: Log) -> Iterator[Finding]:
 def _archiving(store: Log) -> Iterator[Finding]:
     boundary = time.time_ns() // 1_000_000 - int(DEFAULT_RETENTION.total_seconds() * 1000)
     day = last_archivable_day(max(boundary, _DAY_MS))
-    until = (day - date(1970, 1, 1)).days * _DAY_MS + _DAY_MS - 1
+    until = start_of_day(day + timedelta(days=1)) - 1
     # The rows of active runs stay.
     kept = sum(store.count(ref_id=run.run_id, until=until) for run in store.get_active_workflow_runs())
     due = store.count(until=until) - kept

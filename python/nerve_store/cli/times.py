@@ -12,7 +12,7 @@ import time
 from datetime import date, timedelta
 from typing import NamedTuple
 
-__all__ = ["calendar_day", "since", "until"]
+__all__ = ["calendar_day", "since", "start_of_day", "until"]
 
 _DAY_MS = 86_400_000
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": _DAY_MS, "w": 7 * _DAY_MS}
@@ -86,7 +86,7 @@ def _span(text: str) -> _Span:
     if days != 1:
         raise _no_time(text)
     milliseconds, is_between = _time_of_day(of_day, text)
-    return _moment(_start(first) + milliseconds, text, is_between=is_between)
+    return _moment(start_of_day(first) + milliseconds, text, is_between=is_between)
 
 
 def _milliseconds(text: str) -> _Span:
@@ -160,12 +160,13 @@ def _time_of_day(match: re.Match[str], text: str) -> tuple[int, bool]:
     return milliseconds, bool(fraction[3:].strip("0"))
 
 
-def _start(day: date) -> int:
+def start_of_day(day: date) -> int:
+    """The timestamp at which a day begins."""
     return (day - date(1970, 1, 1)).days * _DAY_MS
 
 
 def _whole_days(first: date, days: int) -> _Span:
-    return _Span(_start(first), _start(first) + days * _DAY_MS - 1)
+    return _Span(start_of_day(first), start_of_day(first) + days * _DAY_MS - 1)
 
 
 def _moment(milliseconds: int, text: str, *, is_between: bool = False) -> _Span:

@@ -107,12 +107,12 @@ def timestamp(value: Any, name: str) -> int:
     return number
 
 
-def durability(value: Any, name: str = "durability") -> Durability:
+def durability(value: Any) -> Durability:
     """`full` or `normal`."""
     if value not in ("full", "normal"):
         if not isinstance(value, str):
-            raise refused(value, name, "str")
-        raise ValueError(f"{name} is 'full' or 'normal', not {value!r}")
+            raise refused(value, "durability", "str")
+        raise ValueError(f"durability is 'full' or 'normal', not {value!r}")
     result: Durability = value
     return result
 

@@ -39,15 +39,11 @@ class Job:
 
     def append_many(self, entries: Iterable[Any], *, rules: Rules) -> int:
         """The rows of a call, all of which must be rows; returns how many there are."""
-        added = Columns()
-        like_seconds = added.add_new(entries, rules.max_payload_bytes)
-        if like_seconds is not None:
-            # It may be an error: then nothing is appended.
-            rules.warn_of_seconds(like_seconds)
-        if added:
-            self.operations.append({"op": "rows", "row": len(self.columns) + 1, "rows": len(added)})
-            self.columns.extend(added)
-        return len(added)
+        first = len(self.columns) + 1
+        rows = self.columns.add_new(entries, rules.max_payload_bytes, rules.warn_of_seconds)
+        if rows:
+            self.operations.append({"op": "rows", "row": first, "rows": rows})
+        return rows
 
     def change(self, operation: Operation, row: CheckedRow | None = None) -> None:
         """Another operation, and the row that it logs."""

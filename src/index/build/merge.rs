@@ -107,7 +107,8 @@ fn write_group(connection: &Connection, first: i64, parts: &[Part<'_>]) -> Resul
     let (mut id_bytes, mut round_bytes) = (Vec::new(), Vec::new());
     for of_reference in parts.chunk_by(|one, next| one.ref_key == next.ref_key) {
         let ref_key = of_reference[0].ref_key;
-        [&mut ids, &mut rounds].into_iter().for_each(Vec::clear);
+        ids.clear();
+        rounds.clear();
         for part in of_reference {
             ids.extend(part.ids.iter().map(|offset| part.base + offset));
             rounds.extend(part.rounds.as_ref().unwrap_or(&part.ids).iter().map(|offset| part.base + offset));
@@ -116,7 +117,8 @@ fn write_group(connection: &Connection, first: i64, parts: &[Part<'_>]) -> Resul
             0 => 0,
             _ => earlier.query_row([ref_key], |row| row.get(0)).optional()?.unwrap_or(0),
         };
-        [&mut id_bytes, &mut round_bytes].into_iter().for_each(Vec::clear);
+        id_bytes.clear();
+        round_bytes.clear();
         append(&mut id_bytes, &ids);
         // The same set, most of the time.
         let has_own = rounds != ids;
