@@ -6,9 +6,8 @@ not begin a collection while a signal may be pending. Before 3.12 a collection b
 Since 3.12 it begins between two instructions of Python code, after the handlers of pending signals have run, and in
 `PyErr_CheckSignals`, before they run.
 
-A signal that arrives while a collection runs is lost in any program: on 3.12 in one short call of ten, if each call is
-followed by a collection. Where a collection takes up a share of the time, tests therefore do not count which signals of
-a timer were lost. They ask whether the call itself began a collection, and make a signal pending before it.
+A signal that arrives while a collection runs is lost in any program. So these tests send no signals at random moments
+and count which were lost. They ask whether the call itself began a collection, and make a signal pending before it.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ def queued(run_id: str) -> ns.WorkflowRun:
     return ns.WorkflowRun(run_id, "work", ns.WorkflowRunStatus.QUEUED, TODAY)
 
 
-def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float = 0) -> None:
-    """Do `call` again and again; SIGALRM comes after `alarm` seconds, if that is not 0."""
-    signal.setitimer(signal.ITIMER_REAL, alarm)
+def repeat_for(seconds: float, call: Callable[[], object]) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         call()
@@ -53,7 +50,7 @@ def for_seconds(seconds: float, call: Callable[[], object], *, alarm: float = 0)
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ns.LogStore]:
-    """A store from which each of `MAKERS` takes some milliseconds, and much less than a second."""
+    """A store of which each of `MAKERS` makes thousands of objects."""
     message = json.dumps({"role": "assistant", "content": "hello", "round": 1})
     with ns.LogStore(tmp_path_factory.mktemp("talkative") / "logs.db", durability="normal") as store:
         store.append_many([("system", "tick", None, "x" * 40, 20_000 * DAY_MS + n) for n in range(20_000)])
@@ -193,55 +190,28 @@ def test_a_call_with_a_pending_signal_raises_what_the_handler_raises(
     assert collections, "the control: there are collections"
 
 
-# --- signals at random -------------------------------------------------------------------------------------------
+# --- large results -----------------------------------------------------------------------------------------------
 
 # What makes many Python objects without running Python code; the cycle collector may, in their allocations.
-MAKERS: dict[str, Callable[[ns.LogStore], object]] = {
-    "query": lambda store: store.query(),
-    "iter": lambda store: list(store.iter()),
-    "read_archive": lambda store: list(store.read_archive(ns.utc_day(20_000 * DAY_MS))),
-    "sql": lambda store: store.sql("SELECT * FROM logs"),
-    "get_thread_messages": lambda store: store.get_thread_messages("talk"),
-    "json": lambda store: store.query(type="large")[0].json(),
+MAKERS: dict[str, Callable[[ns.LogStore], Callable[[], object]]] = {
+    "query": lambda store: store.query,
+    "iter": lambda store: partial(all, store.iter()),
+    "read_archive": lambda store: partial(all, store.read_archive(DAY)),
+    "sql": lambda store: partial(store.sql, "SELECT * FROM logs"),
+    "get_thread_messages": lambda store: partial(store.get_thread_messages, "talk"),
+    "json": lambda store: store.query(type="large")[0].json,
 }
 
 
-# Whose results are objects that the collector looks at.
-COLLECTED = {"sql", "get_thread_messages", "json"}
-
-
 @pytest.mark.parametrize("maker", MAKERS)
-def test_what_a_handler_raises_is_not_lost_in_a_collection_of_cycles(
-    talkative: ns.LogStore, maker: str, monkeypatch: pytest.MonkeyPatch
+def test_no_collection_begins_while_a_large_result_is_made(
+    talkative: ns.LogStore, collections: list[str], maker: str
 ) -> None:
-    """Since 3.12 a collection follows a call with a large result; a signal that arrives in it is lost in any program.
-
-    That is rare as long as the collection has little to look at.
-    """
-    if sys.version_info >= (3, 12) and maker in COLLECTED:
-        pytest.skip("the collection after the call takes up much of the time, and CPython drops what is raised in it")
-
-    def collected(_phase: str, _info: dict[str, int]) -> None:
-        pass
-
-    lost: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_value))
-    raised = 0
-    gc.freeze()
-    gc.callbacks.append(collected)
-    try:
-        with handler(interrupt, signal.SIGALRM):
-            for attempt in range(20):
-                # The system's timer, because a thread of Python sends a signal only when this one runs Python code.
-                try:
-                    for_seconds(3, lambda: MAKERS[maker](talkative), alarm=0.01 + attempt * 0.0037)
-                except Interrupted:
-                    raised += 1
-    finally:
-        gc.callbacks.remove(collected)
-        gc.unfreeze()
-    assert raised + len(lost) == 20
-    assert raised >= (20 if sys.version_info < (3, 12) else 16)
+    MAKERS[maker](talkative)()
+    function = MAKERS[maker](talkative)
+    results = in_one_instruction(collections.__len__, function, collections.__len__)
+    assert results[0] == results[-1]
+    assert collections, "the control: there are collections"
 
 
 # --- other threads -----------------------------------------------------------------------------------------------
@@ -261,7 +231,7 @@ def found_by_another_thread(seconds: float, call: Callable[[], object]) -> list[
     sys.setswitchinterval(1e-6)  # the other thread runs whenever this one lets go of the lock
     try:
         looking.start()
-        for_seconds(seconds, call)
+        repeat_for(seconds, call)
     finally:
         sys.setswitchinterval(interval)
         is_done.set()
@@ -272,7 +242,11 @@ def found_by_another_thread(seconds: float, call: Callable[[], object]) -> list[
 @pytest.mark.parametrize("maker", MAKERS)
 def test_no_other_thread_finds_the_collector_turned_off_for_a_large_result(talkative: ns.LogStore, maker: str) -> None:
     """Without a global lock another thread runs while a result is made."""
-    found = found_by_another_thread(0.2, lambda: MAKERS[maker](talkative))
+
+    def make_and_call() -> object:
+        return MAKERS[maker](talkative)()
+
+    found = found_by_another_thread(0.2, make_and_call)
     assert found
     assert all(found)
 

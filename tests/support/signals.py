@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -65,6 +66,18 @@ def handler(function: object, number: signal.Signals = signal.SIGUSR1) -> Iterat
 
 
 @contextmanager
+def without_collections() -> Iterator[None]:
+    """No collection of cycles begins by itself: in its `gc.callbacks` CPython drops what a handler raises."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def signal_after(delay: float) -> Iterator[list[float]]:
     """Send SIGUSR1 to this process after `delay` seconds; the list says when."""
     sent: list[float] = []
@@ -76,13 +89,14 @@ def signal_after(delay: float) -> Iterator[list[float]]:
 
     is_over = threading.Event()
     thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        is_over.set()
-        with suppress(Interrupted):
-            thread.join()
+    with without_collections():
+        thread.start()
+        try:
+            yield sent
+        finally:
+            is_over.set()
+            with suppress(Interrupted):
+                thread.join()
 
 
 def interrupt() -> None:
