@@ -47,6 +47,7 @@ __all__ = [
     "ARCHIVED_UP_TO",
     "BUILD_PROFILE",
     "DEFAULT_RETENTION",
+    "MAX_TIMESTAMP",
     "SQLITE_VERSION",
     "AppendChannel",
     "ArchiveLock",
@@ -55,6 +56,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "BlobWriter",
+    "Check",
     "Columns",
     "DayEncoder",
     "Interruption",
@@ -69,7 +71,6 @@ __all__ = [
     "__version__",
     "arrow_stream",
     "blob_hash",
-    "check_row",
     "is_round",
     "last_archivable_day",
     "normalize_blob_hash",
@@ -81,6 +82,7 @@ __all__ = [
 ]
 
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 __version__: Final[str]
 SQLITE_VERSION: Final[str]
@@ -90,6 +92,7 @@ BUILD_PROFILE: Final[str]
 DEFAULT_RETENTION: Final[timedelta]
 """How long rows stay in the database unless `archive_logs` is told otherwise: 30 days."""
 ARCHIVED_UP_TO: Final[str]
+MAX_TIMESTAMP: Final[int]
 """The meta key of the archive's watermark: the newest day that an archive job has finished."""
 
 def utc_day(timestamp: Timestamp) -> date:
@@ -235,6 +238,131 @@ class LogIterator:
 def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
     """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
 
+_FittingRow: TypeAlias = tuple[tuple[str, str, str | None, str | None, int], bool]
+
+@final
+class Check:
+    """The rules for arguments, as calls on a directory have them: each returns what it takes, or raises their error.
+
+    What is refused is a `TypeError` or a `ValueError` whose text begins with `name`. What accepts None passes it on.
+    """
+    @staticmethod
+    def text(value: str, name: str) -> str:
+        """A text without lone surrogates."""
+    @staticmethod
+    def optional_text(value: str | None, name: str) -> str | None:
+        """A text, or None."""
+    @staticmethod
+    def texts(value: str | Collection[str] | None, name: str) -> list[str] | None:
+        """The texts of one text or of a collection, or None."""
+    @staticmethod
+    def integer(value: int | None, name: str) -> int | None:
+        """A whole number of 64 bits, or None; a bool is none."""
+    @staticmethod
+    def count(value: int, name: str) -> int:
+        """A whole number from 0 on."""
+    @staticmethod
+    def optional_count(value: int | None, name: str) -> int | None:
+        """A whole number from 0 on, or None."""
+    @staticmethod
+    def flag(value: bool, name: str) -> bool:
+        """A bool."""
+    @staticmethod
+    def time(value: Timestamp, name: str) -> int:
+        """The milliseconds of a time of any year."""
+    @staticmethod
+    def optional_time(value: Timestamp | None, name: str) -> int | None:
+        """The same, or None."""
+    @staticmethod
+    def timestamp(value: Timestamp | None, name: str) -> int | None:
+        """The milliseconds of a time of the years 1970 to 9999, or None."""
+    @staticmethod
+    def day(value: date, name: str) -> date:
+        """A calendar date of the years 1970 to 9999."""
+    @staticmethod
+    def span(value: timedelta, name: str) -> timedelta:
+        """A `timedelta` that is not negative."""
+    @staticmethod
+    def seconds(value: float, name: str) -> float:
+        """A number of seconds from 0 on."""
+    @staticmethod
+    def seconds_or_delta(value: float | timedelta, name: str) -> float:
+        """The seconds of a span of time from 0 on, which is a number or a `timedelta`."""
+    @staticmethod
+    def poll_interval(value: float) -> float:
+        """The seconds between two looks of a follower."""
+    @staticmethod
+    def lease(value: float | timedelta) -> float:
+        """The seconds of a lease."""
+    @staticmethod
+    def max_attempts(value: int | None) -> int | None:
+        """How often a run may be claimed, or None."""
+    @staticmethod
+    def durability(value: Durability | None) -> Durability | None:
+        """`full`, `normal` or None."""
+    @staticmethod
+    def compression(value: Literal["zstd"] | None) -> Literal["zstd"] | None:
+        """`zstd` or None."""
+    @staticmethod
+    def vacuum(value: bool | Literal["incremental"]) -> bool | Literal["incremental"]:
+        """A bool or `incremental`."""
+    @staticmethod
+    def progress(value: Progress | None) -> None:
+        """What can be told of progress, or None."""
+    @staticmethod
+    def key(value: str) -> str:
+        """A key of an append."""
+    @staticmethod
+    def path(value: Path, name: str) -> str:
+        """A path of a file."""
+    @staticmethod
+    def entries(entries: Iterable[_Item]) -> list[_Item]:
+        """The items of an argument `entries`, which may be any."""
+    @staticmethod
+    def hash(value: str) -> str | None:
+        """The hash of a blob in lowercase; None for a text that is none."""
+    @staticmethod
+    def keep(value: Iterable[str]) -> list[str]:
+        """The hashes of blobs to keep, in lowercase."""
+    @staticmethod
+    def items(items: Iterable[_Item]) -> Iterator[_Item]:
+        """The items of an argument `items`, one at a time."""
+    @staticmethod
+    def data(data: Data, index: int | None = None) -> bytes:
+        """The bytes of a text or of a bytes-like object, which never change; `index`: its place among `items`."""
+    @staticmethod
+    def payload(payload: str | None, json: JsonArgument) -> str | None:
+        """The payload of a call that takes `payload` or `json`."""
+    @staticmethod
+    def row(
+        source: str,
+        type: str,
+        ref_id: str | None,
+        payload: str | None,
+        timestamp: Timestamp | None,
+        *,
+        max_payload_bytes: int,
+    ) -> _FittingRow:
+        """The fields of a row, the timestamp in milliseconds, and whether that looks like seconds."""
+    @staticmethod
+    def entry(entry: Row, *, max_payload_bytes: int) -> _FittingRow:
+        """The same of a row that was given as one argument, `entry`."""
+    @staticmethod
+    def status(value: Status) -> WorkflowRunStatus:
+        """A state of a run."""
+    @staticmethod
+    def statuses(value: Expected | None) -> list[WorkflowRunStatus] | None:
+        """One state or several, or None."""
+    @staticmethod
+    def expect(value: Expected | None) -> list[WorkflowRunStatus] | None:
+        """One state or several that a run must be in, or None."""
+    @staticmethod
+    def run(value: WorkflowRun, name: str) -> tuple[WorkflowRun, bool]:
+        """A `WorkflowRun` with these fields, checked, and whether its timestamp looks like seconds."""
+    @staticmethod
+    def claim(value: RunClaim | None, ref_id: str | None = None) -> RunClaim | None:
+        """A `RunClaim`, or None. A claim of another run than `ref_id` is a `ValueError`, unless that is None."""
+
 @final
 class Columns:
     """Rows on their way to PostgreSQL, as arrays in its binary form, one a column."""
@@ -251,11 +379,17 @@ class Columns:
     def add_stored(self, rows: Sequence[LogEntry]) -> None:
         """Append rows that were stored, whatever they are."""
 
-    def add_new(self, entries: Iterable[Row], max_payload_bytes: int, warn: Callable[[int], object]) -> int:
+    def add_new(
+        self,
+        entries: Iterable[Row],
+        max_payload_bytes: int,
+        warn: Callable[[int], object],
+        claim: RunClaim | None = None,
+    ) -> int:
         """Append all rows of a call, or none; returns how many there are.
 
-        An error names the index of the row. `warn` is called with the first timestamp that looks like seconds,
-        before any row is appended.
+        An error names the index of the row. Rows of another run than that of a `claim` are refused. `warn` is called
+        with the first timestamp that looks like seconds, before any row is appended.
         """
 
     def extend(self, other: Columns) -> None:
@@ -263,17 +397,6 @@ class Columns:
 
     def arrays(self) -> list[bytes]:
         """The arrays: sources, types, references, payloads, timestamps, and whether each row is a round."""
-
-def check_row(
-    source: str,
-    type: str,
-    ref_id: str | None,
-    payload: str | None,
-    timestamp: Timestamp | None,
-    *,
-    max_payload_bytes: int,
-) -> tuple[int, bool]:
-    """Check the fields of a row; returns its timestamp, and whether that looks like seconds."""
 
 def is_round(source: str, type: str, payload: str | None) -> bool:
     """Whether a row counts as a round of its thread."""

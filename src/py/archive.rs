@@ -197,7 +197,7 @@ fn create_problem<'py>(py: Python<'py>, problem: &archive::Problem) -> PyResult<
 }
 
 /// How files are compressed.
-struct Compression(Format);
+pub(super) struct Compression(Format);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Compression {
     type Error = Refusal;

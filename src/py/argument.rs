@@ -11,6 +11,7 @@
 //! What can be refused says why by a [`Refusal`], whose words follow the name: "must be str, not int".
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
@@ -26,6 +27,8 @@ pub enum Refusal {
     Value(String),
     /// It is text with a lone surrogate, about which Python has an exception with fields of its own.
     Surrogate(PyErr),
+    /// One of its items is, the one at this index.
+    Item(usize, Box<Self>),
     /// Python code that was asked for the value raised.
     Raised(PyErr),
 }
@@ -45,6 +48,7 @@ impl Refusal {
                 let reason = format!("surrogates not allowed in {name}");
                 Python::attach(|py| error.value(py).setattr("reason", reason)).map_or_else(|other| other, |()| error)
             }
+            Self::Item(index, refusal) => refusal.about(&format!("{name}[{index}]")),
             Self::Raised(error) => error,
         }
     }
@@ -190,41 +194,46 @@ impl Arg<Flag> {
 
 /// A number of seconds from 0 on.
 #[derive(Clone, Copy)]
-pub(super) struct Seconds(pub(super) std::time::Duration);
+pub(super) struct Seconds(pub(super) Duration);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Seconds {
     type Error = Refusal;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
-        let value = object.extract::<f64>().map_err(|error| {
-            let py = object.py();
-            match error.is_instance_of::<PyOverflowError>(py) {
-                true => Refusal::Value("is more seconds than can be waited for".to_owned()),
-                false if error.is_instance_of::<PyTypeError>(py) => Refusal::not(&object, "a number of seconds"),
-                false => Refusal::Raised(error),
-            }
-        })?;
-        let duration = std::time::Duration::try_from_secs_f64(value).ok();
-        duration.map(Self).ok_or_else(|| Refusal::Value(format!("is a number of seconds from 0, not {value}")))
+        seconds(&object, "a number of seconds").map(Self)
     }
+}
+
+/// The seconds that a number is; `wanted`: what the argument must be.
+fn seconds(object: &Bound<'_, PyAny>, wanted: &str) -> Result<Duration, Refusal> {
+    if object.is_instance_of::<PyBool>() {
+        return Err(Refusal::not(object, wanted));
+    }
+    let value = object.extract::<f64>().map_err(|error| {
+        let py = object.py();
+        match error.is_instance_of::<PyOverflowError>(py) {
+            true => Refusal::Value("is more seconds than can be waited for".to_owned()),
+            false if error.is_instance_of::<PyTypeError>(py) => Refusal::not(object, wanted),
+            false => Refusal::Raised(error),
+        }
+    })?;
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| Refusal::Value(format!("is a number of seconds from 0, not {value}")))
 }
 
 /// A span of time from 0 on: seconds, or a timedelta.
 #[derive(Clone, Copy)]
-pub(super) struct SecondsOrDelta(pub(super) std::time::Duration);
+pub(super) struct SecondsOrDelta(pub(super) Duration);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for SecondsOrDelta {
     type Error = Refusal;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> Result<Self, Refusal> {
-        if object.is_instance_of::<PyBool>() {
-            return Err(Refusal::not(&object, "a number of seconds or a timedelta"));
-        }
         let Ok(delta) = object.cast::<PyDelta>() else {
-            return object.extract::<Seconds>().map(|seconds| Self(seconds.0));
+            return seconds(&object, "a number of seconds or a timedelta").map(Self);
         };
         let seconds = delta.call_method0(intern!(object.py(), "total_seconds"))?.extract::<f64>()?;
-        let duration = std::time::Duration::try_from_secs_f64(seconds).ok();
+        let duration = Duration::try_from_secs_f64(seconds).ok();
         duration.map(Self).ok_or_else(|| Refusal::Value(format!("is a span of time from 0, not {seconds} seconds")))
     }
 }

@@ -205,20 +205,7 @@ impl BlobStore {
         static REPORT: Record = Record::new("CollectReport");
         arguments!(grace, dry_run);
         let (grace, dry_run) = (grace.0, dry_run.0);
-        if keep.is_instance_of::<PyString>() {
-            return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
-        }
-        if !interpreter::has_special(keep, intern!(py, "__iter__"))? {
-            return Err(Refusal::not(keep, "an iterable of hashes").about("keep"));
-        }
-        let mut kept = HashSet::new();
-        for hash in interpreter::items(keep)? {
-            let hash = hash?;
-            let hash: Hash<'_> = named(&hash, "a hash in keep")?;
-            // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
-            let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
-            kept.insert(parse(&hash).ok_or_else(wrong)?);
-        }
+        let kept = kept(keep)?;
         let grace_ns = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX / 2);
         let store = Arc::clone(&self.0);
         let collect = move |report: &mut Progress<'_>| store.collect(kept, grace_ns, dry_run, report);
@@ -344,7 +331,26 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Hash<'py> {
     }
 }
 
+/// The hashes of an argument `keep`.
+pub(super) fn kept(keep: &Bound<'_, PyAny>) -> PyResult<HashSet<Digest>> {
+    if keep.is_instance_of::<PyString>() {
+        return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
+    }
+    if !interpreter::has_special(keep, intern!(keep.py(), "__iter__"))? {
+        return Err(Refusal::not(keep, "an iterable of hashes").about("keep"));
+    }
+    let mut kept = HashSet::new();
+    for hash in interpreter::items(keep)? {
+        let hash = hash?;
+        let hash: Hash<'_> = named(&hash, "a hash in keep")?;
+        // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
+        let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
+        kept.insert(parse(&hash).ok_or_else(wrong)?);
+    }
+    Ok(kept)
+}
+
 /// Text that is no UTF-8 (a lone surrogate) is no hash either.
-fn parse(hash: &Hash<'_>) -> Option<Digest> {
+pub(super) fn parse(hash: &Hash<'_>) -> Option<Digest> {
     Digest::parse(hash.to_str().ok()?)
 }

@@ -114,13 +114,7 @@ impl Shared<'_> {
 
 /// Stores many objects.
 pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bool) -> PyResult<Vec<Digest>> {
-    if items.is_instance_of::<PyString>() || items.is_instance_of::<PyBytes>() {
-        return Err(PyTypeError::new_err("items are several, each str or bytes-like; write() takes one"));
-    }
-    if !interpreter::has_special(items, intern!(items.py(), "__iter__"))? {
-        return Err(Refusal::not(items, "an iterable of str or bytes-like objects").about("items"));
-    }
-    let py = items.py();
+    let (py, items) = (items.py(), several(items)?);
     let mut batch = Batch::new(store, verify);
     // Those that are written on their own, and where they belong.
     let mut single = Vec::new();
@@ -141,7 +135,7 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
         waiting.clear();
         Ok::<_, PyErr>(())
     };
-    for (count, item) in interpreter::items(items)?.enumerate() {
+    for (count, item) in items.enumerate() {
         let at = |error| in_items(py, count, error);
         let data = Data::of(item?).map_err(at)?;
         let shared = data.shared().map_err(at)?;
@@ -165,7 +159,19 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
 }
 
 /// The same exception, saying which of the items it is about.
-fn in_items(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
+/// The items of an argument `items`.
+pub(super) fn several<'py>(items: &Bound<'py, PyAny>) -> PyResult<interpreter::Items<'py>> {
+    if items.is_instance_of::<PyString>() || items.is_instance_of::<PyBytes>() {
+        return Err(PyTypeError::new_err("items are several, each str or bytes-like; write() takes one"));
+    }
+    if !interpreter::has_special(items, intern!(items.py(), "__iter__"))? {
+        return Err(Refusal::not(items, "an iterable of str or bytes-like objects").about("items"));
+    }
+    interpreter::items(items)
+}
+
+/// The same exception, saying which of the items it is about.
+pub(super) fn in_items(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
     let message = || format!("items[{index}]: {}", error.value(py));
     if error.get_type(py).is(py.get_type::<PyTypeError>()) {
         PyTypeError::new_err(message())

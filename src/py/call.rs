@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::base::error::{Error, Result};
 use crate::base::fork::Generation;
 use crate::base::interrupt::{INTERVAL, Pause, Scope, Stop, check, check_wait};
 use crate::base::progress::Progress;
+use crate::py::argument::Refusal;
 use crate::py::interpreter;
 use crate::row::LogEntry;
 use crate::store::{LogStore, Query};
@@ -154,13 +154,18 @@ enum News<T> {
     Done(Result<T>),
 }
 
+/// A progress function must be callable.
+pub(super) fn check_progress(progress: &Bound<'_, PyAny>) -> PyResult<()> {
+    if progress.is_callable() {
+        return Ok(());
+    }
+    Err(Refusal::not(progress, "a function of (done, total)").about("progress"))
+}
+
 impl Long {
     /// Work that reports to `progress`, which must be callable, if there is one.
     pub(super) fn reporting_to(progress: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
-        if let Some(progress) = progress.as_ref().filter(|progress| !progress.is_callable()) {
-            let found = progress.get_type().name()?.to_string();
-            return Err(PyTypeError::new_err(format!("progress is a function of (done, total), not {found:?}")));
-        }
+        progress.as_ref().map_or(Ok(()), check_progress)?;
         Ok(Self { progress: progress.map(Bound::unbind), ..Self::default() })
     }
 

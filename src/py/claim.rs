@@ -136,10 +136,7 @@ fn take(
     lease: SecondsOrDelta,
     max_attempts: Option<Integer>,
 ) -> PyResult<Take> {
-    let max_attempts = max_attempts.map(|most| most.0);
-    if let Some(most) = max_attempts.filter(|most| *most < 1) {
-        return Err(PyValueError::new_err(format!("max_attempts is at least 1, not {most}")));
-    }
+    let max_attempts = attempts(max_attempts)?;
     let lease = if owner.is_empty() { lease.0 } else { positive(lease.0)? };
     Ok(Take {
         owner: owner.to_owned(),
@@ -150,7 +147,18 @@ fn take(
     })
 }
 
-fn positive(lease: Duration) -> PyResult<Duration> {
+/// How often a run may be claimed, if the number can be one.
+pub(super) fn attempts(most: Option<Integer>) -> PyResult<Option<i64>> {
+    match most {
+        Some(Integer(most)) if most < 1 => {
+            Err(PyValueError::new_err(format!("max_attempts is at least 1, not {most}")))
+        }
+        most => Ok(most.map(|most| most.0)),
+    }
+}
+
+/// The lease, if it can be one.
+pub(super) fn positive(lease: Duration) -> PyResult<Duration> {
     if lease < Duration::from_millis(1) {
         return Err(PyValueError::new_err("lease is a number of seconds above 0, from a millisecond on"));
     }

@@ -1,15 +1,16 @@
-//! `Columns`: rows on their way to PostgreSQL; and the rules for rows that the log there has from the core.
+//! `Columns`: rows on their way to PostgreSQL; and what the log there asks the core about rows.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::PyBytes;
 
 use crate::py::argument::{Arg, Text, arguments};
 use crate::py::entry::LogEntry;
 use crate::py::fields::Fields;
 use crate::py::given::{Given, all_checked, all_given};
-use crate::py::interpreter::{self, uncollected};
+use crate::py::interpreter;
 use crate::py::own::Own;
 use crate::py::results::List;
+use crate::py::run_record::{Claim, check_refs};
 use crate::py::timestamp::Timestamp;
 use crate::row::{self, Arrays};
 use crate::workflow;
@@ -61,17 +62,21 @@ impl Columns {
 
     /// Append all rows of a call, or none; returns how many there are.
     ///
-    /// An error names the index of the row. `warn` is called with the first timestamp that looks like seconds,
-    /// before any row is appended.
+    /// An error names the index of the row. Rows of another run than that of a `claim` are refused. `warn` is called
+    /// with the first timestamp that looks like seconds, before any row is appended.
+    #[pyo3(signature = (entries, max_payload_bytes, warn, claim = None))]
     fn add_new(
         &self,
         py: Python<'_>,
         entries: &Bound<'_, PyAny>,
         max_payload_bytes: usize,
         warn: &Bound<'_, PyAny>,
+        claim: Option<Arg<Claim>>,
     ) -> PyResult<usize> {
+        arguments!(claim);
         let given = all_given(py, entries)?;
         let rows = all_checked(py, &given, max_payload_bytes)?;
+        check_refs(py, claim.as_ref(), &rows)?;
         if let Some(seconds) = given.iter().filter_map(Given::timestamp).find(|time| time.is_like_seconds) {
             interpreter::call(warn, (seconds.milliseconds,))?;
         }
@@ -93,25 +98,6 @@ impl Columns {
         let arrays = self.0.locked(py)?.encoded();
         Ok(List(arrays.iter().map(|array| PyBytes::new(py, array)).collect()))
     }
-}
-
-/// Check the fields of a row; returns its timestamp, and whether that looks like seconds.
-#[pyfunction]
-#[pyo3(signature = (source, r#type, ref_id, payload, timestamp, *, max_payload_bytes))]
-pub(super) fn check_row<'py>(
-    py: Python<'py>,
-    source: Arg<Text>,
-    r#type: Arg<Text>,
-    ref_id: Option<Arg<Text>>,
-    payload: Option<Arg<Text>>,
-    timestamp: Option<Arg<Timestamp>>,
-    max_payload_bytes: usize,
-) -> PyResult<Bound<'py, PyTuple>> {
-    arguments!(source, r#type, ref_id, payload, timestamp);
-    let fields = Fields { source, kind: r#type, ref_id, payload, timestamp };
-    let checked = fields.borrow().checked(max_payload_bytes)?;
-    let is_like_seconds = timestamp.is_some_and(|timestamp| timestamp.is_like_seconds);
-    uncollected(py, || (checked.timestamp.unwrap_or_default(), is_like_seconds).into_pyobject(py))
 }
 
 /// What `JSON.stringify(JSON.parse(text))` gives for a text that is JSON.

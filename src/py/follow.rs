@@ -181,10 +181,7 @@ impl LogStore {
         archived: Arg<Flag>,
     ) -> PyResult<New<LogFollower>> {
         arguments!(after_id, poll_interval, source, r#type, ref_id, since, until, archived);
-        let poll_interval = poll_interval.0;
-        if poll_interval.is_zero() {
-            return Err(PyValueError::new_err("poll_interval is a number of seconds above 0, not 0.0"));
-        }
+        let poll_interval = interval(poll_interval)?;
         let archived = archived.0;
         let text = |text: Option<Text>| text.map(|text| text.to_string());
         let filter = Filter {
@@ -202,4 +199,12 @@ impl LogStore {
         let generation = Generation::current();
         Ok(New(LogFollower { store: Arc::clone(&self.store), poll_interval, state, is_closed, generation }))
     }
+}
+
+/// The time between two looks, if it can be one.
+pub(super) fn interval(poll_interval: Seconds) -> PyResult<Duration> {
+    if poll_interval.0.is_zero() {
+        return Err(PyValueError::new_err("poll_interval is a number of seconds above 0, not 0.0"));
+    }
+    Ok(poll_interval.0)
 }

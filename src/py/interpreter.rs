@@ -166,6 +166,13 @@ pub(super) fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Items<'py>> {
 /// An iterator over the items of a Python object.
 pub(super) struct Items<'py>(Bound<'py, PyIterator>);
 
+impl<'py> Items<'py> {
+    /// The iterator itself.
+    pub(super) fn into_any(self) -> Bound<'py, PyAny> {
+        self.0.into_any()
+    }
+}
+
 impl<'py> Iterator for Items<'py> {
     type Item = PyResult<Bound<'py, PyAny>>;
 

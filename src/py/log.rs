@@ -20,10 +20,10 @@ use crate::py::call::{Long, end_calls_of, read, write};
 use crate::py::convert::{Count, FilePath, date, path_text};
 use crate::py::entry::Row;
 use crate::py::fields::{Fields, Json};
-use crate::py::given::{all_checked, all_given, at_index, range};
+use crate::py::given::{all_checked, all_given, range};
 use crate::py::perform::{frames, perform};
 use crate::py::results::{Dict, Record, import_records};
-use crate::py::run_record::{Claim, check_ref, fence};
+use crate::py::run_record::{Claim, check_ref, check_refs, fence};
 use crate::py::timestamp::{Timestamp, UnitWarning};
 use crate::py::warning::warn_of_rebuild;
 use crate::row::{self, DEFAULT_MAX_TEXT_BYTES, OwnedEntry};
@@ -221,11 +221,7 @@ impl LogStore {
         arguments!(durability, claim);
         let given = all_given(py, entries)?;
         let rows = all_checked(py, &given, self.max_text_bytes)?;
-        if let Some(Claim(claim)) = &claim {
-            for (index, row) in rows.iter().enumerate() {
-                check_ref(claim, row.ref_id).map_err(|error| at_index(py, index, error))?;
-            }
-        }
+        check_refs(py, claim.as_ref(), &rows)?;
         for entry in &given {
             self.warn_of_seconds(py, entry.timestamp(), frames())?;
         }

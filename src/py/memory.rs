@@ -10,6 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
+use crate::py::argument::Refusal;
+
 /// The exported memory of a Python object.
 pub(super) struct ExportedMemory<'py> {
     view: Box<ffi::Py_buffer>,
@@ -24,8 +26,7 @@ impl<'py> ExportedMemory<'py> {
         Self::export(data, ffi::PyBUF_SIMPLE).map_err(|error| {
             let py = data.py();
             if error.is_instance_of::<PyTypeError>(py) {
-                let name = data.get_type().fully_qualified_name().map_or_else(|_| "it".into(), |name| name.to_string());
-                return PyTypeError::new_err(format!("data must be str or a bytes-like object, not {name}"));
+                return Refusal::not(data, "str or a bytes-like object").about("data");
             }
             if error.is_instance_of::<PyBufferError>(py) {
                 return PyValueError::new_err(format!("{}; pass bytes(data)", error.value(py)));

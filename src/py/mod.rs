@@ -14,6 +14,7 @@ mod blob_write;
 mod call;
 mod change;
 mod channel;
+mod check;
 mod claim;
 mod columns;
 mod convert;
@@ -63,7 +64,9 @@ mod _core {
     #[pymodule_export]
     use super::channel::AppendChannel;
     #[pymodule_export]
-    use super::columns::{Columns, check_row, is_round, stringify};
+    use super::check::Check;
+    #[pymodule_export]
+    use super::columns::{Columns, is_round, stringify};
     #[pymodule_export]
     use super::encoder::DayEncoder;
     #[pymodule_export]
@@ -96,6 +99,8 @@ mod _core {
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+    #[pymodule_export]
+    const MAX_TIMESTAMP: i64 = crate::base::time::MAX_TIMESTAMP;
     #[pymodule_export]
     const ARCHIVED_UP_TO: &str = crate::archive::ARCHIVED_UP_TO;
 

@@ -1,23 +1,21 @@
 //! `LogStore`: workflow runs.
 
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 use crate::base::status::RunStatus;
 use crate::durable::Durability;
-use crate::py::argument::{Arg, Flag, Refusal, Text, arguments, named};
+use crate::py::argument::{Arg, Flag, Text, arguments, named};
 use crate::py::call::read;
 use crate::py::convert::Integer;
 use crate::py::fields::Json;
 use crate::py::given::Given;
-use crate::py::interpreter;
 use crate::py::log::LogStore;
 use crate::py::perform::{frames, perform};
 use crate::py::report::{Level, report};
 use crate::py::results::List;
 use crate::py::run_record::{Claim, create_run, extract_run, fence};
+use crate::py::several::Several;
 use crate::py::timestamp::Timestamp;
 use crate::row::OwnedEntry;
 use crate::store;
@@ -244,15 +242,9 @@ pub(super) fn list<'py>(py: Python<'py>, list: RunList) -> PyResult<List<Bound<'
     list.runs.iter().map(|run| create_run(py, run)).collect::<PyResult<_>>().map(List)
 }
 
-fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
-    if expect.is_instance_of::<PyString>() {
-        return Ok(vec![named(expect, "expect")?]);
-    }
-    if !interpreter::has_special(expect, intern!(expect.py(), "__iter__"))? {
-        return Err(Refusal::not(expect, "a status or a collection of them").about("expect"));
-    }
-    let statuses: Vec<_> =
-        interpreter::items(expect)?.map(|status| named(&status?, "a status in expect")).collect::<PyResult<_>>()?;
+/// The states of an argument `expect`.
+pub(super) fn expected(expect: &Bound<'_, PyAny>) -> PyResult<Vec<RunStatus>> {
+    let Several(statuses) = named(expect, "expect")?;
     if statuses.is_empty() {
         return Err(PyValueError::new_err("expect names no status; leave it out to expect nothing"));
     }

@@ -5,8 +5,10 @@ use pyo3::prelude::*;
 
 use crate::py::argument::{Refusal, Text, named};
 use crate::py::convert::Integer;
+use crate::py::given::at_index;
 use crate::py::results::{Record, status_member};
 use crate::py::timestamp::Timestamp;
+use crate::row;
 use crate::workflow::{Fence, Run, RunClaim};
 
 static WORKFLOW_RUN: Record = Record::new("WorkflowRun");
@@ -73,4 +75,11 @@ pub(super) fn check_ref(claim: &Fence, ref_id: Option<&str>) -> PyResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The same of all rows of a call; the error says which row it is.
+pub(super) fn check_refs(py: Python<'_>, claim: Option<&Claim>, rows: &[row::NewLogEntry<'_>]) -> PyResult<()> {
+    let Some(Claim(fence)) = claim else { return Ok(()) };
+    let mut rows = rows.iter().enumerate();
+    rows.try_for_each(|(index, row)| check_ref(fence, row.ref_id).map_err(|error| at_index(py, index, error)))
 }

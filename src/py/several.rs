@@ -2,7 +2,7 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::py::argument::{Refusal, Text};
 use crate::py::interpreter;
@@ -20,10 +20,16 @@ where
         if object.is_instance_of::<PyString>() {
             return Ok(Self(vec![object.extract()?]));
         }
-        if !interpreter::has_special(&object, intern!(object.py(), "__iter__"))? {
+        let is_collection = interpreter::has_special(&object, intern!(object.py(), "__iter__"))?;
+        if !is_collection || object.is_instance_of::<PyBytes>() {
             return Err(Refusal::not(&object, "str or a collection of them"));
         }
-        interpreter::items(&object)?.map(|item| item?.extract()).collect::<Result<_, _>>().map(Self)
+        let extracted = interpreter::items(&object)?.enumerate().map(|(index, item)| match item?.extract() {
+            Err(Refusal::Raised(error)) => Err(Refusal::Raised(error)),
+            Err(refusal) => Err(Refusal::Item(index, Box::new(refusal))),
+            Ok(value) => Ok(value),
+        });
+        extracted.collect::<Result<_, _>>().map(Self)
     }
 }
 

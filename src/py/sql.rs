@@ -81,7 +81,7 @@ fn sql_rows(py: Python<'_>, rows: Vec<Vec<Value>>) -> PyResult<List<Bound<'_, Py
 fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
     let Some(params) = params else { return Ok(SqlParams::Positional(Vec::new())) };
     if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
-        return Err(PyTypeError::new_err("params is a sequence or a mapping of values, not one value"));
+        return Err(Refusal::not(params, "a sequence or a mapping of values").about("params"));
     }
     if let Ok(mapping) = params.cast::<PyMapping>() {
         let items = mapping.items()?.iter().map(|item| {

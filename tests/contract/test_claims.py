@@ -123,6 +123,50 @@ def test_each_run_goes_to_one_claimant(backend: Backend) -> None:
     assert sorted(taken, key=int) == [str(number) for number in range(40)]
 
 
+def test_a_claim_is_about_the_rows_and_changes_of_its_run(runs: Log) -> None:
+    runs.create_workflow_run("run-1", "deploy")
+    claim = claimed(runs)
+    started = ns.WorkflowRun("other", "deploy", S, 1)
+    before = runs.query()
+    for call in (
+        lambda: runs.append("workflow", "tick", "other", claim=claim),
+        lambda: runs.append_many([("s", "t", None, None, 1), ("s", "t", "other", None, 1)], claim=claim),
+        lambda: runs.transition("other", "started", claim=claim),
+        lambda: runs.upsert_workflow_run(("workflow", "started", "other", None, 1), started, claim=claim),
+    ):
+        with pytest.raises(ValueError, match="claim"):
+            call()
+    assert runs.query() == before
+    runs.append("workflow", "tick", claim=claim)
+
+
+def test_a_claim_fences_a_batch_that_changes_other_runs_too(runs: Log) -> None:
+    """As a worker does that begins, ends or kills runs of its own."""
+    for run_id in ("run-1", "other", "leased", "third"):
+        runs.create_workflow_run(run_id, "deploy")
+    claim, other = claimed(runs, run_id="run-1"), claimed(runs, "somebody", run_id="leased")
+    with runs.batch(claim=claim) as batch:
+        batch.append("workflow", "tick", "other")
+        batch.transition("other", "started")
+        batch.create_workflow_run("new", "deploy")
+        batch.upsert_workflow_run(("workflow", "started", "third", None, 1), ns.WorkflowRun("third", "deploy", S, 1))
+        batch.transition("run-1", "started")
+    assert {run.run_id: run.status for run in runs.get_all_workflow_runs()} == {
+        "run-1": S, "other": S, "leased": S, "third": S, "new": ns.WorkflowRunStatus.QUEUED
+    }  # fmt: skip
+    claim = runs.renew_claim(claim)
+    # What carries no claim of theirs: a run under another's lease is changed by its claimant alone, or killed.
+    with pytest.raises(ns.IllegalTransitionError), runs.batch(claim=claim) as batch:
+        batch.transition("leased", "completed")
+    with runs.batch(claim=claim) as batch:
+        batch.transition("leased", "killed")
+        batch.transition("run-1", "completed")
+    with pytest.raises(ns.ClaimLostError):
+        runs.renew_claim(other)
+    with pytest.raises(ns.ClaimLostError), runs.batch(claim=claim) as batch:
+        batch.transition("other", "completed")
+
+
 def test_claim_fences_rows_changes_and_batches(runs: Log) -> None:
     runs.create_workflow_run("run-1", "deploy")
     claim = claimed(runs)

@@ -15,6 +15,7 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from contract.blob_places import Place
+from nerve_store.postgres import schema
 from postgres.stored import keys, late
 from support import as_rows, child_environment
 from support.archive import NOW, at, day, fill
@@ -203,7 +204,7 @@ def test_older_schema_is_read_and_brought_up_to_date(place: Backend, opened: Any
         log.query(archived=True)
     with place.open() as log:
         assert as_rows(log.query(archived=True)) == rows
-        assert log.sql("SELECT schema_version FROM state") == [(2,)]
+        assert log.sql("SELECT schema_version FROM state") == [(schema.VERSION,)]
     with opened(memory) as log:
         rows.append(late(log, DAYS))
         log.archive_logs(now=NOW)

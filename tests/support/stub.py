@@ -41,7 +41,9 @@ def members(source: str) -> Iterator[Member]:
         if isinstance(node, ast.ClassDef):
             for member in node.body:
                 if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
-                    yield Member(f"{node.name}.{member.name}", member, inspect.getattr_static(runtime, member.name))
+                    found = inspect.getattr_static(runtime, member.name)
+                    documented = found.__func__ if isinstance(found, staticmethod) else found
+                    yield Member(f"{node.name}.{member.name}", member, documented)
 
 
 def rewritten(source: str) -> str:
@@ -62,7 +64,9 @@ def rewritten(source: str) -> str:
             head = lines[first.lineno - 1].removesuffix(" ...")
             lines[first.lineno - 1 : first.end_lineno] = [head, *docstring]
         else:
-            lines[first.lineno - 1 : first.lineno - 1] = docstring
+            decorators = getattr(first, "decorator_list", [])
+            start = min([first.lineno, *(decorator.lineno for decorator in decorators)])
+            lines[start - 1 : start - 1] = docstring
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from nerve_store._core import Check
 from nerve_store.aio.threads import submit
 from nerve_store.protocols import Blobs
 
@@ -46,7 +47,7 @@ class Writes:
 
     async def write(self, data: Data) -> str:
         """Store `data` in the next batch and return its hash."""
-        item = _fixed(data)
+        item = Check.data(data)
         loop = asyncio.get_running_loop()
         waiting = self._by_loop.get(loop)
         if waiting is None:
@@ -100,27 +101,6 @@ class Writes:
             for (_, future), hash in zip(batch, hashes, strict=True):
                 if not future.done():
                     future.set_result(hash)
-
-
-def _fixed(data: Data) -> str | bytes:
-    """The data as it is now; what is wrong with it fails its own write alone."""
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        try:
-            data.encode()
-        except UnicodeEncodeError as error:
-            error.reason += " in data"
-            raise
-        return data
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise TypeError(f"data must be str or a bytes-like object, not {type(data).__name__}") from None
-    with view:
-        if not view.c_contiguous:
-            raise ValueError("data is no C-contiguous buffer; pass bytes(data)")
-        return view.tobytes()
 
 
 def _refuse(future: asyncio.Future[str], error: Exception) -> None:

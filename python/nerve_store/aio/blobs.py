@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from nerve_store._core import BlobStore
+from nerve_store._core import BlobStore, Check
 from nerve_store.aio.base import Handle, documented
 from nerve_store.aio.blob_streams import AsyncBlobReader, AsyncBlobWriter, WritingFile
 from nerve_store.aio.blob_writes import Writes
@@ -57,7 +57,7 @@ class BlobCalls(Handle, Generic[_Store]):
     @documented(BlobStore.write, "In an event loop, writes that wait at the same time are stored as by `write_many`.")
     async def write(self, data: Data, *, verify: bool = False) -> str:
         self._check_open()
-        if verify:
+        if Check.flag(verify, "verify"):
             return await self._run(self._threads.write, self._store.write, data, verify=True)
         return await self._writes.write(data)
 

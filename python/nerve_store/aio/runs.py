@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from nerve_store._core import LogEntry, LogStore, WriteBatch
+from nerve_store._core import Check, LogEntry, LogStore, WriteBatch
 from nerve_store.aio.base import OpenStore, documented
 from nerve_store.aio.watch import RunFilter, Watches
 from nerve_store.records import RunClaim, ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
@@ -135,7 +135,8 @@ class Runs(OpenStore):
         max_attempts: int | None = None,
         durability: Durability | None = None,
     ) -> RunClaim | None:
-        wanted = workflow if workflow is None or isinstance(workflow, str) else tuple(workflow)
+        workflows = Check.texts(workflow, "workflow")
+        wanted = None if workflows is None else tuple(workflows)
 
         async def claim() -> RunClaim | None:
             return await self._write(
@@ -148,9 +149,7 @@ class Runs(OpenStore):
                 durability=durability,
             )
 
-        seconds = wait.total_seconds() if isinstance(wait, timedelta) else wait
-        if not seconds >= 0:
-            raise ValueError(f"wait is a number of seconds from 0, not {seconds}")
+        seconds = Check.seconds_or_delta(wait, "wait")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while (claimed := await claim()) is None and (left := deadline - loop.time()) > 0:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from weakref import finalize
 
-from nerve_store._core import LogEntry, LogStore
+from nerve_store._core import Check, LogEntry, LogStore
 from nerve_store.aio.base import documented
 from nerve_store.aio.reads import Reads
 from nerve_store.aio.runs import Runs
@@ -122,12 +122,13 @@ class AsyncLogStore(Reads, Runs, Upkeep):
     async def append_many(
         self, entries: Iterable[Row], *, durability: Durability | None = None, claim: RunClaim | None = None
     ) -> range:
-        rows = list(entries)
+        rows = Check.entries(entries)
+        Check.durability(durability)
         self._check_open()
-        if not rows:
-            return range(0)
         if claim is not None:
             return await self._write(self._store.append_many, rows, durability=durability, claim=claim)
+        if not rows:
+            return range(0)
         loop = asyncio.get_running_loop()
         channel = self._channels.open(loop)
         if channel.free > 0:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from nerve_store._core import Columns, LogEntry, stored_rows, utc_day
+from nerve_store._core import MAX_TIMESTAMP, Columns, LogEntry, stored_rows, utc_day
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
@@ -21,7 +21,6 @@ from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Integers, parameters
-from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import without_password
 from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import is_there, lock_key, quoted, rename

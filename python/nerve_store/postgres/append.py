@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nerve_store._core import LogEntry
-from nerve_store.postgres import checks
+from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.batch import PostgresBatch
 from nerve_store.postgres.claims import carried
@@ -36,8 +35,8 @@ class Appends(OpenPostgres):
         `IdempotencyError` if it has another source, type, ref_id or payload. `claim` fences: a claim that is not the
         newest of its run is a `ClaimLostError`. `json` is serialized as the payload.
         """
-        row = self._row(source, type, ref_id, checks.payload_of(payload, json), timestamp)
-        job = self._job(durability, carried(claim))
+        row = self._row(source, type, ref_id, Check.payload(payload, json), timestamp)
+        job = self._job(durability, carried(claim, row.ref_id))
         if key is None:
             job.append(row)
         else:
@@ -63,7 +62,7 @@ class Appends(OpenPostgres):
         before anything is written; an error names the index of the row.
         """
         job = self._job(durability, carried(claim))
-        rows = job.append_many(entries, rules=self._rules)
+        rows = job.append_many(entries, rules=self._rules, claim=claim)
         if not rows:
             self._check_writable()
             return range(0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from nerve_store._core import ArrowStream, LogEntry, arrow_stream
-from nerve_store.postgres import checks
+from nerve_store._core import ArrowStream, Check, LogEntry, arrow_stream
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.reads import Reads
 from nerve_store.types import Timestamp
@@ -38,7 +37,7 @@ class Arrows(Reads):
         is open between batches. Rows that are appended after a reading began are not included. An error of a reading
         is the reader's own (in pyarrow an `OSError`), and says what the store's would.
         """
-        most = checks.amount(batch_rows, "batch_rows")
+        most = Check.count(batch_rows, "batch_rows")
         if not most:
             raise ValueError("batch_rows is at least 1, not 0")
         wanted = Filter.checked(

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import psycopg
 
+from nerve_store._core import Check
 from nerve_store._places import MAX_CACHE_BYTES
 from nerve_store.exceptions import StoreIOError
-from nerve_store.postgres import checks, failures, schema
+from nerve_store.postgres import failures, schema
 from nerve_store.postgres.archive.place import days_at
 from nerve_store.postgres.connections import Connections, without_password
 from nerve_store.postgres.entries import CheckedRow, Rules, checked
@@ -46,26 +47,26 @@ class OpenPostgres:
         cache: str | os.PathLike[str] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
-        self._name = checks.text(schema, "schema")
+        self._name = Check.text(schema, "schema")
         self._schema = _quoted(self._name)
-        self._path = f"{without_password(checks.text(url, 'url'))}#{self._name}"
-        self._durability = checks.durability(durability)
-        self._read_only = checks.flag(read_only, "read_only")
-        self._rules = Rules(checks.amount(max_payload_bytes, "max_payload_bytes"))
-        timeout = checks.seconds(busy_timeout, "busy_timeout")
+        self._path = f"{without_password(Check.text(url, 'url'))}#{self._name}"
+        self._durability = Check.durability(durability)
+        self._read_only = Check.flag(read_only, "read_only")
+        self._rules = Rules(Check.count(max_payload_bytes, "max_payload_bytes"))
+        timeout = Check.seconds(busy_timeout, "busy_timeout")
         self._archive = days_at(archive, archive_options, cache, max_cache_bytes)
         self._connections = Connections(
             url,
             place=self._path,
             busy_timeout=timeout,
-            max_connections=max(1, checks.amount(max_connections, "max_connections")),
+            max_connections=max(1, Check.count(max_connections, "max_connections")),
         )
-        self._direct_url = None if listen_url is None else checks.text(listen_url, "listen_url")
+        self._direct_url = Check.optional_text(listen_url, "listen_url")
         self._next_day = datetime.min.replace(tzinfo=UTC)
         self._day_lock = threading.Lock()
         self._durable_id = 0
         """All rows up to this id are known to be on the server's disk."""
-        count = max(1, checks.amount(writers, "writers"))
+        count = max(1, Check.count(writers, "writers"))
         try:
             with self._connections.borrowed() as session:
                 version = _prepare(session, self._name, self._path, read_only=self._read_only)
@@ -128,7 +129,7 @@ class OpenPostgres:
         raise error
 
     def _job(self, durability: Durability | None, claim: dict[str, object] | None = None) -> Job:
-        wanted = self._durability if durability is None else checks.durability(durability)
+        wanted = self._durability if durability is None else Check.durability(durability)
         return Job(is_durable=wanted == "full", claim=claim)
 
     def _commit(self, job: Job) -> Job:

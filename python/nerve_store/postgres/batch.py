@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from nerve_store.postgres import checks
+from nerve_store._core import Check
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.operations import change_operation, create_operation, key_operation, meta_key, run_operation
 from nerve_store.postgres.texts import encode
@@ -26,7 +26,6 @@ class PostgresBatch:
 
     def __init__(self, store: OpenPostgres, *, durability: Durability | None, claim: RunClaim | None) -> None:
         self._store = store
-        self._claim = claim
         self._job = store._job(durability, carried(claim))
         self._row_counts: list[int] = []
         self._is_ended = False
@@ -46,7 +45,7 @@ class PostgresBatch:
     ) -> None:
         """As `append` of the store; the timestamp None is the time of this call."""
         self._check()
-        row = self._store._row(source, type, ref_id, checks.payload_of(payload, json), timestamp)
+        row = self._store._row(source, type, ref_id, Check.payload(payload, json), timestamp)
         if key is None:
             self._job.append(row)
         else:
@@ -56,7 +55,7 @@ class PostgresBatch:
     def append_many(self, entries: Iterable[Row]) -> None:
         """As `append_many` of the store."""
         self._check()
-        rows = list(entries)
+        rows = Check.entries(entries)
         self._check()
         if rows:
             self._row_counts.append(self._job.append_many(rows, rules=self._store._rules))
@@ -75,15 +74,17 @@ class PostgresBatch:
     ) -> None:
         """As `create_workflow_run` of the store."""
         self._check()
-        state = checks.status(status)
-        row = self._store._row("workflow", str(state), run_id, checks.payload_of(payload, json), timestamp)
+        state = Check.status(status)
+        row = self._store._row(
+            "workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp
+        )
         self._job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         self._row_counts.append(1)
 
     def upsert_workflow_run(self, entry: Row, run: WorkflowRun, *, force: bool = False) -> None:
         """As `upsert_workflow_run` of the store."""
         self._check()
-        row, operation = run_operation(entry, run, force=force, claim=self._claim, rules=self._store._rules)
+        row, operation = run_operation(entry, run, force=force, rules=self._store._rules)
         self._job.change(operation, row)
         self._row_counts.append(1)
 
@@ -100,17 +101,17 @@ class PostgresBatch:
     ) -> None:
         """As `transition` of the store."""
         self._check()
-        state = checks.status(status)
+        state = Check.status(status)
         row = self._store._row(
-            "workflow", str(state), checks.text(run_id, "run_id"), checks.payload_of(payload, json), timestamp
+            "workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp
         )
-        self._job.change(change_operation(row, state, expect=expect, exit_code=exit_code, claim=self._claim), row)
+        self._job.change(change_operation(row, state, expect=expect, exit_code=exit_code), row)
         self._row_counts.append(1)
 
     def set_meta(self, key: str, value: str) -> None:
         """As `set_meta` of the store."""
         self._check()
-        self._job.change({"op": "set_meta", "key": meta_key(key), "value": encode(checks.text(value, "value"))})
+        self._job.change({"op": "set_meta", "key": meta_key(key), "value": encode(Check.text(value, "value"))})
         self._row_counts.append(0)
 
     def delete_meta(self, key: str) -> None:
@@ -122,7 +123,7 @@ class PostgresBatch:
     def _check(self) -> None:
         self._store._connections.check()
         if self._is_ended:
-            raise ValueError("the batch has ended; begin another one")
+            raise RuntimeError("the batch has ended; begin another with batch()")
 
     def _commit(self) -> None:
         if not self._job.operations:

@@ -7,25 +7,32 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from nerve_store.postgres import checks
+from nerve_store._core import Check
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.entries import now
 from nerve_store.postgres.jobs import Operation
 from nerve_store.postgres.operations import as_run
-from nerve_store.postgres.texts import decode, encode
+from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun
 from nerve_store.types import Durability
 
-_LEAST_LEASE = 0.001
+_LONGEST_TERM = 3e10
+"""Seconds of a thousand years, which the server's clock can still add."""
 _LONGEST_LOOK = 5.0
 """Seconds after which a claimant that waits looks again although nothing woke it."""
 
 
-def carried(claim: RunClaim | None) -> dict[str, Any] | None:
-    """A claim as a job carries it."""
-    if claim is None:
-        return None
-    return {"run_id": encode(checks.claim(claim).run.run_id), "token": claim.token}
+def carried(claim: RunClaim | None, ref_id: str | None = None) -> dict[str, Any] | None:
+    """A claim as a job carries it that is about the run `ref_id`, or about none."""
+    claim = Check.claim(claim, ref_id)
+    return None if claim is None else {"run_id": encode(claim.run.run_id), "token": claim.token}
+
+
+def _required(claim: RunClaim) -> dict[str, Any]:
+    found = carried(claim)
+    if found is None:
+        raise TypeError("claim must be a RunClaim, not None")
+    return found
 
 
 def _claimed(found: dict[str, Any]) -> RunClaim:
@@ -53,13 +60,13 @@ class Claims(OpenPostgres):
         """
         operation: Operation = {
             "op": "claim",
-            "owner": encode(checks.text(owner, "owner")),
-            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")],
-            "run_id": None if run_id is None else encode(checks.text(run_id, "run_id")),
-            "lease": checks.seconds(lease, "lease", least=_LEAST_LEASE),
-            "max_attempts": checks.optional_integer(max_attempts, "max_attempts"),
+            "owner": encode(Check.text(owner, "owner")),
+            "workflow": encode_all(Check.texts(workflow, "workflow")),
+            "run_id": encode(Check.optional_text(run_id, "run_id")),
+            "lease": min(Check.lease(lease), _LONGEST_TERM),
+            "max_attempts": Check.max_attempts(max_attempts),
         }
-        end = time.monotonic() + checks.seconds(wait, "wait")
+        end = time.monotonic() + Check.seconds_or_delta(wait, "wait")
         is_waiting = time.monotonic() < end
         while True:
             known = self._listener.run_notices() if is_waiting else 0
@@ -77,21 +84,21 @@ class Claims(OpenPostgres):
 
     def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
         """Let the lease run anew, by default as long as before; `ClaimLostError` if the claim is not the newest."""
-        job = self._job(None, carried(checks.claim(claim)))
+        job = self._job(None, _required(claim))
         job.change({
             "op": "renew",
             "run_id": encode(claim.run.run_id),
-            "lease": None if lease is None else checks.seconds(lease, "lease", least=_LEAST_LEASE),
+            "lease": None if lease is None else min(Check.lease(lease), _LONGEST_TERM),
         })  # fmt: skip
         return _claimed(self._commit(job).results[0])
 
     def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
         """Give the run back: `interrupted` and `queued` in one commit; not to be claimed before `delay` is over."""
-        job = self._job(None, carried(checks.claim(claim)))
+        job = self._job(None, _required(claim))
         job.change({
             "op": "release",
             "run_id": encode(claim.run.run_id),
             "timestamp": now(),
-            "delay": checks.seconds(delay, "delay"),
+            "delay": min(Check.seconds_or_delta(delay, "delay"), _LONGEST_TERM),
         })  # fmt: skip
         return as_run(self._commit(job).results[0])

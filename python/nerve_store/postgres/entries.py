@@ -6,15 +6,11 @@ import hashlib
 import sys
 import time
 import warnings
-from datetime import datetime
 from typing import Any, NamedTuple
 
-from nerve_store._core import LogEntry, NewLogEntry, check_row
+from nerve_store._core import Check, LogEntry
 from nerve_store.exceptions import TimestampUnitWarning
-from nerve_store.postgres import checks
 
-_SECONDS = (1_000_000_000, 100_000_000_000)
-"""Integers that are seconds of the years 2001 to 5138, and milliseconds of the first weeks and years of 1970."""
 _NO_TEXT = 2**64 - 1
 _DIGEST_DIGITS = 32
 """Of the digest of a row that a key remembers, which is that of SQLite's log (docs/format.md)."""
@@ -27,12 +23,12 @@ class Rules:
         self.max_payload_bytes = max_payload_bytes
         self._has_warned = False
 
-    def timestamp(self, value: Any) -> int:
-        """Milliseconds of the years 1970 to 9999; a warning, once a store, if they are almost surely seconds."""
-        number = checks.timestamp(value, "timestamp")
-        if _SECONDS[0] <= number <= _SECONDS[1] and not isinstance(value, datetime):
-            self.warn_of_seconds(number)
-        return number
+    def fitting(self, found: tuple[tuple[str, str, str | None, str | None, int], bool]) -> CheckedRow:
+        """The row of these fields; a warning if its timestamp looks like seconds."""
+        row = CheckedRow(*found[0])
+        if found[1]:
+            self.warn_of_seconds(row.timestamp)
+        return row
 
     def warn_of_seconds(self, number: int) -> None:
         """Warn of a timestamp that looks like seconds, unless that was done."""
@@ -88,22 +84,9 @@ def now() -> int:
 
 def checked(source: Any, kind: Any, ref_id: Any, payload: Any, timestamp: Any, *, rules: Rules) -> CheckedRow:
     """The row, if it can be one."""
-    time, is_like_seconds = check_row(
-        source, kind, ref_id, payload, timestamp, max_payload_bytes=rules.max_payload_bytes
-    )
-    if is_like_seconds:
-        rules.warn_of_seconds(time)
-    return CheckedRow(source, kind, ref_id, payload, time)
+    return rules.fitting(Check.row(source, kind, ref_id, payload, timestamp, max_payload_bytes=rules.max_payload_bytes))
 
 
-def checked_item(item: Any, *, rules: Rules) -> CheckedRow:
+def checked_entry(entry: Any, *, rules: Rules) -> CheckedRow:
     """The row that a caller gave as a record or a tuple."""
-    if isinstance(item, tuple):
-        if len(item) != 5:
-            raise TypeError(
-                f"entry is, as a tuple, (source, type, ref_id, payload, timestamp); this one has {len(item)} items"
-            )
-        return checked(*item, rules=rules)
-    if isinstance(item, NewLogEntry | LogEntry):
-        return checked(item.source, item.type, item.ref_id, item.payload, item.timestamp, rules=rules)
-    raise TypeError(f"entry must be a NewLogEntry, a LogEntry or a tuple, not {type(item).__name__}")
+    return rules.fitting(Check.entry(entry, max_payload_bytes=rules.max_payload_bytes))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nerve_store._core import LogEntry
-from nerve_store.postgres import checks
+from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.texts import encode
 from nerve_store.types import Timestamp
 
@@ -45,16 +44,16 @@ class Filter:
     ) -> Filter:
         """The filter of a call; `TypeError` and `ValueError` for what cannot be one."""
         return cls(
-            checks.optional_text(source, "source"),
-            checks.optional_text(type, "type"),
-            checks.optional_text(ref_id, "ref_id"),
-            checks.bound(since, "since"),
-            checks.bound(until, "until"),
-            checks.optional_integer(after_id, "after_id"),
-            checks.optional_integer(before_id, "before_id"),
-            checks.optional_amount(limit, "limit"),
-            checks.flag(descending, "descending"),
-            checks.flag(archived, "archived"),
+            Check.optional_text(source, "source"),
+            Check.optional_text(type, "type"),
+            Check.optional_text(ref_id, "ref_id"),
+            Check.optional_time(since, "since"),
+            Check.optional_time(until, "until"),
+            Check.integer(after_id, "after_id"),
+            Check.integer(before_id, "before_id"),
+            Check.optional_count(limit, "limit"),
+            Check.flag(descending, "descending"),
+            Check.flag(archived, "archived"),
         )
 
     def between(self, *, after_id: int | None = None, before_id: int | None = None, limit: int | None) -> Filter:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from nerve_store._core import LogEntry
-from nerve_store.postgres import checks
+from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.listener import LOOK_SECONDS, Listener
 from nerve_store.postgres.reads import Reads
@@ -114,8 +113,7 @@ class Follows(Reads):
         looks each second beside that, so that `poll_interval` matters to no one here. It lives through a reconnect.
         Closing the store ends it with `StoreClosedError`; `close()` of the follower ends the iteration.
         """
-        if checks.seconds(poll_interval, "poll_interval") <= 0:
-            raise ValueError(f"poll_interval is a number of seconds above 0, not {poll_interval}")
+        Check.poll_interval(poll_interval)
         wanted = Filter.checked(
             source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id, archived=archived
         )

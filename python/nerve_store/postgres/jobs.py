@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from nerve_store._core import Columns
 from nerve_store.postgres.entries import CheckedRow, Rules
+from nerve_store.records import RunClaim
 
 Operation: TypeAlias = dict[str, Any]
 
@@ -37,10 +38,10 @@ class Job:
         self.operations.append({"op": "rows", "row": len(self.columns) + 1, "rows": 1})
         self.columns.add(*row)
 
-    def append_many(self, entries: Iterable[Any], *, rules: Rules) -> int:
+    def append_many(self, entries: Iterable[Any], *, rules: Rules, claim: RunClaim | None = None) -> int:
         """The rows of a call, all of which must be rows; returns how many there are."""
         first = len(self.columns) + 1
-        rows = self.columns.add_new(entries, rules.max_payload_bytes, rules.warn_of_seconds)
+        rows = self.columns.add_new(entries, rules.max_payload_bytes, rules.warn_of_seconds, claim)
         if rows:
             self.operations.append({"op": "rows", "row": first, "rows": rows})
         return rows

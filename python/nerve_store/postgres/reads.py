@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import psycopg
 
-from nerve_store._core import LogEntry, stored_rows
+from nerve_store._core import Check, LogEntry, stored_rows
 from nerve_store.exceptions import QueryTimeoutError
-from nerve_store.postgres import checks, failures
+from nerve_store.postgres import failures
 from nerve_store.postgres.archive.known import COLUMNS as COLUMNS_OF_DAYS
 from nerve_store.postgres.archive.known import OLD_COLUMNS
 from nerve_store.postgres.archive.reader import ArchiveReader
@@ -24,7 +24,19 @@ _PAGE_ROWS = 2_000
 _FIRST_PAGE_ROWS = 250
 _PAGE_BYTES = 8 << 20
 """Bytes of payloads that a page has at the most, if its rows are like those of the page before."""
+_LONGEST_TIMEOUT_MS = 2**31 - 1
 _NONE: int | None = None
+
+
+def _values(params: Any) -> Mapping[str, Any] | list[Any]:
+    """The values for a statement's placeholders; the driver takes more types than SQLite knows."""
+    if params is None:
+        return []
+    if isinstance(params, str | bytes) or not hasattr(params, "__iter__"):
+        raise TypeError(f"params must be a sequence or a mapping of values, not {type(params).__name__}")
+    if not isinstance(params, Mapping):
+        return list(params)
+    return {Check.text(name, "params: a name"): value for name, value in params.items()}
 
 
 class PostgresIterator:
@@ -155,10 +167,10 @@ class Reads(OpenPostgres):
         timeout: float | None = None,
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """`sql`, and the names of its columns, which may repeat. For the command line."""
-        statement = checks.text(query, "query")
-        if not isinstance(params, Mapping | list | tuple):
-            raise TypeError(f"params is a sequence or a mapping, not {type(params).__name__!r}")
-        milliseconds = 0 if timeout is None else max(1, round(checks.seconds(timeout, "timeout") * 1000))
+        statement = Check.text(query, "query")
+        seconds = None if timeout is None else Check.seconds(timeout, "timeout")
+        milliseconds = 0 if seconds is None else min(max(1, round(seconds * 1000)), _LONGEST_TIMEOUT_MS)
+        values = _values(params)
 
         def read(session: Session) -> tuple[list[str], list[tuple[Any, ...]]]:
             session.execute(
@@ -167,7 +179,7 @@ class Reads(OpenPostgres):
             )
             try:
                 # The binary form allows one statement alone.
-                cursor = session.execute(statement.encode(), params or None, binary=True)
+                cursor = session.execute(statement.encode(), values or None, binary=True)
                 if cursor.description is None or session.info.transaction_status.name != "INTRANS":
                     raise ValueError("sql takes a statement that reads and returns rows")
                 return [column.name for column in cursor.description], cursor.fetchall()

@@ -11,7 +11,7 @@ from nerve_store.exceptions import (
     NerveStoreError,
     RunExistsError,
 )
-from nerve_store.postgres.texts import decode
+from nerve_store.postgres.texts import decode, quoted
 from nerve_store.records import WorkflowRunStatus
 
 FOLLOWERS: dict[str, tuple[str, ...]] = {
@@ -37,19 +37,20 @@ def refusal(detail: dict[str, Any]) -> NerveStoreError | ValueError:
             return _claim_lost(detail, run_id)
         case "exists":
             exists = RunExistsError(
-                f"run {run_id!r}: it exists, {detail['status']}, of the workflow {decode(detail['workflow'])!r}; "
-                "choose another id, or say exist_ok"
+                f"run {quoted(run_id)} is there already ({quoted(decode(detail['workflow']))}, {detail['status']}); "
+                "choose another id, or pass exist_ok for a run of the same workflow"
             )
             exists.run_id = run_id
             return exists
         case "workflow":
             return ValueError(
-                f"run {run_id!r} is of the workflow {decode(detail['workflow'])!r}, and a run keeps its workflow"
+                f"run {quoted(run_id)} is of the workflow {quoted(decode(detail['workflow']))}, and a run keeps its "
+                "workflow"
             )
         case "key":
             repeated = IdempotencyError(
-                f"key {decode(detail['key'])!r}: row {detail['id']} was appended with it, and has another source, "
-                "type, ref_id or payload than this one; use a key for one row alone"
+                f"key {quoted(decode(detail['key']))}: row {detail['id']} was appended with it, and has another "
+                "source, type, ref_id or payload than this one; use a key for one row alone"
             )
             repeated.key, repeated.first_id = decode(detail["key"]), detail["id"]
             return repeated
@@ -57,11 +58,20 @@ def refusal(detail: dict[str, Any]) -> NerveStoreError | ValueError:
 
 
 def _claim_lost(detail: dict[str, Any], run_id: str) -> ClaimLostError:
-    now = f"it is {detail['status']}" if detail.get("status") else "it is gone"
-    owner = detail.get("owner")
-    held = f", claimed by {decode(owner)!r}" if owner else ""
-    error = ClaimLostError(f"run {run_id!r}: the claim is not its newest ({now}{held}); stop working on it")
-    error.run_id, error.token = run_id, detail.get("token")
+    token, owner = detail.get("token"), detail.get("owner")
+    if not detail.get("status"):
+        reason = "there is no such run any more"
+    elif token is not None and token == detail.get("newest"):
+        reason = f"it has ended with the run, which is {detail['status']}"
+    elif owner:
+        reason = f"{quoted(decode(owner))} has taken the run over"
+    else:
+        reason = f"the run was changed without it or given back, and is {detail['status']}"
+    error = ClaimLostError(
+        f"the claim {token} on run {quoted(run_id)} is lost: {reason}; nothing was changed, and the run is not the "
+        "claimant's any more"
+    )
+    error.run_id, error.token = run_id, token
     return error
 
 
@@ -70,20 +80,21 @@ def _illegal(detail: dict[str, Any], run_id: str) -> IllegalTransitionError:
     followers = FOLLOWERS.get(current or "", ())
     match detail["reason"]:
         case "missing":
-            reason = "there is no such run; create it with upsert_workflow_run"
+            reason = "there is no such run; create it with create_workflow_run"
         case "expect":
             reason = f"it is {current}, not in a state that was expected"
         case "lease":
+            followers = ("killed",)
             reason = (
-                f"it is {current} and cannot become {wanted}: {decode(detail.get('owner'))!r} holds a lease on it; "
-                "use the claim, or kill the run"
+                f"{quoted(decode(detail['owner']))} works on it under a claim: carry the claim, wait for its lease to "
+                "end, or kill the run"
             )
         case _:
             allowed = f"allowed: {', '.join(followers)}" if followers else "nothing follows"
             reason = (
                 f"it is {current} and cannot become {wanted} ({allowed}); upsert_workflow_run(force=True) overrides"
             )
-    error = IllegalTransitionError(f'run "{run_id}": {reason}')
+    error = IllegalTransitionError(f"run {quoted(run_id)}: {reason}")
     error.run_id = run_id
     error.from_status = None if current is None else str(WorkflowRunStatus(current))
     error.to_status = wanted

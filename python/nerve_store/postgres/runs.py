@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from nerve_store._core import LogEntry
-from nerve_store.postgres import checks
+from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.operations import as_run, change_operation, create_operation, run_operation
-from nerve_store.postgres.texts import decode, encode
+from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
 from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
 
@@ -45,10 +44,8 @@ class Runs(OpenPostgres):
         A run that is there is a `RunExistsError`, or with `exist_ok` returned as it is if it is of the same workflow.
         `not_before` keeps a queued run from being claimed before.
         """
-        state = checks.status(status)
-        row = self._row(
-            "workflow", str(state), checks.text(run_id, "run_id"), checks.payload_of(payload, json), timestamp
-        )
+        state = Check.status(status)
+        row = self._row("workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp)
         job = self._job(durability)
         job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         return as_run(self._commit(job).results[0])
@@ -69,8 +66,8 @@ class Runs(OpenPostgres):
         a finished run is never lost to an update that has none. The entry's `ref_id` is the run's id, and a run keeps
         its workflow (`ValueError`).
         """
-        row, operation = run_operation(entry, run, force=force, claim=claim, rules=self._rules)
-        job = self._job(durability, carried(claim))
+        row, operation = run_operation(entry, run, force=force, rules=self._rules)
+        job = self._job(durability, carried(claim, row.ref_id))
         job.change(operation, row)
         return row.stored(self._commit(job).results[0]["id"])
 
@@ -95,16 +92,16 @@ class Runs(OpenPostgres):
         cannot go there, or is under a live lease that `claim` does not carry, is an `IllegalTransitionError` and
         changes nothing; `killed` is allowed without the claim.
         """
-        run_id = checks.text(run_id, "run_id")
-        state = checks.status(status)
-        row = self._row("workflow", str(state), run_id, checks.payload_of(payload, json), timestamp)
-        job = self._job(durability, carried(claim))
-        job.change(change_operation(row, state, expect=expect, exit_code=exit_code, claim=claim), row)
+        run_id = Check.text(run_id, "run_id")
+        state = Check.status(status)
+        row = self._row("workflow", str(state), run_id, Check.payload(payload, json), timestamp)
+        job = self._job(durability, carried(claim, run_id))
+        job.change(change_operation(row, state, expect=expect, exit_code=exit_code), row)
         return as_run(self._commit(job).results[0])
 
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None."""
-        found = self._runs("run_id = %(run_id)s", {"run_id": encode(checks.text(run_id, "run_id"))}, "run_id", None)
+        found = self._runs("run_id = %(run_id)s", {"run_id": encode(Check.text(run_id, "run_id"))}, "run_id", None)
         return found[0] if found else None
 
     def get_active_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
@@ -116,7 +113,7 @@ class Runs(OpenPostgres):
         return self._runs_of(workflow, "", "timestamp DESC, run_id DESC")
 
     def _runs_of(self, workflow: str | None, condition: str, order: str) -> list[WorkflowRun]:
-        wanted = encode(checks.optional_text(workflow, "workflow"))
+        wanted = encode(Check.optional_text(workflow, "workflow"))
         of_workflow = "true" if wanted is None else "workflow = %(workflow)s"
         return self._runs(of_workflow + condition, {"workflow": wanted}, order, None)
 
@@ -136,29 +133,31 @@ class Runs(OpenPostgres):
         `workflow` and `status` take one value or a collection. `after` is the last run of the previous page.
         """
         conditions, parameters = ["true"], dict[str, Any]()
-        if workflow is not None:
+        workflows, wanted = encode_all(Check.texts(workflow, "workflow")), Check.statuses(status)
+        if workflows is not None:
             conditions.append("workflow = ANY(%(workflow)s)")
-            parameters["workflow"] = [encode(name) for name in checks.texts(workflow, "workflow")]
-        if status is not None:
-            wanted = checks.statuses(status, "status")
+            parameters["workflow"] = workflows
+        if wanted is not None:
             conditions.append("status = ANY(%(status)s)")
             parameters["status"] = [str(item) for item in wanted]
             if all(item.is_active for item in wanted):
                 conditions.append(_ACTIVE)
-        for name, value, operator in (("since", since, ">="), ("until", until, "<=")):
+        for name, value, operator in (
+            ("since", Check.optional_time(since, "since"), ">="),
+            ("until", Check.optional_time(until, "until"), "<="),
+        ):
             if value is not None:
                 conditions.append(f"timestamp {operator} %({name})s")
-                parameters[name] = checks.bound(value, name)
-        backwards = checks.flag(descending, "descending")
+                parameters[name] = value
+        most, backwards = Check.optional_count(limit, "limit"), Check.flag(descending, "descending")
         if after is not None:
-            if not isinstance(after, WorkflowRun):
-                raise TypeError(f'after is a WorkflowRun, not "{type(after).__name__}"')
+            after, _ = Check.run(after, "after")
             conditions.append(f"(timestamp, run_id) {'<' if backwards else '>'} (%(after)s, %(after_id)s)")
             # The first alone is what the index can begin at.
             conditions.append(f"timestamp {'<=' if backwards else '>='} %(after)s")
             parameters |= {"after": after.timestamp, "after_id": encode(after.run_id)}
         order = "timestamp DESC, run_id DESC" if backwards else "timestamp, run_id"
-        return self._runs(" AND ".join(conditions), parameters, order, checks.optional_amount(limit, "limit"))
+        return self._runs(" AND ".join(conditions), parameters, order, most)
 
     def iter_workflow_runs(
         self,
@@ -172,7 +171,7 @@ class Runs(OpenPostgres):
         descending: bool = True,
     ) -> Iterator[WorkflowRun]:
         """The runs of `query_workflow_runs`, page by page, any number of them in constant memory."""
-        left = checks.optional_amount(limit, "limit")
+        left = Check.optional_count(limit, "limit")
 
         def pages(after: WorkflowRun | None, left: int | None) -> Iterator[WorkflowRun]:
             while left != 0:
@@ -200,8 +199,9 @@ class Runs(OpenPostgres):
         status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]:
         """How many runs are in each state."""
-        wanted = None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")]
-        states = list(WorkflowRunStatus) if status is None else checks.statuses(status, "status")
+        wanted = encode_all(Check.texts(workflow, "workflow"))
+        statuses = Check.statuses(status)
+        states = list(WorkflowRunStatus) if statuses is None else statuses
 
         def read(session: Session) -> list[tuple[Any, ...]]:
             return session.execute(
@@ -218,8 +218,8 @@ class Runs(OpenPostgres):
         job = self._job(None)
         job.change({
             "op": "delete_runs",
-            "before": checks.timestamp(before, "before"),
-            "workflow": None if workflow is None else [encode(name) for name in checks.texts(workflow, "workflow")],
+            "before": Check.time(before, "before"),
+            "workflow": encode_all(Check.texts(workflow, "workflow")),
         })  # fmt: skip
         deleted: int = self._commit(job).results[0]
         return deleted

@@ -8,6 +8,7 @@ the texts, and nearly every text is stored as it is.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import overload
 
 _MARK = "\U0010ffff"
@@ -24,6 +25,11 @@ def encode(text: str | None) -> str | None:
     if text is None or ("\0" not in text and _MARK not in text):
         return text
     return text.replace(_MARK, _ITSELF).replace("\0", _NUL)
+
+
+def encode_all(texts: list[str] | None) -> list[str] | None:
+    """All of them without NUL."""
+    return None if texts is None else [encode(text) for text in texts]
 
 
 def index_key(key: str) -> str:
@@ -43,3 +49,8 @@ def decode(text: str | None) -> str | None:
     if text is None or _MARK not in text:
         return text
     return text.replace(_NUL, "\0").replace(_ITSELF, _MARK)
+
+
+def quoted(text: str | None) -> str:
+    """The text as a message of ours names it."""
+    return "None" if text is None else json.dumps(text, ensure_ascii=False)

@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from nerve_store._core import LogEntry, stored_rows, stringify
-from nerve_store.postgres import checks
+from nerve_store._core import Check, LogEntry, stored_rows, stringify
 from nerve_store.postgres.filters import COLUMNS, Filter
 from nerve_store.postgres.reads import Reads
 from nerve_store.postgres.texts import encode
@@ -33,7 +32,7 @@ class Threads(Reads):
         first = next(self._of_run(run_id, "started", limit=1), None)
         if first is not None and first.payload is None:
             queued = Filter(
-                source=SOURCE, type="queued", ref_id=checks.text(run_id, "run_id"), before_id=first.id, limit=1,
+                source=SOURCE, type="queued", ref_id=Check.text(run_id, "run_id"), before_id=first.id, limit=1,
                 descending=True, archived=True,
             )  # fmt: skip
             first = next(self._merged(queued), None)
@@ -62,7 +61,7 @@ class Threads(Reads):
 
     def get_thread_round_count(self, run_id: str) -> int:
         """How many rounds the run's thread has."""
-        wanted = checks.text(run_id, "run_id")
+        wanted = Check.text(run_id, "run_id")
         count = self._live_round_count(wanted)
         archived = self._archived_rounds(wanted)
         return len(self._round_ids(wanted, archived)) if archived else count
@@ -75,9 +74,9 @@ class Threads(Reads):
         rounds may come back.
         """
         wanted, below, most = (
-            checks.text(run_id, "run_id"),
-            checks.amount(before, "before"),
-            checks.amount(limit, "limit"),
+            Check.text(run_id, "run_id"),
+            Check.count(before, "before"),
+            Check.count(limit, "limit"),
         )
         rounds: list[ThreadRound] = []
         for number, entry in self._numbered(wanted, below, most):
@@ -142,7 +141,7 @@ class Threads(Reads):
 
     def _of_run(self, run_id: str, kind: str, *, limit: int | None = None) -> Iterator[LogEntry]:
         return self._merged(
-            Filter(source=SOURCE, type=kind, ref_id=checks.text(run_id, "run_id"), limit=limit, archived=True)
+            Filter(source=SOURCE, type=kind, ref_id=Check.text(run_id, "run_id"), limit=limit, archived=True)
         )
 
     def _object(self, entry: LogEntry) -> dict[str, Any] | None:

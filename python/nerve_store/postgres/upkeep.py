@@ -7,9 +7,8 @@ from datetime import date
 from types import MappingProxyType
 from typing import NoReturn
 
-from nerve_store._core import ARCHIVED_UP_TO
+from nerve_store._core import ARCHIVED_UP_TO, Check
 from nerve_store.exceptions import NerveStoreError
-from nerve_store.postgres import checks
 from nerve_store.postgres.operations import meta_key
 from nerve_store.postgres.reads import Reads
 from nerve_store.postgres.texts import decode, encode
@@ -23,14 +22,14 @@ class Upkeep(Reads):
     def get_meta(self, key: str) -> str | None:
         """The value under `key`, or None."""
         statement = f"SELECT value FROM {self._schema}.meta WHERE key = %s"
-        wanted = encode(checks.text(key, "key"))
+        wanted = encode(Check.text(key, "key"))
         row = self._connections.read(lambda session: session.execute(statement.encode(), (wanted,)).fetchone())
         return None if row is None else decode(row[0])
 
     def set_meta(self, key: str, value: str) -> None:
         """Set the value under `key`, as durable as the store."""
         job = self._job(None)
-        job.change({"op": "set_meta", "key": meta_key(key), "value": encode(checks.text(value, "value"))})
+        job.change({"op": "set_meta", "key": meta_key(key), "value": encode(Check.text(value, "value"))})
         self._commit(job)
 
     def delete_meta(self, key: str) -> bool:
@@ -42,14 +41,14 @@ class Upkeep(Reads):
     def list_meta(self, prefix: str = "") -> dict[str, str]:
         """The values whose keys begin with `prefix`, by key, in order."""
         statement = f"SELECT key, value FROM {self._schema}.meta WHERE starts_with(key, %s)"
-        wanted = encode(checks.text(prefix, "prefix"))
+        wanted = encode(Check.optional_text(prefix, "prefix")) or ""
         rows = self._connections.read(lambda session: session.execute(statement.encode(), (wanted,)).fetchall())
         return dict(sorted((decode(key), decode(value)) for key, value in rows))
 
     def stats(self, *, exact: bool = False) -> LogStats:
         """Figures of the database. Unless `exact`, the count of rows is the server's estimate, which costs nothing."""
         name = self._name
-        if checks.flag(exact, "exact"):
+        if Check.flag(exact, "exact"):
             counted = f"(SELECT count(*) FROM {self._schema}.logs)"
         else:
             counted = (

@@ -15,13 +15,12 @@ from typing import BinaryIO
 import psycopg
 from psycopg import Copy, errors
 
-from nerve_store._core import ARCHIVED_UP_TO
+from nerve_store._core import ARCHIVED_UP_TO, MAX_TIMESTAMP
 from nerve_store.postgres.archive.day import NullFile, next_form, write_day
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import DaySummary, KnownDay, day_start
 from nerve_store.postgres.archive.manifest import PINNED, Manifest
 from nerve_store.postgres.arrays import Integers
-from nerve_store.postgres.checks import MAX_TIMESTAMP
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.filters import COLUMNS

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import psycopg
 
-from nerve_store._core import DEFAULT_RETENTION, LogEntry, last_archivable_day
+from nerve_store._core import DEFAULT_RETENTION, MAX_TIMESTAMP, Check, LogEntry, last_archivable_day
 from nerve_store.exceptions import ArchiveBusyError, ArchiveError
-from nerve_store.postgres import checks, failures
+from nerve_store.postgres import failures
 from nerve_store.postgres.archive.job import ArchiveJob, release_lock, take_lock
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.manifest import OBJECTS, Manifest
@@ -55,19 +55,18 @@ class Archives(Reads):
         goes on. An object there that is not this log's and bears the name of a day is left as it is, with the rows of
         that day (`ArchiveError`, after the other days have been moved).
         """
-        moment = clock() if now is None else checks.timestamp(now, "now")
-        boundary = moment - checks.span(retention, "retention") // timedelta(milliseconds=1)
-        most = checks.optional_amount(max_days, "max_days")
-        if compression not in (None, "zstd"):
-            raise ValueError(f"compression is None or 'zstd', not {compression!r}")
-        if vacuum != "incremental" and not isinstance(vacuum, bool):
-            raise checks.refused(vacuum, "vacuum", "True, False or 'incremental'")
-        patience = checks.seconds(wait, "wait")
-        checks.progress(progress)
-        self._check_job(is_dry=checks.flag(dry_run, "dry_run"))
+        moment = Check.timestamp(now, "now")
+        kept = Check.span(retention, "retention") // timedelta(milliseconds=1)
+        boundary = (clock() if moment is None else moment) - kept
+        most = Check.optional_count(max_days, "max_days")
+        Check.compression(compression)
+        Check.vacuum(vacuum)
+        patience = Check.seconds(wait, "wait")
+        Check.progress(progress)
+        self._check_job(is_dry=Check.flag(dry_run, "dry_run"))
         if boundary < _DAY_MS:
             return ArchiveResult((), vacuumed=False, dry_run=dry_run)
-        last = last_archivable_day(min(boundary, checks.MAX_TIMESTAMP))
+        last = last_archivable_day(min(boundary, MAX_TIMESTAMP))
         with self._exclusive(patience) as manifest:
             job = ArchiveJob(manifest, self._archive, compression=compression, dry_run=dry_run, progress=progress)
             days = job.plan(last)
@@ -96,7 +95,7 @@ class Archives(Reads):
 
     def read_archive(self, day: date) -> PostgresIterator:
         """The rows in the file or object of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
-        known = self._known(checks.day(day, "day"))
+        known = self._known(Check.day(day, "day"))
         return PostgresIterator(self._checked_rows(known))
 
     def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
@@ -106,8 +105,8 @@ class Archives(Reads):
         (`ArchiveCorruptError`), if there is none, or if the database has another row under one of the ids
         (`ArchiveError`).
         """
-        checks.day(day, "day")
-        checks.progress(progress)
+        Check.day(day, "day")
+        Check.progress(progress)
         self._check_writable()
         with self._exclusive(0.0) as manifest:
             known = self._known(day)
@@ -120,7 +119,7 @@ class Archives(Reads):
         every line, and what the database says of it; of objects in the cache, also whether they are there with their
         size. The server checks its own pages.
         """
-        checks.progress(progress)
+        Check.progress(progress)
         reader = self._reader()
         return verify(self._connections, self._schema, reader, self._archive, self._path, progress=progress)
 
@@ -130,7 +129,7 @@ class Archives(Reads):
         Days are taken in that the database does not know, such as files that were copied to the directory or to the
         folder `logs/` of the object store, with their names.
         """
-        checks.progress(progress)
+        Check.progress(progress)
         self._check_writable()
         with self._exclusive(0.0) as manifest:
             self._archive.reindex(manifest, progress)
@@ -140,8 +139,8 @@ class Archives(Reads):
 
         Never a day in which an active run has rows. Returns the days that are deleted.
         """
-        checks.day(before, "before")
-        self._check_job(is_dry=checks.flag(dry_run, "dry_run"))
+        Check.day(before, "before")
+        self._check_job(is_dry=Check.flag(dry_run, "dry_run"))
         with self._exclusive(0.0) as manifest:
             kept = {
                 row[0]
@@ -219,8 +218,9 @@ class Archives(Reads):
         for item in self._archive.strays({item.day for item in self._reader().known()}):
             if item.day == day:
                 return item
-        error = ArchiveError(f"there is no archive file of {day.isoformat()}; archived_days() lists those there are")
-        error.path = self._archive.path
+        path = f"{self._archive.path}/{day.isoformat()}.jsonl"
+        error = ArchiveError(f"{path}: there is no such day in the archive")
+        error.path = path
         raise error
 
     def _checked_rows(self, known: KnownDay) -> Iterator[LogEntry]:

@@ -23,7 +23,7 @@ BEGIN
       SELECT FROM jsonb_array_elements(ops) AS o(op)
       WHERE op ->> 'op' <> 'change' OR op ->> 'run_id' <> run.run_id OR op ->> 'status' <> run.status)) THEN
     PERFORM @S@.refuse(jsonb_build_object('kind', 'claim', 'run_id', claim ->> 'run_id', 'token', claim -> 'token', 'status', run.status,
-      'owner', run.owner));
+      'owner', run.owner, 'newest', run.token));
   END IF;
 END $$;
 

@@ -148,7 +148,8 @@ BEGIN
           PERFORM @S@.refuse(jsonb_build_object('kind', 'key', 'key', coalesce(op ->> 'name', known.key), 'id', known.id));
         END IF;
       WHEN 'change' THEN
-        item := @S@.change_run(op, claim, last + 1);
+        -- A batch that one run's claim fences may change other runs as any caller may.
+        item := @S@.change_run(op, CASE WHEN op ->> 'run_id' = claim ->> 'run_id' THEN claim END, last + 1);
         IF item IS NOT NULL THEN
           last := @S@.put(s[i:i], t[i:i], r[i:i], p[i:i], ts[i:i], k[i:i], last);
           item := item || jsonb_build_object('id', last);

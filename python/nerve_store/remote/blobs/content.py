@@ -11,7 +11,6 @@ from typing import IO, Any
 
 from nerve_store._core import blob_hash
 from nerve_store.remote.bucket import PART_BYTES, Bucket
-from nerve_store.types import Data
 
 SMALL_BYTES = PART_BYTES
 """What is sent in one request, which can be made to create and never to replace."""
@@ -22,33 +21,17 @@ class ChangedError(Exception):
     """A file changed after it was hashed."""
 
 
-def as_bytes(data: Any) -> bytes | memoryview:
-    """The bytes of `data`, without a copy where they cannot change."""
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, bytes):
-        return data
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise TypeError(f"data must be str or a buffer of bytes, not {type(data).__name__}") from None
-    if not view.c_contiguous:
-        raise ValueError("data is a buffer whose bytes do not lie one after the other")
-    return view.tobytes()
-
-
 @dataclass(frozen=True, slots=True)
 class InMemory:
     """Bytes at hand."""
 
-    data: bytes | memoryview
+    data: bytes
     hash: str
 
     @classmethod
-    def of(cls, data: Data) -> InMemory:
-        """The bytes of `data`."""
-        content = as_bytes(data)
-        return cls(content, blob_hash(content))
+    def of(cls, data: bytes) -> InMemory:
+        """These bytes, hashed."""
+        return cls(data, blob_hash(data))
 
     @property
     def size(self) -> int:
@@ -57,12 +40,12 @@ class InMemory:
 
     def create(self, bucket: Bucket, key: str) -> bool:
         """Store it if nothing is there; only of what is small."""
-        return bucket.create(key, bytes(self.data))
+        return bucket.create(key, self.data)
 
     def put(self, bucket: Bucket, key: str) -> None:
         """Store it, whatever was there."""
         if self.size <= SMALL_BYTES:
-            bucket.put(key, bytes(self.data))
+            bucket.put(key, self.data)
         else:
             view = memoryview(self.data)
             bucket.upload(key, lambda: (view[at : at + PART_BYTES] for at in range(0, len(view), PART_BYTES)))

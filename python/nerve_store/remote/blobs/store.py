@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
-from nerve_store._core import normalize_blob_hash
+from nerve_store._core import Check
 from nerve_store.exceptions import BlobNotFoundError
 from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
 from nerve_store.remote.blobs.collect import Collection
@@ -33,6 +33,10 @@ from nerve_store.types import Data, File, Progress
 _THREADS = 32
 """Requests under way of calls that make many."""
 _HOUR = timedelta(hours=1)
+
+
+_LONGEST_GRACE = timedelta(days=365_000)
+"""A thousand years, in which every object was written, and before which there still are dates."""
 
 
 class ObjectBlobStore:
@@ -64,12 +68,12 @@ class ObjectBlobStore:
         read_only: bool = False,
         grace: timedelta = _HOUR,
     ) -> None:
-        _check(url, str, "url")
-        _check(options, Mapping | None, "options")
-        _check(read_only, bool, "read_only")
+        place = Check.text(url, "url")
+        if not isinstance(options, Mapping | None):
+            raise TypeError(f"options must be a mapping or None, not {type(options).__name__}")
+        self._is_read_only = Check.flag(read_only, "read_only")
         self._grace = _checked_grace(grace)
-        self._is_read_only = read_only
-        self._bucket = Bucket(url, options or {})
+        self._bucket = Bucket(place, options or {})
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
         if read_only:
@@ -90,7 +94,8 @@ class ObjectBlobStore:
         `collect` deletes it.
         """
         self._check_writable()
-        return self._store(InMemory.of(data), verify=verify)
+        is_verified = Check.flag(verify, "verify")
+        return self._store(InMemory.of(Check.data(data)), verify=is_verified)
 
     def write_many(self, items: Iterable[Data], *, verify: bool = False) -> list[str]:
         """Store many items, up to 32 at the same time, and return their hashes, in their order.
@@ -99,11 +104,13 @@ class ObjectBlobStore:
         generator may yield any number.
         """
         self._check_writable()
+        is_verified, given = Check.flag(verify, "verify"), Check.items(items)
 
-        def write(data: Data) -> str:
-            return self._store(InMemory.of(data), verify=verify)
+        def write(item: tuple[int, Data]) -> str:
+            index, data = item
+            return self._store(InMemory.of(Check.data(data, index)), verify=is_verified)
 
-        return list(in_turn(self._pool(), write, items, at_once=2 * _THREADS))
+        return list(in_turn(self._pool(), write, enumerate(given), at_once=2 * _THREADS))
 
     def write_file(self, file: File, *, verify: bool = False) -> str:
         """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
@@ -112,7 +119,9 @@ class ObjectBlobStore:
         into a temporary file if it is large, and stays open. A path that cannot be read is an `OSError`.
         """
         self._check_writable()
-        if isinstance(file, str | os.PathLike):
+        Check.flag(verify, "verify")
+        if not hasattr(file, "read"):
+            Check.path(file, "file")
             with open(file, "rb") as opened:
                 if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                     return self._write_stream(opened, verify=verify)
@@ -121,8 +130,6 @@ class ObjectBlobStore:
                 except ChangedError:  # it is being written to: store what one reading finds
                     opened.seek(0)
                     return self._write_stream(opened, verify=verify)
-        if not hasattr(file, "read"):
-            raise TypeError(f"file must be a path or have a method read, not {type(file).__name__}")
         return self._write_stream(file, verify=verify)
 
     def _write_stream(self, file: Any, *, verify: bool) -> str:
@@ -136,14 +143,15 @@ class ObjectBlobStore:
     def writer(self, *, verify: bool = False) -> ObjectBlobWriter:
         """A file to write to, whose content becomes a blob when it is closed."""
         self._check_writable()
-        return ObjectBlobWriter(lambda content: self._store(content, verify=verify))
+        is_verified = Check.flag(verify, "verify")
+        return ObjectBlobWriter(lambda content: self._store(content, verify=is_verified))
 
     def _store(self, content: Content, *, verify: bool) -> str:
         return store(self._bucket, content, grace=self._grace, verify=verify)
 
     def read(self, hash: str) -> bytes | None:
         """The bytes under `hash`; None if there are none, or if it is no sha256. `BlobCorruptError` if they differ."""
-        name = normalize_blob_hash(hash)
+        name = Check.hash(hash)
         if name is None:
             return None
         try:
@@ -164,11 +172,11 @@ class ObjectBlobStore:
 
     def exists(self, hash: str, *, verify: bool = True) -> bool:
         """Whether the blob is there and its bytes match; `verify` False: whether an object is there."""
-        name = normalize_blob_hash(hash)
+        name, is_read = Check.hash(hash), Check.flag(verify, "verify")
         found = None if name is None else self._bucket.head(key_of(name))
         if name is None or found is None:
             return False
-        if not verify:
+        if not is_read:
             return True
         try:
             return digest_of(self._bucket, name, found.size) == name
@@ -181,7 +189,7 @@ class ObjectBlobStore:
         A damaged one is copied to `quarantine/`, deleted (not with `read_only`) and reported; the next write of its
         content heals it. `progress` is called with (done, total) bytes.
         """
-        _check_progress(progress)
+        Check.progress(progress)
         return verify(self._bucket, self._pool(), is_writable=not self._is_read_only, progress=progress)
 
     def collect(
@@ -200,21 +208,17 @@ class ObjectBlobStore:
         is deleted. `progress` is called with (done, total) shards. Another `collect` or `verify` that is deleting is
         waited for (`StoreBusyError` after three minutes).
         """
-        if not dry_run:
+        oldest, is_dry = _checked_grace(grace), Check.flag(dry_run, "dry_run")
+        Check.progress(progress)
+        if not is_dry:
             self._check_writable()
-        _check_progress(progress)
-        names: set[str] = set()
-        for hash in keep:
-            name = normalize_blob_hash(hash)
-            if name is None:
-                raise ValueError(f"keep has {hash[:80]!r}, which is no sha256; nothing was deleted")
-            names.add(name)
-        return Collection(self._bucket, self._pool(), frozenset(names), _checked_grace(grace), dry_run).run(progress)
+        names = frozenset(Check.keep(keep))
+        return Collection(self._bucket, self._pool(), names, oldest, is_dry).run(progress)
 
     def delete(self, hash: str) -> bool:
         """Remove the blob; False if there was none. It waits for a `collect` that is deleting."""
         self._check_writable()
-        name = normalize_blob_hash(hash)
+        name = Check.hash(hash)
         if name is None or self._bucket.head(key_of(name)) is None:
             return False
         wait_for_turns(self._bucket)
@@ -247,9 +251,9 @@ class ObjectBlobStore:
             threads.shutdown()
 
     def _name(self, hash: str) -> str:
-        name = normalize_blob_hash(hash)
+        name = Check.hash(hash)
         if name is None:
-            raise missing(self._bucket, hash[:80])
+            raise missing(self._bucket, hash.encode(errors="surrogatepass").decode(errors="replace")[:80])
         return name
 
     def _check_writable(self) -> None:
@@ -284,18 +288,5 @@ class ObjectBlobStore:
         return f"ObjectBlobStore({self.root!r})"
 
 
-def _check(value: object, kind: Any, name: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}")
-
-
 def _checked_grace(grace: timedelta) -> timedelta:
-    _check(grace, timedelta, "grace")
-    if grace < timedelta(0):
-        raise ValueError(f"grace {grace} is negative")
-    return grace
-
-
-def _check_progress(progress: object) -> None:
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
+    return min(Check.span(grace, "grace"), _LONGEST_GRACE)

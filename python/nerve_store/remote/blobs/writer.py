@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from nerve_store.remote.blobs.content import Content, Spool, as_bytes
+from nerve_store._core import Check
+from nerve_store.remote.blobs.content import Content, Spool
 from nerve_store.types import Data
 
 
@@ -27,7 +28,7 @@ class ObjectBlobWriter:
 
     def write(self, data: Data) -> int:
         """Add bytes (text as UTF-8) and return how many."""
-        content = as_bytes(data)
+        content = Check.data(data)
         with self._lock:
             if self._is_closed:
                 raise ValueError("the blob is closed")
