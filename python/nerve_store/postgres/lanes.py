@@ -169,7 +169,9 @@ def _tell(jobs: list[Job], first_id: int, outcomes: Any) -> None:
         return
     for job, outcome in zip(jobs, outcomes, strict=True):
         if "done" in outcome:
-            job.succeed(0, outcome["done"])
+            results = outcome["done"]
+            # What only appends has the ids from its first row on, as where all jobs of a commit only append.
+            job.succeed(results[0]["id"] if job.is_plain else 0, results)
         else:
             job.fail(refusal(outcome["refused"]))
 
