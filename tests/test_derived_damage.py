@@ -159,13 +159,13 @@ def keys_of(table: str) -> str:
     }.get(table, COLUMNS[table][0])
 
 
-def damage(path: Path, table: str, column: str, chance: random.Random) -> str | None:
-    """Flips a bit; says what was done, or None where SQLite would not have it."""
+def damage(path: Path, table: str, column: str, chance: random.Random, other: object = None) -> str | None:
+    """Flips a bit, or puts `other` there; says what was done, or None where SQLite would not have it."""
     keys = keys_of(table).split(", ")
     rows = foreign_sql(path, f"SELECT {', '.join(keys)}, {column} FROM {table} WHERE length({column}) > 0")
     row = chance.choice(rows)
-    new = flipped(row[-1], chance)
-    value = "CAST(? AS TEXT)" if isinstance(row[-1], str) else "?"
+    new = flipped(row[-1], chance) if other is None else other
+    value = "CAST(? AS TEXT)" if isinstance(row[-1], str) and other is None else "?"
     where = " AND ".join(f"{key} = ?" for key in keys)
     try:
         foreign_sql(path, f"UPDATE {table} SET {column} = {value} WHERE {where}", [new, *row[:-1]])
@@ -194,12 +194,18 @@ def truth(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 
 def try_damage(
-    template: Path, truth: tuple[dict[str, Any], dict[str, Any]], scratch: Path, table: str, column: str, seed: int
+    template: Path,
+    truth: tuple[dict[str, Any], dict[str, Any]],
+    scratch: Path,
+    table: str,
+    column: str,
+    seed: int,
+    other: object = None,
 ) -> None:
     data = scratch / "data"
     shutil.copytree(template, data)
     path = data / "logs.db"
-    what = damage(path, table, column, random.Random(f"{table} {column} {seed}"))
+    what = damage(path, table, column, random.Random(f"{table} {column} {seed}"), other)
     if what is None:
         return
     with ns.LogStore(path, segment_rows=SEGMENT_ROWS) as store:
@@ -234,6 +240,19 @@ def test_flipped_bit_of_a_derived_table_is_told_and_healed(
         scratch = tmp_path / str(seed)
         scratch.mkdir()
         try_damage(template, truth, scratch, table, column, seed)
+        shutil.rmtree(scratch)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, column) for table, columns in COLUMNS.items() for column in columns]
+)
+def test_value_of_another_kind_in_a_derived_table_is_told_and_healed(
+    template: Path, truth: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, table: str, column: str
+) -> None:
+    for number, other in enumerate([-1, -(2**63), 2**62, "x", b"\xff", 0.5]):
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        try_damage(template, truth, scratch, table, column, number, other)
         shutil.rmtree(scratch)
 
 

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::base::error::Result;
 use crate::base::status::{IS_ACTIVE, IS_ENDED, RunStatus};
@@ -156,18 +156,19 @@ fn active_statuses(connection: &Connection) -> Result<Vec<Value>> {
 
 /// The values of the leading column of an index.
 fn next_values(connection: &Connection, column: &str, condition: &str) -> Result<Vec<Value>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {column} FROM workflow_runs WHERE {condition} AND {column} > ?1 ORDER BY {column} LIMIT 1"
-    ))?;
+    let select = |bound: &str| {
+        format!("SELECT {column} FROM workflow_runs WHERE {condition} AND {column} {bound} ORDER BY {column} LIMIT 1")
+    };
     let mut values = Vec::new();
-    // Below every text.
-    let mut last = Value::Integer(i64::MIN);
-    loop {
-        let mut rows = statement.query([&last])?;
-        let Some(row) = rows.next()? else { return Ok(values) };
-        last = row.get(0)?;
-        values.push(last.clone());
+    // The first without a bound: an integer, which is below every text, would be compared as its digits.
+    let mut next: Option<Value> =
+        connection.prepare_cached(&select("IS NOT NULL"))?.query_row([], |row| row.get(0)).optional()?;
+    let mut statement = connection.prepare_cached(&select("> ?1"))?;
+    while let Some(value) = next {
+        next = statement.query_row([&value], |row| row.get(0)).optional()?;
+        values.push(value);
     }
+    Ok(values)
 }
 
 /// Lists of runs, of which the next run of each is known.

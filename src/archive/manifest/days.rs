@@ -214,6 +214,10 @@ pub(crate) fn may_have_in_time(day: UtcDay, filter: &Filter) -> bool {
 
 /// Every file that is there, or is about to be published, or was when a job was interrupted.
 pub(crate) fn described(connection: &Connection) -> Result<Vec<Described>> {
+    or_damaged(read_described(connection))
+}
+
+fn read_described(connection: &Connection) -> Result<Vec<Described>> {
     let mut statement = connection
         .prepare_cached("SELECT day, format, state, size, archived_at FROM archive_days ORDER BY day, state")?;
     let mut rows = statement.query([])?;
@@ -231,6 +235,10 @@ pub(crate) fn described(connection: &Connection) -> Result<Vec<Described>> {
 
 /// Everything about the day's file.
 pub(crate) fn load(connection: &Connection, day: UtcDay, state: State) -> Result<Option<Summary>> {
+    or_damaged(read_summary(connection, day, state))
+}
+
+fn read_summary(connection: &Connection, day: UtcDay, state: State) -> Result<Option<Summary>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {LISTED}, raw_size, ids, blocks FROM archive_days JOIN archive_contents USING (day, state)
          WHERE day = ?1 AND state = ?2"
@@ -294,7 +302,8 @@ pub(crate) fn save(
 /// Whether the day's file holds rounds that the log's index has never seen.
 pub(crate) fn has_rounds(connection: &Connection, day: UtcDay) -> Result<bool> {
     let mut statement = connection.prepare_cached("SELECT max(has_rounds) FROM archive_days WHERE day = ?1")?;
-    Ok(statement.query_row([day.to_string()], |row| row.get::<_, Option<bool>>(0))?.unwrap_or(false))
+    let found = statement.query_row([day.to_string()], |row| row.get::<_, Option<bool>>(0)).map_err(Into::into);
+    or_damaged(found).map(|has_rounds| has_rounds.unwrap_or(false))
 }
 
 /// The pending row becomes the current one, in the caller's transaction.

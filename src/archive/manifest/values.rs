@@ -21,7 +21,7 @@ pub(crate) fn to_bytes(set: &RoaringTreemap) -> Vec<u8> {
 
 /// The set in a column.
 pub(crate) fn from_bytes(row: &Row<'_>, column: usize) -> Result<RoaringTreemap> {
-    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
+    let bytes = or_damaged(row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from).map_err(Into::into))?;
     RoaringTreemap::deserialize_from(bytes).map_err(|error| damaged(&error.to_string()))
 }
 

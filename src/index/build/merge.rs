@@ -138,16 +138,17 @@ pub(crate) fn each_known_round(connection: &Connection, mut visit: impl FnMut(&s
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (Ok(run_id), Ok(bytes)) = (row.get_ref(0)?.as_str(), row.get_ref(2)?.as_blob()) else { continue };
-        if let Ok(set) = decode(bytes) {
-            ids(row.get(1)?, &set).for_each(|id| visit(run_id, id));
+        let (run_id, first_id, bytes) = (row.get_ref(0)?, row.get_ref(1)?, row.get_ref(2)?);
+        if let (Ok(run_id), Ok(first_id), Ok(bytes)) = (run_id.as_str(), first_id.as_i64(), bytes.as_blob())
+            && let Ok(set) = decode(bytes)
+        {
+            ids(first_id, &set).for_each(|id| visit(run_id, id));
         }
     }
     let mut statement = connection.prepare_cached("SELECT segment, postings FROM log_fresh ORDER BY segment")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let segment = row.get(0)?;
-        let Ok(bytes) = row.get_ref(1)?.as_blob() else { continue };
+        let (Ok(segment), Ok(bytes)) = (row.get_ref(0)?.as_i64(), row.get_ref(1)?.as_blob()) else { continue };
         // The postings before the damage are good.
         let _ = each_posting(bytes, |run_id, set, rounds| {
             rounds.as_ref().unwrap_or(&set).ids(segment).for_each(|id| visit(run_id, id));

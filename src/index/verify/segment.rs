@@ -192,6 +192,10 @@ impl Segment {
     /// What the log holds of the segment, and what the index says of when its rows were, in the caller's transaction;
     /// None if the segment is gone.
     pub(crate) fn live(&self, connection: &Connection) -> Result<Option<Live>> {
+        or_damaged(self.read_live(connection))
+    }
+
+    fn read_live(&self, connection: &Connection) -> Result<Option<Live>> {
         let mut is_there =
             connection.prepare_cached("SELECT 1 FROM log_segments WHERE first_id = ?1 AND checksum = ?2")?;
         if !is_there.exists([self.ids.first, self.checksum])? {
@@ -219,7 +223,9 @@ impl Segment {
         let is_in_doubt = |id: i64| doubts.iter().any(|span| span.contains(id));
         // Where all rows are there, as nearly everywhere, none is looked for.
         let is_whole = observed.row_count() == self.row_count;
-        let overlooks = !is_whole && self.had_ids().any(|id| !is_in_doubt(id) && !is_present(id));
+        // One that contradicts itself may span any number of ids.
+        let overlooks =
+            !is_whole && (!self.expects_its_rows() || self.had_ids().any(|id| !is_in_doubt(id) && !is_present(id)));
         Ok(Some(Live { rows: observed, zones, overlooks, unreadable }))
     }
 
@@ -256,6 +262,9 @@ impl Segment {
         let left = rows.rows.iter().map(|(id, _)| *id).filter(had).count();
         let is_gone =
             |id: i64| rows.rows.binary_search_by_key(&id, |(id, _)| *id).is_err() && gone.contains(id.cast_unsigned());
+        if !self.expects_its_rows() {
+            return false;
+        }
         let lost = self.had_ids().filter(|id| is_gone(*id)).count();
         lost > 0 && left == rows.rows.len() && (left + lost) as u64 == self.row_count
     }
