@@ -51,6 +51,7 @@ PROGRAMS = {
         families.open_files,
         forked_work.fork_in_progress,
         forked_work.fork_in_loop,
+        forked_work.fork_with_streams,
         forked_work.killed_archiver,
         blobs.write_each,
         blobs.write_in_other_ways,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,53 @@ def test_a_cancelled_write_of_a_stream_publishes_nothing(root: Path) -> None:
                     await call
             await writer.discard()
             assert [hash async for hash in blobs] == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("place", ["directory", "memory"])
+def test_cancelled_reads_of_a_stream_lose_nothing(root: Path, place: str, seed: int) -> None:
+    dice = random.Random(seed)
+    content = dice.randbytes(3_000_000)
+
+    async def main() -> None:
+        blobs: Any
+        if place == "memory":
+            pytest.importorskip("obstore")
+            blobs = ns.AsyncObjectBlobStore(f"memory:///{seed}")
+        else:
+            blobs = ns.AsyncBlobStore(root, durability="normal")
+        async with blobs:
+            hash, found, cancelled = await blobs.write(content), bytearray(), 0
+            async with blobs.open(hash) as file:
+                while True:
+                    size = dice.choice([1, 1_000, 65_536, 300_000])
+                    reading = asyncio.create_task(file.read(size))
+                    for _ in range(dice.randrange(4)):
+                        await asyncio.sleep(0)
+                    if dice.random() < 0.7:
+                        if dice.random() < 0.3:
+                            await asyncio.sleep(0.002)
+                        reading.cancel()
+                    try:
+                        piece = await reading
+                    except asyncio.CancelledError:
+                        cancelled += 1
+                        continue
+                    assert len(piece) == min(size, len(content) - len(found))
+                    if not piece:
+                        break
+                    found += piece
+            assert cancelled
+            assert found == content
+            async with blobs.open(hash) as file:  # the whole of it
+                reading = asyncio.create_task(file.read())
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                assert await file.read() == content
 
     run(main())
 

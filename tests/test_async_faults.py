@@ -20,6 +20,7 @@ import pytest
 import nerve_store as ns
 from support import as_rows, foreign_script, foreign_sql, is_one_line
 from support.event_loops import LIMIT, run, take
+from support.signals import RUNAWAY
 
 REFUSE = """
 CREATE TRIGGER refuse BEFORE INSERT ON logs WHEN new.type = 'refused' BEGIN SELECT RAISE(ABORT, 'no room today'); END;
@@ -32,6 +33,48 @@ def path(data_dir: Path) -> Path:
 
 
 # --- cancelling --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_program_that_cancels_all_its_tasks_cancels_none_of_the_store(data_dir: Path, seed: int) -> None:
+    """No row that a follower was to return is lost, and no call whose own task goes on is left without an outcome."""
+    dice = random.Random(seed)
+
+    async def main() -> None:
+        ours = asyncio.all_tasks()
+        async with ns.AsyncStore(data_dir, durability="normal") as store:
+            await store.logs.append_many([("s", "t", None, "x" * 100, 5)] * 20_000)
+            rows = store.logs.follow(after_id=0)
+            seen: list[int] = []
+
+            async def consume() -> None:
+                async for row in rows:
+                    seen.append(row.id)
+                    if row.id % 50 == 0:
+                        await asyncio.sleep(0)
+
+            for count in range(40):
+                consumer = asyncio.create_task(consume())
+                writes = [
+                    asyncio.ensure_future(call)
+                    for call in (
+                        store.logs.append("s", "t", None, None, 5),
+                        store.logs.set_meta("key", str(count)),
+                        *(store.blobs.write(f"{count}-{number}") for number in range(10)),
+                    )
+                ]
+                await asyncio.sleep(dice.random() * 0.003)
+                for task in asyncio.all_tasks() - ours - {*writes}:
+                    task.cancel()
+                await asyncio.wait_for(asyncio.gather(*writes), LIMIT)
+                await asyncio.gather(consumer, return_exceptions=True)
+            async for row in rows:
+                seen.append(row.id)
+                if row.id == 20_040:
+                    break
+            assert seen == list(range(1, 20_041))
+
+    run(main())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -149,6 +192,26 @@ def test_loops_in_threads_share_a_store_until_one_closes_it(path: Path) -> None:
                 there = [entry.id for entry in reopened.query(ref_id=f"loop-{number}")]
                 assert set(ids) <= set(there)
                 assert len(ids) == len(set(ids))
+
+
+def test_a_second_close_waits_for_the_first(path: Path) -> None:
+    """The first may have been cancelled; what runs when the last returns is nothing of the store."""
+
+    async def main() -> None:
+        for timeout in (None, 0.1):
+            store = ns.AsyncLogStore(path)
+            await store.append("s", "t")
+            reading = asyncio.create_task(store.sql(RUNAWAY, timeout=1.5))
+            await asyncio.sleep(0.1)
+            first = asyncio.create_task(store.close())
+            await asyncio.wait([first], timeout=timeout or 0.05)
+            if timeout is not None:
+                first.cancel()
+            await store.close()
+            assert not path.with_name("logs.db-wal").exists()
+            await asyncio.gather(first, reading, return_exceptions=True)
+
+    run(main())
 
 
 def test_cancelled_close_closes_all_the_same(path: Path) -> None:

@@ -168,6 +168,13 @@ def test_a_child_of_a_running_event_loop_leaves_the_loop_alone(tmp_path: Path, c
         assert store.count(source="child") == (30 if child_end == "work" else 0)
 
 
+def test_a_child_is_refused_the_streams_of_an_event_loop(tmp_path: Path) -> None:
+    outcomes, hash = run_program("fork_with_streams", path=str(tmp_path / "store"))
+    refused = {line.split(": ")[0] for line in outcomes if line.endswith(": ForkedStoreError")}
+    assert {line.split(": ")[0] for line in outcomes} - refused == {"store.close"}, outcomes
+    assert hash == ns.blob_hash("a")
+
+
 def test_the_archive_is_free_once_its_owner_is_killed(tmp_path: Path) -> None:
     """A child of the owner that knows nothing of the store lives on."""
     path = tmp_path / "logs.db"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -174,3 +174,30 @@ def test_ids_are_the_order_of_the_commits_of_all_threads_and_stores(backend: Bac
     assert sorted(written) == seen == list(range(1, len(written) + 1))
     for writer in writers:
         assert writer.result() == sorted(writer.result())
+
+
+class Name(str, Enum):  # noqa: UP042, those of older programs
+    """Whose `str()` is not its value."""
+
+    ONE = "one"
+    TWO = "two"
+
+
+def test_texts_that_are_members_of_an_enum_are_their_values(log: Log) -> None:
+    log.append(Name.ONE, Name.TWO, Name.ONE, Name.TWO, 1)
+    log.append_many([(Name.ONE, Name.TWO, Name.ONE, Name.TWO, 1), ns.NewLogEntry(Name.ONE, Name.TWO)])
+    with log.batch() as batch:
+        batch.append(Name.ONE, Name.TWO, key=Name.ONE)
+        batch.create_workflow_run(Name.ONE, Name.TWO)
+        batch.set_meta(Name.ONE, Name.TWO)
+    assert [entry.id for entry in log.query(source=Name.ONE, type=Name.TWO)] == [1, 2, 3, 4]
+    assert log.query(source="one", type="two", ref_id="one") == log.query(limit=2)
+    assert log.count(ref_id=Name.ONE) == 3
+    run = log.get_workflow_run("one")
+    assert run is not None
+    assert log.query_workflow_runs(workflow=Name.TWO) == log.query_workflow_runs(workflow=["two"]) == [run]
+    assert (run.run_id, run.workflow, log.get_meta("one")) == ("one", "two", "two")
+    claim = log.claim_workflow_run(Name.ONE, workflow=[Name.TWO])
+    assert claim is not None
+    assert (claim.owner, claim.run.run_id) == ("one", "one")
+    assert log.transition(Name.ONE, "completed", claim=claim).status == "completed"

@@ -420,3 +420,26 @@ def test_claims_of_threads_that_wait_do_not_block_the_log(runs: Log) -> None:
         assert time.monotonic() - began < 10
     assert sorted(claim.run.run_id for claim in found if claim is not None) == ["0", "1", "2", "3"]
     assert threading.active_count() < 50
+
+
+def test_runs_of_a_workflow_of_any_name_are_found(log: Log) -> None:
+    """Names that lie before, among and after the digits, and ends of what can be a name."""
+    names = [
+        "", " ", "\0", "\n", "!", '"', "#", "$a", "%", "&", "'", "(", "*", "+1", "-", "-9", "-99", "/", "0", "9" * 20,
+        ":", "A", "a", "~", "\x7f", "é", "\U0010ffff", "w" * 1_000,
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        log.create_workflow_run(f"ended-{number}", name, status="completed", timestamp=1)
+        log.create_workflow_run(f"queued-{number}", name, timestamp=2)
+    runs = sorted(run.run_id for run in log.get_all_workflow_runs())
+    assert len(runs) == 2 * len(names)
+    assert sorted(run.run_id for run in log.query_workflow_runs()) == runs
+    assert sorted(run.run_id for run in log.iter_workflow_runs(descending=False)) == runs
+    assert log.count_workflow_runs() == {Q: len(names), ns.WorkflowRunStatus.COMPLETED: len(names)}
+    for number, name in enumerate(names):
+        found = [run.run_id for run in log.query_workflow_runs(workflow=name)]
+        assert found == [f"queued-{number}", f"ended-{number}"]
+        assert log.count_workflow_runs(workflow=[name]) == {Q: 1, ns.WorkflowRunStatus.COMPLETED: 1}
+    assert log.delete_workflow_runs(before=3) == len(names)
+    claimed_runs = [log.claim_workflow_run("me") for _ in names]
+    assert {claim.run.workflow for claim in claimed_runs if claim is not None} == set(names)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,50 @@ def fork_in_loop(*, path: str, child_end: str) -> None:
         asyncio.run(main())
     except SystemExit:
         os._exit(0)
+
+
+def fork_with_streams(*, path: str) -> None:
+    """Forks with streams of blobs that an event loop has open; says what each call of the child raised."""
+    signal.alarm(PATIENCE)
+
+    async def opened() -> tuple[ns.AsyncStore, Any, Any]:
+        store = ns.AsyncStore(path)
+        hash = await store.blobs.write(b"x" * 500_000)
+        writer, reader = store.blobs.writer(), store.blobs.open(hash)
+        await writer.write(b"a")
+        await reader.read(5)
+        return store, writer, reader
+
+    async def outcome(call: Awaitable[object]) -> str:
+        try:
+            await asyncio.wait_for(call, 5)
+        except Exception as error:  # noqa: BLE001 - the test compares it
+            return type(error).__name__
+        return "none"
+
+    async def in_child(store: ns.AsyncStore, writer: Any, reader: Any) -> list[str]:
+        calls = {
+            "store.blobs.write": store.blobs.write("z"), "writer.write": writer.write(b"b"),
+            "writer.close": writer.close(), "writer.discard": writer.discard(), "reader.read": reader.read(5),
+            "reader.close": reader.close(), "logs.append": store.logs.append("s", "t"), "store.close": store.close(),
+        }  # fmt: skip
+        return [f"{name}: {await outcome(call)}" for name, call in calls.items()]
+
+    async def closed(store: ns.AsyncStore, writer: Any, reader: Any) -> str:
+        await writer.close()
+        await reader.close()
+        await store.close()
+        return str(writer.hash)
+
+    with asyncio.Runner() as runner:
+        streams = runner.run(opened())
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.write(writing, json.dumps(asyncio.run(in_child(*streams))).encode())
+            os._exit(0)
+        os.wait()
+        say(json.loads(os.read(reading, 65536)))
+        say(runner.run(closed(*streams)))
 
 
 def killed_archiver(*, path: str) -> None:

@@ -41,6 +41,7 @@ class Handle:
         self._close_store = close
         self._threads = Threads()
         self._closing = False
+        self._finishing: asyncio.Future[None] | None = None
         self._is_inherited = False
         watch_store(self)
 
@@ -48,13 +49,17 @@ class Handle:
         """Called in a forked child: its threads and event loops are the parent's."""
         self._closing = self._is_inherited = True
 
-    def _check_open(self) -> None:
+    def _check_process(self) -> None:
+        """Refuse the calls of a forked child."""
         if self._is_inherited:
             forked = ForkedStoreError(
                 "this process was forked from the one that opened the store; open the store again in the child"
             )
             forked.path = self._path
             raise forked
+
+    def _check_open(self) -> None:
+        self._check_process()
         if self._closing:
             error = StoreClosedError("the store is closed; open it again")
             error.path = self._path
@@ -72,13 +77,17 @@ class Handle:
         return await run_in(pool, function, *arguments, **options)
 
     async def close(self) -> None:
-        """Let the writes under way finish and close; later calls raise `StoreClosedError`."""
-        if self._closing:
-            return
-        self._closing = True
-        # The caller may be cancelled; the writes under way are to finish all the same.
-        self._finishing = asyncio.ensure_future(self._finish())
-        await asyncio.shield(self._finishing)
+        """Let the writes under way finish and close; later calls raise `StoreClosedError`.
+
+        A second call in the same event loop waits for the first.
+        """
+        if not self._closing:
+            self._closing = True
+            # The caller may be cancelled; the writes under way are to finish all the same.
+            self._finishing = asyncio.ensure_future(self._finish())
+            await asyncio.shield(self._finishing)
+        elif self._finishing is not None and self._finishing.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._finishing])
 
     async def _finish(self) -> None:
         try:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, Self, TypeVar
 
+from nerve_store._core import Check
 from nerve_store.aio.threads import submit
 from nerve_store.protocols import BlobWriting
 
@@ -43,11 +45,19 @@ class _Stream(Generic[_File]):
         self._open_file: Callable[[], _File] = open_file
         self._file: _File | None = None
         self._turn = asyncio.Lock()
+        self._calls = 0
+        """How many have begun."""
 
     async def _call(self, function: Callable[[_File], _Result]) -> _Result:
+        return await asyncio.shield(await self._begin(function))
+
+    async def _begin(self, function: Callable[[_File], _Result]) -> asyncio.Future[_Result]:
+        """Make a call once those before have ended."""
         if self._file is None:
             self._handle._check_open()
+        self._handle._check_process()
         await self._turn.acquire()
+        self._calls += 1
 
         def call() -> _Result:
             if self._file is None:
@@ -60,7 +70,7 @@ class _Stream(Generic[_File]):
             self._turn.release()
             raise
         calling.add_done_callback(self._end_turn)
-        return await asyncio.shield(calling)
+        return calling
 
     def _end_turn(self, call: asyncio.Future[Any]) -> None:
         self._turn.release()
@@ -71,15 +81,52 @@ class _Stream(Generic[_File]):
 class AsyncBlobReader(_Stream[BinaryIO]):
     """A blob as an asynchronous file to read from; `AsyncBlobStore.open` makes it.
 
-    Its bytes are verified as they are read, as `BlobStore.open` says. Iterating yields pieces of up to 256 KiB.
+    Its bytes are verified as they are read, as `BlobStore.open` says. Iterating yields pieces of up to 256 KiB. A read
+    that was cancelled loses nothing: the next one begins with its bytes.
     """
+
+    _kept = b""
+    """What a cancelled call has read."""
+    _is_torn = False
 
     async def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, fewer only at the end; by default all that are left.
 
         Raises `BlobCorruptError` if they are not the blob's.
         """
-        return await self._call(lambda file: file.read(size))
+        given = Check.integer(size, "size")
+        wanted = -1 if given is None else given
+        if self._is_torn:
+            raise ValueError("a read of this blob was cancelled while another one went on: open it again")
+
+        def read(file: BinaryIO) -> bytes:
+            kept = self._kept
+            if 0 <= wanted < len(kept):
+                self._kept = kept[wanted:]
+                return kept[:wanted]
+            found = kept + file.read(wanted if wanted < 0 else wanted - len(kept))
+            self._kept = b""
+            return found
+
+        reading = await self._begin(read)
+        own = self._calls
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if reading.done():
+                self._keep(own, reading)
+            else:
+                reading.add_done_callback(partial(self._keep, own))
+            raise
+
+    def _keep(self, own: int, reading: asyncio.Future[bytes]) -> None:
+        """Keep what nobody received for the next read; too late if that is under way in another task."""
+        if reading.cancelled() or reading.exception() is not None:
+            return
+        if self._calls == own:
+            self._kept = reading.result() + self._kept
+        else:
+            self._is_torn = True
 
     async def close(self) -> None:
         """Close the file."""

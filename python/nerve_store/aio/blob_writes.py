@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -30,10 +31,10 @@ _AT_ONCE = 2
 class _Waiting:
     """What one loop has gathered."""
 
-    items: deque[tuple[str | bytes, asyncio.Future[str]]] = field(
-        default_factory=deque[tuple[str | bytes, asyncio.Future[str]]]
+    items: deque[tuple[bytes, asyncio.Future[str]]] = field(default_factory=deque[tuple[bytes, asyncio.Future[str]]])
+    batches: set[asyncio.Future[list[str | Exception]]] = field(
+        default_factory=set[asyncio.Future[list[str | Exception]]]
     )
-    batches: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
     is_scheduled: bool = False
 
 
@@ -72,13 +73,15 @@ class Writes:
         while waiting.items and len(waiting.batches) < _AT_ONCE:
             batch = self._take(waiting)
             if batch:
-                task = loop.create_task(self._store_batch(batch))
-                waiting.batches.add(task)
-                task.add_done_callback(waiting.batches.discard)
-                task.add_done_callback(lambda _: self._start(loop, waiting))
+                # No task: a program that cancels all tasks of its loop leaves no writer without an outcome.
+                stored = submit(self._pool, partial(self._stored, [item for item, _ in batch]))
+                waiting.batches.add(stored)
+                stored.add_done_callback(partial(_tell, [future for _, future in batch]))
+                stored.add_done_callback(waiting.batches.discard)
+                stored.add_done_callback(lambda _: self._start(loop, waiting))
 
-    def _take(self, waiting: _Waiting) -> list[tuple[str | bytes, asyncio.Future[str]]]:
-        batch: list[tuple[str | bytes, asyncio.Future[str]]] = []
+    def _take(self, waiting: _Waiting) -> list[tuple[bytes, asyncio.Future[str]]]:
+        batch: list[tuple[bytes, asyncio.Future[str]]] = []
         size = 0
         while waiting.items and len(batch) < _BATCH_ITEMS and size < _BATCH_BYTES:
             item, future = waiting.items.popleft()
@@ -87,22 +90,21 @@ class Writes:
                 size += len(item)
         return batch
 
-    async def _store_batch(self, batch: list[tuple[str | bytes, asyncio.Future[str]]]) -> None:
-        items = [item for item, _ in batch]
+    def _stored(self, items: list[bytes]) -> list[str | Exception]:
+        """The hash of each item, or why it could not be stored: each has an outcome of its own."""
         try:
-            hashes = await submit(self._pool, lambda: self._store.write_many(items))
+            return list(self._store.write_many(items))
         except Exception as error:  # noqa: BLE001 - the callers get it
-            if len(batch) == 1:
-                _refuse(batch[0][1], error)
-            else:  # each gets the outcome of its own
-                for one in batch:
-                    await self._store_batch([one])
+            if len(items) == 1:
+                return [error]
+            return [outcome for item in items for outcome in self._stored([item])]
+
+
+def _tell(futures: list[asyncio.Future[str]], stored: asyncio.Future[list[str | Exception]]) -> None:
+    for future, outcome in zip(futures, stored.result(), strict=True):
+        if future.done():  # it was cancelled
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
         else:
-            for (_, future), hash in zip(batch, hashes, strict=True):
-                if not future.done():
-                    future.set_result(hash)
-
-
-def _refuse(future: asyncio.Future[str], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+            future.set_result(outcome)

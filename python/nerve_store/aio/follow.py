@@ -97,9 +97,9 @@ def _end(loop: asyncio.AbstractEventLoop, room: Newsroom) -> None:
     room.end(loop)
 
 
-def _look_at(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()  # who waited for it may be gone
+def _look_at(reading: asyncio.Future[list[LogEntry]]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # who waited for it may be gone
 
 
 class AsyncLogFollower:
@@ -112,7 +112,7 @@ class AsyncLogFollower:
     def __init__(
         self,
         open_follower: Callable[[], Awaitable[LogFollower]],
-        poll: Callable[[LogFollower], Awaitable[list[LogEntry]]],
+        poll: Callable[[LogFollower], asyncio.Future[list[LogEntry]]],
         newsrooms: Newsrooms,
         poll_interval: float,
     ) -> None:
@@ -128,7 +128,8 @@ class AsyncLogFollower:
         self._known = 0
         self._has_waited = False
         """Whether it has waited since it last read in the loop."""
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[list[LogEntry]] | None = None
+        """A page that a thread reads. No task: a program that cancels all tasks of its loop loses none of its rows."""
         self._is_closed = False
 
     def __aiter__(self) -> Self:
@@ -173,17 +174,12 @@ class AsyncLogFollower:
 
     async def _read_in_thread(self, follower: LogFollower) -> None:
         if self._reading is None:
-            self._reading = asyncio.create_task(self._read(follower))
+            self._reading = self._poll(follower)
             self._reading.add_done_callback(_look_at)
-        try:
-            # A call that is cancelled loses no rows: the next one goes on waiting for the same page.
-            await asyncio.shield(self._reading)
-        finally:
-            if self._reading.done():
-                self._reading = None
-
-    async def _read(self, follower: LogFollower) -> None:
-        self._keep(await self._poll(follower))
+        # A call that is cancelled loses no rows: the next one goes on waiting for the same page.
+        await asyncio.wait([self._reading])
+        reading, self._reading = self._reading, None
+        self._keep(reading.result())
 
     def _keep(self, page: list[LogEntry]) -> None:
         page.reverse()

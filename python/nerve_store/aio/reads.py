@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from nerve_store._core import ArrowStream, LogEntry, LogFollower, LogIterator, LogStore
 from nerve_store.aio.base import OpenStore, documented
 from nerve_store.aio.follow import AsyncLogFollower
+from nerve_store.aio.threads import submit
 from nerve_store.records import LogStats
 from nerve_store.types import SqlParameters, Timestamp
 
@@ -169,8 +171,9 @@ class Reads(OpenStore):
                 archived=archived,
             )
 
-        async def poll(follower: LogFollower) -> list[LogEntry]:
-            return await self._run(self._threads.read, follower._poll)
+        def poll(follower: LogFollower) -> asyncio.Future[list[LogEntry]]:
+            self._check_open()
+            return submit(self._threads.read, follower._poll)
 
         return AsyncLogFollower(begin, poll, self._newsrooms, poll_interval)
 
