@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
+from nerve_store.logging import StoreHandler
 from support.argument_names import GOOD, check_that_refused_arguments_are_named
 
 
@@ -45,6 +46,31 @@ def test_a_refused_argument_is_named(owner: str, name: str, tmp_path: Path, monk
     check_that_refused_arguments_are_named(target, good)
     if opened is not None:
         opened.close()
+
+
+def test_a_refused_argument_of_a_handler_is_named(kept: ns.LogStore) -> None:
+    check_that_refused_arguments_are_named(StoreHandler, {"store": kept})
+    handler = StoreHandler(kept)
+    check_that_refused_arguments_are_named(handler.flush, {})
+    handler.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"capacity": "x"}, "capacity must be int, not str"),
+        ({"capacity": 1.5}, "capacity must be int, not float"),
+        ({"capacity": True}, "capacity must be int, not bool"),
+        ({"capacity": 0}, "capacity is at least 1, not 0"),
+        ({"source": 5}, "source must be str, not int"),
+        ({"source": "x" * 70_000}, "source has 70000 bytes"),
+        ({"level": None}, "level must be int or str, not NoneType"),
+    ],
+)
+def test_an_argument_that_a_handler_refuses(kept: ns.LogStore, arguments: Any, words: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        StoreHandler(kept, **arguments)
+    assert str(refused.value).startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +15,8 @@ import pytest
 
 import nerve_store as ns
 from nerve_store.logging import StoreHandler
-from support import child_environment
+from nerve_store.protocols import Log
+from support.argument_names import check_that_what_is_no_log_is_refused
 
 
 @pytest.fixture
@@ -74,6 +72,28 @@ def test_a_store_source_level_and_filters(data_dir: Path, logger: logging.Logger
         assert (entry.source, entry.json()["message"]) == ("app", "seen")
 
 
+def test_any_log_of_the_protocol(log_store: ns.LogStore, logger: logging.Logger) -> None:
+    """As a program wraps one."""
+
+    def forwarded(name: str) -> Any:
+        def call(_: object, *arguments: Any, **options: Any) -> Any:
+            return getattr(log_store, name)(*arguments, **options)
+
+        return call if callable(getattr(log_store, name)) else property(lambda _: getattr(log_store, name))
+
+    names = {name for name, found in vars(Log).items() if callable(found) or isinstance(found, property)}
+    members = {name: forwarded(name) for name in names if not name.startswith("_") or name in {"__enter__", "__exit__"}}
+    wrapped = type("Wrapped", (), members)()
+    logger.addHandler(handler := StoreHandler(wrapped))
+    logger.error("seen")
+    handler.close()
+    assert [each["message"] for each in payloads(log_store)] == ["seen"]
+
+
+def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
+    check_that_what_is_no_log_is_refused(StoreHandler, tmp_path)
+
+
 def test_what_is_logged_is_what_was_there(log_store: ns.LogStore, logger: logging.Logger) -> None:
     """Arguments that change after the call are not those that were logged."""
     logger.addHandler(handler := StoreHandler(log_store))
@@ -117,12 +137,6 @@ def test_a_full_queue_drops_and_counts(data_dir: Path, logger: logging.Logger) -
         assert store.count() + handler.dropped == 20_000
 
 
-@pytest.mark.parametrize("capacity", [0, -1])
-def test_capacity_is_at_least_one(log_store: ns.LogStore, capacity: int) -> None:
-    with pytest.raises(ValueError, match="capacity"):
-        StoreHandler(log_store, capacity=capacity)
-
-
 def test_a_record_that_cannot_be_stored_costs_itself_alone(data_dir: Path, logger: logging.Logger) -> None:
     with ns.LogStore(data_dir / "logs.db", max_payload_bytes=4000) as store:
         logger.addHandler(handler := StoreHandler(store))
@@ -147,30 +161,6 @@ def test_a_wrong_record_is_the_business_of_logging(
     assert "--- Logging error ---" in capsys.readouterr().err
     assert [each["message"] for each in payloads(log_store)] == ["fine"]
     assert handler.dropped == 1
-
-
-@pytest.mark.parametrize("attribute", ["pathname", "funcName", "threadName", "stack_info", "created"])
-def test_an_attribute_of_another_type_costs_its_record_alone(
-    log_store: ns.LogStore, logger: logging.Logger, attribute: str
-) -> None:
-    """As `makeLogRecord` makes them of what came from elsewhere."""
-    logger.addHandler(handler := StoreHandler(log_store))
-    wrong: list[object] = [["a list"]]
-    made = {
-        "msg": "wrong",
-        "name": "a",
-        "levelno": logging.ERROR,
-        "levelname": "ERROR",
-        "created": 1.0,
-        attribute: wrong,
-    }
-    logger.handle(logging.makeLogRecord(made))
-    handler.flush(timeout=5)
-    logger.error("fine")
-    handler.flush(timeout=5)
-    assert [each["message"] for each in payloads(log_store)] == ["fine"]
-    assert handler.dropped == 1
-    assert isinstance(handler.last_error, TypeError)
 
 
 def test_a_closed_store_raises_nothing(data_dir: Path, logger: logging.Logger) -> None:
@@ -236,61 +226,6 @@ def test_an_event_loop_is_not_blocked(data_dir: Path, logger: logging.Logger) ->
         assert store.count() == 500
 
 
-# --- ends and forks ----------------------------------------------------------------------------------------------
-
-
-def ran(program: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **options,
-    )
-
-
-def test_the_end_of_the_interpreter_appends_what_is_queued(data_dir: Path) -> None:
-    done = ran(f"""
-import logging, nerve_store as ns
-from nerve_store.logging import StoreHandler
-store = ns.LogStore({str(data_dir / "logs.db")!r})
-logging.getLogger().addHandler(StoreHandler(store))
-for n in range(500):
-    logging.error("%d", n)
-""")
-    assert (done.returncode, done.stderr) == (0, "")
-    with ns.LogStore(data_dir / "logs.db") as store:
-        assert [each["message"] for each in payloads(store)] == [str(n) for n in range(500)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_child_begins_anew(data_dir: Path) -> None:
-    done = ran(f"""
-import logging, os, nerve_store as ns
-from nerve_store.logging import StoreHandler
-store = ns.LogStore({str(data_dir / "logs.db")!r})
-handler = StoreHandler(store)
-logging.getLogger().addHandler(handler)
-for n in range(300):
-    logging.error("parent %d", n)
-pid = os.fork()
-if pid == 0:
-    logging.error("child")
-    logging.shutdown()
-    os._exit(handler.dropped)
-logging.error("parent after")
-status = os.waitpid(pid, 0)[1]
-logging.shutdown()
-raise SystemExit(os.waitstatus_to_exitcode(status))
-""")
-    assert (done.returncode, done.stderr) == (0, "")
-    with ns.LogStore(data_dir / "logs.db") as store:
-        said = [each["message"] for each in payloads(store)]
-    assert sorted(said) == sorted([*(f"parent {n}" for n in range(300)), "child", "parent after"])
-
-
 def test_no_thread_to_be_had_loses_the_record_alone(
     log_store: ns.LogStore, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,14 +239,3 @@ def test_no_thread_to_be_had_loses_the_record_alone(
     logger.error("second")
     handler.flush()
     assert [each["message"] for each in payloads(log_store)] == ["first", "second"]
-
-
-def test_names_that_no_row_can_hold(log_store: ns.LogStore) -> None:
-    strange = logging.Logger("n\ud800" + "x" * 70_000)  # noqa: LOG001 - it is not to stay
-    strange.addHandler(handler := StoreHandler(log_store))
-    strange.error("seen")
-    handler.close()
-    (entry,) = log_store.query()
-    assert entry.ref_id is not None
-    assert entry.ref_id.startswith("n\\ud800xxx")
-    assert json.loads(entry.payload or "")["message"] == "seen"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
+from support.argument_names import check_that_what_is_no_log_is_refused
 
 metrics_sdk = pytest.importorskip("opentelemetry.sdk.metrics")
 metrics_export = pytest.importorskip("opentelemetry.sdk.metrics.export")
@@ -48,3 +49,10 @@ def test_a_closed_store_is_not_observed(data_dir: Path) -> None:
     otel.observe(store, provider.get_meter("test"))
     store.close()
     assert not any(collected(reader).values())
+
+
+def test_what_is_no_log_and_no_meter_is_refused(tmp_path: Path, log_store: ns.LogStore) -> None:
+    check_that_what_is_no_log_is_refused(otel.observe, tmp_path)
+    for wrong in (5, 0, "meter", metrics_sdk.MeterProvider()):
+        with pytest.raises(TypeError, match=f"^meter must be Meter or None, not {type(wrong).__name__}$"):
+            otel.observe(log_store, wrong)

@@ -11,15 +11,20 @@ import json
 import logging
 import os
 import queue
+import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
-from nerve_store._core import LogStore
+from nerve_store._core import Check
+from nerve_store._logs import log_of, opened_again
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 
 if TYPE_CHECKING:
+    from nerve_store.protocols import Log
     from nerve_store.store import Store
 
 __all__ = ["StoreHandler"]
@@ -30,64 +35,73 @@ _GATHER = 0.005
 _PATIENCE = 30.0
 """Seconds that `flush` and `close` wait for what is queued."""
 _MOST_NAME_BYTES = 64 << 10
+_LAST = -100
+"""The priority with which `multiprocessing` ends a child's handler: what ends before may still log."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _STANDARD_COUNT = len(logging.makeLogRecord({}).__dict__)
 
-_Row = tuple[str, str, str | None, str | None, int]
+_Row = tuple[str, str, str | None, str, int]
 _Queued = tuple[logging.LogRecord, str, str | None, str | None]
 """A record; its message, exception and extra, which are made at once, since what they are made of may change."""
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=repr).encode
 _quote = json.encoder.encode_basestring
-_encode_escaped = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+_LEFT_OUT = '"<left out>"'
+"""In place of an extra that the store refuses."""
 
 
 class StoreHandler(logging.Handler):
-    """Appends log records to a store, from a thread of its own.
+    """Appends log records to a log, or to that of a store, from a thread of its own.
 
     A row has the source `source`, the level's name as its type, the logger's name as its ref_id, and as payload a JSON
     object of `message`, `path`, `line`, `function`, `thread`, and where there is one `exception`, `stack` and `extra`.
+    A value of `extra` that is no JSON (NaN is none) is stored as its `repr`.
 
     A record costs the logging thread a few microseconds: it is queued, and a thread appends what is queued together.
     Nothing blocks and nothing is raised into the program: `dropped` counts the records that came while `capacity` of
-    them were queued, that the store refused, or that appending itself caused. `last_error` is the newest refusal. What
-    is queued is lost when the process is killed; `flush()`, `close()` and the end of the interpreter append it. Close
-    the handler before its store.
+    them were queued, that could not be stored, or that appending itself caused. `last_error` is the newest reason. What
+    is queued is lost when the process is killed; `flush()`, `close()` and the end of the interpreter, or of a child of
+    `multiprocessing`, append it. Close the handler before its store.
 
-    A forked child begins with an empty queue and opens the store anew with its first record.
+    A forked child begins with an empty queue and opens the log anew with its first record: a database with the defaults
+    of `LogStore`, a log on a server with all that it was opened with, but for its archive. What else is a
+    `nerve_store.protocols.Log` goes on in the child as it is. A child that ends by `os._exit` calls `flush()` first.
     """
 
     def __init__(
         self,
-        store: LogStore | Store,
+        store: Log | Store,
         *,
         source: str = "logging",
         level: int | str = logging.NOTSET,
         capacity: int = 10_000,
     ) -> None:
         """Append records to `store`, of `level` and above, of which at most `capacity` wait."""
-        if capacity < 1:
+        if Check.count(capacity, "capacity") < 1:
             raise ValueError(f"capacity is at least 1, not {capacity}")
+        given: Any = level  # what a caller without a type checker passes
+        if not isinstance(given, int | str):
+            raise TypeError(f"level must be int or str, not {type(given).__name__}")
+        Check.row(source, "NOTSET", None, None, 0, max_payload_bytes=_MOST_NAME_BYTES)
         super().__init__(level)
         self.source = source
         self.capacity = capacity
-        self._store: LogStore | None = store if isinstance(store, LogStore) else store.logs
-        self._path = self._store.path
-        self._archive_dir = self._store.archive_dir
-        self._is_own = False
+        self._given = log_of(store)
+        self._store: Log | None = self._given
         self._begin()
         _handlers.add(self)
 
     def _begin(self) -> None:
         self.dropped: int = 0
         """Records that were not appended."""
-        self.last_error: Exception | None = None
-        """Why the store refused records, the last time that it did."""
+        self.last_error: BaseException | None = None
+        """Why records could not be stored, the last time that they could not."""
         # `put` may be called by a signal handler or a finalizer in the middle of another `put`.
         self._queue: queue.SimpleQueue[_Queued | threading.Event | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._counting = threading.RLock()
+        self._is_ending = False
         self._is_closed = False
 
     def _begin_in_child(self) -> None:
@@ -122,22 +136,21 @@ class StoreHandler(logging.Handler):
             exception = None
             if record.exc_info:
                 exception = record.exc_text = record.exc_text or _formatter.formatException(record.exc_info)
-            extra = None
-            if len(record.__dict__) > _STANDARD_COUNT:
-                found = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
-                extra = _encode(found) if found else None
+            extra = _extra(record) if len(record.__dict__) > _STANDARD_COUNT else None
             waiting.put((record, record.getMessage(), exception or record.exc_text, extra))
-        except RecursionError:
-            raise
-        except Exception:  # noqa: BLE001 - a wrong record is the business of `logging`
-            self._drop(1)
-            self.handleError(record)
+        except Exception as error:  # noqa: BLE001 - a wrong record is the business of `logging`
+            with suppress(Exception):
+                self.handleError(record)
+            self._refused(1, error.with_traceback(None))  # it would keep the program's variables
             return
         if worker is None:
             self._start()
+        if self._is_ending:
+            self.flush()
 
     def flush(self, timeout: float = _PATIENCE) -> None:
         """Append what is queued; return when that is done, or after so many seconds."""
+        timeout = Check.seconds(timeout, "timeout")
         worker = self._worker
         if worker is None or not worker.is_alive() or worker.ident == threading.get_ident():
             return
@@ -149,18 +162,20 @@ class StoreHandler(logging.Handler):
 
     def close(self) -> None:
         """Append what is queued, and end; later records are dropped."""
-        if not self._is_closed:
-            self._is_closed = True
-            worker = self._worker
-            if worker is not None and worker.ident != threading.get_ident():
-                self._queue.put(None)
-                worker.join(_PATIENCE)
-            if self._is_own and self._store is not None:
+        with self._counting:  # no thread begins from here on
+            was_closed, self._is_closed = self._is_closed, True
+        if not was_closed:
+            self._queue.put(None)
+            if self._worker is None:
+                self._run(self._queue)  # there was no thread to be had, or nothing is queued
+            elif self._worker.ident != threading.get_ident():
+                self._worker.join(_PATIENCE)
+            if self._store is not self._given and self._store is not None:
                 self._store.close()
         super().close()
 
     def __repr__(self) -> str:
-        return f"<StoreHandler {self._path!r} ({logging.getLevelName(self.level)})>"
+        return f"<StoreHandler {self._given.path!r} ({logging.getLevelName(self.level)})>"
 
     def _drop(self, count: int) -> None:
         with self._counting:
@@ -176,6 +191,12 @@ class StoreHandler(logging.Handler):
                 worker.start()
             except RuntimeError:  # no thread is to be had now; the next record tries again
                 self._worker = None
+                return
+        if "multiprocessing.util" in sys.modules:
+            from multiprocessing import parent_process, util
+
+            if parent_process() is not None:  # its child ends by `os._exit`, without `logging.shutdown`
+                util.Finalize(self, _end_child, (ref(self),), exitpriority=_LAST)
 
     def _run(self, waiting: queue.SimpleQueue[_Queued | threading.Event | None]) -> None:
         is_ending = False
@@ -188,83 +209,128 @@ class StoreHandler(logging.Handler):
                     batch.append(waiting.get_nowait())
                 except queue.Empty:
                     break
-            self._append(self._rows(batch))
+            if records := [item for item in batch if isinstance(item, tuple)]:
+                self._append(records)
             for item in batch:
                 if isinstance(item, threading.Event):
                     item.set()
             is_ending = None in batch
 
-    def _rows(self, batch: list[_Queued | threading.Event | None]) -> list[_Row]:
-        rows: list[_Row] = []
-        for item in batch:
-            if isinstance(item, tuple):
-                try:
-                    rows.append(_row(self.source, item))
-                except Exception as error:  # noqa: BLE001 - an attribute has another type than `logging` gives it
-                    self._drop(1)
-                    self.last_error = error
-        return rows
-
-    def _append(self, rows: list[_Row]) -> None:
-        if not rows:
-            return
+    def _append(self, batch: list[_Queued], row: Callable[[str, _Queued], _Row] | None = None) -> None:
+        """Append the records together, or each that can be stored."""
         try:
-            self._opened().append_many(rows)
-        except (TypeError, ValueError) as error:
-            # One of them cannot be stored as it is.
-            if len(rows) > 1:
-                for row in rows:
-                    self._append([row])
-            elif rows[0] != (plain := _plain(rows[0])):
-                self._append([plain])
+            rows = [(row or _row)(self.source, item) for item in batch]
+        except BaseException as error:  # noqa: BLE001 - an attribute may raise anything, and would end the thread
+            refused = error
+        else:
+            try:
+                self._opened().append_many(rows)
+            except (TypeError, ValueError) as error:
+                refused = error
+            except BaseException as error:  # noqa: BLE001 - the same
+                self._refused(len(batch), error)
+                return
             else:
-                self._refused(rows, error)
-        except Exception as error:  # noqa: BLE001 - nothing is raised into the program
-            self._refused(rows, error)
+                return
+        # One of them cannot be stored as it is.
+        if row is None:
+            self._append(batch, _odd_row)
+        elif len(batch) > 1:
+            middle = len(batch) // 2
+            self._append(batch[:middle], row)
+            self._append(batch[middle:], row)
+        elif batch[0][3] not in (None, _LEFT_OUT):
+            self._append([(*batch[0][:3], _LEFT_OUT)], row)
+        else:
+            self._refused(1, refused)
 
-    def _refused(self, rows: list[_Row], error: Exception) -> None:
-        self._drop(len(rows))
+    def _refused(self, count: int, error: BaseException) -> None:
+        self._drop(count)
         self.last_error = error
-        if isinstance(error, StoreClosedError | ForkedStoreError) and self._is_own:
+        if isinstance(error, StoreClosedError | ForkedStoreError) and self._store is not self._given:
             self._store = None
 
-    def _opened(self) -> LogStore:
+    def _opened(self) -> Log:
         if self._store is None:
-            self._store = LogStore(self._path, archive_dir=self._archive_dir)
-            self._is_own = True
+            self._store = opened_again(self._given)
         return self._store
 
 
-def _row(source: str, queued: _Queued) -> _Row:
+def _extra(record: logging.LogRecord) -> str | None:
+    """What the program added to the record, as JSON."""
+    found = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    if not found:
+        return None
+    try:
+        return _encode(found)
+    except Exception:  # noqa: BLE001 - one of them is no JSON, or raises anything
+        return "{" + ",".join(f"{_quote_any(name)}:{_json(value)}" for name, value in found.items()) + "}"
+
+
+def _json(value: object) -> str:
+    """A value as JSON; what is none as its `repr`."""
+    try:
+        return _encode(value)
+    except Exception:  # noqa: BLE001 - it raises anything
+        return _quote(_text(value, repr))
+
+
+def _text(value: object, show: Callable[[object], str] = str) -> str:
+    try:
+        return value if isinstance(value, str) else show(value)
+    except Exception:  # noqa: BLE001 - it raises anything
+        return f"<{type(value).__name__}>"
+
+
+def _quote_any(value: object) -> str:
+    return _quote(_text(value))
+
+
+def _row(
+    source: str,
+    queued: _Queued,
+    quote: Callable[[str], str] = _quote,
+    number: Callable[[int], str] = int.__repr__,
+) -> _Row:
     record, message, exception, extra = queued
     # Written by hand: a dict and an encoder take twice as long.
     text = (
-        f'{{"message":{_quote(message)},"path":{_quote(record.pathname)},"line":{record.lineno},'
-        f'"function":{_quote(record.funcName or "")},"thread":{_quote(record.threadName or "")}'
+        f'{{"message":{quote(message)},"path":{quote(record.pathname)},"line":{number(record.lineno)},'
+        f'"function":{quote(record.funcName or "")},"thread":{quote(record.threadName or "")}'
     )
     if exception:
-        text += f',"exception":{_quote(exception)}'
+        text += f',"exception":{quote(exception)}'
     if record.stack_info:
-        text += f',"stack":{_quote(record.stack_info)}'
+        text += f',"stack":{quote(record.stack_info)}'
     if extra:
         text += f',"extra":{extra}'
     text += "}"
     return (source, record.levelname, record.name, text, int(record.created * 1000))
 
 
-def _plain(row: _Row) -> _Row:
-    """The row with names that can be stored, and its payload escaped."""
-    source, level, name, payload, timestamp = row
-    return (_name(source), _name(level), _name(name or ""), _encode_escaped(json.loads(payload or "null")), timestamp)
+def _odd_row(source: str, queued: _Queued) -> _Row:
+    """The row with texts in place of what is none, with names that can be stored, and lone surrogates escaped."""
+    source, level, name, payload, timestamp = _row(source, queued, _quote_any, _json)
+    # In JSON a surrogate stands nowhere but in a text, whose backslashes come in pairs.
+    payload = payload.encode("utf-8", "backslashreplace").decode()
+    return (source, _name(level), None if name is None else _name(name), payload, timestamp)
 
 
-def _name(text: str) -> str:
-    encoded = text.encode("utf-8", "backslashreplace")
+def _name(value: object) -> str:
+    encoded = _text(value).encode("utf-8", "backslashreplace")
     return encoded[:_MOST_NAME_BYTES].decode("utf-8", "ignore")
 
 
 _formatter = logging.Formatter()
 _handlers: WeakSet[StoreHandler] = WeakSet()
+
+
+def _end_child(known: ReferenceType[StoreHandler]) -> None:
+    """At the end of a child of `multiprocessing`: append what is queued, and at once what its threads still log."""
+    handler = known()
+    if handler is not None:
+        handler._is_ending = True  # noqa: SLF001
+        handler.flush()
 
 
 def _in_child() -> None:

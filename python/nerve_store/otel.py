@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
-from nerve_store._core import LogStore, __version__
+from nerve_store._core import __version__
+from nerve_store._logs import log_of
 from nerve_store.exceptions import NerveStoreError
 
 if TYPE_CHECKING:
+    from nerve_store.protocols import Log
     from nerve_store.records import LogStats
     from nerve_store.store import Store
 
@@ -22,15 +24,19 @@ _FRESH = 1.0
 """Seconds for which figures serve all instruments: a collection asks each of them in turn."""
 
 
-def observe(store: LogStore | Store, meter: Meter | None = None) -> None:
-    """Create instruments that observe `store` whenever metrics are collected; by default on the global meter.
+def observe(store: Log | Store, meter: Meter | None = None) -> None:
+    """Create instruments that observe a log, or that of a store, whenever metrics are collected.
 
-    `nerve_store.log.rows`, `nerve_store.log.last_id`, `nerve_store.log.size`, `nerve_store.log.wal.size`,
-    `nerve_store.log.free` (bytes), and `nerve_store.runs` by `status`, each with the attribute `db.namespace`, the path
-    of the database. A store that is closed, or cannot be read, is not observed.
+    They are made on `meter`, by default the global one: `nerve_store.log.rows`, `nerve_store.log.last_id`,
+    `nerve_store.log.size`, `nerve_store.log.wal.size`, `nerve_store.log.free` (bytes), and `nerve_store.runs` by
+    `status`, each with the attribute `db.namespace`, the `path` of the log. A store
+    that is closed, or cannot be read, is not observed.
     """
-    logs = store if isinstance(store, LogStore) else store.logs
-    meter = meter or get_meter("nerve_store", __version__)
+    logs = log_of(store)
+    given: Any = meter  # what a caller without a type checker passes
+    if not isinstance(given, Meter | None):
+        raise TypeError(f"meter must be Meter or None, not {type(given).__name__}")
+    meter = get_meter("nerve_store", __version__) if meter is None else meter
     figures = _Figures(logs)
     path = {"db.namespace": logs.path}
 
@@ -58,7 +64,7 @@ def observe(store: LogStore | Store, meter: Meter | None = None) -> None:
 class _Figures:
     """The figures of a store, at most a second old."""
 
-    def __init__(self, store: LogStore) -> None:
+    def __init__(self, store: Log) -> None:
         self._store = store
         self._stats: LogStats | None = None
         self._taken_at = float("-inf")

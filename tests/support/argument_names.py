@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import nerve_store as ns
 
@@ -72,3 +76,20 @@ def check_that_refused_arguments_are_named(target: Callable[..., Any], good: Map
                 assert "\n" not in text
             except (ns.NerveStoreError, OSError):
                 continue
+
+
+def check_that_what_is_no_log_is_refused(target: Callable[[Any], object], directory: Path) -> None:
+    """Call `target`, which takes a log or a store, with what is none; asynchronous ones are none, either."""
+
+    def check(wrong: object) -> None:
+        with pytest.raises(TypeError, match=f"^store must be Log or Store, not {type(wrong).__name__}$"):
+            target(wrong)
+
+    async def check_asynchronous() -> None:
+        async with ns.AsyncStore(directory / "data") as store:
+            check(store)
+            check(store.logs)
+
+    asyncio.run(check_asynchronous())
+    for wrong in (None, 5, "data", directory, ns.BlobStore(directory / "blobs"), ns.Store, ns.LogStore):
+        check(wrong)

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import psycopg
 
@@ -143,6 +143,19 @@ class OpenPostgres:
         self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: Timestamp | None
     ) -> CheckedRow:
         return checked(source, type, ref_id, payload, timestamp, rules=self._rules)
+
+    def _opened_again(self) -> Self:
+        """The same log for a forked child that appends to it; without the archive, which it does not need."""
+        return type(self)(
+            self._connections.url,
+            schema=self._name,
+            listen_url=self._direct_url,
+            durability=self._durability or "full",
+            read_only=self._read_only,
+            busy_timeout=self._connections.busy_timeout,
+            max_payload_bytes=self._rules.max_payload_bytes,
+            writers=1,
+        )
 
     def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""

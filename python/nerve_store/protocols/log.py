@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from nerve_store._core import DEFAULT_RETENTION, ArrowStream, LogEntry
 from nerve_store.protocols.batch import Batch
@@ -31,6 +31,7 @@ class Following(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class Log(Protocol):
     """An append-only log with workflow runs, meta and an archive."""
 
