@@ -16,7 +16,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
-from nerve_store.remote.failures import first_line, told, unavailable
+from nerve_store.remote.failures import ShortObjectError, first_line, told, unavailable
 from nerve_store.remote.interruptible import interruptible
 
 PAGE = 1000
@@ -182,7 +182,10 @@ class Bucket:
         return self._asked(key, get)
 
     def get_parts(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes] | None:
-        """Parts of an object, fetched at the same time; None if there is no object."""
+        """Parts of an object, fetched at the same time; None if there is no object.
+
+        `ShortObjectError` if it does not reach so far (any more).
+        """
 
         def get() -> list[bytes] | None:
             try:
@@ -191,7 +194,22 @@ class Bucket:
                 return None
             return [bytes(part) for part in parts]
 
-        return self._asked(key, get)
+        try:
+            parts = self._asked(key, get)
+        except StoreUnavailableError:
+            # Clients also answer so when a part lies beyond the end.
+            self._check_reach(key, starts, lengths)
+            raise
+        if parts is not None and [len(part) for part in parts] != list(lengths):
+            self._check_reach(key, starts, lengths)
+            raise unavailable(RuntimeError("it sent other parts than were asked for"), self.name(key))
+        return parts
+
+    def _check_reach(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> None:
+        found = self.head(key)
+        end = max((start + length for start, length in zip(starts, lengths, strict=True)), default=0)
+        if found is not None and found.size < end:
+            raise ShortObjectError(f"it has {found.size} bytes, and should have {end} or more")
 
     def head(self, key: str) -> Found | None:
         """What the store says of an object; None if there is none."""

@@ -17,6 +17,10 @@ _LONGEST = 300
 """Characters of a server's answer that a message shows."""
 
 
+class ShortObjectError(Exception):
+    """An object ends before the part that was asked for."""
+
+
 def refusal(number: int, message: str, place: str) -> StoreIOError:
     """A request that will not be answered otherwise by being repeated."""
     error = StoreIOError(number, message, place)
@@ -24,7 +28,7 @@ def refusal(number: int, message: str, place: str) -> StoreIOError:
     return error
 
 
-def unavailable(error: Exception, place: str) -> StoreUnavailableError:
+def unavailable(error: BaseException, place: str) -> StoreUnavailableError:
     """A request whose outcome is not known, or that had none."""
     result = StoreUnavailableError(f"{place}: the object store gave no answer ({first_line(error)}); try again")
     result.path = place
@@ -58,9 +62,13 @@ def told(place: str) -> Iterator[None]:
         yield
     except (exceptions.BaseError, FileNotFoundError, NotImplementedError) as error:
         raise translated(error, place) from error
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # of the client's Rust code, and no Exception
+            raise unavailable(error, place) from error
+        raise
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first sentence on one line: the rest prints the client's inside."""
     text = " ".join(str(error).split("Debug source:")[0].split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

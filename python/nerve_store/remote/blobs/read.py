@@ -11,6 +11,7 @@ from nerve_store._core import blob_hash
 from nerve_store.exceptions import BlobCorruptError, BlobNotFoundError
 from nerve_store.remote.blobs.keys import key_of
 from nerve_store.remote.bucket import PART_BYTES, Bucket
+from nerve_store.remote.failures import ShortObjectError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -48,18 +49,20 @@ def parts_of(bucket: Bucket, hash: str, size: int) -> Iterator[bytes]:
     """The bytes of a blob of this size, part by part, unverified."""
     for at in range(0, size, _PART * _PARTS):
         starts = range(at, min(at + _PART * _PARTS, size), _PART)
-        parts = bucket.get_parts(key_of(hash), starts, [min(_PART, size - start) for start in starts])
+        try:
+            parts = bucket.get_parts(key_of(hash), starts, [min(_PART, size - start) for start in starts])
+        except ShortObjectError as short:
+            raise corrupt(bucket, hash, None, str(short)) from None
         if parts is None:
             raise missing(bucket, hash)
         yield from parts
 
 
-def corrupt(bucket: Bucket, hash: str, found: str) -> BlobCorruptError:
-    """The error of bytes that are not the blob's."""
+def corrupt(bucket: Bucket, hash: str, found: str | None, reason: str | None = None) -> BlobCorruptError:
+    """The error of bytes that are not the blob's, whose sha256 is `found`, if it is known."""
     place = bucket.name(key_of(hash))
-    error = BlobCorruptError(
-        f"{place}: the bytes there have the sha256 {found}; writing the content again repairs them"
-    )
+    what = reason or f"the bytes there have the sha256 {found}"
+    error = BlobCorruptError(f"{place}: {what}; writing the content again repairs it")
     error.path, error.hash, error.actual_hash = place, hash, found
     return error
 

@@ -8,6 +8,7 @@ from typing import IO
 
 from nerve_store.exceptions import ArchiveCorruptError
 from nerve_store.remote.bucket import PART_BYTES, Bucket
+from nerve_store.remote.failures import ShortObjectError
 
 _PART = PART_BYTES // 2
 _PARTS = 4
@@ -62,7 +63,10 @@ def holds(bucket: Bucket, key: str, size: int, sha256: str) -> bool:
 def _parts(bucket: Bucket, key: str, size: int) -> Iterator[bytes]:
     for at in range(0, size, _PART * _PARTS):
         starts = range(at, min(at + _PART * _PARTS, size), _PART)
-        parts = bucket.get_parts(key, starts, [min(_PART, size - start) for start in starts])
+        try:
+            parts = bucket.get_parts(key, starts, [min(_PART, size - start) for start in starts])
+        except ShortObjectError as short:
+            raise damaged(bucket, key, str(short)) from None
         if parts is None:
             raise damaged(bucket, key, "it is missing")
         yield from parts
