@@ -331,6 +331,9 @@ class Check:
     def data(data: Data, index: int | None = None) -> bytes:
         """The bytes of a text or of a bytes-like object, which never change; `index`: its place among `items`."""
     @staticmethod
+    def run_id(value: str) -> str:
+        """The id of a run that a row is to be about."""
+    @staticmethod
     def payload(payload: str | None, json: JsonArgument) -> str | None:
         """The payload of a call that takes `payload` or `json`."""
     @staticmethod

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result, quoted};
 use crate::base::time::now;
 use crate::log::core::Core;
 use crate::log::transaction::Transaction;
-use crate::row::{MAX_NAME_BYTES, NewLogEntry, index_key};
+use crate::row::{NewLogEntry, check_name, index_key};
 
 /// How long a key is remembered at the least, in milliseconds.
 const REMEMBERED: i64 = 7 * 86_400_000;
@@ -37,13 +37,11 @@ pub struct KnownKey {
 impl Key {
     /// The key, if it can be stored.
     pub fn checked(key: &str) -> Result<Self> {
-        match key.len() {
-            0 => Err(Error::Value("key is empty".to_owned())),
-            length if length > MAX_NAME_BYTES => {
-                Err(Error::Value(format!("key has {length} bytes, more than the limit of {MAX_NAME_BYTES}")))
-            }
-            _ => Ok(Self(key.into())),
+        if key.is_empty() {
+            return Err(Error::Value("key is empty".to_owned()));
         }
+        check_name("key", key)?;
+        Ok(Self(key.into()))
     }
 
     /// Bytes that it takes in memory.

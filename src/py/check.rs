@@ -25,6 +25,7 @@ use crate::py::run::expected;
 use crate::py::run_record::{Claim, check_ref, create_run, extract_run};
 use crate::py::several::Several;
 use crate::py::timestamp::Timestamp;
+use crate::row::check_name;
 
 type Object<'py> = Bound<'py, PyAny>;
 
@@ -212,6 +213,14 @@ impl Check {
             Some(index) => in_items(py, index, error),
             None => error,
         })
+    }
+
+    /// The id of a run that a row is to be about.
+    #[staticmethod]
+    fn run_id(value: &Object<'_>) -> PyResult<String> {
+        let run_id = Self::text(value, "run_id")?;
+        check_name("run_id", &run_id)?;
+        Ok(run_id)
     }
 
     /// The payload of a call that takes `payload` or `json`.

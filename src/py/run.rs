@@ -17,7 +17,7 @@ use crate::py::results::List;
 use crate::py::run_record::{Claim, create_run, extract_run, fence};
 use crate::py::several::Several;
 use crate::py::timestamp::Timestamp;
-use crate::row::OwnedEntry;
+use crate::row::{OwnedEntry, check_name};
 use crate::store;
 use crate::workflow as run;
 use crate::workflow::{Create, Fence, RunList, Transition, Upsert};
@@ -179,6 +179,7 @@ pub(super) struct NewRun {
 
 impl NewRun {
     pub(super) fn checked(self, py: Python<'_>, store: &LogStore, exist_ok: bool) -> PyResult<Create> {
+        check_name("run_id", &self.run_id)?;
         let milliseconds = self.timestamp.map(|timestamp| timestamp.milliseconds);
         let entry = run::state_entry(&self.run_id, self.status, self.payload.as_deref(), milliseconds);
         let entry = OwnedEntry::from(&store.check(entry)?);
@@ -225,6 +226,7 @@ impl Change {
         claim: Option<Fence>,
     ) -> PyResult<Transition> {
         let expect = expect.map(expected).transpose()?.unwrap_or_default();
+        check_name("run_id", &self.run_id)?;
         let milliseconds = self.timestamp.map(|timestamp| timestamp.milliseconds);
         let entry = run::state_entry(&self.run_id, self.status, self.payload.as_deref(), milliseconds);
         let entry = OwnedEntry::from(&store.check(entry)?);

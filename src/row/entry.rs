@@ -14,7 +14,7 @@ use crate::row::texts::{Gathering, RawTexts, Texts};
 pub const DEFAULT_MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// The longest source, type and reference accepted, in bytes of UTF-8.
-pub const MAX_NAME_BYTES: usize = 64 << 10;
+const MAX_NAME_BYTES: usize = 64 << 10;
 
 /// The columns that [`LogEntry::from_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, source, type, ref_id, payload, timestamp";
@@ -223,6 +223,16 @@ impl<'a> From<&'a LogEntry> for NewLogEntry<'a> {
     }
 }
 
+/// A text that is a name, called `name`, has a length that can be stored.
+pub fn check_name(name: &str, text: &str) -> Result<()> {
+    match text.len() {
+        length if length > MAX_NAME_BYTES => {
+            Err(Error::Value(format!("{name} has {length} bytes, more than the limit of {MAX_NAME_BYTES}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl NewLogEntry<'_> {
     /// The row with its timestamp, if everything about it can be stored.
     pub fn checked(self, max_text_bytes: usize) -> Result<Self> {
@@ -233,12 +243,11 @@ impl NewLogEntry<'_> {
             ("payload", self.payload),
         ];
         for (name, text) in texts {
-            let length = text.map_or(0, str::len);
-            if name != "payload" && length > MAX_NAME_BYTES {
-                return Err(Error::Value(format!(
-                    "{name} has {length} bytes, more than the limit of {MAX_NAME_BYTES}"
-                )));
+            let text = text.unwrap_or_default();
+            if name != "payload" {
+                check_name(name, text)?;
             }
+            let length = text.len();
             if length > max_text_bytes {
                 return Err(Error::Value(format!(
                     "{name} has {length} bytes, more than the limit of {max_text_bytes} (max_payload_bytes)"

@@ -16,7 +16,7 @@ mod texts;
 pub use arrays::Arrays;
 pub use copied::{CopiedRow, CopiedRows};
 pub(crate) use entry::{COLUMNS, Entries, not_utf8};
-pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, MAX_NAME_BYTES, NewLogEntry, OwnedEntry, RawRow};
+pub use entry::{DEFAULT_MAX_TEXT_BYTES, LogEntry, NewLogEntry, OwnedEntry, RawRow, check_name};
 pub(crate) use filter::Conditions;
 pub use filter::Filter;
 pub(crate) use indexed::IndexedRow;

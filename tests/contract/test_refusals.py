@@ -23,8 +23,8 @@ from contract.backends import Backend
 from support.argument_names import GOOD
 
 WRONG: list[Any] = [
-    None, True, False, 0, -1, 1.5, 2**63, 2**70, -(2**70), 1e30, 1e400, float("nan"), "", "zz", "\ud800", b"x",
-    object(), [], [1], ["zz"], ["\ud800"], {1: 2}, timedelta(-1), timedelta(0), timedelta.max, date(1969, 1, 1),
+    None, True, False, 0, -1, 1.5, 2**63, 2**70, -(2**70), 1e30, 1e400, float("nan"), "", "zz", "x" * 70_000, "\ud800",
+    b"x", object(), [], [1], ["zz"], ["\ud800"], {1: 2}, timedelta(-1), timedelta(0), timedelta.max, date(1969, 1, 1),
     date(2020, 1, 1), datetime(2020, 1, 1),  # noqa: DTZ001, naive
     datetime(1960, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC), print,
     ns.WorkflowRun("other", "w", "started", 1), ns.RunClaim(ns.WorkflowRun("other", "w", "started", 1), "me", 1, 1, 1),

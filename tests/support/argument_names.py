@@ -15,7 +15,22 @@ import pytest
 
 import nerve_store as ns
 
-_WRONG: list[Any] = [1.5, "\ud800", None, True, -1, 2**70, b"x", object(), [1], "zz", timedelta(-1), 1e400, {1: 2}]
+_WRONG: list[Any] = [
+    "x" * 70_000,
+    1.5,
+    "\ud800",
+    None,
+    True,
+    -1,
+    2**70,
+    b"x",
+    object(),
+    [1],
+    "zz",
+    timedelta(-1),
+    1e400,
+    {1: 2},
+]
 GOOD: dict[str, Any] = {
     "boundary": 10**12,
     "claim": ns.RunClaim(ns.WorkflowRun("r", "w", "started", 1), "me", 1, 1, 1),

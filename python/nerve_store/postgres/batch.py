@@ -75,9 +75,7 @@ class PostgresBatch:
         """As `create_workflow_run` of the store."""
         self._check()
         state = Check.status(status)
-        row = self._store._row(
-            "workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp
-        )
+        row = self._store._row("workflow", str(state), Check.run_id(run_id), Check.payload(payload, json), timestamp)
         self._job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         self._row_counts.append(1)
 
@@ -102,9 +100,7 @@ class PostgresBatch:
         """As `transition` of the store."""
         self._check()
         state = Check.status(status)
-        row = self._store._row(
-            "workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp
-        )
+        row = self._store._row("workflow", str(state), Check.run_id(run_id), Check.payload(payload, json), timestamp)
         self._job.change(change_operation(row, state, expect=expect, exit_code=exit_code), row)
         self._row_counts.append(1)
 

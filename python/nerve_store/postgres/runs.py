@@ -45,7 +45,7 @@ class Runs(OpenPostgres):
         `not_before` keeps a queued run from being claimed before.
         """
         state = Check.status(status)
-        row = self._row("workflow", str(state), Check.text(run_id, "run_id"), Check.payload(payload, json), timestamp)
+        row = self._row("workflow", str(state), Check.run_id(run_id), Check.payload(payload, json), timestamp)
         job = self._job(durability)
         job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
         return as_run(self._commit(job).results[0])
@@ -92,7 +92,7 @@ class Runs(OpenPostgres):
         cannot go there, or is under a live lease that `claim` does not carry, is an `IllegalTransitionError` and
         changes nothing; `killed` is allowed without the claim.
         """
-        run_id = Check.text(run_id, "run_id")
+        run_id = Check.run_id(run_id)
         state = Check.status(status)
         row = self._row("workflow", str(state), run_id, Check.payload(payload, json), timestamp)
         job = self._job(durability, carried(claim, run_id))

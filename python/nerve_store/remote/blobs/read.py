@@ -69,7 +69,7 @@ def corrupt(bucket: Bucket, hash: str, found: str | None, reason: str | None = N
 
 def missing(bucket: Bucket, hash: str) -> BlobNotFoundError:
     """The error of a blob that is not there, or not any more."""
-    error = BlobNotFoundError(f"{bucket.place}: there is no blob {hash}")
+    error = BlobNotFoundError(f"{bucket.place}: there is no blob {hash[:80]}")
     error.path, error.hash = bucket.place, hash
     return error
 

@@ -253,7 +253,7 @@ class ObjectBlobStore:
     def _name(self, hash: str) -> str:
         name = Check.hash(hash)
         if name is None:
-            raise missing(self._bucket, hash.encode(errors="surrogatepass").decode(errors="replace")[:80])
+            raise missing(self._bucket, hash.encode(errors="surrogatepass").decode(errors="replace"))
         return name
 
     def _check_writable(self) -> None:
