@@ -223,11 +223,11 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         with follower:
             while True:
                 known = self._store._listener.notices()
-                page = await self._run(self._threads.read, follower._poll)
+                page = await self._run(self._threads.read, follower._take)
                 for entry in page:
                     yield entry
                 if not page:
-                    await self._run(self._threads.job, follower._wait, known, LOOK_SECONDS)
+                    await self._run(self._threads.job, self._store._listener.wait, known, LOOK_SECONDS)
 
     async def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
