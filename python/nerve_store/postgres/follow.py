@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.filters import Filter
@@ -109,10 +109,14 @@ class Follows(Reads):
         looks each second beside that, so that `poll_interval` matters to no one here. It lives through a reconnect.
         `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
-        Check.poll_interval(poll_interval)
-        wanted = Filter.checked(
-            source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id, archived=archived
-        )
-        follower = PostgresFollower(self, wanted)
+        follower = self._follower(
+            poll_interval, after_id=after_id, source=source, type=type, ref_id=ref_id, since=since, until=until,
+            archived=archived,
+        )  # fmt: skip
         follower._start()
         return follower
+
+    def _follower(self, poll_interval: float, **filters: Any) -> PostgresFollower:
+        """One that has not begun; asks the server nothing."""
+        Check.poll_interval(poll_interval)
+        return PostgresFollower(self, Filter.checked(**filters))

@@ -170,7 +170,7 @@ class Runs(OpenPostgres):
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
-    ) -> Iterator[WorkflowRun]:
+    ) -> Pages[WorkflowRun]:
         """The runs of `query_workflow_runs`, page by page, any number of them in constant memory."""
         most = Check.optional_count(limit, "limit")
 
