@@ -118,6 +118,24 @@ def test_claims_and_batches(backend: Backend) -> None:
     asyncio.run(work())
 
 
+def test_batch_is_the_same_outside_of_its_block_and_within(backend: Backend) -> None:
+    async def work() -> None:
+        async with opened(backend) as log:
+            batch = log.batch()
+            names = [name for name in dir(ns.WriteBatch) if not name.startswith("_")]
+            async with batch as within:
+                assert [name for name in names if not (hasattr(batch, name) and hasattr(within, name))] == []
+                batch.append("system", "tick")
+                within.append_many([("system", "tock", None, None, 1)] * 2)
+                batch.create_workflow_run("run-1", "deploy")
+                batch.set_meta("key", "value")
+                assert batch.ids is None
+            assert batch.ids == within.ids == (1, 2, 3, 4)
+            assert await log.count() == 4
+
+    asyncio.run(work())
+
+
 def test_cancelled_call_frees_its_task_and_harms_nothing(backend: Backend) -> None:
     async def work() -> None:
         async with opened(backend) as log:
