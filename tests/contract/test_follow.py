@@ -13,6 +13,8 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.protocols import Log
+from support import day_files
+from support.archive import NOW, at, day
 
 SOON = 10.0
 
@@ -90,6 +92,39 @@ def test_closing_the_follower_ends_its_iteration(log: Log) -> None:
     assert list(follower) == []
     closing.join()
     assert log.append("system", "tick").id == 1
+
+
+def test_day_that_is_missing_for_a_moment_is_skipped_by_none(backend: Backend) -> None:
+    log = backend.open()
+    log.append_many([("system", "tick", None, None, at(n // 3_000)) for n in range(9_000)])
+    log.archive_logs(now=NOW)
+    follower = log.follow(after_id=0)
+    found = take(follower, 100)
+    path = day_files(backend.archive)[day(1)]
+    away = path.rename(path.with_suffix(".away"))
+    with pytest.raises(ns.ArchiveCorruptError):
+        found.extend(itertools.islice(follower, 8_900))
+    away.rename(path)
+    found += take(follower, 9_000 - len(found))
+    assert [entry.id for entry in found] == list(range(1, 9_001))
+
+
+def test_threads_that_share_a_follower_take_each_row_once(log: Log) -> None:
+    log.append_many([("system", "tick", None, None, n) for n in range(5_000)])
+    follower = log.follow(after_id=0)
+    with ThreadPoolExecutor(4) as pool:
+        taken = [done.result(60) for done in [pool.submit(take, follower, 1_250) for _ in range(4)]]
+    assert sorted(entry.id for entries in taken for entry in entries) == list(range(1, 5_001))
+
+
+def test_follower_is_closed_at_the_end_of_its_block(log: Log) -> None:
+    log.append_many([("system", "tick", None, None, n) for n in range(3)])
+    with log.follow(after_id=0) as follower:
+        assert next(follower).id == 1
+        assert not follower.closed
+    assert follower.closed
+    assert list(follower) == []
+    follower.close()
 
 
 def test_follow_refuses_intervals_that_are_none(log: Log) -> None:

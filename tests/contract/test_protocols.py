@@ -28,9 +28,10 @@ def takes_asynchronous_blobs(blobs: protocols.AsyncBlobs) -> protocols.AsyncBlob
     return blobs
 
 
-def logs(one: ns.LogStore, blobs: ns.BlobStore) -> None:
+def logs(one: ns.LogStore, other: ns.AsyncLogStore, blobs: ns.BlobStore) -> None:
     """Not called: mypy reads it."""
     takes_a_log(one)
+    takes_an_asynchronous_log(other)
     takes_blobs(blobs)
 
 

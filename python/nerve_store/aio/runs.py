@@ -6,36 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
-from nerve_store._core import Check, LogEntry, LogStore, WriteBatch
+from nerve_store._core import Check, LogEntry, LogStore
 from nerve_store.aio.base import OpenStore, documented
+from nerve_store.aio.batch import AsyncBatch
 from nerve_store.aio.watch import RunFilter, Watches
 from nerve_store.records import RunClaim, ThreadMessage, ThreadRound, WorkflowRun, WorkflowRunStatus
 from nerve_store.types import Durability, Expected, JsonArgument, Row, Status, Timestamp
 
 _PAGE_RUNS = 256
 """Runs that an async iterator takes from a thread at a time."""
-
-
-class AsyncBatch:
-    """The context manager of a batch in an event loop: `async with logs.batch() as batch`."""
-
-    def __init__(self, store: OpenStore, batch: WriteBatch) -> None:
-        self._store = store
-        self._batch = batch
-
-    async def __aenter__(self) -> WriteBatch:
-        return self._batch.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc_type is not None:
-            self._batch._end()
-            return
-        self._batch._committed(await self._store._write(self._batch._commit))
 
 
 class Runs(OpenStore):

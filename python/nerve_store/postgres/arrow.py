@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 
 from nerve_store._core import ArrowStream, Check, LogEntry, arrow_stream
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.reads import Reads
 from nerve_store.types import Timestamp
-
-_PAGE_ROWS = 2_000
 
 
 class Arrows(Reads):
@@ -49,18 +46,4 @@ class Arrows(Reads):
 
     def _reading(self, wanted: Filter) -> Callable[[], list[LogEntry]]:
         self._connections.check()
-        pages = self._pages_of(wanted.between(before_id=self._last_id() + 1, limit=wanted.limit))
-
-        def page() -> list[LogEntry]:
-            self._connections.check()
-            return next(pages, [])
-
-        return page
-
-    def _pages_of(self, wanted: Filter) -> Iterator[list[LogEntry]]:
-        if not wanted.archived:
-            yield from self._pages(wanted)
-            return
-        rows = self._merged(wanted)
-        while page := list(islice(rows, _PAGE_ROWS)):
-            yield page
+        return self._iterator(wanted.between(before_id=self._last_id() + 1, limit=wanted.limit))._take

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -58,6 +58,26 @@ class Claims(OpenPostgres):
         Each run goes to one claimant. `wait`: seconds to wait for one. `run_id`: that run or none. Taking over an
         expired lease first logs `crashed`; a run that reaches `max_attempts` so is left crashed.
         """
+        look = self._looking(owner, workflow, run_id, lease, max_attempts, durability)
+        end = time.monotonic() + Check.seconds_or_delta(wait, "wait")
+        while True:
+            known = self._listener.run_notices() if time.monotonic() < end else 0
+            claim, pause = look()
+            left = end - time.monotonic()
+            if claim is not None or left <= 0:
+                return claim
+            self._listener.wait(known, min(left, pause), of_runs=True)
+
+    def _looking(
+        self,
+        owner: str,
+        workflow: str | Collection[str] | None,
+        run_id: str | None,
+        lease: float | timedelta,
+        max_attempts: int | None,
+        durability: Durability | None,
+    ) -> Callable[[], tuple[RunClaim | None, float]]:
+        """A look for a run, which may be repeated: its claim, and after how many seconds to look again without one."""
         operation: Operation = {
             "op": "claim",
             "owner": encode(Check.text(owner, "owner")),
@@ -66,21 +86,17 @@ class Claims(OpenPostgres):
             "lease": min(Check.lease(lease), _LONGEST_TERM),
             "max_attempts": Check.max_attempts(max_attempts),
         }
-        end = time.monotonic() + Check.seconds_or_delta(wait, "wait")
-        is_waiting = time.monotonic() < end
-        while True:
-            known = self._listener.run_notices() if is_waiting else 0
+        Check.durability(durability)
+
+        def look() -> tuple[RunClaim | None, float]:
             job = self._job(durability)
             job.change({**operation, "timestamp": now()})
             found = self._commit(job).results[0]
-            if "token" in found:
-                return _claimed(found)
-            left = end - time.monotonic()
-            if left <= 0:
-                return None
             due = found.get("due")
-            pause = _LONGEST_LOOK if due is None else max(due, 1) / 1000
-            self._listener.wait(known, min(left, pause, _LONGEST_LOOK), of_runs=True)
+            pause = _LONGEST_LOOK if due is None else min(max(due, 1) / 1000, _LONGEST_LOOK)
+            return (_claimed(found) if "token" in found else None), pause
+
+        return look
 
     def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
         """Let the lease run anew, by default as long as before; `ClaimLostError` if the claim is not the newest."""

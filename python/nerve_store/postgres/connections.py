@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 from nerve_store.postgres import arrays, failures
+from nerve_store.postgres.interruption import check_interruption, interruptible
 
 Session: TypeAlias = Connection[tuple[Any, ...]]
 _Result = TypeVar("_Result")
@@ -66,7 +67,8 @@ class Connections:
         return self._closed
 
     def check(self) -> None:
-        """Raise if the store is closed, or another process's."""
+        """Raise if the store is closed, or another process's, or if the call was interrupted."""
+        check_interruption()
         if os.getpid() != self._process:
             forked = ForkedStoreError(
                 f"{self.place}: this process was forked from the one that opened the store; "
@@ -117,7 +119,8 @@ class Connections:
             if session is None:
                 session = self.reach()
             try:
-                yield session
+                with interruptible(session):
+                    yield session
             except BaseException:
                 self._give_up(session)
                 raise

@@ -62,6 +62,14 @@ class Filter:
         upper = [bound for bound in (self.before_id, before_id) if bound is not None]
         return replace(self, after_id=max(lower, default=None), before_id=min(upper, default=None), limit=limit)
 
+    def beyond(self, last: LogEntry | None, *, limit: int | None) -> Filter:
+        """The rest after a row, in the order asked for; all of it if there is none."""
+        if last is None:
+            return replace(self, limit=limit)
+        if self.descending:
+            return self.between(before_id=last.id, limit=limit)
+        return self.between(after_id=last.id, limit=limit)
+
     def condition(self) -> tuple[str, dict[str, Any]]:
         """The condition on a row, and its parameters."""
         conditions: list[str] = []

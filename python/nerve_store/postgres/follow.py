@@ -2,86 +2,82 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.filters import Filter
-from nerve_store.postgres.listener import LOOK_SECONDS, Listener
+from nerve_store.postgres.listener import LOOK_SECONDS
+from nerve_store.postgres.pages import PAGE_ROWS, Pages, paged
 from nerve_store.postgres.reads import Reads
 from nerve_store.types import Timestamp
 
-_PAGE_ROWS = 2_000
 
+class PostgresFollower(Pages[LogEntry]):
+    """The rows of a filter as they are appended, by whatever process; endless, until it is closed.
 
-class PostgresFollower:
-    """The rows of a filter as they are appended, by whatever process; endless until it is closed."""
+    As a context manager it is closed at the end. Any thread may take the next row. An interrupted step loses none.
+    """
 
-    def __init__(
-        self,
-        look: Callable[[Filter], list[LogEntry]],
-        listener: Listener,
-        wanted: Filter,
-        *,
-        first: Iterator[LogEntry],
-        check: Callable[[], None],
-    ) -> None:
-        self._look, self._listener, self._wanted, self._check = look, listener, wanted, check
-        self._first: Iterator[LogEntry] | None = first
-        self._ready: deque[LogEntry] = deque()
-        self._last = wanted.after_id or 0
+    def __init__(self, store: Reads, wanted: Filter) -> None:
+        super().__init__(self._following, store._connections.check)
+        self._store, self._wanted = store, wanted
+        self._after = wanted.after_id
+        """Where it begins; None before it has begun, from now on."""
         self._closed = False
-        # LISTEN begins now, so that the first wait hears what comes.
-        self._listener.notices()
-
-    def __iter__(self) -> Self:
-        return self
 
     def __next__(self) -> LogEntry:
-        while not self._ready:
-            if self._closed:
-                raise StopIteration
-            known = self._listener.notices()
-            if not self._fill():
-                self._listener.wait(known, LOOK_SECONDS)
-        return self._ready.popleft()
+        while not self._closed:
+            page = self._page
+            for entry in page:
+                return entry
+            known = self._store._listener.notices()
+            if not self._fill(page):
+                self._store._listener.wait(known, LOOK_SECONDS)
+        raise StopIteration
 
-    def _fill(self) -> bool:
-        self._check()
-        if self._first is not None:
+    def _start(self) -> None:
+        """Begin, unless it has begun."""
+        with self._reading:
+            self._first_id()
+        # LISTEN begins now, so that the first wait hears what comes.
+        self._store._listener.notices()
+
+    def _first_id(self) -> int:
+        if self._after is None:
+            self._after = self._store._last_id()
+        return self._after
+
+    def _following(self, last: LogEntry | None, _: int | None) -> Iterator[list[LogEntry]]:
+        """The pages after a row, an empty one whenever there is nothing to be read."""
+        after = self._first_id() if last is None else last.id
+        if self._wanted.archived:
             # Rows that were archived before the follower came to them.
-            for entry in self._first:
-                self._ready.append(entry)
-                self._last = max(self._last, entry.id)
-                if len(self._ready) >= _PAGE_ROWS:
-                    return True
-            self._first = None
-        page = self._look(self._wanted.between(after_id=self._last, limit=_PAGE_ROWS))
-        if page:
-            self._last = page[-1].id
-            self._ready.extend(page)
-        return bool(self._ready)
+            newest = self._store._last_id()
+            yield from paged(self._merged(self._wanted.between(after_id=after, before_id=newest + 1, limit=None)))
+            after = max(after, newest)
+        while True:
+            wanted = self._wanted.between(after_id=after, limit=PAGE_ROWS)
+            page = self._store._page(wanted, is_durable=True)
+            yield page
+            if page:
+                after = page[-1].id
 
-    def _poll(self) -> list[LogEntry]:
-        """The rows that there are now, perhaps none; waits for nothing."""
-        if self._closed:
-            return []
-        if not self._ready:
-            self._fill()
-        rows = list(self._ready)
-        self._ready.clear()
-        return rows
-
-    def _wait(self, known: int, seconds: float) -> None:
-        """Wait for another commit than those known, at most so long."""
-        self._listener.wait(known, seconds)
+    def _merged(self, wanted: Filter) -> Iterator[LogEntry]:
+        if not self._store._read_only:
+            self._store._value(f"SELECT {self._store._schema}.flush()::text")
+        yield from self._store._merged(wanted)
 
     def close(self) -> None:
-        """End the iteration, from any thread; harmless when ended already."""
+        """End the iteration, in whatever thread it waits. Does nothing if it was closed before."""
         self._closed = True
-        self._listener.wake()
+        self._store._listener.wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def __enter__(self) -> Self:
         return self
@@ -107,31 +103,20 @@ class Follows(Reads):
         until: Timestamp | None = None,
         archived: bool = True,
     ) -> PostgresFollower:
-        """The rows that match, as they are appended by any process, each once, in id order.
+        """The rows that match, as they are appended by any process, each once, in id order; endless.
 
         `after_id` None: from now on. Every row is durable when it is handed out. A notice of the server wakes it; it
         looks each second beside that, so that `poll_interval` matters to no one here. It lives through a reconnect.
-        Closing the store ends it with `StoreClosedError`; `close()` of the follower ends the iteration.
+        `close()`, from any thread, ends the iteration; closing the store ends it with `StoreClosedError`.
         """
-        Check.poll_interval(poll_interval)
-        wanted = Filter.checked(
-            source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id, archived=archived
-        )
-        first: Iterator[LogEntry] = iter(())
-        last_id = self._last_id()
-        if after_id is None:
-            wanted = wanted.between(after_id=last_id, limit=None)
-        elif wanted.archived:
-            first = self._durably_merged(wanted.between(before_id=last_id + 1, limit=None))
-        return PostgresFollower(
-            lambda span: self._page(span, is_durable=True),
-            self._listener,
-            wanted,
-            first=first,
-            check=self._connections.check,
-        )
+        follower = self._follower(
+            poll_interval, after_id=after_id, source=source, type=type, ref_id=ref_id, since=since, until=until,
+            archived=archived,
+        )  # fmt: skip
+        follower._start()
+        return follower
 
-    def _durably_merged(self, wanted: Filter) -> Iterator[LogEntry]:
-        if not self._read_only:
-            self._value(f"SELECT {self._schema}.flush()::text")
-        yield from self._merged(wanted)
+    def _follower(self, poll_interval: float, **filters: Any) -> PostgresFollower:
+        """One that has not begun; asks the server nothing."""
+        Check.poll_interval(poll_interval)
+        return PostgresFollower(self, Filter.checked(**filters))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
@@ -15,6 +16,8 @@ from nerve_store.postgres.schema import channel
 
 LOOK_SECONDS = 1.0
 """How often a follower looks although nothing woke it: a notice may be lost with its connection."""
+_DEAF_SECONDS = 0.05
+"""The same, while there is no connection that could hear one."""
 _TURN_SECONDS = 0.2
 """How long closing a store may take on account of the thread."""
 
@@ -30,6 +33,7 @@ class Listener:
         self._notices = 0
         self._run_notices = 0
         self._is_listening = False
+        self._told: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
         self._is_ending = False
 
@@ -43,25 +47,34 @@ class Listener:
         self._start()
         return self._run_notices
 
+    def tell(self, hear: Callable[[], None]) -> None:
+        """Call `hear` whenever there is something to look at, in whatever thread."""
+        self._told.append(hear)
+
+    def has_news(self, known: int, *, of_runs: bool = False) -> bool:
+        """Whether there is something to look at for one who knows so many commits."""
+        return self._is_ending or (self._run_notices if of_runs else self._notices) != known
+
+    def patience(self, seconds: float) -> float:
+        """How long to wait: while nothing is heard yet, time is all there is to go by."""
+        return seconds if self._is_listening else min(seconds, _DEAF_SECONDS)
+
     def wait(self, known: int, seconds: float, *, of_runs: bool = False) -> None:
         """Wait for another commit than those known, at most so long."""
-        end = time.monotonic() + seconds
         with self._changed:
-            while not self._is_ending and (self._run_notices if of_runs else self._notices) == known:
-                left = end - time.monotonic()
-                # While nothing is heard yet, time is all there is to go by.
-                if left <= 0:
-                    return
-                self._changed.wait(left if self._is_listening else min(left, 0.05))
-                if not self._is_listening:
-                    return
+            self._changed.wait_for(lambda: self.has_news(known, of_runs=of_runs), self.patience(seconds))
 
     def wake(self) -> None:
         """Let all that wait look."""
+        self._count(1)
+
+    def _count(self, runs: int) -> None:
         with self._changed:
             self._notices += 1
-            self._run_notices += 1
+            self._run_notices += runs
             self._changed.notify_all()
+        for hear in self._told:
+            hear()
 
     def close(self) -> None:
         """End the thread, and let all that wait look."""
@@ -91,10 +104,7 @@ class Listener:
                     # What was committed meanwhile gave a notice that nobody heard.
                     self.wake()
                 for notice in session.notifies(timeout=_TURN_SECONDS, stop_after=1):
-                    with self._changed:
-                        self._notices += 1
-                        self._run_notices += notice.payload == "run"
-                        self._changed.notify_all()
+                    self._count(notice.payload == "run")
             except psycopg.Error:
                 self._is_listening = False
                 if session is not None:

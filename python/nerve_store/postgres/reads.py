@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 
@@ -18,14 +17,12 @@ from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.filters import COLUMNS, Filter
+from nerve_store.postgres.pages import PAGE_BYTES, PAGE_ROWS, Pages, paged
 from nerve_store.types import Timestamp
 
-_PAGE_ROWS = 2_000
 _FIRST_PAGE_ROWS = 250
-_PAGE_BYTES = 8 << 20
-"""Bytes of payloads that a page has at the most, if its rows are like those of the page before."""
 _LONGEST_TIMEOUT_MS = 2**31 - 1
-_NONE: int | None = None
+_NONE: LogEntry | None = None
 
 
 def _values(params: Any) -> Mapping[str, Any] | list[Any]:
@@ -39,21 +36,11 @@ def _values(params: Any) -> Mapping[str, Any] | list[Any]:
     return {Check.text(name, "params: a name"): value for name, value in params.items()}
 
 
-class PostgresIterator:
-    """The rows of a filter or of an archived day, page by page; no transaction is open between steps."""
+class PostgresIterator(Pages[LogEntry]):
+    """The rows of a filter or of an archived day, page by page; no transaction is open between steps.
 
-    def __init__(self, rows: Iterator[LogEntry]) -> None:
-        self._rows = rows
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> LogEntry:
-        return next(self._rows)
-
-    def _take(self, most: int) -> list[LogEntry]:
-        """Up to so many rows at once; none at the end."""
-        return list(islice(self._rows, most))
+    Any thread may take the next row. An interrupted step loses none.
+    """
 
 
 class Reads(OpenPostgres):
@@ -111,8 +98,7 @@ class Reads(OpenPostgres):
             source=source, type=type, ref_id=ref_id, since=since, until=until, after_id=after_id,
             before_id=before_id, limit=limit, descending=descending, archived=archived,
         ).between(before_id=self._last_id() + 1, limit=limit)  # fmt: skip
-        rows = self._merged(wanted) if wanted.archived else chain.from_iterable(self._pages(wanted))
-        return PostgresIterator(rows)
+        return self._iterator(wanted)
 
     def count(
         self,
@@ -240,22 +226,27 @@ class Reads(OpenPostgres):
 
         return self._connections.read(read)
 
+    def _iterator(self, wanted: Filter) -> PostgresIterator:
+        def pages(last: LogEntry | None, left: int | None) -> Iterator[list[LogEntry]]:
+            rest = wanted.beyond(last, limit=left)
+            return paged(self._merged(rest)) if wanted.archived else self._pages(rest)
+
+        return PostgresIterator(pages, self._connections.check, wanted.limit)
+
     def _pages(self, wanted: Filter) -> Iterator[list[LogEntry]]:
         """The rows of the database, page by page; long ones come a few at a time."""
         left, last, most = wanted.limit, _NONE, _FIRST_PAGE_ROWS
         while left != 0:
             size = most if left is None else min(left, most)
-            after = None if wanted.descending else last
-            before = last if wanted.descending else None
-            page = self._page(wanted.between(after_id=after, before_id=before, limit=size))
+            page = self._page(wanted.beyond(last, limit=size))
             if page:
                 yield page
             if len(page) < size:
                 return
-            last = page[-1].id
+            last = page[-1]
             left = None if left is None else left - len(page)
             average = sum(len(entry.payload or "") for entry in page) // len(page) + 1
-            most = max(1, min(4 * most, _PAGE_ROWS, _PAGE_BYTES // average))
+            most = max(1, min(4 * most, PAGE_ROWS, PAGE_BYTES // average))
 
     def _merged(self, wanted: Filter) -> Iterator[LogEntry]:
         """Rows of the database and of the archive, each once, in order.
@@ -266,18 +257,16 @@ class Reads(OpenPostgres):
         left, last = wanted.limit, _NONE
         reader = self._reader()
         while left != 0:
-            size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-            after = None if wanted.descending else last
-            before = last if wanted.descending else None
-            span = wanted.between(after_id=after, before_id=before, limit=size)
+            size = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
+            span = wanted.beyond(last, limit=size)
             page = self._page(span)
             is_last = len(page) < size
             if is_last:
                 archived = reader.rows(span)
             elif wanted.descending:
-                archived = reader.rows(wanted.between(before_id=before, after_id=page[-1].id - 1, limit=None))
+                archived = reader.rows(span.between(after_id=page[-1].id - 1, limit=None))
             else:
-                archived = reader.rows(wanted.between(after_id=after, before_id=page[-1].id + 1, limit=None))
+                archived = reader.rows(span.between(before_id=page[-1].id + 1, limit=None))
             for entry in _united(page, archived, descending=wanted.descending):
                 yield entry
                 if left is not None:
@@ -286,7 +275,7 @@ class Reads(OpenPostgres):
                         return
             if is_last:
                 return
-            last = page[-1].id
+            last = page[-1]
 
 
 def _united(first: list[LogEntry], second: Iterator[LogEntry], *, descending: bool) -> Iterator[LogEntry]:

@@ -10,6 +10,7 @@ from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.operations import as_run, change_operation, create_operation, run_operation
+from nerve_store.postgres.pages import Pages
 from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
 from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp
@@ -169,28 +170,29 @@ class Runs(OpenPostgres):
         after: WorkflowRun | None = None,
         limit: int | None = None,
         descending: bool = True,
-    ) -> Iterator[WorkflowRun]:
+    ) -> Pages[WorkflowRun]:
         """The runs of `query_workflow_runs`, page by page, any number of them in constant memory."""
-        left = Check.optional_count(limit, "limit")
+        most = Check.optional_count(limit, "limit")
 
-        def pages(after: WorkflowRun | None, left: int | None) -> Iterator[WorkflowRun]:
+        def pages(last: WorkflowRun | None, left: int | None) -> Iterator[list[WorkflowRun]]:
+            last = last or after
             while left != 0:
                 size = _PAGE_RUNS if left is None else min(left, _PAGE_RUNS)
                 page = self.query_workflow_runs(
-                    workflow=workflow, status=status, since=since, until=until, after=after, limit=size,
+                    workflow=workflow, status=status, since=since, until=until, after=last, limit=size,
                     descending=descending,
                 )  # fmt: skip
-                yield from page
+                yield page
                 if len(page) < size:
                     return
-                after = page[-1]
+                last = page[-1]
                 left = None if left is None else left - len(page)
 
         # Wrong arguments are told by the call and not by the first step.
         self.query_workflow_runs(
             workflow=workflow, status=status, since=since, until=until, after=after, limit=0, descending=descending
         )
-        return pages(after, left)
+        return Pages(pages, self._connections.check, most)
 
     def count_workflow_runs(
         self,

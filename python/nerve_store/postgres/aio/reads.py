@@ -31,8 +31,7 @@ class AsyncReads(OpenAsyncPostgres):
         descending: bool = False,
         archived: bool = False,
     ) -> list[LogEntry]:
-        return await self._run(
-            self._threads.read,
+        return await self._read(
             self._store.query,
             source=source,
             type=type,
@@ -61,8 +60,7 @@ class AsyncReads(OpenAsyncPostgres):
         descending: bool = False,
         archived: bool = False,
     ) -> int:
-        return await self._run(
-            self._threads.read,
+        return await self._read(
             self._store.count,
             source=source,
             type=type,
@@ -80,16 +78,16 @@ class AsyncReads(OpenAsyncPostgres):
     async def sql(
         self, query: str, params: Sequence[Any] | Mapping[str, Any] = (), *, timeout: float | None = None
     ) -> list[tuple[Any, ...]]:
-        return await self._run(self._threads.read, self._store.sql, query, params, timeout=timeout)
+        return await self._read(self._store.sql, query, params, timeout=timeout)
 
     @documented(PostgresLogStore.get_meta)
     async def get_meta(self, key: str) -> str | None:
-        return await self._run(self._threads.read, self._store.get_meta, key)
+        return await self._read(self._store.get_meta, key)
 
     @documented(PostgresLogStore.list_meta)
     async def list_meta(self, prefix: str = "") -> dict[str, str]:
-        return await self._run(self._threads.read, self._store.list_meta, prefix)
+        return await self._read(self._store.list_meta, prefix)
 
     @documented(PostgresLogStore.stats)
     async def stats(self, *, exact: bool = False) -> LogStats:
-        return await self._run(self._threads.read, self._store.stats, exact=exact)
+        return await self._read(self._store.stats, exact=exact)

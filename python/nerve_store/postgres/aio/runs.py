@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from nerve_store._core import LogEntry
+from nerve_store._core import Check, LogEntry
 from nerve_store.aio.base import documented
 from nerve_store.postgres.aio.base import OpenAsyncPostgres
 from nerve_store.postgres.store import PostgresLogStore
@@ -115,15 +116,15 @@ class AsyncRuns(OpenAsyncPostgres):
 
     @documented(PostgresLogStore.get_workflow_run)
     async def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
-        return await self._run(self._threads.read, self._store.get_workflow_run, run_id)
+        return await self._read(self._store.get_workflow_run, run_id)
 
     @documented(PostgresLogStore.get_active_workflow_runs)
     async def get_active_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
-        return await self._run(self._threads.read, self._store.get_active_workflow_runs, workflow)
+        return await self._read(self._store.get_active_workflow_runs, workflow)
 
     @documented(PostgresLogStore.get_all_workflow_runs)
     async def get_all_workflow_runs(self, workflow: str | None = None) -> list[WorkflowRun]:
-        return await self._run(self._threads.read, self._store.get_all_workflow_runs, workflow)
+        return await self._read(self._store.get_all_workflow_runs, workflow)
 
     @documented(PostgresLogStore.query_workflow_runs)
     async def query_workflow_runs(
@@ -137,8 +138,7 @@ class AsyncRuns(OpenAsyncPostgres):
         limit: int | None = None,
         descending: bool = True,
     ) -> list[WorkflowRun]:
-        return await self._run(
-            self._threads.read,
+        return await self._read(
             self._store.query_workflow_runs,
             workflow=workflow,
             status=status,
@@ -156,7 +156,7 @@ class AsyncRuns(OpenAsyncPostgres):
         workflow: str | Collection[str] | None = None,
         status: Status | Collection[Status] | None = None,
     ) -> dict[WorkflowRunStatus, int]:
-        return await self._run(self._threads.read, self._store.count_workflow_runs, workflow=workflow, status=status)
+        return await self._read(self._store.count_workflow_runs, workflow=workflow, status=status)
 
     @documented(PostgresLogStore.delete_workflow_runs)
     async def delete_workflow_runs(self, *, before: Timestamp, workflow: str | Collection[str] | None = None) -> int:
@@ -174,17 +174,15 @@ class AsyncRuns(OpenAsyncPostgres):
         max_attempts: int | None = None,
         durability: Durability | None = None,
     ) -> RunClaim | None:
-        return await self._run(
-            self._threads.job,
-            self._store.claim_workflow_run,
-            owner,
-            workflow=workflow,
-            run_id=run_id,
-            lease=lease,
-            wait=wait,
-            max_attempts=max_attempts,
-            durability=durability,
-        )
+        look = self._store._looking(owner, workflow, run_id, lease, max_attempts, durability)
+        end = time.monotonic() + Check.seconds_or_delta(wait, "wait")
+        while True:
+            known = self._store._listener.run_notices() if time.monotonic() < end else 0
+            claim, pause = await self._run(self._threads.write, look)
+            left = end - time.monotonic()
+            if claim is not None or left <= 0:
+                return claim
+            await self._waits.wait(known, min(left, pause), of_runs=True)
 
     @documented(PostgresLogStore.renew_claim)
     async def renew_claim(self, claim: RunClaim, *, lease: float | timedelta | None = None) -> RunClaim:
@@ -196,20 +194,20 @@ class AsyncRuns(OpenAsyncPostgres):
 
     @documented(PostgresLogStore.get_trigger_payload)
     async def get_trigger_payload(self, run_id: str) -> Any:
-        return await self._run(self._threads.read, self._store.get_trigger_payload, run_id)
+        return await self._read(self._store.get_trigger_payload, run_id)
 
     @documented(PostgresLogStore.get_thread_events)
     async def get_thread_events(self, run_id: str) -> list[dict[str, Any]]:
-        return await self._run(self._threads.read, self._store.get_thread_events, run_id)
+        return await self._read(self._store.get_thread_events, run_id)
 
     @documented(PostgresLogStore.get_thread_messages)
     async def get_thread_messages(self, run_id: str) -> list[ThreadMessage]:
-        return await self._run(self._threads.read, self._store.get_thread_messages, run_id)
+        return await self._read(self._store.get_thread_messages, run_id)
 
     @documented(PostgresLogStore.get_thread_round_count)
     async def get_thread_round_count(self, run_id: str) -> int:
-        return await self._run(self._threads.read, self._store.get_thread_round_count, run_id)
+        return await self._read(self._store.get_thread_round_count, run_id)
 
     @documented(PostgresLogStore.get_thread_rounds)
     async def get_thread_rounds(self, run_id: str, *, before: int = 0, limit: int) -> list[ThreadRound]:
-        return await self._run(self._threads.read, self._store.get_thread_rounds, run_id, before=before, limit=limit)
+        return await self._read(self._store.get_thread_rounds, run_id, before=before, limit=limit)

@@ -14,11 +14,11 @@ from typing import Any, Self
 from nerve_store._core import ArrowStream, LogEntry
 from nerve_store._places import MAX_CACHE_BYTES
 from nerve_store.aio.base import documented
+from nerve_store.postgres.aio.follow import AsyncPostgresFollower
 from nerve_store.postgres.aio.reads import AsyncReads
 from nerve_store.postgres.aio.runs import AsyncRuns
 from nerve_store.postgres.aio.upkeep import AsyncUpkeep
 from nerve_store.postgres.batch import PostgresBatch
-from nerve_store.postgres.listener import LOOK_SECONDS
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import RunClaim, WorkflowRun
 from nerve_store.types import Durability, Status, Timestamp
@@ -41,8 +41,9 @@ class AsyncPostgresBatch(PostgresBatch):
 class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
     """`PostgresLogStore` for asyncio: its methods, awaitable, and async iterators.
 
-    A call that is cancelled gives its task free at once, and ends in its thread: a write that is under way may be
-    committed all the same. Use it with `async with`, or await `close()`.
+    A call that is cancelled gives its task free at once. A read is ended, at the server too; a write that is under way
+    ends in its thread, and may be committed all the same. Waiting takes no thread. Use it with `async with`, or await
+    `close()`.
     """
 
     def __init__(
@@ -195,8 +196,8 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
             )
         )
 
-    @documented(PostgresLogStore.follow)
-    async def follow(
+    @documented(PostgresLogStore.follow, "With `async with` it begins at once; otherwise with its first row.")
+    def follow(
         self,
         *,
         after_id: int | None = None,
@@ -207,12 +208,10 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         since: Timestamp | None = None,
         until: Timestamp | None = None,
         archived: bool = True,
-    ) -> AsyncIterator[LogEntry]:
-        follower = await self._run(
-            self._threads.read,
-            self._store.follow,
+    ) -> AsyncPostgresFollower:
+        follower = self._store._follower(
+            poll_interval,
             after_id=after_id,
-            poll_interval=poll_interval,
             source=source,
             type=type,
             ref_id=ref_id,
@@ -220,14 +219,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
             until=until,
             archived=archived,
         )
-        with follower:
-            while True:
-                known = self._store._listener.notices()
-                page = await self._run(self._threads.read, follower._poll)
-                for entry in page:
-                    yield entry
-                if not page:
-                    await self._run(self._threads.job, follower._wait, known, LOOK_SECONDS)
+        return AsyncPostgresFollower(self, follower)
 
     async def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""

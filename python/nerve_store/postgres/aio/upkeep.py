@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Literal
 
-from nerve_store._core import DEFAULT_RETENTION, LogEntry
+from nerve_store._core import DEFAULT_RETENTION, Check, LogEntry
 from nerve_store.aio.base import documented
+from nerve_store.exceptions import ArchiveBusyError
 from nerve_store.postgres.aio.base import OpenAsyncPostgres
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.records import ArchivedDay, ArchiveResult, RunClaim, VerifyReport
 from nerve_store.types import Durability, JsonArgument, Path, Progress, Row, Timestamp
+
+_PAUSE = 0.2
+"""Seconds between two looks whether another archive job has ended."""
 
 
 class AsyncUpkeep(OpenAsyncPostgres):
@@ -78,22 +84,29 @@ class AsyncUpkeep(OpenAsyncPostgres):
         wait: float = 0.0,
         progress: Progress | None = None,
     ) -> ArchiveResult:
-        return await self._run(
-            self._threads.job,
-            self._store.archive_logs,
-            now=now,
-            retention=retention,
-            max_days=max_days,
-            vacuum=vacuum,
-            compression=compression,
-            dry_run=dry_run,
-            wait=wait,
-            progress=progress,
-        )
+        end = time.monotonic() + Check.seconds(wait, "wait")
+        while True:
+            try:
+                return await self._run(
+                    self._threads.job,
+                    self._store.archive_logs,
+                    now=now,
+                    retention=retention,
+                    max_days=max_days,
+                    vacuum=vacuum,
+                    compression=compression,
+                    dry_run=dry_run,
+                    progress=progress,
+                )
+            except ArchiveBusyError:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(left, _PAUSE))
 
     @documented(PostgresLogStore.archived_days)
     async def archived_days(self) -> list[ArchivedDay]:
-        return await self._run(self._threads.read, self._store.archived_days)
+        return await self._read(self._store.archived_days)
 
     @documented(PostgresLogStore.restore_archive)
     async def restore_archive(self, day: date, *, progress: Progress | None = None) -> int:

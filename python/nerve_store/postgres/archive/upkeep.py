@@ -20,6 +20,7 @@ from nerve_store.postgres.archive.manifest import OBJECTS, Manifest
 from nerve_store.postgres.archive.restore import restore
 from nerve_store.postgres.archive.verify import verify
 from nerve_store.postgres.entries import now as clock
+from nerve_store.postgres.pages import paged
 from nerve_store.postgres.reads import PostgresIterator, Reads
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
 from nerve_store.types import Timestamp
@@ -95,8 +96,14 @@ class Archives(Reads):
 
     def read_archive(self, day: date) -> PostgresIterator:
         """The rows in the file or object of `day`, in id order, in constant memory; `ArchiveError` if there is none."""
-        known = self._known(Check.day(day, "day"))
-        return PostgresIterator(self._checked_rows(known))
+        found: KnownDay | None = self._known(Check.day(day, "day"))
+
+        def pages(last: LogEntry | None, _: int | None) -> Iterator[list[LogEntry]]:
+            nonlocal found
+            known, found = found or self._known(day), None
+            return paged(entry for entry in self._checked_rows(known) if last is None or entry.id > last.id)
+
+        return PostgresIterator(pages, self._connections.check)
 
     def restore_archive(self, day: date, *, progress: Callable[[int, int], object] | None = None) -> int:
         """Put the rows of `day` back into the database, under their ids; returns how many were not there.
