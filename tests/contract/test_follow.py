@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -131,3 +132,27 @@ def test_follow_refuses_intervals_that_are_none(log: Log) -> None:
     for interval in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="poll_interval"):
             log.follow(poll_interval=interval)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"source": "import"}, {"ref_id": "ref-1"}])
+def test_rows_that_are_archived_before_a_follower_comes_to_them_are_returned(log: Log, wanted: dict[str, Any]) -> None:
+    """An import of old rows, and a job, while the follower lags or waits."""
+    first = log.append("live", "tick", "ref-1", None, NOW).id
+    expected = [first] if wanted.get("source") is None else []
+    with log.follow(after_id=0, **wanted) as rows:
+        found = [next(rows).id] if expected else []
+        for count in range(3):
+            # More than a page of them.
+            ids = log.append_many([("import", "tick", f"ref-{n % 3}", None, at(count, n)) for n in range(3_000)])
+            expected += [row_id for n, row_id in enumerate(ids) if wanted.get("ref_id") in (None, f"ref-{n % 3}")]
+            if count == 1:  # the follower has a page of them
+                found += [next(rows).id for _ in range(10)]
+            log.archive_logs(now=NOW)
+            if count == 2:  # and no row comes after them
+                found += [next(rows).id for _ in range(len(expected) - len(found))]
+            else:
+                last = log.append("import", "end", "ref-1", None, NOW).id
+                expected.append(last)
+                while found[-1:] != [last]:
+                    found.append(next(rows).id)
+            assert found == expected
