@@ -31,10 +31,10 @@ class Days(Protocol):
         """The path or the URL of a day."""
 
     def opened(self, known: KnownDay) -> AbstractContextManager[BinaryIO]:
-        """The content of a day. `FileNotFoundError` or `ArchiveCorruptError` if it is not there (any more)."""
+        """The content of a day, as it was archived. `ArchiveCorruptError` if it is not there (any more)."""
 
     def check(self, known: KnownDay) -> None:
-        """`ArchiveCorruptError` unless the day is, byte for byte, what was archived; `FileNotFoundError` as above."""
+        """`ArchiveCorruptError` unless the day is there and, byte for byte, what was archived."""
 
     def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
         """Asked when the log is opened: the URLs of objects that are newer than what the database knows.

@@ -53,7 +53,7 @@ class ArchiveDirectory:
         if self.path is None:
             return []
         found: list[tuple[date, str]] = []
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self.path):
                 day, _, form = name.partition(".")
                 if form in (PLAIN, ZSTD) and len(day) == 10:

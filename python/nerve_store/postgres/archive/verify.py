@@ -53,7 +53,8 @@ def verify(
     found: list[VerifyProblem] = []
     for item in known:
         problem = _problem_of(days, item)
-        if problem is not None:
+        # A job that was killed may have published the file, and not said so yet.
+        if problem is not None and all(_problem_of(days, state) for state in reader.states(item.day)):
             found.append(problem)
         done += item.row_count
         if progress is not None:
@@ -72,7 +73,7 @@ def _problem_of(days: Days, item: KnownDay) -> VerifyProblem | None:
         days.check(item)
         with days.opened(item) as file:
             count = sum(1 for _ in read_day(file, path, item.day, item.format))
-    except (ArchiveCorruptError, FileNotFoundError) as error:
+    except ArchiveCorruptError as error:
         return VerifyProblem(path, str(error), day=item.day, first_id=item.first_id, last_id=item.last_id)
     if count != item.row_count:
         return VerifyProblem(path, f"it has {count} rows, and the database says {item.row_count}", day=item.day)
