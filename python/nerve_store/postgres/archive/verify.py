@@ -11,10 +11,7 @@ from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import read_day
 from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.connections import Connections
-from nerve_store.postgres.texts import decode
 from nerve_store.records import VerifyProblem, VerifyReport
-
-_STATUSES = "('queued', 'started', 'completed', 'failed', 'crashed', 'interrupted', 'dropped', 'killed')"
 
 
 def verify(
@@ -37,16 +34,6 @@ def verify(
     total = row_count + sum(item.row_count for item in known)
     for (row_id,) in rows(f"SELECT id FROM {schema}.logs GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 100"):
         problems.append(VerifyProblem(place, f"id {row_id} is of two rows", first_id=row_id, last_id=row_id))
-    for run_id, status, logged in rows(
-        f"SELECT r.run_id, r.status, newest.type FROM {schema}.workflow_runs r CROSS JOIN LATERAL ("
-        f"SELECT l.type FROM {schema}.logs l WHERE left(l.ref_id, 512) = left(r.run_id, 512) AND l.ref_id = r.run_id "
-        f"AND l.source = 'workflow' AND l.type IN {_STATUSES} ORDER BY l.id DESC LIMIT 1) AS newest "
-        "WHERE newest.type <> r.status ORDER BY r.run_id LIMIT 100"
-    ):
-        reason = (
-            f"run {decode(run_id)!r} is {status}, and its newest row says {logged}; set it with upsert_workflow_run"
-        )
-        problems.append(VerifyProblem(place, reason))
     done = row_count
     if progress is not None:
         progress(done, total)
