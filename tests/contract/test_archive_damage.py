@@ -31,7 +31,7 @@ READS: dict[str, Callable[[Log], Any]] = {
     "query newest": lambda log: log.query(archived=True, descending=True),
     "query a reference": lambda log: log.query(archived=True, ref_id="ref-1"),
     "iter": lambda log: list(log.iter(archived=True)),
-    "count": lambda log: log.count(archived=True, ref_id="ref-1"),
+    "count": lambda log: log.count(archived=True, until=at(0, 20)),
     "follow": lambda log: [next(log.follow(after_id=0)) for _ in range(3)],
     "messages": lambda log: log.get_thread_messages("run-1"),
     "read_archive": lambda log: list(log.read_archive(day(0))),
