@@ -16,6 +16,7 @@ from nerve_store.postgres.archive.directory import PLAIN, ZSTD, ArchiveDirectory
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
 from nerve_store.postgres.archive.lines import corrupt, missing, read_day
 from nerve_store.postgres.archive.manifest import Manifest
+from nerve_store.postgres.archive.owner import Owner
 from nerve_store.records import VerifyProblem
 
 _Stamp: TypeAlias = tuple[int, int, int, int]
@@ -28,6 +29,7 @@ class DirectoryDays:
         self._directory = ArchiveDirectory(path)
         self._compared: dict[str, tuple[_Stamp, str]] = {}
         """What each file was when its content was compared, and the sha256 that it has."""
+        self._owner: Owner | None = None
 
     @property
     def path(self) -> str | None:
@@ -41,7 +43,7 @@ class DirectoryDays:
     @contextlib.contextmanager
     def opened(self, known: KnownDay) -> Iterator[BinaryIO]:
         """The file. Its content is compared, unless it was and the file is untouched since."""
-        self._refuse_objects([known])
+        self._refuse_others([known])
         path = self.of(known)
         with _file(path, known.row_count) as file:
             if self._compared.get(path) != (_stamp(file), known.sha256):
@@ -60,7 +62,7 @@ class DirectoryDays:
 
     def check(self, known: KnownDay) -> None:
         """Read the file, and compare its content."""
-        self._refuse_objects([known])
+        self._refuse_others([known])
         with _file(self.of(known), known.row_count) as file:
             self._compare(file, known)
 
@@ -73,14 +75,39 @@ class DirectoryDays:
 
     def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
         """None: the next job takes in what the database does not know."""
+        self._owner = Owner(self._directory, identity)
         return []
+
+    def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:
+        """Mark the directory if an earlier version has not, and a file that the database knows is there."""
+        owner = self._owner
+        if self.path is None or owner is None or owner.is_marked() or not os.path.isdir(self.path):
+            return
+        # The log is opened also where it may not write to the directory, or where another one is faster.
+        with contextlib.suppress(ArchiveError, OSError):
+            if any(item.key is None and self._is_whole(item) for item in known()):
+                owner.claim(log)
+
+    def _check_owner(self) -> None:
+        if self._owner is not None:
+            self._owner.check()
+
+    def _refuse_others(self, known: Iterable[KnownDay]) -> None:
+        self._refuse_objects(known)
+        self._check_owner()
 
     def strays(self, known: set[date]) -> list[KnownDay]:
         """Files of days that the database does not know."""
+        self._check_owner()
         return [self._describe(day, form)[0] for day, form in self._directory.days() if day not in known]
 
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """Files that the database does not know."""
+        try:
+            self._check_owner()
+        except ArchiveError as error:
+            path = str(error.path)
+            return [] if path in told else [VerifyProblem(path, str(error).removeprefix(f"{path}: "))]
         days = {item.day for item in known}
         reason = "the database does not know the file; the next archive job adopts it, and so does reindex()"
         return [
@@ -93,12 +120,18 @@ class DirectoryDays:
         """Take in files of an interrupted job, or of another program; remove staged ones."""
         known = {item.day: item for item in manifest.known()}
         self._refuse_absence(known.values())
+        self._check_owner()
         self._directory.prepare()
+        self._claim(manifest)
         announced = manifest.announced()
         for day, forms in self._forms().items():
             item = known.get(day)
             if item is None or item.key is not None or day in announced or forms != [item.format]:
                 self._take_in_left(manifest, day, forms, item, announced.get(day))
+
+    def _claim(self, manifest: Manifest) -> None:
+        if self._owner is not None:
+            self._owner.claim(manifest.path)
 
     def _refuse_absence(self, known: Iterable[KnownDay]) -> None:
         """The directory is not there, and days are to be in it: it is not mounted, or its name is wrong."""
@@ -165,6 +198,7 @@ class DirectoryDays:
     def current(self, manifest: Manifest, day: date) -> tuple[str | None, Iterator[tuple[LogEntry, bytes]]]:
         """What the day's file is; it is compared each time, for what is wrong in it would be written anew as right."""
         known = manifest.find(day)
+        self._check_owner()
         if known is None:
             forms = self._forms().get(day, [])
             return (forms[-1], self._rows(day, forms[-1])) if forms else (None, iter(()))
@@ -205,7 +239,7 @@ class DirectoryDays:
 
     def expire(self, manifest: Manifest, known: list[KnownDay]) -> None:
         """Forget the days, and remove their files."""
-        self._refuse_objects(known)
+        self._refuse_others(known)
         self._refuse_absence(known)
         for item in known:
             manifest.forget(item.day)
@@ -221,6 +255,8 @@ class DirectoryDays:
         files = self._forms()
         known = {item.day: item for item in manifest.known()}
         self._refuse_absence(known.values())
+        if files:
+            self._claim(manifest)
         gone = known.keys() - files.keys()
         self._refuse_objects(known[day] for day in gone)
         for day in sorted(gone):

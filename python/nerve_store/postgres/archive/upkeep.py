@@ -189,6 +189,8 @@ class Archives(Reads):
 
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects)
+        if not self._read_only:
+            self._archive.take(self._path, self._reader().known)
         if not unknown:
             return
         if self._read_only:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nerve_store.exceptions import ArchiveCorruptError
+from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import read_day
@@ -60,7 +60,7 @@ def _problem_of(days: Days, item: KnownDay) -> VerifyProblem | None:
         days.check(item)
         with days.opened(item) as file:
             count = sum(1 for _ in read_day(file, path, item.day, item.format))
-    except ArchiveCorruptError as error:
+    except ArchiveError as error:
         return VerifyProblem(path, str(error), day=item.day, first_id=item.first_id, last_id=item.last_id)
     if count != item.row_count:
         return VerifyProblem(path, f"it has {count} rows, and the database says {item.row_count}", day=item.day)
