@@ -309,3 +309,28 @@ def test_files_of_another_archive_job_are_adopted(backend: Backend) -> None:
     late = append(log, at(0))
     assert gained(log.archive_logs(now=NOW)) == {day(0): 1}
     assert_union(backend, log, [*rows, late])
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("taken", [0, 1, 6])
+@pytest.mark.parametrize("descending", [False, True])
+def test_rows_that_join_days_while_they_are_read_come_once_and_in_order(
+    log: Log, descending: bool, taken: int, compression: Any
+) -> None:
+    put_run(log, "started")
+    pinned = [append(log, at(n), "run-1") for n in (2, 1, 0)]
+    rows = fill(log, days=3, per_day=3)
+    log.archive_logs(now=NOW)
+    # Some are before the first row of their day, and some after its last one.
+    rows += [append(log, at(n)) for n in (2, 0, 1)]
+    expected = [row for row in rows if row.timestamp < NOW]
+    reads: list[tuple[Any, list[Row]]] = []
+    for source in (None, "workflow", "system"):
+        found = log.iter(archived=True, until=at(9), descending=descending, source=source)
+        reads.append((found, as_rows(next(found) for _ in range(min(taken, 6 if source is None else 1)))))
+    put_run(log, "completed")
+    assert gained(log.archive_logs(now=NOW, compression=compression)) == {day(n): 2 for n in range(3)}
+    wanted = [expected, *([row for row in expected if row.source == source] for source in ("workflow", "system"))]
+    for (found, first), right in zip(reads, wanted, strict=True):
+        assert [*first, *as_rows(found)] == (right[::-1] if descending else right)
+    assert set(pinned) <= set(expected)

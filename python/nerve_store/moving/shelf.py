@@ -14,6 +14,8 @@ from nerve_store._places import sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.state import KnownDay
 
+ARCHIVE_MARK = ".nerve-store"
+"""Says whose archive a directory is (docs/format.md)."""
 MARK = ".copying"
 """Says whose days they are, until the copy is whole."""
 _CHUNK = 1 << 20
@@ -73,10 +75,14 @@ class Directory(Shelf):
         mark = os.path.join(self.place, MARK)
         with suppress(FileNotFoundError), open(mark, encoding="utf-8") as file:
             if file.read() == source:
+                # What an unfinished log had marked as its own, which may have been made anew since.
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.place, ARCHIVE_MARK))
                 return
-        if any(".jsonl" in name for name in os.listdir(self.place)):
+        if any(".jsonl" in name or name == ARCHIVE_MARK for name in os.listdir(self.place)):
             raise NerveStoreError(
-                f"{self.place} has day files, of which it is not known whose they are; name another one"
+                f"{self.place} is the archive of another log, or has day files of which it is not known whose they"
+                " are; name another directory"
             )
         with open(mark, "w", encoding="utf-8") as file:
             file.write(source)

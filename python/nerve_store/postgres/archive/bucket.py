@@ -131,6 +131,9 @@ class ObjectDays:
         known = [DayObject(*fields) for fields in objects()]
         return [self.bucket.name(key) for key in _newer(listed, known).values()]
 
+    def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:
+        """Each version has marked its places."""
+
     def prepare(self, manifest: Manifest) -> None:
         """Make the place this log's, and take in days that the database does not know."""
         self._occupied = None

@@ -17,9 +17,9 @@ from nerve_store._core import DayEncoder, LogEntry, stored_rows
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.directory import PLAIN, ZSTD
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
-from nerve_store.postgres.archive.lines import corrupt
 
 _PAGE_ROWS, _PAGE_BYTES = 1_000, 1 << 20
+_CHUNK = 1 << 20
 _Rows = TypeVar("_Rows")
 
 
@@ -156,14 +156,14 @@ def described(
     return known, summary
 
 
-def digest_of(path: str) -> tuple[int, str]:
-    """The size and the sha256 of a file."""
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-            return file.tell(), digest.hexdigest()
-    except OSError as error:
-        raise corrupt(path, f"it cannot be read ({error.strerror})") from error
+def digest_of(file: BinaryIO) -> tuple[int, str]:
+    """The size and the sha256 of a file, which is read again from its beginning afterwards."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    size = file.tell()
+    file.seek(0)
+    return size, digest.hexdigest()
 
 
 def next_form(current: str | None, compression: str | None) -> str:

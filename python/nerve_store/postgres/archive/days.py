@@ -31,10 +31,10 @@ class Days(Protocol):
         """The path or the URL of a day."""
 
     def opened(self, known: KnownDay) -> AbstractContextManager[BinaryIO]:
-        """The content of a day. `FileNotFoundError` or `ArchiveCorruptError` if it is not there (any more)."""
+        """The content of a day, as it was archived. `ArchiveCorruptError` if it is not there (any more)."""
 
     def check(self, known: KnownDay) -> None:
-        """`ArchiveCorruptError` unless the day is, byte for byte, what was archived; `FileNotFoundError` as above."""
+        """`ArchiveCorruptError` unless the day is there and, byte for byte, what was archived."""
 
     def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
         """Asked when the log is opened: the URLs of objects that are newer than what the database knows.
@@ -43,8 +43,17 @@ class Days(Protocol):
         the database knows.
         """
 
+    def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:
+        """Asked when the log is opened for writing: mark a place that an earlier version left without a mark.
+
+        Messages call it `log`; `known` are the days that the database knows.
+        """
+
     def strays(self, known: set[date]) -> list[KnownDay]:
-        """The days beside those `known` that can be read although the database does not know them."""
+        """The days beside those `known` that can be read although the database does not know them.
+
+        `ArchiveError` if the place is another log's, as in all that read days or write them.
+        """
 
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """What else is wrong with days whose content was checked; nothing of the places in `told`."""

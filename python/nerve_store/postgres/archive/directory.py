@@ -15,6 +15,9 @@ from nerve_store.exceptions import ArchiveError, NerveStoreError, StoreFullError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
 _STAGE = ".stage-"
+MARK = ".nerve-store"
+"""The file that says whose archive the directory is."""
+_MOST_MARK_BYTES = 64 << 10
 
 
 @contextlib.contextmanager
@@ -53,13 +56,43 @@ class ArchiveDirectory:
         if self.path is None:
             return []
         found: list[tuple[date, str]] = []
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self.path):
                 day, _, form = name.partition(".")
                 if form in (PLAIN, ZSTD) and len(day) == 10:
                     with contextlib.suppress(ValueError):
                         found.append((date.fromisoformat(day), form))
         return sorted(found)
+
+    def mark(self) -> bytes | None:
+        """What says whose archive it is; no more of it than can be right."""
+        if self.path is None:
+            return None
+        path = os.path.join(self.path, MARK)
+        with translated("look whose archive it is", path):
+            try:
+                with open(path, "rb") as file:
+                    return file.read(_MOST_MARK_BYTES)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def put_mark(self, content: bytes, *, replace: bool) -> None:
+        """Write it, durably; without `replace`, one that is there by now stays."""
+        path, staged = os.path.join(self._there(), MARK), os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
+        with translated("mark the archive", path):
+            try:
+                with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    os.rename(staged, path)
+                else:
+                    _link(staged, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged)
+            self.sync()
 
     def prepare(self) -> None:
         """Make the directory, and remove staged files that a killed job left."""
@@ -95,6 +128,17 @@ class ArchiveDirectory:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.of(day, form))
             self.sync()
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file another name, unless there is a file of that name."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        # The file system has no links.
+        os.rename(source, target)
 
 
 class StagedFile:

@@ -55,8 +55,14 @@ def _lines_of(file: BinaryIO, path: str, form: str) -> Iterator[bytes]:
         raise corrupt(path, f"a frame cannot be read ({error})") from error
 
 
-def corrupt(path: str, reason: str) -> ArchiveCorruptError:
+def missing(path: str, row_count: int | None = None) -> ArchiveCorruptError:
+    """The error of a file that is gone."""
+    held = "" if row_count is None else f", and held {row_count} rows"
+    return corrupt(path, f"it is missing{held} (is this the archive of the log, and mounted?)")
+
+
+def corrupt(path: str, reason: str, way_out: str = "restore the file from a backup") -> ArchiveCorruptError:
     """The error of a damaged day file."""
-    error = ArchiveCorruptError(f"{path}: {reason}; restore the file from a backup")
+    error = ArchiveCorruptError(f"{path}: {reason}; {way_out}")
     error.path = path
     return error

@@ -60,9 +60,10 @@ class Manifest:
             for day, key, size, sha256, place, at in rows
         ]
 
-    def announced(self) -> set[date]:
-        """The days of which a file was about to be published."""
-        return {row[0] for row in self.execute("SELECT day FROM @.archive_days WHERE state = 1")}
+    def announced(self) -> dict[date, KnownDay]:
+        """The files that were about to be published, by day."""
+        rows = self.execute(f"SELECT {self._columns} FROM @.archive_days WHERE state = 1")
+        return {row[0]: KnownDay(*row) for row in rows}
 
     def announce(self, known: KnownDay, summary: DaySummary) -> None:
         """Note the file that is about to be published: after a crash it is known whose it is."""

@@ -122,9 +122,9 @@ class Archives(Reads):
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Check the rows of the database and every day of the archive; what is wrong is in the report.
 
-        Ids that occur twice, runs that are not in the state of their newest row, and of each file or object the sha256,
-        every line, and what the database says of it; of objects in the cache, also whether they are there with their
-        size. The server checks its own pages.
+        Ids that occur twice, and of each file or object the sha256, every line, and what the database says of it; of
+        objects in the cache, also whether they are there with their size. A run's state is not compared with its rows:
+        a program may log a row without changing the run. The server checks its own pages, and that states are known.
         """
         Check.progress(progress)
         reader = self._reader()
@@ -196,6 +196,8 @@ class Archives(Reads):
 
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects)
+        if not self._read_only:
+            self._archive.take(self._path, self._reader().known)
         if not unknown:
             return
         if self._read_only:
