@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import psycopg
@@ -77,14 +76,6 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> int:
     return found
 
 
-def ensure_days(session: Session, schema: str) -> datetime:
-    """Make the partitions of today and tomorrow; when to call it again."""
-    today = datetime.now(UTC).date()
-    for day in (today, today + timedelta(days=1)):
-        session.execute(f"SELECT {schema}.ensure_day(%s)", (day,))
-    return datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
-
-
 def is_there(session: Session, name: str) -> bool:
     """Whether the schema has a log."""
     # Not to_regclass: what it has cached may be older than the lock.
@@ -141,6 +132,7 @@ def _filled(script: str, name: str) -> bytes:
     return (
         script.replace("@S@", quoted(name))
         .replace("@LOCK@", str(lock_key(name)))
+        .replace("@DAYS_LOCK@", str(lock_key(name, "days")))
         .replace("@CHANNEL@", channel(name))
         .encode()
     )
