@@ -67,9 +67,8 @@ BEGIN
   ELSIF is_repeated OR is_finished THEN
     code := coalesce(code, run.exit_code);
   END IF;
-  -- Whatever does not carry the claim ends the lease.
+  -- Whatever does not carry the claim ends the lease. `not_before` stays until a claim.
   UPDATE @S@.workflow_runs SET status = want, timestamp = (op ->> 'timestamp')::bigint, exit_code = code,
-      not_before = NULL,
       owner = CASE WHEN claim IS NOT NULL THEN owner END,
       token = CASE WHEN claim IS NOT NULL THEN token END,
       lease_until = CASE WHEN claim IS NOT NULL AND want = 'started' THEN lease_until END
