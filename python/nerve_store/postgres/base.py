@@ -65,7 +65,13 @@ class OpenPostgres:
         count = max(1, Check.count(writers, "writers"))
         try:
             with self._connections.borrowed() as session:
-                version = _prepare(session, self._name, self._path, read_only=self._read_only)
+                version = _prepare(
+                    session,
+                    self._name,
+                    self._path,
+                    lock_timeout_ms=self._connections.lock_timeout_ms,
+                    read_only=self._read_only,
+                )
                 if not self._read_only:
                     self._partitions.open(session)
             self._knows_objects = version >= _OBJECTS_VERSION

@@ -26,6 +26,8 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 """A server that vanished without a word is noticed within half a minute."""
 _MOST_IDLE = 8
 """Connections that are kept although no call uses them."""
+_LONGEST_LOCK_TIMEOUT_MS = 2**31 - 1
+"""What the server takes, 24.8 days."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to reach the server."""
 
@@ -59,6 +61,11 @@ class Connections:
         self._options = {name: value for name, value in own.items() if name not in given}
         # Rows are sent and read as binary, in this encoding, whatever the URL or PGCLIENTENCODING says.
         self._options["client_encoding"] = "utf8"
+
+    @property
+    def lock_timeout_ms(self) -> int:
+        """`busy_timeout` as the server takes it, of which 0 would be no limit."""
+        return max(1, round(min(self.busy_timeout * 1000, _LONGEST_LOCK_TIMEOUT_MS)))
 
     @property
     def closed(self) -> bool:
