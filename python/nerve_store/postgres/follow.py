@@ -132,6 +132,5 @@ class Follows(Reads):
         )
 
     def _durably_merged(self, wanted: Filter) -> Iterator[LogEntry]:
-        if not self._read_only:
-            self._value(f"SELECT {self._schema}.flush()::text")
+        self._value(f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN {self._schema}.flush()::text END")
         yield from self._merged(wanted)
