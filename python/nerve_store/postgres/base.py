@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from nerve_store._core import Check
-from nerve_store._places import MAX_CACHE_BYTES
+from nerve_store._places import MAX_CACHE_BYTES, without_password
 from nerve_store.exceptions import StoreIOError
 from nerve_store.postgres import schema
 from nerve_store.postgres.archive.place import days_at
-from nerve_store.postgres.connections import Connections, without_password
+from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.entries import CheckedRow, Rules, checked
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lanes import Lanes
