@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MAX_CACHE_BYTES = 1 << 30
 _SCHEMES = ("s3://", "gs://", "az://", "file://", "memory://")
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 def is_url(place: str) -> bool:
@@ -60,3 +61,28 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def without_password(url: str) -> str:
+    """A server's URL, or libpq's `name=value` pairs, as they may be shown: without any secret."""
+    import re
+    from urllib.parse import quote, unquote
+
+    scheme, found, rest = url.partition("://")
+    if not is_url(url):
+        value = r"('(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\])*)"
+        return re.sub(rf"\b({'|'.join(_SECRETS)})\s*=\s*{value}\s*", "", url, flags=re.DOTALL).strip()
+    # As libpq does: whatever stands before an @ before the first slash says who logs in.
+    login = re.match(r"[^/]*@", rest)
+    end = login.end() if login else 0
+    name, has_password, _ = rest[:end].partition(":")
+    place, _, query = rest[end:].partition("?")
+    kept: list[str] = []
+    for item in filter(None, query.split("&")):
+        key, _, content = item.partition("=")
+        if unquote(key).strip() == "listen_url":
+            kept.append(f"{key}={quote(without_password(unquote(content)), safe='')}")
+        elif unquote(key).strip() not in _SECRETS:
+            kept.append(item)
+    shown = f"{scheme}{found}{name}{'@' if has_password else ''}{place}"
+    return f"{shown}?{'&'.join(kept)}" if kept else shown

@@ -310,6 +310,58 @@ def test_not_before_keeps_a_run_from_being_claimed(runs: Log) -> None:
     assert time.time_ns() // 1_000_000 >= soon - 5
 
 
+FAR = 86_400_000
+QUEUED_AGAIN: dict[str, Callable[[Log], object]] = {
+    "transition": lambda log: log.transition("run-1", "queued"),
+    "upsert": lambda log: log.upsert_workflow_run(
+        ("workflow", "queued", "run-1", None, None), ns.WorkflowRun("run-1", "deploy", "queued", 1)
+    ),
+    "forced": lambda log: log.upsert_workflow_run(
+        ("workflow", "queued", "run-1", None, None), ns.WorkflowRun("run-1", "deploy", "queued", 1), force=True
+    ),
+    "interrupted": lambda log: (log.transition("run-1", "interrupted"), log.transition("run-1", "queued")),
+    "started": lambda log: [log.transition("run-1", status) for status in ("started", "interrupted", "queued")],
+    "completed": lambda log: (
+        [log.transition("run-1", status) for status in ("started", "completed")],
+        log.upsert_workflow_run(
+            ("workflow", "queued", "run-1", None, None), ns.WorkflowRun("run-1", "deploy", "queued", 1), force=True
+        ),
+    ),
+    "created": lambda log: log.create_workflow_run("run-1", "deploy", exist_ok=True),
+}
+
+
+def queue_again_in_a_batch(log: Log) -> None:
+    with log.batch() as batch:
+        batch.transition("run-1", "queued")
+
+
+QUEUED_AGAIN["batch"] = queue_again_in_a_batch
+
+
+@pytest.mark.parametrize("way", QUEUED_AGAIN)
+@pytest.mark.parametrize("is_released", [False, True], ids=["created", "released"])
+def test_run_that_is_queued_again_waits_as_long_as_before(runs: Log, way: str, is_released: bool) -> None:
+    if is_released:
+        runs.create_workflow_run("run-1", "deploy")
+        runs.release_claim(claimed(runs), delay=3_600)
+    else:
+        runs.create_workflow_run("run-1", "deploy", not_before=time.time_ns() // 1_000_000 + FAR)
+    QUEUED_AGAIN[way](runs)
+    assert runs.claim_workflow_run("worker") is None
+    assert runs.claim_workflow_run("worker", run_id="run-1") is None
+
+
+def test_wait_of_a_run_ends_with_its_claim(runs: Log) -> None:
+    runs.create_workflow_run("run-1", "deploy", not_before=time.time_ns() // 1_000_000 + 200)
+    claimed(runs, wait=20)
+    runs.transition("run-1", "killed")
+    runs.upsert_workflow_run(
+        ("workflow", "queued", "run-1", None, None), ns.WorkflowRun("run-1", "deploy", "queued", 1), force=True
+    )
+    assert claimed(runs).attempt == 2
+
+
 def test_waiting_claimant_is_woken(backend: Backend) -> None:
     log, other = backend.open(), backend.open()
     with ThreadPoolExecutor(1) as pool:

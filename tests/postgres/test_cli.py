@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import psycopg
@@ -227,6 +228,32 @@ def test_doctor_names_what_a_role_lacks(cli: Cli, place: Backend) -> None:
         assert "INSERT on logs" in message
         assert "UPDATE on the sequence" in message
         assert "SELECT on logs" not in message
+    finally:
+        place.execute(f"DROP OWNED BY {role}")
+        place.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("is_worker", [True, False])
+def test_doctor_serves_roles_with_the_rights_of_the_documentation(
+    cli: Cli, place: Backend, capsys: pytest.CaptureFixture[str], is_worker: bool
+) -> None:
+    del cli  # which has filled the log
+    role = f"r_{place.schema}"
+    text = Path("docs/beyond-one-machine.md").read_text("utf-8")
+    grants = text.partition("GRANT USAGE ON SCHEMA nerve")[2].partition("```")[0]
+    grants = "GRANT USAGE ON SCHEMA nerve" + grants
+    if not is_worker:
+        grants = grants.replace("SELECT, INSERT, UPDATE, DELETE", "SELECT").rpartition("GRANT SELECT, UPDATE")[0]
+    place.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        place.execute(re.sub(r"\bworker\b", role, re.sub(r"\bnerve\b", place.schema, grants)))
+        url = place.direct_url.replace("tester@", f"{role}@")
+        found = findings(Cli(f"{url}?schema={place.schema}&archive={place.archive}", capsys))  # type: ignore[arg-type]
+        assert found["role"][0] == ("ok" if is_worker else "warning")
+        errors = {check: told for check, told in found.items() if told[0] == "error"}
+        # The server of the tests runs without.
+        assert errors.keys() <= {"fsync"}, errors
+        assert "database" in found
     finally:
         place.execute(f"DROP OWNED BY {role}")
         place.execute(f"DROP ROLE {role}")

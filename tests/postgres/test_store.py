@@ -17,7 +17,8 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
-from nerve_store.postgres import PostgresLogStore, schema
+from nerve_store._places import without_password
+from nerve_store.postgres import PostgresLogStore, connections, schema
 from support import child_environment
 
 
@@ -237,6 +238,96 @@ def test_password_is_never_shown(place: Backend) -> None:
     with pytest.raises(ns.StoreUnavailableError) as refused:
         PostgresLogStore(dead, busy_timeout=0.1)
     assert "secret" not in str(refused.value)
+
+
+SECRET_URLS = {
+    "postgresql://u:{}@h/d": "postgresql://u@h/d",
+    "postgres://u:{}@h": "postgres://u@h",
+    "postgresql://u:{}?{}@h/d": "postgresql://u@h/d",
+    "postgresql://u:{}@{}@h1,h2:5/d?a=b": "postgresql://u@h1,h2:5/d?a=b",
+    "postgresql://:{}@h/d": "postgresql://@h/d",
+    "postgresql://h/d?password={}": "postgresql://h/d",
+    "postgresql://h/d?a=b&pass%77ord={}&c=d": "postgresql://h/d?a=b&c=d",
+    "postgresql://u@h/d?sslpassword={}&sslmode=prefer": "postgresql://u@h/d?sslmode=prefer",
+    "postgresql://h/d?listen_url=postgresql%3A%2F%2Fu%3A{}%40k%2Fd": (
+        "postgresql://h/d?listen_url=postgresql%3A%2F%2Fu%40k%2Fd"
+    ),
+    "host=h password={} dbname=d": "host=h dbname=d",
+    "host=h sslpassword = '{} \\'{}' passfile=/p password='{}": "host=h passfile=/p",
+    "password={}\\ {} host=h": "host=h",
+    "postgresql://u@h/d?passfile=/p": "postgresql://u@h/d?passfile=/p",
+}
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+def test_url_is_shown_without_its_secrets(url: str) -> None:
+    assert without_password(url.replace("{}", "hunter2")) == SECRET_URLS[url]
+
+
+@pytest.mark.parametrize(
+    ("message", "may_pass"),
+    [
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ("FATAL:  remaining connection slots are reserved for non-replication superuser connections", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ('FATAL:  too many connections for role "worker"', True),
+        ("FATAL:  no more connections allowed (max_client_conn)", True),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  query_wait_timeout", True),
+        ("FATAL:  server login has been failing, try again later", True),
+        ("Connection refused", True),
+        ('FATAL:  password authentication failed for user "worker"', False),
+        ('FATAL:  no pg_hba.conf entry for host "::1", user "worker", database "d", no encryption', False),
+        ('FATAL:  database "d" does not exist', False),
+        ('FATAL:  role "worker" does not exist', False),
+        ('FATAL:  role "worker" is not permitted to log in', False),
+        ("FATAL:  no such user: worker", False),
+        ('FATAL:  permission denied for database "d"', False),
+        ("fe_sendauth: no password supplied", False),
+    ],
+)
+def test_refused_login_is_tried_again_if_waiting_may_help(message: str, may_pass: bool) -> None:
+    assert connections._may_pass(psycopg.OperationalError(f"connection failed: {message}")) is may_pass
+
+
+def fill_slots(url: str, held: list[psycopg.Connection[Any]]) -> str:
+    """Take all connections that the role may have; returns how the next one is refused."""
+    while True:
+        try:
+            held.append(psycopg.connect(url))
+        except psycopg.OperationalError as error:
+            return str(error)
+
+
+def close_all(sessions: list[psycopg.Connection[Any]]) -> None:
+    for session in sessions:
+        session.close()
+
+
+def test_role_without_a_slot_waits_for_one(place: Backend) -> None:
+    """The last slots are a superuser's: another role is refused in other words."""
+    role = f"r_{place.schema}"
+    place.execute(f"CREATE ROLE {role} LOGIN")
+    place.execute(f"GRANT CREATE ON DATABASE postgres TO {role}")
+    url = place.direct_url.replace("tester@", f"{role}@")
+    held: list[psycopg.Connection[Any]] = []
+    try:
+        with PostgresLogStore(url, schema=place.schema, busy_timeout=20) as log:
+            log.append("system", "tick")
+            assert "reserved" in fill_slots(url, held)
+            place.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}' AND query <> ''"
+            )
+            fill_slots(url, held)
+            freeing = threading.Timer(1, close_all, (held,))
+            freeing.start()
+            assert log.append("system", "tick").id == 2
+            PostgresLogStore(url, schema=place.schema).close()
+            freeing.join()
+    finally:
+        close_all(held)
+        place.execute(f"DROP OWNED BY {role}")
+        place.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "postgresql://host:port:/x"])

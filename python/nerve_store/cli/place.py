@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, without_remote
+from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, without_password, without_remote
 from nerve_store.cli.arguments import integer, not_empty
 
 __all__ = ["Place", "add_place_options", "place_of", "remote_option", "remote_url"]
@@ -36,14 +36,7 @@ class Place(NamedTuple):
     @property
     def shown(self) -> str:
         """What `--data` names, without a password."""
-        if not self.is_server:
-            return self.data
-        from urllib.parse import urlsplit, urlunsplit
-
-        parts = urlsplit(self.data)
-        if parts.password is None:
-            return self.data
-        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}@{parts.netloc.rpartition('@')[2]}"))
+        return without_password(self.data) if self.is_server else self.data
 
 
 class _Collecting(argparse.Action):

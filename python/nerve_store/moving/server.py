@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors
 
 from nerve_store._core import MAX_TIMESTAMP, Columns, LogEntry, stored_rows, utc_day
+from nerve_store._places import without_password
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
@@ -21,7 +22,6 @@ from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Integers, parameters
-from nerve_store.postgres.connections import without_password
 from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
 from nerve_store.postgres.store import PostgresLogStore

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn, Self
 
-import psycopg
-
 from nerve_store._core import Check
-from nerve_store._places import MAX_CACHE_BYTES
+from nerve_store._places import MAX_CACHE_BYTES, without_password
 from nerve_store.exceptions import StoreIOError
-from nerve_store.postgres import failures, schema
+from nerve_store.postgres import schema
 from nerve_store.postgres.archive.place import days_at
-from nerve_store.postgres.connections import Connections, without_password
+from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.entries import CheckedRow, Rules, checked
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lanes import Lanes
 from nerve_store.postgres.listener import Listener
+from nerve_store.postgres.partitions import Partitions
 from nerve_store.types import Durability, Timestamp
 
 _OBJECTS_VERSION = 2
@@ -62,14 +59,21 @@ class OpenPostgres:
             max_connections=max(1, Check.count(max_connections, "max_connections")),
         )
         self._direct_url = Check.optional_text(listen_url, "listen_url")
-        self._next_day = datetime.min.replace(tzinfo=UTC)
-        self._day_lock = threading.Lock()
+        self._partitions = Partitions(self._connections, self._schema)
         self._durable_id = 0
         """All rows up to this id are known to be on the server's disk."""
         count = max(1, Check.count(writers, "writers"))
         try:
             with self._connections.borrowed() as session:
-                version = _prepare(session, self._name, self._path, read_only=self._read_only)
+                version = _prepare(
+                    session,
+                    self._name,
+                    self._path,
+                    lock_timeout_ms=self._connections.lock_timeout_ms,
+                    read_only=self._read_only,
+                )
+                if not self._read_only:
+                    self._partitions.open(session)
             self._knows_objects = version >= _OBJECTS_VERSION
             """Whether the tables can say that a day is an object."""
             self._open_archive()
@@ -79,7 +83,6 @@ class OpenPostgres:
             raise
         self._lanes = Lanes(self._connections, self._schema, count=count)
         self._listener = Listener(self._connections, self._name, self._direct_url)
-        self._ensure_days()
 
     def _open_archive(self) -> None:
         """Compare what lies in an object store with what the database says of it."""
@@ -105,23 +108,11 @@ class OpenPostgres:
         """Whether `close()` was called."""
         return self._connections.closed
 
-    def _ensure_days(self) -> None:
-        """Rows of a day that has no partition lie in the default one: nothing but their deletion is slower for it."""
-        if self._read_only or datetime.now(UTC) < self._next_day or not self._day_lock.acquire(blocking=False):
-            return
-        try:
-            with self._connections.borrowed() as session:
-                self._next_day = schema.ensure_days(session, self._schema)
-        except psycopg.Error as error:
-            failures.fail(error, self._path)
-        finally:
-            self._day_lock.release()
-
     def _check_writable(self) -> None:
         self._connections.check()
         if self._read_only:
             self._refuse_write()
-        self._ensure_days()
+        self._partitions.look()
 
     def _refuse_write(self) -> NoReturn:
         error = StoreIOError(errno.EROFS, "the store was opened with read_only", self._path)
@@ -165,6 +156,7 @@ class OpenPostgres:
         self._connections.close()
         self._lanes.close()
         self._listener.close()
+        self._partitions.close()
         self._archive.close()
 
     def __repr__(self) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import Connection
@@ -27,17 +27,20 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 """A server that vanished without a word is noticed within half a minute."""
 _MOST_IDLE = 8
 """Connections that are kept although no call uses them."""
+_LONGEST_LOCK_TIMEOUT_MS = 2**31 - 1
+"""What the server takes, 24.8 days."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to reach the server."""
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}@{place}"))
+_NEVER = re.compile(
+    r"authentication failed|no password supplied|pg_hba\.conf|(role|database) \".*\" does not exist"
+    r"|no such (user|database)|is not permitted to log in|permission denied|not currently accepting connections"
+    r"|certificate|does not support SSL|unsupported (frontend protocol|startup parameter)"
+    r"|unrecognized configuration parameter|invalid value for parameter|invalid connection option",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What no waiting changes: who may log in, to what, and how. Anything else, as that no slot is left, may pass."""
 
 
 class Connections:
@@ -60,6 +63,11 @@ class Connections:
         self._options = {name: value for name, value in own.items() if name not in given}
         # Rows are sent and read as binary, in this encoding, whatever the URL or PGCLIENTENCODING says.
         self._options["client_encoding"] = "utf8"
+
+    @property
+    def lock_timeout_ms(self) -> int:
+        """`busy_timeout` as the server takes it, of which 0 would be no limit."""
+        return max(1, round(min(self.busy_timeout * 1000, _LONGEST_LOCK_TIMEOUT_MS)))
 
     @property
     def closed(self) -> bool:
@@ -184,15 +192,8 @@ class Connections:
 
 
 def _may_pass(error: psycopg.Error) -> bool:
-    """Whether waiting may help: a server that starts, not a wrong password or name."""
-    if error.sqlstate is not None:
-        return True
-    text = str(error)
-    # A refused login has no code here, only the server's own word; the port that nobody listens on has neither.
-    return (
-        "FATAL" not in text
-        or "starting up" in text
-        or "shutting down" in text
-        or "too many" in text
-        or ("recovery" in text)
-    )
+    """Whether waiting may help, as for a server that starts or has no slot left, not for a wrong password or name.
+
+    libpq gives no code of a login that was refused, only the words of the server or of a pooler.
+    """
+    return error.sqlstate is not None or not _NEVER.search(str(error))

@@ -76,8 +76,8 @@ class PostgresFollower(Pages[LogEntry]):
         return bool(self._store._reader().known(wanted.between(before_id=before, limit=None)))
 
     def _merged(self, wanted: Filter) -> Iterator[LogEntry]:
-        if not self._store._read_only:
-            self._store._value(f"SELECT {self._store._schema}.flush()::text")
+        flush = f"{self._store._schema}.flush()::text"
+        self._store._value(f"SELECT CASE WHEN NOT pg_is_in_recovery() THEN {flush} END")
         yield from self._store._merged(wanted)
 
     def close(self) -> None:

@@ -42,8 +42,8 @@ class Lane:
         self._jobs: list[Job] = []
         """What was last given to be written, and the number under which it was sent, if it was."""
         self._sent: int | None = None
-        self._write = f"CALL {schema}.write(%s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
-        self._recover = f"CALL {schema}.recover(%s, NULL, NULL, NULL, NULL)"
+        self._write = f"CALL {schema}.write(%s, %s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
+        self._recover = f"CALL {schema}.recover(%s, %s, NULL, NULL, NULL, NULL)"
         self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
 
     def write(self, jobs: list[Job]) -> None:
@@ -120,7 +120,8 @@ class Lane:
 
     def _send(self, seq: int, arguments: tuple[Any, ...]) -> tuple[int, Any]:
         assert self._session is not None
-        cursor = self._session.execute(self._write, (self._writer, self._epoch, seq, *arguments), binary=True)
+        own = (self._writer, self._connections.lock_timeout_ms, self._epoch, seq)
+        cursor = self._session.execute(self._write, (*own, *arguments), binary=True)
         row = cursor.fetchone()
         assert row is not None
         self._seq = seq
@@ -136,9 +137,7 @@ class Lane:
         self._drop()
         session = self._connections.reach()
         try:
-            timeout = f"{round(self._connections.busy_timeout * 1000) or 1}ms"
-            session.execute("SELECT set_config('lock_timeout', %s, false)", (timeout,))
-            row = session.execute(self._recover, (self._writer,)).fetchone()
+            row = session.execute(self._recover, (self._writer, self._connections.lock_timeout_ms)).fetchone()
         except BaseException:
             session.close()
             raise

@@ -219,8 +219,9 @@ class Reads(OpenPostgres):
 
         def read(session: Session) -> list[LogEntry]:
             rows = session.execute(statement.encode(), parameters, binary=True).fetchall()
-            if is_durable and rows and rows[-1][0] > self._durable_id and not self._read_only:
-                session.execute(f"SELECT {self._schema}.await_flush()")
+            if is_durable and rows and rows[-1][0] > self._durable_id:
+                # What a standby shows has been on a disk before.
+                session.execute(f"SELECT {self._schema}.await_flush() WHERE NOT pg_is_in_recovery()".encode())
                 self._durable_id = max(self._durable_id, rows[-1][0])
             return stored_rows(rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import psycopg
@@ -49,7 +48,7 @@ def lock_key(name: str, purpose: str = "append") -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def prepare(session: Session, name: str, place: str, *, read_only: bool) -> int:
+def prepare(session: Session, name: str, place: str, *, lock_timeout_ms: int, read_only: bool) -> int:
     """Make the schema, or bring it up to date, under a lock; the version that it has then."""
     schema = quoted(name)
     try:
@@ -59,7 +58,7 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> int:
                 error.path, error.supported = place, VERSION
                 raise error
             with session.transaction():
-                session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
+                _lock(session, lock_key(name, "schema"), lock_timeout_ms)
                 if not is_there(session, name):
                     _create(session, name)
         found = _version(session, schema)
@@ -70,19 +69,11 @@ def prepare(session: Session, name: str, place: str, *, read_only: bool) -> int:
             error.path, error.found, error.supported = place, found, VERSION
             raise error
         if found < VERSION and not read_only:
-            _migrate(session, name)
+            _migrate(session, name, lock_timeout_ms)
             found = VERSION
     except psycopg.Error as error:
         failures.fail(error, place)
     return found
-
-
-def ensure_days(session: Session, schema: str) -> datetime:
-    """Make the partitions of today and tomorrow; when to call it again."""
-    today = datetime.now(UTC).date()
-    for day in (today, today + timedelta(days=1)):
-        session.execute(f"SELECT {schema}.ensure_day(%s)", (day,))
-    return datetime(today.year, today.month, today.day, tzinfo=UTC) + timedelta(days=1)
 
 
 def is_there(session: Session, name: str) -> bool:
@@ -110,15 +101,20 @@ def _create(session: Session, name: str) -> None:
     _make_procedures(session, name)
 
 
-def _migrate(session: Session, name: str) -> None:
+def _migrate(session: Session, name: str, lock_timeout_ms: int) -> None:
     with session.transaction():
-        session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name, "schema"),))
+        _lock(session, lock_key(name, "schema"), lock_timeout_ms)
         # No writer is between two versions.
-        session.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(name),))
+        _lock(session, lock_key(name), lock_timeout_ms)
         for version in range(_version(session, quoted(name)) + 1, VERSION + 1):
             session.execute(_filled(MIGRATIONS[version], name))
             session.execute(f"UPDATE {quoted(name)}.state SET schema_version = %s", (version,))
         _make_procedures(session, name)
+
+
+def _lock(session: Session, key: int, timeout_ms: int) -> None:
+    """Take an advisory lock until the transaction ends, which then waits as long for every lock."""
+    session.execute("SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)", (str(timeout_ms), key))
 
 
 def rename(session: Session, name: str, new_name: str) -> None:
@@ -141,6 +137,7 @@ def _filled(script: str, name: str) -> bytes:
     return (
         script.replace("@S@", quoted(name))
         .replace("@LOCK@", str(lock_key(name)))
+        .replace("@DAYS_LOCK@", str(lock_key(name, "days")))
         .replace("@CHANNEL@", channel(name))
         .encode()
     )

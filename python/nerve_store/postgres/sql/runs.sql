@@ -67,9 +67,8 @@ BEGIN
   ELSIF is_repeated OR is_finished THEN
     code := coalesce(code, run.exit_code);
   END IF;
-  -- Whatever does not carry the claim ends the lease.
+  -- Whatever does not carry the claim ends the lease. `not_before` stays until a claim.
   UPDATE @S@.workflow_runs SET status = want, timestamp = (op ->> 'timestamp')::bigint, exit_code = code,
-      not_before = NULL,
       owner = CASE WHEN claim IS NOT NULL THEN owner END,
       token = CASE WHEN claim IS NOT NULL THEN token END,
       lease_until = CASE WHEN claim IS NOT NULL AND want = 'started' THEN lease_until END
@@ -166,21 +165,27 @@ BEGIN
   item := @S@.run_json(run);
 END $$;
 
--- Makes the partition of a UTC day, unless rows of it lie in the default one. Runs as the owner of the tables, so that
--- a role that may only append needs no right to create.
+-- Makes the partition of a UTC day: true if it is there, false if rows of it lie in the default one, NULL if a lock was
+-- not to be had, as while a long read lasts. Writers do not wait for it: it does not take the append lock, and attaching
+-- locks the default partition alone against them; its rows are read then. Runs as the owner of the tables, so that a role
+-- that may only append needs no right to create.
 CREATE OR REPLACE FUNCTION @S@.ensure_day(day date) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
   first bigint := (day - date '1970-01-01')::bigint * 86400000; name text := 'logs_' || to_char(day, 'YYYYMMDD');
 BEGIN
   -- Not to_regclass: what it has cached may be older than the lock.
   IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
-  PERFORM pg_advisory_xact_lock(@LOCK@);
+  PERFORM pg_advisory_xact_lock(@DAYS_LOCK@);
   IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   IF EXISTS (SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000) THEN
     RETURN false;
   END IF;
-  EXECUTE format('CREATE TABLE @S@.%I PARTITION OF @S@.logs FOR VALUES FROM (%s) TO (%s)', name, first,
+  EXECUTE format('CREATE TABLE @S@.%I (LIKE @S@.logs INCLUDING ALL)', name);
+  EXECUTE format('ALTER TABLE @S@.logs ATTACH PARTITION @S@.%I FOR VALUES FROM (%s) TO (%s)', name, first,
     first + 86400000);
   RETURN true;
+EXCEPTION
+  WHEN lock_not_available OR deadlock_detected THEN RETURN NULL;
+  WHEN check_violation THEN RETURN false;  -- a row of the day came meanwhile
 END $$;

@@ -1,12 +1,14 @@
 -- All writes: one procedure call, one round trip. `@S@` is the quoted schema, `@CHANNEL@` its channel of notices.
 
--- Takes the append lock until the transaction ends, and returns the last id that was given. From here on ids are given
--- in the order of the commits, and no row of a run is locked by anybody else. The commit that follows does not wait for
--- the disk: the lock is held for microseconds.
-CREATE OR REPLACE FUNCTION @S@.lock_ids() RETURNS bigint LANGUAGE plpgsql AS $$
+-- Takes the append lock until the transaction ends, and returns the last id that was given; waits for each lock `wait`
+-- milliseconds at the most. From here on ids are given in the order of the commits, and no row of a run is locked by
+-- anybody else. The commit that follows does not wait for the disk: the lock is held for microseconds.
+CREATE OR REPLACE FUNCTION @S@.lock_ids(wait int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE last bigint;
 BEGIN
-  PERFORM set_config('synchronous_commit', 'off', true), pg_advisory_xact_lock(@LOCK@);
+  -- Of this transaction alone: behind a pooler, the next one of the session is another client's.
+  PERFORM set_config('synchronous_commit', 'off', true), set_config('lock_timeout', wait::text, true),
+    pg_advisory_xact_lock(@LOCK@);
   SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
   IF NOT EXISTS (SELECT FROM @S@.alive) THEN
     -- The server came back without its last commits. Ids that a reader saw must not be given again to other rows.
@@ -45,11 +47,11 @@ END $$;
 
 -- `jobs` NULL: all rows are plain appends, which nothing can refuse.
 CREATE OR REPLACE PROCEDURE @S@.write(
-  w uuid, e bigint, q bigint, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], jobs jsonb,
+  w uuid, wait int, e bigint, q bigint, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], jobs jsonb,
   is_durable boolean, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  before bigint := @S@.lock_ids();
+  before bigint := @S@.lock_ids(wait);
   last bigint := before;
   wake text := '';
 BEGIN
@@ -73,10 +75,10 @@ END $$;
 -- After a lost connection: fences the old one, whose call may still be waiting for the lock, and says whether its last
 -- call was committed. What it says is durable.
 CREATE OR REPLACE PROCEDURE @S@.recover(
-  w uuid, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
+  w uuid, wait int, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM @S@.lock_ids();
+  PERFORM @S@.lock_ids(wait);
   UPDATE @S@.writers SET epoch = epoch + 1, seen = now() WHERE writer = w
     RETURNING epoch, seq, first_id, results INTO current_epoch, last_seq, first, outcomes;
   IF NOT FOUND THEN
