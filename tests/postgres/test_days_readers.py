@@ -99,7 +99,11 @@ def test_day_that_is_replaced_or_expires_before_it_is_fetched(
     assert bucket.head is not asking
 
 
-def test_forked_child_is_refused_at_once_and_leaves_the_cache(opened: Any, files: Place) -> None:
+def test_forked_child_is_refused_at_once_and_leaves_the_cache(
+    opened: Any, files: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The iterator has fetched no more than the first days.
+    monkeypatch.setattr("nerve_store.postgres.pages.PAGE_ROWS", 1)
     log = opened(files)
     rows = fill(log, days=DAYS)
     log.archive_logs(now=NOW)
