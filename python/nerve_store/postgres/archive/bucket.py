@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from nerve_store.postgres.archive.known import DaySummary, KnownDay
 from nerve_store.postgres.archive.lines import corrupt, read_day
 from nerve_store.postgres.archive.manifest import Manifest
 from nerve_store.postgres.archive.objects import Objects
+from nerve_store.postgres.archive.scratch import Scratch
 from nerve_store.postgres.entries import now as clock
 from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
@@ -48,8 +48,9 @@ class ObjectDays:
         """The objects of days that are there, and that the database does not know."""
         self._remove = None
         if cache is None:
-            cache = tempfile.mkdtemp(prefix="nerve-store-days-")
-            self._remove = weakref.finalize(self, _remove, cache, os.getpid())
+            scratch = Scratch()
+            cache = scratch.path
+            self._remove = weakref.finalize(self, scratch.remove)
         self._cache = Cache(os.path.abspath(cache), max_cache_bytes)
 
     @property
@@ -267,12 +268,6 @@ class ObjectDays:
         """Remove a cache that is this log's alone."""
         if self._remove is not None:
             self._remove()
-
-
-def _remove(directory: str, process: int) -> None:
-    """A forked child leaves its parent's directory alone."""
-    if os.getpid() == process:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _form(key: str) -> str:
