@@ -72,3 +72,66 @@ def test_interrupted_leader_loses_and_doubles_nothing(
     for number, job in enumerate(others):
         (row,) = log.query(type=f"other-{number}")
         assert row.id == job.first_id
+
+
+def write_in_a_batch(log: Any, rows: list[Any]) -> None:
+    with log.batch() as batch:
+        batch.set_meta("a", "b")
+        batch.append_many(rows)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda log, rows: log.append_many(rows),
+        lambda log, rows: log.append_many([*rows, ("system", "r" * 5_000, "r" * 60_000, None, 1)]),
+        lambda log, rows: log.append("system", "tick", None, "x" * 200_000, key="key"),
+        lambda log, _: log.set_meta("key", "x" * 200_000),
+        write_in_a_batch,
+    ],
+)
+def test_call_that_the_server_cannot_take_is_refused_unsent(
+    place: Backend, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
+) -> None:
+    log: Any = place.open()
+    log.append("system", "before")
+    monkeypatch.setattr(lanes, "_MOST_MESSAGE_BYTES", 100_000)
+    with pytest.raises(ValueError, match="100,000 bytes"):
+        write(log, [("system", "tick", None, "x" * 20_000, 1)] * 6)
+    assert log.append_many([("system", "tick", None, "x" * 20_000, 1)] * 4) == range(2, 6)
+    assert log.count() == 5
+    assert log.list_meta() == {}
+
+
+def test_limit_of_a_call_is_what_the_server_takes() -> None:
+    """Its length is a word of the message: MaxAllocSize less one."""
+    assert 1_000_000_000 < lanes._MOST_MESSAGE_BYTES < 0x3FFFFFFF - 1
+
+
+def test_call_that_is_too_long_is_not_the_error_of_others(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: Any = place.open(writers=1)
+    log.append("system", "before")
+    monkeypatch.setattr(lanes, "_MOST_MESSAGE_BYTES", 100_000)
+    jobs = [Job(is_durable=True) for _ in range(3)]
+    for number, job in enumerate(jobs):
+        job.append(log._row("system", f"other-{number}", None, "x" * (200_000 if number == 1 else 5), 1))
+    lane = log._lanes._free.pop()
+    refused: list[int] = []
+
+    def run(number: int) -> None:
+        try:
+            log._lanes.run(jobs[number])
+        except ValueError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(log._lanes._waiting) < len(jobs):
+        time.sleep(0.005)
+    log._lanes._free.append(lane)
+    log.append("system", "own")
+    for thread in threads:
+        thread.join(20)
+    assert refused == [1]
+    assert {entry.type for entry in log.query()} == {"before", "own", "other-0", "other-2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,3 +99,18 @@ def test_opening_waits_no_longer_than_it_may(place: Backend) -> None:
         with held(place, purpose):
             busy_within(5, lambda: PostgresLogStore(place.url, schema=place.schema, busy_timeout=0.3))
     place.open().append("system", "tick")
+
+
+@pytest.mark.parametrize(("busy_timeout", "milliseconds"), [(0, 2_000), (7.5, 7_500), (30, 25_000), (1e12, 25_000)])
+def test_network_that_acknowledges_nothing_ends_a_call(place: Backend, busy_timeout: float, milliseconds: int) -> None:
+    with place.open(busy_timeout=busy_timeout) as log:
+        assert isinstance(log, PostgresLogStore)
+        with log._connections.borrowed() as session, socket.socket(fileno=os.dup(session.fileno())) as own:
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+    url = f"{place.url}?tcp_user_timeout=123"
+    with (
+        PostgresLogStore(url, schema=place.schema) as log,
+        log._connections.borrowed() as session,
+        socket.socket(fileno=os.dup(session.fileno())) as own,
+    ):
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 123

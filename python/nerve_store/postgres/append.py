@@ -59,7 +59,7 @@ class Appends(OpenPostgres):
         """Append rows in one transaction, all or none; returns their ids.
 
         A tuple is (source, type, ref_id, payload, timestamp); the id of a `LogEntry` is ignored. Every row is checked
-        before anything is written; an error names the index of the row.
+        before anything is written; an error names the index of the row. Rows of over 1 GiB together are a `ValueError`.
         """
         job = self._job(durability, carried(claim))
         rows = job.append_many(entries, rules=self._rules, claim=claim)

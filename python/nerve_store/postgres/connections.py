@@ -25,6 +25,8 @@ _CONNECT_SECONDS = 10
 """How long one attempt may take, at the most."""
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """A server that vanished without a word is noticed within half a minute."""
+_UNACKNOWLEDGED_SECONDS = 25
+"""How long what was sent may stay without an answer of the network, at the most."""
 _MOST_IDLE = 8
 """Connections that are kept although no call uses them."""
 _LONGEST_LOCK_TIMEOUT_MS = 2**31 - 1
@@ -59,7 +61,11 @@ class Connections:
         except psycopg.ProgrammingError as error:
             raise ValueError(f"{place}: no URL of PostgreSQL ({error})") from None
 
-        own: dict[str, Any] = {"connect_timeout": round(min(max(busy_timeout, 2), _CONNECT_SECONDS)), **_KEEPALIVE}
+        own: dict[str, Any] = {
+            "connect_timeout": round(min(max(busy_timeout, 2), _CONNECT_SECONDS)),
+            "tcp_user_timeout": round(1000 * min(max(busy_timeout, 2), _UNACKNOWLEDGED_SECONDS)),
+            **_KEEPALIVE,
+        }
         self._options = {name: value for name, value in own.items() if name not in given}
         # Rows are sent and read as binary, in this encoding, whatever the URL or PGCLIENTENCODING says.
         self._options["client_encoding"] = "utf8"

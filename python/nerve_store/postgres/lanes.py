@@ -7,6 +7,7 @@ still wait for the lock, is refused) and says whether the last call was committe
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -28,6 +29,8 @@ from nerve_store.postgres.refusals import refusal
 
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
 """Of one commit, unless a single job has more."""
+_MOST_MESSAGE_BYTES = (1 << 30) - (1 << 16)
+"""Of a call, as it is sent: the server takes messages of up to 1 GiB, and 64 KiB leave room for what is not rows."""
 _FENCED = "NS001"
 
 
@@ -56,8 +59,16 @@ class Lane:
             for job in jobs:
                 columns.extend(job.columns)
         is_plain = all(job.is_plain for job in jobs)
-        described = None if is_plain else Jsonb(as_operations(jobs))
-        _tell(jobs, *self._call(columns, described, is_durable=any(job.is_durable for job in jobs)))
+        described = None if is_plain else json.dumps(as_operations(jobs))
+        arrays = parameters(columns)
+        size = sum(len(array.data) for array in arrays) + len(described or "")
+        if size > _MOST_MESSAGE_BYTES:
+            raise ValueError(
+                f"one call takes {_MOST_MESSAGE_BYTES:,} bytes of rows on PostgreSQL, not {size:,}: divide them"
+            )
+        operations = None if described is None else Jsonb(described, dumps=str)
+        is_durable = any(job.is_durable for job in jobs)
+        _tell(jobs, *self._call((*arrays, operations, is_durable)))
 
     def settle(self, jobs: list[Job]) -> bool:
         """After a call for these jobs that was interrupted: whether they were committed, and if so, tell them."""
@@ -69,9 +80,8 @@ class Lane:
         _tell(jobs, first_id, outcomes)
         return True
 
-    def _call(self, columns: Columns, jobs: Jsonb | None, *, is_durable: bool) -> tuple[int, Any]:
+    def _call(self, arguments: tuple[Any, ...]) -> tuple[int, Any]:
         end = time.monotonic() + self._connections.busy_timeout
-        arguments = (*parameters(columns), jobs, is_durable)
         sent: int | None = None
         is_in_doubt = False
         while True:
