@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import nerve_store as ns
 from support import foreign_sql
+
+DAY_MS = 86_400_000
 
 
 def test_iter_is_an_iterator_of_entries(log_store: ns.LogStore) -> None:
@@ -60,3 +66,30 @@ def test_iter_holds_no_transaction_between_steps(log_store: ns.LogStore) -> None
     busy, frames, checkpointed = foreign_sql(log_store.path, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
     assert (busy, frames, checkpointed) == (0, 0, 0)
     assert sum(1 for _ in rows) == 9_999
+
+
+@pytest.mark.parametrize("call", ["iter", "read_archive", "follow"])
+def test_an_error_is_no_end(log_store: ns.LogStore, call: str) -> None:
+    """A caller that goes on after it gets it again, until the file is whole; a follower then goes on."""
+    log_store.append_many([("s", "t", None, "x" * 50, day * DAY_MS + n) for day in range(3) for n in range(2_000)])
+    log_store.archive_logs(now=9 * DAY_MS, retention=timedelta(0))
+    damaged = log_store.archived_days()[1]
+    content = Path(damaged.path).read_bytes()
+    Path(damaged.path).write_bytes(content[: len(content) // 2] + b"damage\n")
+    rows: Any = {
+        "iter": lambda: log_store.iter(archived=True),
+        "read_archive": lambda: log_store.read_archive(damaged.day),
+        "follow": lambda: log_store.follow(after_id=0),
+    }[call]()
+    found = []
+    with pytest.raises(ns.ArchiveCorruptError):
+        for entry in rows:
+            found.append(entry.id)  # noqa: PERF401, what comes before the error
+    first = found[0] if found else 2_001
+    assert found == list(range(first, first + len(found)))
+    for _ in range(3):
+        with pytest.raises(ns.ArchiveCorruptError):
+            next(rows)
+    if call == "follow":
+        Path(damaged.path).write_bytes(content)
+        assert next(rows).id == found[-1] + 1

@@ -13,18 +13,18 @@ use crate::row::{LogEntry, RawRow};
 /// Rows that one step reads from a day's file.
 const DAY_PAGE: usize = 256;
 
-/// Rows in order, read as they are asked for. An error ends them, after the rows before it have been returned.
+/// Rows in order, read as they are asked for. An error comes after the rows before it, and each time again: a caller that
+/// goes on does not take it for the end.
 pub struct Rows {
     source: Source,
     page: IntoIter<LogEntry>,
-    /// What comes after the page.
-    failure: Option<Error>,
 }
 
 enum Source {
     Log(Pages),
     Day(Arc<Core>, Box<ArchivedRows>),
     Both(Box<UnionPages>),
+    Failed(Error),
     Ended,
 }
 
@@ -42,7 +42,7 @@ impl Rows {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, page: Vec::new().into_iter(), failure: None }
+        Self { source, page: Vec::new().into_iter() }
     }
 
     /// The next row of the page that has been read; None if that takes reading another.
@@ -57,7 +57,7 @@ impl Rows {
 
     /// Whether there are no more rows.
     pub fn is_ended(&self) -> bool {
-        matches!(self.source, Source::Ended) && self.page.len() == 0 && self.failure.is_none()
+        matches!(self.source, Source::Ended) && self.page.len() == 0
     }
 
     /// The next row; None at the end.
@@ -76,7 +76,6 @@ impl Rows {
         }
         if let Source::Both(pages) = &mut self.source
             && self.page.len() == 0
-            && self.failure.is_none()
         {
             let outcome = pages.each_raw(visit);
             self.end_after(&outcome);
@@ -96,35 +95,31 @@ impl Rows {
         if self.page.len() > 0 {
             return Ok(());
         }
-        if let Some(error) = self.failure.take() {
-            return Err(error);
-        }
         let page = match &mut self.source {
             Source::Ended => return Ok(()),
-            Source::Log(pages) => pages.next_page(),
-            Source::Both(pages) => pages.next_page(),
-            Source::Day(core, rows) => core.database().check_open().and_then(|()| read_day(rows, &mut self.failure)),
+            Source::Failed(error) => return Err(error.clone()),
+            Source::Log(pages) => pages.next_page().map(|page| (page, None)),
+            Source::Both(pages) => pages.next_page().map(|page| (page, None)),
+            Source::Day(core, rows) => core.database().check_open().and_then(|()| read_day(rows)),
         };
-        match page {
-            Ok(page) => {
-                if self.failure.is_some() || page.is_empty() {
-                    self.source = Source::Ended;
-                }
-                self.page = page.into_iter();
-                if self.page.len() == 0 { self.failure.take().map_or(Ok(()), Err) } else { Ok(()) }
-            }
-            Err(error) => {
-                let outcome = Err(error);
-                self.end_after(&outcome);
-                outcome
-            }
+        self.end_after(&page);
+        let (page, failure) = page?;
+        if let Some(error) = failure {
+            self.source = Source::Failed(error);
+        } else if page.is_empty() {
+            self.source = Source::Ended;
+        }
+        self.page = page.into_iter();
+        match &self.source {
+            Source::Failed(error) if self.page.len() == 0 => Err(error.clone()),
+            _ => Ok(()),
         }
     }
 
     /// Ends the rows with an error, unless the read can be repeated.
     fn end_after<T>(&mut self, outcome: &Result<T>) {
-        if outcome.as_ref().err().is_some_and(|error| !is_repeatable(error)) {
-            self.source = Source::Ended;
+        if let Some(error) = outcome.as_ref().err().filter(|error| !is_repeatable(error)) {
+            self.source = Source::Failed(error.clone());
         }
     }
 }
@@ -135,21 +130,18 @@ pub(super) fn is_repeatable(error: &Error) -> bool {
 }
 
 /// The next rows of a day's file, and the error after them.
-fn read_day(rows: &mut ArchivedRows, failure: &mut Option<Error>) -> Result<Vec<LogEntry>> {
+fn read_day(rows: &mut ArchivedRows) -> Result<(Vec<LogEntry>, Option<Error>)> {
     let mut page = Vec::with_capacity(DAY_PAGE);
     while page.len() < DAY_PAGE {
         if let Err(interrupted) = check() {
-            return if page.is_empty() { Err(interrupted) } else { Ok(page) };
+            return if page.is_empty() { Err(interrupted) } else { Ok((page, None)) };
         }
         match rows.next_row() {
             Ok(Some(entry)) => page.push(entry),
             Ok(None) => break,
             // The rows before the damage are good, and are returned first.
-            Err(error) => {
-                *failure = Some(error);
-                break;
-            }
+            Err(error) => return Ok((page, Some(error))),
         }
     }
-    Ok(page)
+    Ok((page, None))
 }

@@ -19,7 +19,7 @@ _of_thread = threading.local()
 
 
 class CallInterruptedError(Exception):
-    """The call was interrupted, and nobody waits for what it gives."""
+    """The call was interrupted; what it gives is not wanted any more."""
 
 
 class Interruption:

@@ -42,7 +42,7 @@ class Partitions:
             self._make(session)
 
     def look(self) -> None:
-        """Called by whatever writes: once a day, have a thread make the next ones."""
+        """Called by each write: once a day, have a thread make the next ones."""
         if time.time() < self._due or not self._mutex.acquire(blocking=False):
             return
         try:

@@ -93,7 +93,7 @@ class AsyncPages(Generic[_Item]):
             page = self._pages._page
             for item in page:
                 return item
-            # What a thread reads stays in the pages, also when nobody waits for it any more.
+            # What a thread reads stays in the pages, also when no task waits for it any more.
             if not await self._owner._run(self._owner._threads.read, self._pages._fill, page):
                 break
         raise StopAsyncIteration

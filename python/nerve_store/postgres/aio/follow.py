@@ -31,7 +31,7 @@ class AsyncPostgresFollower:
             for entry in page:
                 return entry
             known = listener.notices()
-            # What a thread reads stays in the follower, also when nobody waits for it any more.
+            # What a thread reads stays in the follower, also when no task waits for it any more.
             if not await self._owner._run(self._owner._threads.read, self._follower._fill, page):
                 await self._owner._waits.wait(known, LOOK_SECONDS)
         raise StopAsyncIteration

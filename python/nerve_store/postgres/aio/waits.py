@@ -63,5 +63,5 @@ class Waits:
             rooms = [(loop, room) for loop, room in self._rooms.items() if not room.is_called]
             for loop, room in rooms:
                 room.is_called = True
-                with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                with suppress(RuntimeError):  # the loop is closed, and its tasks have ended
                     loop.call_soon_threadsafe(room.wake)

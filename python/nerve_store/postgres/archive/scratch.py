@@ -24,7 +24,7 @@ class Scratch:
         self._process = os.getpid()
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with suppress(OSError):
-            # Where there are no locks, nobody takes it for abandoned.
+            # Where there are no locks, no process takes it for abandoned.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def remove(self) -> None:
