@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -75,16 +75,16 @@ def test_an_error_is_no_end(log_store: ns.LogStore, call: str) -> None:
     log_store.archive_logs(now=9 * DAY_MS, retention=timedelta(0))
     damaged = log_store.archived_days()[1]
     content = Path(damaged.path).read_bytes()
-    Path(damaged.path).write_bytes(content[: len(content) // 2] + b"damage\n")
-    rows: Any = {
+    calls: dict[str, Callable[[], Iterator[ns.LogEntry]]] = {
         "iter": lambda: log_store.iter(archived=True),
         "read_archive": lambda: log_store.read_archive(damaged.day),
         "follow": lambda: log_store.follow(after_id=0),
-    }[call]()
-    found = []
+    }
+    rows = calls[call]()
+    Path(damaged.path).write_bytes(content[: len(content) // 2] + b"damage\n")
+    found: list[int] = []
     with pytest.raises(ns.ArchiveCorruptError):
-        for entry in rows:
-            found.append(entry.id)  # noqa: PERF401, what comes before the error
+        found.extend(entry.id for entry in rows)
     first = found[0] if found else 2_001
     assert found == list(range(first, first + len(found)))
     for _ in range(3):

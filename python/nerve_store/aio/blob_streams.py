@@ -120,7 +120,7 @@ class AsyncBlobReader(_Stream[BinaryIO]):
             raise
 
     def _keep(self, own: int, reading: asyncio.Future[bytes]) -> None:
-        """Keep what the cancelled caller did not receive for the next read, unless that is under way in another task."""
+        """Keep what was not received for the next read; too late if that is under way in another task."""
         if reading.cancelled() or reading.exception() is not None:
             return
         if self._calls == own:

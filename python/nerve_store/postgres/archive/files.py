@@ -150,7 +150,7 @@ class DirectoryDays:
     def _take_in_left(
         self, manifest: Manifest, day: date, forms: list[str], item: KnownDay | None, announced: KnownDay | None
     ) -> None:
-        """What a killed job published counts, then what counted before; a damaged file is left to the call that needs it."""
+        """What a killed job published counts, then what counted before; a damaged file is left as it is."""
         if announced is not None and self._is_whole(announced):
             self._take_in(manifest, item, *self._describe(day, announced.format))
             forms = [form for form in forms if form != announced.format] + [announced.format]
