@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nerve_store import ArchiveError, BlobStore, NerveStoreError, StoreIOError
-from nerve_store._places import below
+from nerve_store._places import ARCHIVE_MARK, below
 from nerve_store.cli.doctor_bucket import Access, try_access
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
@@ -186,7 +186,7 @@ def _wrong(access: Access, one: Any) -> str | None:
 
 def _others(access: Access, known: list[Any]) -> Iterator[Finding]:
     """The objects that are no day's current one."""
-    from nerve_store.remote.days.names import MARK, parsed
+    from nerve_store.remote.days.names import parsed
 
     bucket, objects = access.bucket, access.objects or {}
     waiting = [one for one in known if one.state != "current" and one.key in objects]
@@ -194,7 +194,7 @@ def _others(access: Access, known: list[Any]) -> Iterator[Finding]:
         what = f"{format_count(len(waiting), 'object')} of jobs that were cut off, or are to be deleted"
         yield Finding("ok", "days", what, "archive: the next job goes on with them")
     names = {one.key for one in known}
-    unknown = [key for key in objects if key not in names and key != MARK]
+    unknown = [key for key in objects if key not in names and key != ARCHIVE_MARK]
     doubled = [key for key in unknown if parsed(key) is not None]
     if doubled:
         named = ", ".join(map(bucket.name, sorted(doubled)[:_SHOWN]))

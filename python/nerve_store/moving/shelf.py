@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from nerve_store._places import sync_directory
+from nerve_store._places import ARCHIVE_MARK, sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.state import KnownDay
 
-ARCHIVE_MARK = ".nerve-store"
-"""Says whose archive a directory is (docs/format.md)."""
 MARK = ".copying"
 """Says whose days they are, until the copy is whole."""
 _CHUNK = 1 << 20

@@ -258,13 +258,13 @@ impl Segment {
 
     /// Whether each of its rows is one of these, or among others that are gone, and there are no more.
     pub(crate) fn is_made_up_of(&self, rows: &Observed, gone: &RoaringTreemap) -> bool {
+        if !self.expects_its_rows() {
+            return false;
+        }
         let had = |id: &i64| self.had(*id);
         let left = rows.rows.iter().map(|(id, _)| *id).filter(had).count();
         let is_gone =
             |id: i64| rows.rows.binary_search_by_key(&id, |(id, _)| *id).is_err() && gone.contains(id.cast_unsigned());
-        if !self.expects_its_rows() {
-            return false;
-        }
         let lost = self.had_ids().filter(|id| is_gone(*id)).count();
         lost > 0 && left == rows.rows.len() && (left + lost) as u64 == self.row_count
     }

@@ -34,7 +34,7 @@ class Waits:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
-        """Of the loops in which somebody waits."""
+        """Of the loops in which tasks wait."""
         self._lock = threading.Lock()
         listener.tell(self._hear)
 

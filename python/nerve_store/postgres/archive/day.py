@@ -19,7 +19,6 @@ from nerve_store.postgres.archive.directory import PLAIN, ZSTD
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
 
 _PAGE_ROWS, _PAGE_BYTES = 1_000, 1 << 20
-_CHUNK = 1 << 20
 _Rows = TypeVar("_Rows")
 
 
@@ -156,14 +155,11 @@ def described(
     return known, summary
 
 
-def digest_of(file: BinaryIO) -> tuple[int, str]:
+def digest_of(file: io.BufferedReader) -> tuple[int, str]:
     """The size and the sha256 of a file, which is read again from its beginning afterwards."""
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    size = file.tell()
+    digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     file.seek(0)
-    return size, digest.hexdigest()
+    return size, digest
 
 
 def next_form(current: str | None, compression: str | None) -> str:

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from datetime import date
 from typing import BinaryIO
 
-from nerve_store._places import sync_directory
+from nerve_store._places import ARCHIVE_MARK, sync_directory
 from nerve_store.exceptions import ArchiveError, NerveStoreError, StoreFullError, StoreIOError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
 _STAGE = ".stage-"
-MARK = ".nerve-store"
-"""The file that says whose archive the directory is."""
 _MOST_MARK_BYTES = 64 << 10
 
 
@@ -68,7 +66,7 @@ class ArchiveDirectory:
         """What says whose archive it is; no more of it than can be right."""
         if self.path is None:
             return None
-        path = os.path.join(self.path, MARK)
+        path = os.path.join(self.path, ARCHIVE_MARK)
         with translated("look whose archive it is", path):
             try:
                 with open(path, "rb") as file:
@@ -78,20 +76,16 @@ class ArchiveDirectory:
 
     def put_mark(self, content: bytes, *, replace: bool) -> None:
         """Write it, durably; without `replace`, one that is there by now stays."""
-        path, staged = os.path.join(self._there(), MARK), os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
+        path = os.path.join(self._there(), ARCHIVE_MARK)
         with translated("mark the archive", path):
-            try:
-                with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+            with self._staging() as (staged, file):
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
                 if replace:
                     os.rename(staged, path)
                 else:
                     _link(staged, path)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(staged)
             self.sync()
 
     def prepare(self) -> None:
@@ -104,19 +98,22 @@ class ArchiveDirectory:
                     os.unlink(os.path.join(directory, name))
 
     @contextlib.contextmanager
+    def _staging(self) -> Iterator[tuple[str, BinaryIO]]:
+        """The path of a new file, and the file; unless it is given another name, nothing of it is left."""
+        path = os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w+b", buffering=1 << 18) as file:
+                yield path, file
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    @contextlib.contextmanager
     def staged(self, day: date, form: str) -> Iterator[StagedFile]:
         """A file to write a day to; unless it is published, nothing of it is left."""
-        path = os.path.join(self._there(), f"{_STAGE}{secrets.token_hex(8)}")
-        with translated("write a day", self._there()):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w+b", buffering=1 << 18) as file:
-                staged = StagedFile(self, file, path, self.of(day, form))
-                try:
-                    yield staged
-                finally:
-                    if not staged.is_published:
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(path)
+        with translated("write a day", self._there()), self._staging() as (path, file):
+            yield StagedFile(self, file, path, self.of(day, form))
 
     def sync(self) -> None:
         """Make names durable."""
@@ -146,7 +143,6 @@ class StagedFile:
 
     def __init__(self, directory: ArchiveDirectory, file: BinaryIO, path: str, target: str) -> None:
         self._directory, self.file, self._path, self._target = directory, file, path, target
-        self.is_published = False
 
     def sync(self) -> None:
         """Put its bytes on the disk."""
@@ -156,5 +152,4 @@ class StagedFile:
     def publish(self) -> None:
         """Give it its name, durably; `sync` came before."""
         os.rename(self._path, self._target)
-        self.is_published = True
         self._directory.sync()

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from io import BufferedReader
 from typing import BinaryIO, TypeAlias
 
 from nerve_store._core import LogEntry
@@ -50,7 +51,7 @@ class DirectoryDays:
                 self._compare(file, known)
             yield file
 
-    def _compare(self, file: BinaryIO, known: KnownDay) -> None:
+    def _compare(self, file: BufferedReader, known: KnownDay) -> None:
         path, stamp = self.of(known), _stamp(file)
         if stamp[1] != known.size or digest_of(file) != (known.size, known.sha256):
             raise corrupt(
@@ -272,7 +273,7 @@ class DirectoryDays:
 
 
 @contextlib.contextmanager
-def _file(path: str, row_count: int | None = None) -> Iterator[BinaryIO]:
+def _file(path: str, row_count: int | None = None) -> Iterator[BufferedReader]:
     """A file of a day, which held so many rows."""
     try:
         file = open(path, "rb")  # noqa: SIM115 - it is closed below
@@ -284,7 +285,7 @@ def _file(path: str, row_count: int | None = None) -> Iterator[BinaryIO]:
         yield file
 
 
-def _stamp(file: BinaryIO) -> _Stamp:
+def _stamp(file: BufferedReader) -> _Stamp:
     """What tells one state of a file from another."""
     found = os.fstat(file.fileno())
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from nerve_store._places import ARCHIVE_MARK
 from nerve_store.exceptions import ArchiveError
-from nerve_store.postgres.archive.directory import MARK, ArchiveDirectory
+from nerve_store.postgres.archive.directory import ArchiveDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Owner:
             fields = json.loads(content)
             mark = Mark(str(fields["id"]), str(fields["database"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            path = os.path.join(directory, MARK)
+            path = os.path.join(directory, ARCHIVE_MARK)
             raise _refusal(
                 path, "it should say whose archive this is, and cannot be read; remove it, and the next job writes it"
             ) from error
@@ -60,7 +61,7 @@ class Owner:
             raise _refusal(
                 directory,
                 f"it is the archive of another log, {other}: give this one a directory of its own. If it is the same"
-                f" log, remove {MARK} from the directory",
+                f" log, remove {ARCHIVE_MARK} from the directory",
             )
         return mark
 

@@ -87,7 +87,7 @@ class ArchiveReader:
         """The rows of the days, in order; a file is opened when the merge comes to its ids.
 
         Since the database was asked, a file may have gained rows that are before those that were given. They were in
-        the database at that time, and whoever asks for the rows of both has read those of the database before.
+        the database at that time, and a caller that asks for the rows of both has read those of the database before.
         """
         sign = -1 if wanted.descending else 1
         starts = [((day.last_id if wanted.descending else day.first_id) or 0, day) for day in days]

@@ -8,10 +8,11 @@ from contextlib import suppress
 from datetime import date
 
 from nerve_store._core import LogStore
+from nerve_store._places import ARCHIVE_MARK
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
 from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
-from nerve_store.remote.days.names import MARK, DayObject, Manifest, parsed
+from nerve_store.remote.days.names import DayObject, Manifest, parsed
 
 _LONGEST = 64 << 10
 _TRIES = 3
@@ -20,7 +21,7 @@ _TRIES = 3
 
 def owner(bucket: Bucket) -> str | None:
     """The identity of the database whose days these are; None if none has come yet."""
-    content = bucket.get(MARK, longest=_LONGEST)
+    content = bucket.get(ARCHIVE_MARK, longest=_LONGEST)
     if content is None:
         return None
     try:
@@ -33,7 +34,7 @@ def claim(bucket: Bucket, log: Manifest) -> None:
     """Make the prefix this log's; `ArchiveError` if it is another one's."""
     found = owner(bucket)
     if found is None:
-        bucket.create(MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n")
+        bucket.create(ARCHIVE_MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n")
         found = owner(bucket)
     compare(bucket, log._identity, found)
 
@@ -97,7 +98,7 @@ def compare(bucket: Bucket, identity: str | None, found: str | None) -> None:
     """`ArchiveError` if the owner that was found is another log."""
     if identity is not None and found != identity:
         raise refusal(
-            bucket.name(MARK),
+            bucket.name(ARCHIVE_MARK),
             "the days there are those of another database; give this one another prefix. If it is the same database,"
             " remove this object",
         )

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
-MARK = ".nerve-store"
-"""Says whose days these are. No pattern by which others look for day files matches it."""
-
 _KEY = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.(jsonl(?:\.zst)?)", re.ASCII)
 
 
