@@ -207,12 +207,12 @@ def test_large_rows_wait_for_room_before_they_are_copied(path: Path) -> None:
 
 
 def test_waiting_for_room_costs_little(path: Path) -> None:
-    """Each row costs about the same, however many callers wait."""
+    """Each row costs the loop about the same time of a processor, however many callers wait."""
 
     async def timed(store: ns.AsyncLogStore, count: int) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         await asyncio.gather(*(store.append("s", "t", None, None, 5) for _ in range(count)))
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     async def main() -> None:
         async with ns.AsyncLogStore(path, durability="normal") as store:

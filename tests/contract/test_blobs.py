@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import os
 import random
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -19,7 +20,9 @@ import pytest
 
 import nerve_store as ns
 from contract.blob_places import PLACES, Place, made
+from nerve_store.remote.bucket import Bucket
 from support import is_one_line
+from support.event_loops import run, take_with_cancellations
 
 HASH = ns.blob_hash(b"x")
 MIB = 1 << 20
@@ -324,6 +327,48 @@ def test_closing_ends_nothing_that_the_next_call_needs(place: Place) -> None:
     assert list(blobs) == [hash]
     assert blobs.write_many(["x"]) == [hash]
     blobs.close()
+
+
+def test_a_cancelled_step_loses_no_hash(place: Place) -> None:
+    async def main() -> None:
+        async with place.open_async() as blobs:
+            expected = sorted(await blobs.write_many([str(number) for number in range(700)]))
+            cancelled = 0
+            for seed in range(3):
+                found, count = await take_with_cancellations(aiter(blobs), seed)
+                assert found == expected
+                cancelled += count
+            assert cancelled
+
+    run(main())
+
+
+def test_an_iteration_goes_on_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last hash that it returned, whatever could not be listed."""
+    (blobs := made("memory", tmp_path).open()).write_many(map(str, range(700)))
+    expected = list(blobs)
+    listings = itertools.count(1)
+
+    def listed(bucket: Bucket, folder: str | None = None) -> Iterator[Any]:
+        if next(listings) % 150 == 0:
+            raise ns.StoreUnavailableError("no answer")
+        return of_bucket(bucket, folder)
+
+    of_bucket = Bucket.list
+    monkeypatch.setattr("nerve_store.remote.blobs.listing.PAGE", 600)  # a shard at a time
+    monkeypatch.setattr(Bucket, "list", listed)
+    hashes = iter(blobs)
+    found: list[str] = []
+    errors = 0
+    while True:
+        try:
+            found.append(next(hashes))
+        except ns.StoreUnavailableError:
+            errors += 1
+        except StopIteration:
+            break
+    assert found == expected
+    assert errors
 
 
 def test_an_event_loop_does_the_same(place: Place, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -36,3 +37,23 @@ async def take(rows: AsyncIterator[ns.LogEntry], count: int) -> list[ns.LogEntry
         if len(taken) == count:
             break
     return taken
+
+
+async def take_with_cancellations(items: AsyncIterator[T], seed: int) -> tuple[list[T], int]:
+    """All items, and how many of the steps to them were cancelled."""
+    dice = random.Random(seed)
+    found: list[T] = []
+    cancelled = 0
+    while True:
+        step = asyncio.ensure_future(anext(items))
+        # A step that takes a thread is given too little time, more often than not.
+        if dice.random() < 0.7:
+            await asyncio.wait([step], timeout=dice.choice([0, 0.000_02, 0.000_1, 0.001, 0.005]))
+            step.cancel()
+        await asyncio.wait([step], timeout=LIMIT)
+        if step.cancelled():
+            cancelled += 1
+        elif isinstance(step.exception(), StopAsyncIteration):
+            return found, cancelled
+        else:
+            found.append(step.result())

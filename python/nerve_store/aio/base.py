@@ -13,12 +13,14 @@ from nerve_store._core import LogStore
 from nerve_store.aio.channel import Channel, Channels
 from nerve_store.aio.follow import Newsrooms
 from nerve_store.aio.forks import watch_store
-from nerve_store.aio.threads import Threads, run_in, submit
+from nerve_store.aio.pages import AsyncPages
+from nerve_store.aio.threads import Call, Threads, begin_in, run_in, submit
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 from nerve_store.types import Durability, Path, Progress
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 _Method = TypeVar("_Method", bound=Callable[..., object])
 
 
@@ -75,6 +77,14 @@ class Handle:
     ) -> _Result:
         self._check_open()
         return await run_in(pool, function, *arguments, **options)
+
+    def _pages(self, open_pages: Callable[[], Callable[[], list[_Item]]]) -> AsyncPages[_Item]:
+        """What threads read page by page; `open_pages` is as `AsyncPages` wants it."""
+        return AsyncPages(self._begin_read, open_pages)
+
+    def _begin_read(self, call: Callable[[], _Result]) -> Call[_Result]:
+        self._check_open()
+        return begin_in(self._threads.read, call)
 
     async def close(self) -> None:
         """Let the writes under way finish and close; later calls raise `StoreClosedError`.

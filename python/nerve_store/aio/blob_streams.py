@@ -72,10 +72,8 @@ class _Stream(Generic[_File]):
         calling.add_done_callback(self._end_turn)
         return calling
 
-    def _end_turn(self, call: asyncio.Future[Any]) -> None:
+    def _end_turn(self, _: asyncio.Future[Any]) -> None:
         self._turn.release()
-        if not call.cancelled():
-            call.exception()  # the caller may be gone
 
 
 class AsyncBlobReader(_Stream[BinaryIO]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from nerve_store._core import BlobStore, Check
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from nerve_store.types import Data, Durability, File, Path, Progress
 
 _IN_A_THREAD = "`progress` is called in another thread than the event loop's."
-_HASHES = 256
+_PAGE_HASHES = 256
 """Hashes that an iteration takes from a thread at a time."""
 _GRACE = timedelta(hours=1)
 
@@ -122,16 +123,22 @@ class BlobCalls(Handle, Generic[_Store]):
     async def stats(self) -> BlobStats:
         return await self._run(self._threads.job, self._store.stats)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    def __aiter__(self) -> AsyncIterator[str]:
         """The hashes of all blobs, in order."""
-        hashes = iter(self._store)
 
-        def take() -> list[str]:
-            return [hash for _, hash in zip(range(_HASHES), hashes, strict=False)]
+        def open_pages() -> Callable[[], list[str]]:
+            hashes = iter(self._store)
+            page: list[str] = []
 
-        while page := await self._run(self._threads.read, take):
-            for hash in page:
-                yield hash
+            def take() -> list[str]:
+                nonlocal page
+                page.extend(islice(hashes, _PAGE_HASHES - len(page)))  # which keeps those before an error
+                taken, page = page, []
+                return taken
+
+            return take
+
+        return self._pages(open_pages)
 
     async def _finish_writes(self) -> None:
         await self._writes.finish()

@@ -97,11 +97,6 @@ def _end(loop: asyncio.AbstractEventLoop, room: Newsroom) -> None:
     room.end(loop)
 
 
-def _look_at(reading: asyncio.Future[list[LogEntry]]) -> None:
-    if not reading.cancelled():
-        reading.exception()  # who waited for it may be gone
-
-
 class AsyncLogFollower:
     """The rows of a filter as they are appended, by whatever process; endless, until it is closed.
 
@@ -175,7 +170,6 @@ class AsyncLogFollower:
     async def _read_in_thread(self, follower: LogFollower) -> None:
         if self._reading is None:
             self._reading = self._poll(follower)
-            self._reading.add_done_callback(_look_at)
         # A call that is cancelled loses no rows: the next one goes on waiting for the same page.
         await asyncio.wait([self._reading])
         reading, self._reading = self._reading, None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import date
+from functools import partial
 from typing import Any
 
 from nerve_store._core import ArrowStream, LogEntry, LogFollower, LogIterator, LogStore
@@ -52,7 +53,7 @@ class Reads(OpenStore):
         )
 
     @documented(LogStore.iter)
-    async def iter(
+    def iter(
         self,
         *,
         source: str | None = None,
@@ -66,22 +67,21 @@ class Reads(OpenStore):
         descending: bool = False,
         archived: bool = False,
     ) -> AsyncIterator[LogEntry]:
-        rows = await self._run(
-            self._threads.read,
-            self._store.iter,
-            source=source,
-            type=type,
-            ref_id=ref_id,
-            since=since,
-            until=until,
-            after_id=after_id,
-            before_id=before_id,
-            limit=limit,
-            descending=descending,
-            archived=archived,
+        return self._rows(
+            partial(
+                self._store.iter,
+                source=source,
+                type=type,
+                ref_id=ref_id,
+                since=since,
+                until=until,
+                after_id=after_id,
+                before_id=before_id,
+                limit=limit,
+                descending=descending,
+                archived=archived,
+            )
         )
-        async for entry in self._rows(rows):
-            yield entry
 
     @documented(LogStore.arrow)
     def arrow(
@@ -188,9 +188,8 @@ class Reads(OpenStore):
         return await self._run(self._threads.read, self._store.sql, query, params, timeout=timeout)
 
     @documented(LogStore.read_archive)
-    async def read_archive(self, day: date) -> AsyncIterator[LogEntry]:
-        async for entry in self._rows(await self._run(self._threads.read, self._store.read_archive, day)):
-            yield entry
+    def read_archive(self, day: date) -> AsyncIterator[LogEntry]:
+        return self._rows(partial(self._store.read_archive, day))
 
     @documented(LogStore.get_meta)
     async def get_meta(self, key: str) -> str | None:
@@ -204,7 +203,5 @@ class Reads(OpenStore):
     async def stats(self, *, exact: bool = False) -> LogStats:
         return await self._run(self._threads.read, self._store.stats, exact=exact)
 
-    async def _rows(self, rows: LogIterator) -> AsyncIterator[LogEntry]:
-        while page := await self._run(self._threads.read, rows._take, _PAGE_ROWS):
-            for entry in page:
-                yield entry
+    def _rows(self, open_rows: Callable[[], LogIterator]) -> AsyncIterator[LogEntry]:
+        return self._pages(lambda: partial(open_rows()._take, _PAGE_ROWS))

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from nerve_store._core import Check, LogEntry, LogStore
@@ -189,7 +190,7 @@ class Runs(OpenStore):
         )
 
     @documented(LogStore.iter_workflow_runs)
-    async def iter_workflow_runs(
+    def iter_workflow_runs(
         self,
         *,
         workflow: str | Collection[str] | None = None,
@@ -200,20 +201,20 @@ class Runs(OpenStore):
         limit: int | None = None,
         descending: bool = True,
     ) -> AsyncIterator[WorkflowRun]:
-        runs = await self._run(
-            self._threads.read,
-            self._store.iter_workflow_runs,
-            workflow=workflow,
-            status=status,
-            since=since,
-            until=until,
-            after=after,
-            limit=limit,
-            descending=descending,
+        return self._pages(
+            lambda: partial(
+                self._store.iter_workflow_runs(
+                    workflow=workflow,
+                    status=status,
+                    since=since,
+                    until=until,
+                    after=after,
+                    limit=limit,
+                    descending=descending,
+                )._take,
+                _PAGE_RUNS,
+            )
         )
-        while page := await self._run(self._threads.read, runs._take, _PAGE_RUNS):
-            for run in page:
-                yield run
 
     @documented(LogStore.count_workflow_runs)
     async def count_workflow_runs(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from nerve_store._core import Interruption
 
@@ -43,7 +43,34 @@ def submit(pool: ThreadPoolExecutor, call: Callable[[], _Result]) -> asyncio.Fut
     except RuntimeError:
         # The pool has queued the call nevertheless, for threads that it may have.
         once()
-    return asyncio.wrap_future(once.future)
+    outcome = asyncio.wrap_future(once.future)
+    outcome.add_done_callback(_look_at)
+    return outcome
+
+
+def _look_at(outcome: asyncio.Future[Any]) -> None:
+    if not outcome.cancelled():
+        outcome.exception()  # the task that waited for it may be gone
+
+
+class Call(Generic[_Result]):
+    """A call in a thread, and the way to end it."""
+
+    def __init__(self, outcome: asyncio.Future[_Result], interrupt: Callable[[], object]) -> None:
+        self.outcome: asyncio.Future[_Result] = outcome
+        self._interrupt: Callable[[], object] = interrupt
+        self.was_interrupted: bool = False
+
+    def interrupt(self) -> None:
+        """Let it end soon; returns at once."""
+        self.was_interrupted = True
+        self._interrupt()
+
+
+def begin_in(pool: ThreadPoolExecutor, call: Callable[[], _Result]) -> Call[_Result]:
+    """Make a call to the store in a thread of `pool`."""
+    interruption = Interruption()
+    return Call(submit(pool, partial(interruption.run, call)), interruption.interrupt)
 
 
 class Threads:
@@ -75,10 +102,9 @@ async def run_in(
     **options: _Parameters.kwargs,
 ) -> _Result:
     """Call a function of the store in a thread of `pool`; a cancelled call is interrupted and gives its thread back."""
-    interruption = Interruption()
-    call = partial(interruption.run, partial(function, *arguments, **options))
+    call = begin_in(pool, partial(function, *arguments, **options))
     try:
-        return await submit(pool, call)
+        return await call.outcome
     except asyncio.CancelledError:
-        interruption.interrupt()
+        call.interrupt()
         raise

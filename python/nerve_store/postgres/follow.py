@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from nerve_store._core import Check, LogEntry
+from nerve_store._pages import Pages
 from nerve_store.postgres.filters import Filter
 from nerve_store.postgres.listener import LOOK_SECONDS
-from nerve_store.postgres.pages import PAGE_ROWS, Pages, paged
+from nerve_store.postgres.pages import PAGE_ROWS, paged
 from nerve_store.postgres.reads import Reads
 from nerve_store.types import Timestamp
 

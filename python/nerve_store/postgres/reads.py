@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from nerve_store._core import Check, LogEntry, stored_rows
+from nerve_store._pages import Pages
 from nerve_store.exceptions import QueryTimeoutError
 from nerve_store.postgres import failures
 from nerve_store.postgres.archive.known import COLUMNS as COLUMNS_OF_DAYS
@@ -17,7 +18,7 @@ from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.filters import COLUMNS, Filter
-from nerve_store.postgres.pages import PAGE_BYTES, PAGE_ROWS, Pages, paged
+from nerve_store.postgres.pages import PAGE_BYTES, PAGE_ROWS, paged
 from nerve_store.types import Timestamp
 
 _FIRST_PAGE_ROWS = 250

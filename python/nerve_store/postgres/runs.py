@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from nerve_store._core import Check, LogEntry
+from nerve_store._pages import Pages
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.claims import carried
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.operations import as_run, change_operation, create_operation, run_operation
-from nerve_store.postgres.pages import Pages
 from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun, WorkflowRunStatus
 from nerve_store.types import Durability, JsonArgument, Row, Status, Timestamp

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from nerve_store._pages import Pages
+from nerve_store.aio.pages import AsyncPages
+from nerve_store.aio.threads import Call, submit
 from nerve_store.postgres.aio.waits import Waits
 from nerve_store.postgres.interruption import Interruption
-from nerve_store.postgres.pages import Pages
 from nerve_store.postgres.store import PostgresLogStore
 
 _Parameters = ParamSpec("_Parameters")
@@ -59,45 +61,24 @@ class OpenAsyncPostgres:
         self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs
     ) -> _Result:
         """Call what only reads; a call that is cancelled is ended, at the server too."""
-        interruption = Interruption()
-        call = partial(function, *arguments, **options)
+        call = self._begin_read(partial(function, *arguments, **options))
         try:
-            return await self._run(self._threads.read, interruption.run, call)
+            return await call.outcome
         except asyncio.CancelledError:
+            call.interrupt()
+            raise
+
+    def _pages(self, open_pages: Callable[[], Pages[_Item]]) -> AsyncPages[_Item]:
+        """What threads read page by page."""
+        return AsyncPages(self._begin_read, lambda: open_pages()._take)
+
+    def _begin_read(self, call: Callable[[], _Result]) -> Call[_Result]:
+        self._store._connections.check()
+        interruption = Interruption()
+
+        def interrupt() -> None:
             interruption.want()
             with suppress(RuntimeError):  # the store was closed
                 self._threads.cancel.submit(interruption.end)
-            raise
 
-    def _items(self, make: Callable[[], Pages[_Item]]) -> AsyncPages[_Item]:
-        return AsyncPages(self, make)
-
-
-class AsyncPages(Generic[_Item]):
-    """The items of `Pages` in an event loop. A step that fails or is cancelled loses none."""
-
-    def __init__(self, owner: OpenAsyncPostgres, make: Callable[[], Pages[_Item]]) -> None:
-        self._owner, self._make = owner, make
-        self._pages: Pages[_Item] | None = None
-        self._is_closed = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> _Item:
-        while not self._is_closed:
-            if self._pages is None:
-                made = await self._owner._run(self._owner._threads.read, self._make)
-                if self._pages is None:  # no other task made them meanwhile
-                    self._pages = made
-            page = self._pages._page
-            for item in page:
-                return item
-            # What a thread reads stays in the pages, also when no task waits for it any more.
-            if not await self._owner._run(self._owner._threads.read, self._pages._fill, page):
-                break
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """End the iteration."""
-        self._is_closed = True
+        return Call(submit(self._threads.read, partial(interruption.run, call)), interrupt)

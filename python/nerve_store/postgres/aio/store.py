@@ -121,7 +121,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         descending: bool = False,
         archived: bool = False,
     ) -> AsyncIterator[LogEntry]:
-        return self._items(
+        return self._pages(
             partial(
                 self._store.iter,
                 source=source,
@@ -169,7 +169,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
 
     @documented(PostgresLogStore.read_archive)
     def read_archive(self, day: date) -> AsyncIterator[LogEntry]:
-        return self._items(partial(self._store.read_archive, day))
+        return self._pages(partial(self._store.read_archive, day))
 
     @documented(PostgresLogStore.iter_workflow_runs)
     def iter_workflow_runs(
@@ -183,7 +183,7 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
         limit: int | None = None,
         descending: bool = True,
     ) -> AsyncIterator[WorkflowRun]:
-        return self._items(
+        return self._pages(
             partial(
                 self._store.iter_workflow_runs,
                 workflow=workflow,

@@ -32,14 +32,23 @@ def folder_groups(bucket: Bucket) -> list[tuple[str | None, ...]]:
     return [SHARDS[at : at + AT_ONCE] for at in range(0, len(SHARDS), AT_ONCE)]
 
 
-def shards(bucket: Bucket, pool: ThreadPoolExecutor) -> Iterator[list[Found]]:
-    """All blobs, a shard or more at a time."""
+def shards(bucket: Bucket, pool: ThreadPoolExecutor, first: str = "") -> Iterator[list[Found]]:
+    """All blobs, a shard or more at a time; those of the shards before the `first` may be left out."""
     pages = bucket.list()
-    first = next(pages, [])
-    if len(first) < PAGE and next(pages, None) is None:
-        yield sorted((one for one in first if hash_of(one.key)), key=lambda one: one.key)
+    page = next(pages, [])
+    if len(page) < PAGE and next(pages, None) is None:
+        yield sorted((one for one in page if hash_of(one.key)), key=lambda one: one.key)
         return
-    yield from in_turn(pool, lambda shard: listed(bucket, shard), SHARDS, at_once=AT_ONCE)
+    wanted = [shard for shard in SHARDS if shard >= first]
+    yield from in_turn(pool, lambda shard: listed(bucket, shard), wanted, at_once=AT_ONCE)
+
+
+def hash_pages(bucket: Bucket, pool: ThreadPoolExecutor, last: str = "") -> Iterator[list[str]]:
+    """The hashes of all blobs after the `last` one, in order; no page is empty."""
+    for shard in shards(bucket, pool, last[:2]):
+        hashes = [hash for one in shard if (hash := hash_of(one.key)) is not None and hash > last]
+        if hashes:
+            yield hashes
 
 
 def in_turn(

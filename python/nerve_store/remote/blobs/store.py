@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from nerve_store._core import Check
+from nerve_store._pages import Pages
 from nerve_store.exceptions import BlobNotFoundError
 from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
 from nerve_store.remote.blobs.collect import Collection
 from nerve_store.remote.blobs.content import ChangedError, Content, InMemory, Spool, hashed, read_from
-from nerve_store.remote.blobs.keys import hash_of, key_of
-from nerve_store.remote.blobs.listing import in_turn, shards
+from nerve_store.remote.blobs.keys import key_of
+from nerve_store.remote.blobs.listing import hash_pages, in_turn, shards
 from nerve_store.remote.blobs.probe import check_format, prepare
 from nerve_store.remote.blobs.read import VERIFIED_FIRST, ObjectBlobReader, digest_of, missing, read
 from nerve_store.remote.blobs.turns import wait_for_turns
@@ -279,10 +280,7 @@ class ObjectBlobStore:
         return self.exists(hash, verify=False)
 
     def __iter__(self) -> Iterator[str]:
-        for shard in shards(self._bucket, self._pool()):
-            for one in shard:
-                if (hash := hash_of(one.key)) is not None:
-                    yield hash
+        return Pages(lambda last, _: hash_pages(self._bucket, self._pool(), last or ""), self._bucket.check)
 
     def __repr__(self) -> str:
         return f"ObjectBlobStore({self.root!r})"
