@@ -33,7 +33,7 @@ pub trait Origin: Send {
 
 /// Rows that can be divided.
 pub(super) trait Divisible: Send {
-    /// The next part, of about so many rows; None at the end. A call that was interrupted is repeated.
+    /// The next part, of at most so many rows; None at the end. A call that was interrupted is repeated.
     fn next_part(&mut self, rows: u64) -> Result<Option<Box<dyn Origin>>>;
 
     /// An error if rows that have been read are not to be returned any more.
@@ -50,9 +50,11 @@ pub(super) struct Parts {
     limits: Limits,
     /// Rows of the next part.
     part_rows: u64,
+    /// Rows of a part at the most: those of a batch.
+    most_part_rows: u64,
 }
 
-/// The size of a batch.
+/// Where the batches of a part end.
 #[derive(Clone, Copy)]
 struct Limits {
     rows: usize,
@@ -71,19 +73,23 @@ struct Part {
 impl Parts {
     /// Rows that are read one after the other.
     pub(super) fn undivided(origin: Box<dyn Origin>, batch_rows: usize) -> Self {
-        let mut parts = Self::new(None, 1, batch_rows);
+        let mut parts = Self::new(None, 1, batch_rows, batch_rows);
         parts.open.push_back(Part::of(origin));
         parts
     }
 
     /// Rows of which so many parts are read side by side.
     pub(super) fn divided(rows: Box<dyn Divisible>, threads: usize, batch_rows: usize) -> Self {
-        Self::new(Some(rows), threads, batch_rows)
+        // No part has more rows than a batch may have. Each is read until it says that it has no more: one whose last row
+        // ended a batch would take a thread again, which would find nothing.
+        Self::new(Some(rows), threads, batch_rows, usize::MAX)
     }
 
-    fn new(rest: Option<Box<dyn Divisible>>, threads: usize, batch_rows: usize) -> Self {
-        let limits = Limits { rows: batch_rows, text_bytes: MOST_TEXT_BYTES / threads };
-        Self { open: VecDeque::new(), rest, threads, limits, part_rows: FIRST_PART_ROWS.min(batch_rows as u64) }
+    fn new(rest: Option<Box<dyn Divisible>>, threads: usize, batch_rows: usize, rows: usize) -> Self {
+        let limits = Limits { rows, text_bytes: MOST_TEXT_BYTES / threads };
+        let most_part_rows = batch_rows as u64;
+        let part_rows = FIRST_PART_ROWS.min(most_part_rows);
+        Self { open: VecDeque::new(), rest, threads, limits, part_rows, most_part_rows }
     }
 
     /// The next batch; without rows at the end. A call that was interrupted is repeated; any other error is the end.
@@ -138,7 +144,7 @@ impl Parts {
     fn suit(&mut self, batch: &Columns) {
         let bytes = (batch.text_bytes() as u64).max(1);
         let rows = (self.limits.text_bytes as u64 / 2).saturating_mul(batch.len() as u64) / bytes;
-        self.part_rows = rows.max(LEAST_PART_ROWS).min(self.limits.rows as u64);
+        self.part_rows = rows.max(LEAST_PART_ROWS).min(self.most_part_rows);
     }
 }
 
@@ -191,23 +197,28 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::base::interrupt::{Scope, check};
 
     /// Rows with the ids of a range, of which one cannot be read, or whose reading is looked at for interruptions.
-    #[derive(Clone)]
+    #[derive(Clone, Default)]
     struct Numbers {
         next: i64,
         end: i64,
         text: &'static str,
         wrong: Option<i64>,
         pause: Duration,
+        /// How often rows were asked for.
+        asked: Arc<AtomicUsize>,
     }
 
     impl Origin for Numbers {
         fn each_raw(&mut self, visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>) -> Result<bool> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
             while self.next < self.end {
                 check()?;
                 if self.wrong == Some(self.next) {
@@ -255,7 +266,7 @@ mod tests {
         for threads in [1, 2, 4] {
             for (text, count) in [("", 50_000), (text, 70_000), (long, 3_000)] {
                 for batch_rows in [700, 9_000, 100_000] {
-                    let numbers = Numbers { next: 0, end: count, text, wrong: None, pause: Duration::ZERO };
+                    let numbers = Numbers { end: count, text, ..Numbers::default() };
                     let mut parts = Parts::divided(Box::new(numbers), threads, batch_rows);
                     let (found, failure) = batches(&mut parts);
                     assert!(failure.is_none());
@@ -268,10 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_reads_a_part_reads_all_of_it() {
+        for batch_rows in [2_048, 16_384, 65_536] {
+            let numbers = Numbers { end: 300_000, text: "x", ..Numbers::default() };
+            let asked = Arc::clone(&numbers.asked);
+            let (found, _) = batches(&mut Parts::divided(Box::new(numbers), 2, batch_rows));
+            assert_eq!(asked.load(Ordering::Relaxed), found.len());
+        }
+    }
+
+    #[test]
     fn the_rows_before_an_error_come_first_and_it_is_the_end() {
         for threads in [1, 2, 4] {
             for wrong in [0, 16_384, 20_000, 40_000] {
-                let numbers = Numbers { next: 0, end: 60_000, text: "x", wrong: Some(wrong), pause: Duration::ZERO };
+                let numbers = Numbers { end: 60_000, text: "x", wrong: Some(wrong), ..Numbers::default() };
                 let mut parts = Parts::divided(Box::new(numbers), threads, 20_000);
                 let (found, failure) = batches(&mut parts);
                 assert!(matches!(failure, Some(Error::Internal)));
@@ -287,7 +308,7 @@ mod tests {
     #[test]
     fn parts_that_are_interrupted_go_on_where_they_were() {
         let pause = Duration::from_micros(50);
-        let numbers = Numbers { next: 0, end: 5_000, text: "x", wrong: None, pause };
+        let numbers = Numbers { end: 5_000, text: "x", pause, ..Numbers::default() };
         let mut parts = Parts::divided(Box::new(numbers), 3, 1_000);
         let (mut found, mut interruptions) = (Vec::new(), 0);
         loop {
