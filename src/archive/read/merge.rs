@@ -68,9 +68,14 @@ impl Merge {
     }
 
     /// These are the files there are; those that have been begun are gone on with unless they were replaced.
+    ///
+    /// One that was replaced between the transaction that told of it and its opening is begun anew, too: the ids that are
+    /// wanted of it were those of the file before.
     pub(crate) fn take_candidates(&mut self, candidates: Vec<DayCandidate>) {
         let is = |cursor: &DayCursor, candidate: &DayCandidate| {
-            (cursor.day(), cursor.sha256()) == (candidate.listed.day, candidate.listed.sha256)
+            let told = &cursor.candidate().listed;
+            let now = &candidate.listed;
+            cursor.day() == now.day && cursor.sha256() == now.sha256 && told.sha256 == now.sha256
         };
         let begun = std::mem::take(&mut self.cursors).into_iter().flatten();
         let kept: Vec<_> = begun.filter(|cursor| candidates.iter().any(|candidate| is(cursor, candidate))).collect();
