@@ -30,6 +30,7 @@ COLUMNS = {
     "log_kinds": ("source", "type", "segment", "ids", "row_count"),
     "log_deleted": ("first_id", "last_id"),
     "log_restored": ("first_id", "last_id"),
+    "log_builds": ("build",),
     "log_ids": ("slot", "greatest", "complement"),
     "log_fresh": ("segment", "postings"),
     "log_postings": ("ref_id", "first_id", "ids", "round_count", "rounds_before", "rounds"),

@@ -69,19 +69,22 @@ pub(crate) struct Ends {
     pub(crate) sealed: i64,
     /// The last id; below any if there is no row.
     pub(crate) last: i64,
+    /// Which index it is: another one after it was built anew.
+    pub(crate) build: Option<i64>,
 }
 
 /// All of them, by one statement.
 pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
     let mut statement = connection.prepare_cached(
         "SELECT (SELECT min(segment) FROM log_fresh),
-                (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs)",
+                (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs),
+                (SELECT max(build) FROM log_builds)",
     )?;
-    let (fresh, sealed, last): (Option<i64>, Option<i64>, Option<i64>) =
-        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (fresh, sealed, last, build): (Option<i64>, Option<i64>, Option<i64>, Option<i64>) =
+        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     let sealed = sealed.unwrap_or(i64::MIN);
     let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
-    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN) })
+    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN), build })
 }
 
 /// The last id whose reference is in the merged postings; below any if none is.

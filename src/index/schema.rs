@@ -69,6 +69,9 @@ CREATE TABLE IF NOT EXISTS log_changed (
   first_id      INTEGER PRIMARY KEY,
   last_id       INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS log_builds (
+  build         INTEGER PRIMARY KEY
+);
 CREATE TABLE IF NOT EXISTS log_ids (
   slot          INTEGER PRIMARY KEY,
   greatest      INTEGER NOT NULL,
@@ -77,7 +80,7 @@ CREATE TABLE IF NOT EXISTS log_ids (
 ";
 
 /// Their names, but for `log_ids`, which is not made anew from the rows.
-pub(crate) const TABLES: [&str; 9] = [
+pub(crate) const TABLES: [&str; 10] = [
     "log_segments",
     "log_gaps",
     "log_zones",
@@ -87,7 +90,18 @@ pub(crate) const TABLES: [&str; 9] = [
     "log_postings",
     "log_deleted",
     "log_changed",
+    "log_builds",
 ];
+
+/// Empties the index, in the caller's transaction, and names what is built now as another one: readers of any process then
+/// forget what they know of the index before.
+pub(crate) fn begin_build(connection: &Connection) -> Result<()> {
+    for table in TABLES {
+        connection.execute_batch(&format!("DELETE FROM {table}"))?;
+    }
+    connection.execute_batch("INSERT INTO log_builds VALUES (random())")?;
+    Ok(())
+}
 
 /// From this schema on, texts are named by their keys.
 const KEYED: i32 = 4;

@@ -156,9 +156,7 @@ impl Core {
         self.write("rebuild the index", None, |transaction| {
             transaction.sealer.rebuild(transaction.connection, archived, &mut *progress)?;
             settle(transaction.connection)
-        })?;
-        self.unmerged.forget();
-        Ok(())
+        })
     }
 
     /// Runs `body`, which may change rows, in one write transaction that ends with an empty index; it also returns the
@@ -168,19 +166,14 @@ impl Core {
         operation: &'static str,
         body: impl FnOnce(&Connection) -> Result<(T, i64)>,
     ) -> Result<T> {
-        let value = self.write(operation, None, |transaction| {
+        self.write(operation, None, |transaction| {
             transaction.sealer.forget();
             let (value, last) = body(transaction.connection)?;
             transaction.last_id = transaction.last_id.max(Some(last));
-            for table in schema::TABLES {
-                transaction.connection.execute_batch(&format!("DELETE FROM {table}"))?;
-            }
-            // Readers of other processes know rows by the ids that they had.
+            schema::begin_build(transaction.connection)?;
             doubt::doubt_all(transaction.connection)?;
             Ok(value)
-        })?;
-        self.unmerged.forget();
-        Ok(value)
+        })
     }
 
     /// Forgets what the index knows of rows that have left the log, but for their rounds, in short transactions; with

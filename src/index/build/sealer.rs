@@ -10,7 +10,7 @@ use crate::index::build::merge::{each_known_round, merge_if_due};
 use crate::index::build::segment::Gathered;
 use crate::index::doubt;
 use crate::index::given::{last_given_id, renew_mark};
-use crate::index::schema::TABLES;
+use crate::index::schema::begin_build;
 use crate::row::COLUMNS;
 use crate::row::IndexedRow;
 
@@ -138,9 +138,7 @@ impl Sealer {
     ) -> Result<()> {
         self.forget();
         let mut departed = Departed::read(connection, archived)?;
-        for table in TABLES {
-            connection.execute_batch(&format!("DELETE FROM {table}"))?;
-        }
+        begin_build(connection)?;
         let total: u64 = connection.query_row("SELECT count(*) FROM logs", [], |row| row.get(0))?;
         let mut done = 0;
         let mut tail = Gathered::new(self.segment_rows);
@@ -160,10 +158,6 @@ impl Sealer {
         // to nothing else.
         seal(&mut tail, connection)?;
         renew_mark(connection)?;
-        if sealed_end(connection)? == i64::MIN {
-            // Readers of other processes may know rows that have left.
-            doubt::doubt_all(connection)?;
-        }
         progress(total, total)?;
         self.tail = Tail::Read(Box::new(tail));
         Ok(())

@@ -34,6 +34,8 @@ pub(crate) struct TailCounts {
 }
 
 struct Known {
+    /// The index that says what is sealed.
+    build: Option<i64>,
     /// After the sealed rows up to here.
     sealed_end: i64,
     /// Up to this row; at the sealed end, none.
@@ -50,11 +52,6 @@ struct Known {
 }
 
 impl TailCounts {
-    /// Rows may have left the tail.
-    pub(crate) fn forget(&self) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// The rows after the sealed ones that match, in the caller's transaction, of which none is in doubt; None if that
     /// cannot be told. The filter's bounds of ids and its reference do not count.
     pub(super) fn count(&self, connection: &Connection, sealed_end: i64, filter: &Filter) -> Result<Option<u64>> {
@@ -67,18 +64,19 @@ impl TailCounts {
     }
 
     fn with<T>(&self, connection: &Connection, sealed_end: i64, tell: impl FnOnce(&Known) -> T) -> Result<T> {
-        let last: Option<i64> =
-            connection.prepare_cached("SELECT max(id) FROM logs")?.query_row([], |row| row.get(0))?;
+        let (last, build): (Option<i64>, Option<i64>) = connection
+            .prepare_cached("SELECT (SELECT max(id) FROM logs), (SELECT max(build) FROM log_builds)")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let last = last.map_or(sealed_end, |last| last.max(sealed_end));
         let mut shared = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match shared.as_mut().filter(|known| known.sealed_end >= sealed_end) {
+        let known = match shared.as_mut().filter(|known| known.build == build && known.sealed_end >= sealed_end) {
             Some(known) => known,
-            None => shared.insert(Known::after(sealed_end)),
+            None => shared.insert(Known::after(sealed_end, build)),
         };
         if known.sealed_end > sealed_end || known.seen > last {
             // The caller's transaction is older than what is known here.
             drop(shared);
-            let mut known = Known::after(sealed_end);
+            let mut known = Known::after(sealed_end, build);
             known.read_on(connection)?;
             return Ok(tell(&known));
         }
@@ -88,8 +86,9 @@ impl TailCounts {
 }
 
 impl Known {
-    fn after(sealed_end: i64) -> Self {
+    fn after(sealed_end: i64, build: Option<i64>) -> Self {
         Self {
+            build,
             sealed_end,
             seen: sealed_end,
             total: 0,

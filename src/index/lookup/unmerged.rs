@@ -2,6 +2,7 @@
 //!
 //! Invariant: every row after `merged_end` up to `seen` is in it, except rows that were deleted. It grows as reads see
 //! more of the log, whichever process appended it, so that no row is looked at twice; writers have nothing to do with it.
+//! It is forgotten when the index is built anew, by whichever process.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -36,6 +37,8 @@ pub(crate) struct UnmergedIndex {
 }
 
 struct State {
+    /// The index that it is of.
+    build: Option<i64>,
     /// Rows up to here are merged.
     merged_end: i64,
     /// Of rows up to here, what is known is what was sealed.
@@ -48,17 +51,11 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { merged_end: i64::MIN, sealed: i64::MIN, seen: i64::MIN, refs: HashMap::new() }
+        Self { build: None, merged_end: i64::MIN, sealed: i64::MIN, seen: i64::MIN, refs: HashMap::new() }
     }
 }
 
 impl UnmergedIndex {
-    /// The index was built anew.
-    pub(crate) fn forget(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
-        self.tail.forget();
-    }
-
     /// Like [`Self::ids`], also where another program has put rows among those that were passed, or changed them.
     pub(crate) fn ids_beside_others(&self, connection: &Connection, ref_key: &str) -> Result<UnmergedIds> {
         let ends = ends(connection)?;
@@ -66,9 +63,7 @@ impl UnmergedIndex {
         if unmerged.map_or(Ok(true), |unmerged| Ok::<_, Error>(doubt::changed(connection, unmerged)?.is_empty()))? {
             return self.ids_within(connection, ref_key, ends);
         }
-        let mut state = State::after(ends.merged);
-        state.read_on(connection, ends)?;
-        Ok(state.refs.remove(ref_key).unwrap_or_default())
+        State::read(connection, ends, ref_key)
     }
 
     /// Where the parts of the log end, and the rows with the reference of this key after the merged ones, in the caller's
@@ -79,24 +74,28 @@ impl UnmergedIndex {
     }
 
     fn ids_within(&self, connection: &Connection, ref_key: &str, ends: Ends) -> Result<UnmergedIds> {
-        let merged_end = ends.merged;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if merged_end < state.merged_end {
+        if state.build != ends.build {
+            *state = State { build: ends.build, ..State::default() };
+        }
+        if ends.merged < state.merged_end {
             // The caller's transaction is older than what is known here, which forgot what it needs.
             drop(state);
-            let mut state = State::after(merged_end);
-            state.read_on(connection, ends)?;
-            return Ok(state.refs.remove(ref_key).unwrap_or_default());
+            return State::read(connection, ends, ref_key);
         }
-        state.advance(merged_end);
+        state.advance(ends.merged);
         state.read_on(connection, ends)?;
         Ok(state.refs.get(ref_key).cloned().unwrap_or_default())
     }
 }
 
 impl State {
-    fn after(merged_end: i64) -> Self {
-        Self { merged_end, sealed: merged_end, seen: merged_end, ..Self::default() }
+    /// What the caller's transaction sees of one reference, and is not kept.
+    fn read(connection: &Connection, ends: Ends, ref_key: &str) -> Result<UnmergedIds> {
+        let Ends { merged, build, .. } = ends;
+        let mut state = Self { build, merged_end: merged, sealed: merged, seen: merged, refs: HashMap::new() };
+        state.read_on(connection, ends)?;
+        Ok(state.refs.remove(ref_key).unwrap_or_default())
     }
 
     fn advance(&mut self, merged_end: i64) {
