@@ -13,7 +13,7 @@ import pytest
 
 import nerve_store as ns
 from support import as_rows, foreign_script, foreign_sql
-from support.archive import NOW, append, at, content_of, day
+from support.archive import NOW, append, at, content_of, day, message
 from support.backups import assert_whole, blobs_of, change, stored
 from support.disks import tiny_disk
 
@@ -148,6 +148,31 @@ def test_a_restored_backup_beside_newer_files_goes_on(tmp_path: Path) -> None:
         assert new.id > max(archived)
         store.logs.archive_logs(now=NOW)
         assert store.logs.verify().ok
+
+
+@pytest.mark.parametrize("first", [None, "zstd"])
+@pytest.mark.parametrize("then", [None, "zstd"])
+def test_a_restored_backup_beside_days_with_new_rounds_is_whole(
+    tmp_path: Path, first: Literal["zstd"] | None, then: Literal["zstd"] | None
+) -> None:
+    """Also before a job has adopted the files that have gained rounds since."""
+    with ns.Store(tmp_path / "store") as store:
+        for number in range(40):
+            append(store.logs, at(number % 4, number), f"run-{number % 3}", message(number))
+        store.logs.archive_logs(now=NOW, compression=first)
+        store.backup(tmp_path / "backup")
+        for number in range(20):
+            append(store.logs, at(number % 6, 100 + number), f"run-{number % 5}", message(number))
+        store.logs.archive_logs(now=NOW, compression=then)
+        rounds = {run: store.logs.get_thread_rounds(run, limit=100) for run in ("run-0", "run-1", "run-4")}
+    for path in (tmp_path / "store").glob("logs.db*"):
+        path.unlink()
+    shutil.copy(tmp_path / "backup/logs.db", tmp_path / "store/logs.db")
+    with ns.Store(tmp_path / "store") as store:
+        for _ in range(2):
+            assert store.logs.verify().problems == ()
+            assert {run: store.logs.get_thread_rounds(run, limit=100) for run in rounds} == rounds
+            store.logs.archive_logs(now=NOW)
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])

@@ -173,8 +173,11 @@ impl Archive {
         } else if let Some(ref_key) = hidden {
             problem(format!("the manifest does not know all rows of {ref_key:?}; reindex() rebuilds the manifest"));
         }
-        rounds.add_rows(&file.ids);
-        archived.merge(&rounds);
+        // The rounds of a file that has grown are not numbered yet, nor are those of an unlisted one.
+        if is_listed {
+            rounds.add_rows(&file.ids);
+            archived.merge(&rounds);
+        }
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn check_postings(
         let next = doubts.partition_point(|span| span.last < id);
         doubts.get(next).is_some_and(|span| span.contains(id))
     };
-    let (mut is_beyond, mut overlooked) = (false, None);
+    let (mut is_beyond, mut overlooked) = (false, RoaringTreemap::new());
     let read = each(connection, &mut faults, &mut |ref_key, first, set, rounds| {
         let key_hash = hash_of_key(ref_key);
         for id in ids(first, set) {
@@ -77,7 +77,7 @@ pub(crate) fn check_postings(
             }
             is_beyond |= id > end;
             if archived.contains(id) && !live.contains(id) && !is_in_doubt(id) {
-                overlooked = Some(id);
+                overlooked.insert(id.cast_unsigned());
             }
         }
     });
@@ -92,7 +92,7 @@ pub(crate) fn check_postings(
     if is_beyond {
         faults.push(Fault::of(None, "it tells of rows after the last sealed one"));
     }
-    if let Some(id) = overlooked {
+    if let Some(id) = first_absent(connection, &overlooked)? {
         faults.push(Fault::of(Some(IdSpan::of(id)), &format!("it does not know that row {id} has left")));
     }
     let differing = live.differing(&of_live);
@@ -150,6 +150,17 @@ fn each(connection: &Connection, faults: &mut Vec<Fault>, visit: &mut Visit<'_>)
         })?;
     }
     Ok(())
+}
+
+/// The first of these rows that is not in the log: others were put back after it was looked at.
+fn first_absent(connection: &Connection, ids: &RoaringTreemap) -> Result<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM logs WHERE id = ?1")?;
+    for id in ids {
+        if !statement.exists([id.cast_signed()])? {
+            return Ok(Some(id.cast_signed()));
+        }
+    }
+    Ok(None)
 }
 
 /// Compares what the postings say of the rows of a bucket in one transaction, since rows may have left since; returns a
