@@ -29,6 +29,13 @@ impl Context<'_> {
             Error::Damaged { .. } => return Error::corrupt(self.path, format!("{}: {error}", self.operation)),
             other => return other,
         };
+        if let rusqlite::Error::StatementChangedRows(count) = *error {
+            let reason = format!(
+                "{}: {count} rows were stored in the place of those that were to be: a trigger of another program passes some over; drop it",
+                self.operation
+            );
+            return Error::corrupt(self.path, reason);
+        }
         let message = error.to_string();
         let Some(failure) = error.sqlite_error() else {
             // A value of the wrong type, or text that is not UTF-8: what another program wrote.
@@ -65,6 +72,11 @@ impl Context<'_> {
     fn system(&self, errno: i32, reason: String) -> Error {
         Error::errno(self.path, self.operation, errno, reason)
     }
+}
+
+/// An error unless a statement has stored as many rows as it was to store.
+pub(crate) fn stored(changed: usize, wanted: usize) -> Result<()> {
+    if changed == wanted { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed).into()) }
 }
 
 /// Whether `error` is a failed read, write or flush: after one in a commit the state on the disk is unknown.

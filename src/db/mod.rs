@@ -35,6 +35,7 @@ mod writer;
 pub use checkpoints::CHECKPOINT_PAGES;
 pub use copy::{has_rollback_journal, is_open_here, look_into};
 pub use database::{Config, Database};
+pub(crate) use failure::stored;
 pub use fork::prepare as prepare_for_forks;
 pub(crate) use name::stored_name;
 pub use open::UNFINISHED_BACKUP;

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, Statement};
 
 use crate::base::error::Result;
+use crate::db::stored;
 use crate::row::{LogEntry, NewLogEntry};
 
 /// Rows that a statement inserts: the cost of a statement, and of SQLite's table of sequences, is shared by them.
@@ -16,14 +17,16 @@ static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insert_sql(MANY));
 static INSERT_SOME: LazyLock<String> = LazyLock::new(|| insert_sql(SOME));
 static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insert_sql(1));
 
-/// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id.
+/// Inserts checked rows in the caller's transaction and tells `inserted` the id of each; returns the last id. Where triggers
+/// of other programs run, each row has a statement of its own, since they may insert others in between.
 pub(crate) fn insert(
     connection: &Connection,
     entries: &[NewLogEntry<'_>],
+    has_triggers: bool,
     mut inserted: impl FnMut(i64, &NewLogEntry<'_>) -> Result<()>,
 ) -> Result<i64> {
-    let (many, rest) = entries.as_chunks();
-    let (some, rest) = rest.as_chunks();
+    let (many, rest) = if has_triggers { (&[][..], entries) } else { entries.as_chunks() };
+    let (some, rest) = if has_triggers { (&[][..], rest) } else { rest.as_chunks() };
     let (ones, _) = rest.as_chunks();
     let mut last = 0;
     insert_groups::<MANY>(connection, &INSERT_MANY, many, &mut last, &mut inserted)?;
@@ -66,7 +69,7 @@ fn execute(statement: &mut Statement<'_>, connection: &Connection, entries: &[Ne
         statement.raw_bind_parameter(first + 3, entry.payload)?;
         statement.raw_bind_parameter(first + 4, entry.timestamp)?;
     }
-    statement.raw_execute()?;
+    stored(statement.raw_execute()?, entries.len())?;
     Ok(connection.last_insert_rowid())
 }
 

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result, quoted};
 use crate::base::time::now;
+use crate::db::stored;
 use crate::log::core::Core;
 use crate::log::transaction::Transaction;
 use crate::row::{NewLogEntry, check_name, index_key};
@@ -72,8 +73,7 @@ impl Key {
         let mut statement = connection.prepare_cached(
             "INSERT INTO append_keys (key, id, digest, timestamp, appended_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        statement.execute((&*index_key(&self.0), id, digest_of(entry), entry.timestamp, now()?))?;
-        Ok(())
+        stored(statement.execute((&*index_key(&self.0), id, digest_of(entry), entry.timestamp, now()?))?, 1)
     }
 }
 

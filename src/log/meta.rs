@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::error::Result;
-use crate::db::Database;
+use crate::db::{Database, stored};
 use crate::durable::Durability;
 use crate::log::handle::Log;
 use crate::log::operation::Operation;
@@ -100,8 +100,7 @@ pub(crate) fn write_meta(connection: &Connection, key: &str, value: &str) -> Res
     let mut statement = connection.prepare_cached(
         "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     )?;
-    statement.execute([key, value])?;
-    Ok(())
+    stored(statement.execute([key, value])?, 1)
 }
 
 /// [`delete_meta`] in the caller's transaction.

@@ -73,10 +73,15 @@ impl Transaction<'_> {
     pub(crate) fn insert_soon(&mut self, entry: &OwnedEntry) -> Result<i64> {
         // The first row asks the table for its id, and those after it are numbered one by one, unless a trigger of another
         // program's inserts rows in between.
-        if self.last_id.is_none() || self.connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? {
+        if self.last_id.is_none() || self.has_triggers()? {
             return self.insert(&[entry.borrow()]);
         }
         self.let_wait(entry.clone())
+    }
+
+    /// Whether triggers of other programs run, which may pass rows over, or insert others.
+    pub(super) fn has_triggers(&self) -> Result<bool> {
+        Ok(self.connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?)
     }
 
     /// Numbers a row after the last one.
@@ -151,8 +156,15 @@ impl Transaction<'_> {
 
     fn insert_now(&mut self, entries: &[NewLogEntry<'_>]) -> Result<i64> {
         self.sealer.prepare(self.connection, entries.len() as u64)?;
-        let last =
-            insert::insert(self.connection, entries, |id, entry| self.sealer.add(self.connection, &entry.indexed(id)))?;
+        let mut next = None;
+        let last = insert::insert(self.connection, entries, self.has_triggers()?, |id, entry| {
+            if next.is_some_and(|next| next != id) {
+                let reason = "append: a trigger of another program inserts rows between those of one call; append them one by one, or drop the trigger";
+                return Err(Error::corrupt(self.path, reason));
+            }
+            next = id.checked_add(1);
+            self.sealer.add(self.connection, &entry.indexed(id))
+        })?;
         self.last_id = self.last_id.max(Some(last));
         Ok(last)
     }

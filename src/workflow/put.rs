@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use crate::base::error::Result;
+use crate::db::stored;
 use crate::workflow::state::{Found, Run};
 
 /// Stores the state of a run whose row is `current`; None: there is none, or one that cannot be read.
@@ -12,7 +13,7 @@ pub(super) fn store(connection: &Connection, run: &Run, current: Option<&Found>,
         // By the row's number, so that the run is not looked up by its id again.
         let mut statement = connection
             .prepare_cached("UPDATE workflow_runs SET status = ?2, timestamp = ?3, exit_code = ?4 WHERE rowid = ?1")?;
-        statement.execute((current.rowid, run.status.name(), run.timestamp, run.exit_code))?;
+        stored(statement.execute((current.rowid, run.status.name(), run.timestamp, run.exit_code))?, 1)?;
     } else {
         const INSERT: &str =
             "INSERT INTO workflow_runs (run_id, workflow, status, timestamp, exit_code) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -22,7 +23,7 @@ pub(super) fn store(connection: &Connection, run: &Run, current: Option<&Found>,
                timestamp = excluded.timestamp, exit_code = excluded.exit_code";
         // Only a forced update replaces a run, one that cannot be read.
         let mut statement = connection.prepare_cached(if force { REPLACE } else { INSERT })?;
-        statement.execute((&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))?;
+        stored(statement.execute((&run.run_id, &run.workflow, run.status.name(), run.timestamp, run.exit_code))?, 1)?;
     }
     Ok(run)
 }

@@ -94,6 +94,15 @@ fn insert(
     if counts.is_empty() {
         return Ok(());
     }
+    if transaction.has_triggers()? {
+        // They may insert rows between those of one caller and of the next.
+        for count in counts.drain(..) {
+            let own: Vec<_> = rows.drain(..count).collect();
+            let first = if own.is_empty() { 0 } else { first_of(transaction.insert(&own)?, count) };
+            outcomes.push(Ok(Outcome::First(first)));
+        }
+        return Ok(());
+    }
     let mut next = if rows.is_empty() { 0 } else { first_of(transaction.insert(rows)?, rows.len()) };
     rows.clear();
     outcomes.extend(counts.drain(..).map(|count| {
