@@ -24,7 +24,7 @@ from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import absent_log, log_path, open_logs
+from nerve_store.cli.stores import absent_log, log_path, missing_days, open_logs
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.cli.times import start_of_day
 from nerve_store.protocols import Log
@@ -113,11 +113,10 @@ def _database(store: LogStore) -> Iterator[Finding]:
 
 def _days(store: Log) -> Iterator[Finding]:
     try:
-        days = store.archived_days()
+        days, missing = store.archived_days(), missing_days(store)
     except ArchiveError as error:
         yield Finding("error", "archive", str(error))
         return
-    missing = [day for day in days if "://" not in day.path and not os.path.exists(day.path)]
     for day in missing:
         action = "put the file back from a backup, or reindex, which forgets the day"
         yield Finding(

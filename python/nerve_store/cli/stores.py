@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from nerve_store import BlobStore, LogStore, StoreUnavailableError
+from nerve_store import ArchivedDay, BlobStore, LogStore, StoreUnavailableError
 from nerve_store._places import below, is_url
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
@@ -23,6 +23,7 @@ __all__ = [
     "blob_root",
     "last_id",
     "log_path",
+    "missing_days",
     "open_blobs",
     "open_logs",
     "open_server",
@@ -155,6 +156,27 @@ def last_id(store: Log) -> int:
     live = next(iter(store.iter(descending=True, limit=1)), None)
     archived = max((day.last_id or 0 for day in store.archived_days()), default=0)
     return max(archived, 0 if live is None else live.id)
+
+
+def missing_days(store: Log) -> list[ArchivedDay]:
+    """The archived days whose files are not where they should be; of days in an object store nothing is told."""
+
+    def missing() -> list[ArchivedDay]:
+        return [day for day in store.archived_days() if "://" not in day.path and _is_gone(day.path)]
+
+    # A job of another process may have moved or expired a day between its listing and the look for its file.
+    return missing() and missing()
+
+
+def _is_gone(path: str) -> bool:
+    """Whether nothing is there: what may not be looked at is no missing file."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def open_blobs(place: Place, *, writable: bool = False, create: bool = False) -> BlobStore | ObjectBlobStore:
