@@ -18,6 +18,7 @@ from nerve_store import (
     LogStore,
     NerveStoreError,
     SchemaVersionError,
+    VerifyProblem,
     last_archivable_day,
 )
 from nerve_store.cli.doctor_objects import Objects, examine_days
@@ -33,6 +34,7 @@ __all__ = ["examine_log", "examine_rows", "failure"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 _DAY_MS = 86_400_000
+_RESTORE_DAY = "restore the file from a backup, or move it away and reindex, which forgets its rows"
 
 
 def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
@@ -174,9 +176,18 @@ def _verified(store: Log, progress: Progress | None, way_out: str, told: Sequenc
     for problem in {(problem.path, problem.reason): problem for problem in report.problems}.values():
         if any(finding.message.startswith(f"{problem.path} ") for finding in told):
             continue
-        is_derived = "reindex()" in problem.reason
-        action = "reindex" if is_derived else way_out if problem.day is None else None
-        yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)
+        what, action = _apart(problem, way_out)
+        yield Finding("error", "verification", f"{problem.path}: {what}", action)
     if report.ok:
         rows = format_count(report.row_count + report.archived_row_count, "row")
         yield Finding("ok", "verification", f"{rows} are what was written")
+
+
+def _apart(problem: VerifyProblem, way_out: str) -> tuple[str, str]:
+    """What is wrong, and the way out, with which reasons end; `way_out` is that of a damaged database."""
+    what, _, action = problem.reason.rpartition("; ")
+    if problem.day is None and "reindex()" not in action:
+        return problem.reason, way_out
+    if not what:
+        return problem.reason, _RESTORE_DAY
+    return what, action.replace("call reindex()", "reindex").replace("reindex()", "reindex")
