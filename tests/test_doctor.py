@@ -107,6 +107,11 @@ def lose_all_but_the_write_ahead_log(cli: Cli) -> str:
     return "logs.db-wal -> put it back"
 
 
+def empty_the_database(cli: Cli) -> str:
+    (cli.data / "logs.db").write_bytes(b"")
+    return "is empty, and what belongs to it is there"
+
+
 def have_blobs_alone(cli: Cli) -> str:
     shutil.rmtree(cli.data / "archive")
     for path in cli.data.glob("logs.db*"):
@@ -135,6 +140,7 @@ def have_nothing(cli: Cli) -> str:
         (give_it_to_another_user, "warning", "owner"),
         (lose_the_database, "error", "database"),
         (lose_all_but_the_write_ahead_log, "error", "database"),
+        (empty_the_database, "error", "database"),
         (have_blobs_alone, "warning", "database"),
         (have_nothing, "error", "database"),
     ],
@@ -145,6 +151,23 @@ def test_what_is_so_is_found(wide: Cli, make: Callable[[Cli], str], level: str, 
     assert (level, check) not in [finding[:2] for finding in before]
     expected = make(wide)
     assert expected in only(findings(wide, "--quick"), check, level)
+
+
+@pytest.mark.parametrize("lose", [lose_the_database, empty_the_database])
+def test_a_database_that_is_gone_is_not_begun_anew(wide: Cli, tmp_path: Path, lose: Callable[[Cli], str]) -> None:
+    lose(wide)
+    before = sorted((path, path.stat().st_size) for path in wide.data.rglob("*"))
+    for words in (
+        "runs",
+        "archive",
+        "reindex",
+        "meta set a b",
+        f"backup {tmp_path / 'backup'}",
+        "archive restore 2024-03-11",
+    ):
+        assert "put it back, or restore a backup" in wide.refused(*words.split()), words
+    assert wide("verify").exit_code == 1
+    assert sorted((path, path.stat().st_size) for path in wide.data.rglob("*")) == before
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,17 @@ from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import absent_log, log_path, missing_days, open_logs
+from nerve_store.cli.stores import (
+    OTHER_USER,
+    PUT_BACK,
+    AbsentLog,
+    Forbidden,
+    absent_log,
+    is_there,
+    log_path,
+    missing_days,
+    open_logs,
+)
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.cli.times import start_of_day
 from nerve_store.protocols import Log
@@ -34,6 +44,12 @@ __all__ = ["examine_log", "examine_rows", "failure"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 _DAY_MS = 86_400_000
+_WAYS = {
+    errno.EACCES: OTHER_USER,
+    errno.EPERM: OTHER_USER,
+    errno.EIO: "look at the kernel's log (dmesg): the disk may fail; copy the directory to another one",
+}
+_LOOK_UP = "look the name of the error up in docs/troubleshooting.md"
 _RESTORE_DAY = "restore the file from a backup, or move it away and reindex, which forgets its rows"
 
 
@@ -46,8 +62,13 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     save = shlex.join(["nerve-store", "salvage", place.data, "saved.db"])
     salvage = f"restore a backup; or end the daemon, and save what can be read: {save}"
     path = log_path(place.data)
-    if not os.path.lexists(path):
-        findings.append(_no_database(place.data, path))
+    try:
+        absent = absent_log(place.data)
+        if absent is not None or not is_there(path):
+            findings.append(_no_database(absent, path))
+            return findings
+    except Forbidden as error:
+        findings.append(Finding("error", "database", f"this user may not look at {error.path}", OTHER_USER))
         return findings
     if objects is not None and not objects.can_be_read:
         place = place._replace(remote=None, options=None)
@@ -64,13 +85,11 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     return findings
 
 
-def _no_database(data: str, path: str) -> Finding:
-    absent = absent_log(data)
+def _no_database(absent: AbsentLog | None, path: str) -> Finding:
     name = "name the data directory with --data"
     if absent is None:
         return Finding("warning", "database", f"there is none at {path}", name)
-    put_back = "put it back, or restore a backup, before any program opens the store: it would begin anew"
-    return Finding("error", "database", absent.reason, put_back if absent.was_there else name)
+    return Finding("error", "database", absent.reason, PUT_BACK if absent.was_there else name)
 
 
 def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
@@ -78,8 +97,11 @@ def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
     if isinstance(error, SchemaVersionError):
         return Finding("error", "schema", str(error), f"upgrade nerve-store, or name another {other}")
     if isinstance(error, ArchiveError) and not isinstance(error, CorruptStoreError):
-        return Finding("error", "archive", str(error), "if the archive is another log's, name that of this one")
-    return Finding("error", "database", str(error), way_out if isinstance(error, CorruptStoreError) else None)
+        return Finding("error", "archive", str(error), "the message says what to do; until then nothing is lost")
+    if isinstance(error, CorruptStoreError):
+        return Finding("error", "database", str(error), way_out)
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    return Finding("error", "database", str(error), _WAYS.get(number, _LOOK_UP))
 
 
 def examine_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from nerve_store import ArchivedDay, BlobStore, LogStore, StoreUnavailableError
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from nerve_store.remote import ObjectBlobStore
 
 __all__ = [
+    "OTHER_USER",
+    "PUT_BACK",
     "AbsentLog",
+    "Forbidden",
     "absent_log",
     "blob_root",
+    "is_there",
     "last_id",
     "log_path",
     "missing_days",
@@ -36,8 +40,41 @@ __all__ = [
 
 _BUSY_SECONDS = 10.0
 """How long a command waits for a server that does not answer."""
+OTHER_USER = "run the command as the user that the daemon runs as"
+"""What to do where the files may not be read."""
+PUT_BACK = "put it back, or restore a backup, before any program opens the store: it would begin anew"
+"""What to do where the database is gone."""
 _DAYS = "/logs/"
 """What follows a remote in the URL of a day."""
+
+
+class Forbidden(Problem):
+    """Nobody can tell this user whether anything is at the path."""
+
+    def __init__(self, path: str) -> None:
+        """The path may not be looked at."""
+        super().__init__(f"{path!r} may not be looked at by this user; {OTHER_USER}")
+        self.path = path
+
+
+def is_there(path: str) -> bool:
+    """Whether anything is at the path, be it a link that leads nowhere; `Forbidden` where that is not told."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except PermissionError:
+        raise Forbidden(path) from None
+    return True
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except PermissionError:
+        raise Forbidden(path) from None
 
 
 def log_path(data: str) -> str:
@@ -60,9 +97,9 @@ def require_directory(place: Place, what: str = "this command") -> None:
     """Refuse to go on without a data directory, rather than create one by looking for it."""
     refuse_server(place, what)
     data = place.data
-    if os.path.isdir(data):
+    if _is_directory(data):
         return
-    if os.path.lexists(data):
+    if is_there(data):
         raise Problem(f"{data!r} is not a directory; name the data directory with --data DIR")
     raise Problem(f"there is no data directory {data!r}; name it with --data DIR or NERVE_STORE_DATA")
 
@@ -71,7 +108,10 @@ def require_log(place: Place) -> str:
     """The path of the log database of an existing data directory."""
     require_directory(place)
     path = log_path(place.data)
-    if not os.path.lexists(path):
+    absent = absent_log(place.data)
+    if absent is not None:
+        raise Problem(f"{absent.reason}; {PUT_BACK}" if absent.was_there else absent.reason)
+    if not is_there(path):
         raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
     return path
 
@@ -85,25 +125,35 @@ class AbsentLog(NamedTuple):
 
 
 def absent_log(data: str) -> AbsentLog | None:
-    """What is wrong where there is no log database; None if there is one, or if the directory is one of blobs alone."""
+    """What is wrong where there is no log database, or an empty file in the place of one that has an archive.
+
+    None if there is one, or if the directory is one of blobs alone.
+    """
     path = log_path(data)
-    if os.path.lexists(path):
+    is_empty = is_there(path)
+    if is_empty and os.lstat(path).st_size > 0:
         return None
-    beside = [os.path.join(data, name) for name in _names_in(data) if name.startswith("logs.db-")]
+    # What a database that was just created has beside it, an empty one may have.
+    names = () if is_empty else _names_in(data)
+    beside = [os.path.join(data, name) for name in names if name.startswith("logs.db-")]
     archive = os.path.join(data, "archive", "logs")
     left = [*beside, *([archive] if _names_in(archive) else [])]
     if left:
-        reason = f"the log database {path!r} is missing, and what belongs to it is there: {', '.join(left)}"
+        what = "empty" if is_empty else "missing"
+        reason = f"the log database {path!r} is {what}, and what belongs to it is there: {', '.join(left)}"
         return AbsentLog(reason, was_there=True)
-    if os.path.isdir(blob_root(data)):
+    if is_empty or _is_directory(blob_root(data)):
         return None
     return AbsentLog(f"there is no log database {path!r}; is {data!r} a data directory?", was_there=False)
 
 
 def _names_in(directory: str) -> list[str]:
-    with suppress(OSError):
+    try:
         return sorted(os.listdir(directory))
-    return []
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        raise Forbidden(directory) from None
 
 
 def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:

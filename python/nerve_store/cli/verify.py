@@ -6,7 +6,6 @@ It changes nothing: `nerve-store blob verify` also moves damaged blobs aside.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import located, report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import absent_log, log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import absent_log, is_there, log_path, open_blobs, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -68,9 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _verify_logs(place: Place) -> VerifyReport | None:
     path = log_path(place.data)
-    if not os.path.lexists(path):
-        absent = absent_log(place.data)
-        return None if absent is None else _nothing_but(VerifyProblem(path, absent.reason))
+    absent = absent_log(place.data)
+    if absent is not None:
+        return _nothing_but(VerifyProblem(path, absent.reason))
+    if not is_there(path):
+        return None
     try:
         return _verify_rows(place)
     except CorruptStoreError as error:
