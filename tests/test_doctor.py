@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,26 @@ def test_memory_is_no_disk_and_space_is_what_a_vacuum_needs(wide: Cli, tmp_path:
         with ns.LogStore(cli.data / "logs.db") as store:
             store.append("system", "large", None, "x" * 1_500_000)
         assert "--incremental-vacuum" in only(findings(cli, "--quick"), "space", "warning")
+
+
+def test_the_way_out_of_a_full_disk_leads_out_of_it(wide: Cli, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", "12m"):
+        shutil.copytree(wide.data, tmp_path / "disk/data")
+        ballast = tmp_path / "disk/something else"
+        ballast.write_bytes(b"x" * 6_000_000)
+        cli = Cli(tmp_path / "disk/data", wide.capsys)
+        rows = (("system", "large", None, "x" * 20_000, T0 + number * DAY // 20) for number in range(1000))
+        with ns.LogStore(cli.data / "logs.db") as store, suppress(ns.StoreFullError):
+            for row in rows:
+                store.append(*row)
+        action = only(findings(cli, "--quick"), "space", "warning").partition(" -> ")[2]
+        first, _, then = action.partition("; then ")
+        assert first.startswith("free some space beside the store")
+        ballast.unlink()
+        used = shutil.disk_usage(tmp_path / "disk").used
+        outcome = cli(*then.partition(",")[0].split())
+        assert outcome.exit_code == 0, outcome
+        assert shutil.disk_usage(tmp_path / "disk").used < used
 
 
 def test_who_pins_a_large_log_is_named(wide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

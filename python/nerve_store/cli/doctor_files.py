@@ -67,7 +67,11 @@ def _space(data: str) -> Iterator[Finding]:
     needed = 2 * max([size, *days], default=0)
     message = f"{format_bytes(available)} free"
     if available < needed:
-        action = "free some space, or archive with --incremental-vacuum, which needs none"
+        action = (
+            "free some space beside the store, for nothing in it can be deleted without some; "
+            "then archive --zstd --max-days 1 --incremental-vacuum, which needs least: a day's file, and what the "
+            "write-ahead log has once more"
+        )
         what = f"{message}; an archive job or a full vacuum may need {format_bytes(needed)}"
         yield Finding("warning", "space", what, action)
     else:
