@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nerve_store as ns
-from support import foreign_sql
+from support import foreign_script, foreign_sql
 from support.cli import DAY, T0, Cli
 
 DAYS = ("2024-03-11", "2024-03-12", "2024-03-13")
@@ -136,3 +136,24 @@ def test_files_of_later_jobs_beside_an_older_database_are_no_damage(archived: tu
     outcome = cli("reindex", "--json")
     assert (outcome.exit_code, outcome.json["problems"], outcome.err) == (0, [], "")
     assert cli("logs", "--all", "--archived", "--json").out == rows
+
+
+def test_a_file_that_a_killed_job_published_is_no_damage(archived: tuple[Cli, Path], tmp_path: Path) -> None:
+    """Between the renaming of the file and the commit that makes it the day's."""
+    cli, path = archived
+    database, before = cli.data / "logs.db", tmp_path / "before.db"
+    shutil.copy2(database, before)
+    with ns.LogStore(database) as store:
+        store.append("s", "late", None, None, T0 + DAY)
+        store.archive_logs(compression="zstd" if path.name.endswith("zst") else None)
+    rows = cli("logs", "--all", "--archived", "--json").out
+    moved = [
+        f"UPDATE main.{table} SET state = 1 WHERE day = '{DAYS[1]}';"
+        f"INSERT INTO main.{table} SELECT * FROM before.{table} WHERE day = '{DAYS[1]}';"
+        for table in ("archive_days", "archive_contents")
+    ]
+    foreign_script(database, f"ATTACH '{before}' AS before; {''.join(moved)}")
+    outcome = cli("reindex", "--json")
+    assert (outcome.exit_code, outcome.json["problems"], outcome.err) == (0, [], "")
+    assert cli("logs", "--all", "--archived", "--json").out == rows
+    assert cli("verify").exit_code == 0
