@@ -39,6 +39,7 @@ PROGRAMS = {
         payloads.drop_nested_lists,
         payloads.read_on_a_small_stack,
         reading.read_only,
+        reading.command,
         reading.leave_open,
         reading.read_beside_a_writer,
         vacuum.vacuum_memory,

@@ -6,13 +6,16 @@ import hashlib
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import nerve_store as ns
+from support import foreign_sql
 from support.archive import MARK
 from support.cli import DAY, T0, Cli
+from support.processes import start_child
 
 
 @pytest.fixture
@@ -87,6 +90,74 @@ def test_the_predecessors_database_shrinks_in_slices_after_a_full_vacuum(
     for option in ("--vacuum", "--incremental-vacuum"):
         outcome = cli("archive", option)
         assert (outcome.exit_code, outcome.err) == (0, "")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def put_a_damaged_one_beside(path: Path) -> None:
+    path.rename(path.with_name("2024-03-20.jsonl"))
+    path.with_name("2024-03-20.jsonl").write_bytes(b"no row\n")
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"planner", b"somebody else"))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--zstd", "--vacuum")], ids=str)
+@pytest.mark.parametrize("harm", [damage, shorten, Path.unlink, put_a_damaged_one_beside, rewrite])
+def test_a_job_that_finds_a_problem_exits_with_1_and_names_it(
+    archived: Cli, harm: Callable[[Path], object], arguments: tuple[str, ...]
+) -> None:
+    harm(archived.data / "archive/logs/2024-03-11.jsonl")
+    outcome = archived("archive", *arguments)
+    assert outcome.exit_code == 1
+    lines = outcome.err.splitlines()
+    assert lines
+    for line in lines:
+        assert line.startswith(f"nerve-store: error: {archived.data}/archive/logs/2024-03-"), line
+    if "--json" in arguments:
+        found = [f"nerve-store: error: {item['path']}: {item['reason']}" for item in outcome.json["problems"]]
+        assert found == lines
+    else:
+        assert "moved 0 rows" in outcome.out
+
+
+def test_a_dry_run_names_a_missing_day(archived: Cli) -> None:
+    (archived.data / "archive/logs/2024-03-11.jsonl").unlink()
+    assert "2024-03-11.jsonl: it is missing, and held 5 rows" in archived.refused("archive", "--dry-run")
+
+
+def test_rows_that_stay_are_not_said_to_be_of_another_time(filled: Cli) -> None:
+    foreign_sql(filled.data / "logs.db", "UPDATE logs SET payload = x'ff' WHERE id = 1")
+    foreign_sql(filled.data / "logs.db", "UPDATE logs SET timestamp = -5 WHERE id = 2")
+    outcome = filled("archive")
+    assert outcome.exit_code == 0
+    assert "2 rows stay for a timestamp of no year from 1970 to 9999, or a text that is bytes" in outcome.out
+
+
+@pytest.mark.parametrize("option", ["--vacuum", "--incremental-vacuum"])
+def test_a_vacuum_that_an_open_read_prevented_is_told(filled: Cli, option: str) -> None:
+    with ns.LogStore(filled.data / "logs.db") as store:
+        store.append_many([("system", "tick", None, "x" * 1000, T0 + 5 * DAY) for _ in range(1000)])
+    child = start_child("hold_snapshot", path=str(filled.data / "logs.db"))
+    assert child.stdout is not None
+    child.stdout.readline()
+    outcome = filled("archive", option)
+    child.communicate("\n", timeout=60)
+    assert outcome.exit_code == 0
+    assert outcome.err.startswith("nerve-store: warning: no free space was returned")
+    assert "returned free space" not in outcome.out
+    for again in (option, option):
+        assert filled("archive", again).err == ""
+    assert filled("archive", option, "--dry-run").err == ""
 
 
 HOLD = """

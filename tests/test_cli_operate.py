@@ -296,25 +296,81 @@ def test_completion(cli: Cli, shell: str, tmp_path: Path) -> None:
         assert (checked.returncode, checked.stderr) == (0, b"")
 
 
+RUN_BASH = """
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_nerve_store
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+# Its builtins work in a terminal alone.
+RUN_ZSH = """
+compdef() { :; }
+compset() { words[CURRENT]="${words[CURRENT]#*=}"; }
+compadd() { shift; print -l -- "${(@M)@:#${words[CURRENT]}*}"; }
+_files() { :; }
+source "$SCRIPT"
+words=("$@")
+CURRENT=$#
+_nerve-store
+"""
+OPTIONS = [[], ["--json"], ["--data", "data"], ["--data=data"], ["--data", "runs"], ["--remote", "s3://b", "--json"]]
+
+
+def completed(cli: Cli, shell: str, tmp_path: Path, words: list[str]) -> set[str]:
+    """What the shell completes the last word to."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"needs {shell}")
+    script = tmp_path / "script"
+    script.write_text(cli("completion", shell).out)
+    if shell == "bash":
+        # Which takes equals signs for words.
+        words = [part for word in words for part in re.split("(?<=[^=])(=)", word) if part or not word]
+        command = [program, "-c", script.read_text() + RUN_BASH, "bash"]
+    else:
+        command = [program, "-f", "-c", RUN_ZSH, "zsh"]
+    found = subprocess.run(
+        [*command, "nerve-store", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**child_environment(), "SCRIPT": str(script)},
+    )
+    assert (found.stderr, found.returncode) == ("", 0)
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("before", OPTIONS, ids=" ".join)
+def test_commands_are_completed_whatever_options_stand_before_them(
+    cli: Cli, tmp_path: Path, shell: str, before: list[str]
+) -> None:
+    assert completed(cli, shell, tmp_path, [*before, "ver"]) == {"verify"}
+    for between in OPTIONS:
+        for after in OPTIONS[:: len(OPTIONS) - 1]:
+            words = [*before, "runs", *between, "show", *after]
+            assert completed(cli, shell, tmp_path, [*words, "--js"]) == {"--json"}, words
+        assert completed(cli, shell, tmp_path, [*before, "runs", *between, "ki"]) == {"kill"}, between
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize(
-    ("words", "completed"),
+    ("words", "expected"),
     [
         (["sal"], {"salvage"}),
-        (["runs", "ki"], {"kill"}),
         (["logs", "--gr"], {"--grep"}),
-        (["runs", "show", "--js"], {"--json"}),
+        (["logs", "--format", ""], {"text", "jsonl", "csv"}),
+        (["logs", "--format=c"], {"csv"}),
+        (["completion", "f"], {"fish"}),
+        (["--data", "run"], set()),
+        (["--data=run"], set()),
+        (["backup", "ver"], set()),
+        (["--data", "d", "nonsense", "ver"], {"verify"}),
     ],
+    ids=str,
 )
-def test_bash_completes(cli: Cli, words: list[str], completed: set[str]) -> None:
-    if shutil.which("bash") is None:
-        pytest.skip("needs bash")
-    line = " ".join(f"'{word}'" for word in ["nerve-store", *words])
-    script = (
-        f"{cli('completion', 'bash').out}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _nerve_store 2>/dev/null\n"
-    )
-    script += 'printf "%s\\n" "${COMPREPLY[@]}"'
-    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert set(found.stdout.split()) == completed
+def test_words_are_completed(cli: Cli, tmp_path: Path, shell: str, words: list[str], expected: set[str]) -> None:
+    assert completed(cli, shell, tmp_path, words) == expected
 
 
 def test_closed_standard_output_is_quiet(long_log: Cli) -> None:

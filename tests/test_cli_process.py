@@ -137,6 +137,54 @@ def test_ctrl_c_ends_quietly(many_rows: Path) -> None:
         assert process.wait(timeout=30) == 130
 
 
+INTERRUPTED_PARSER = """
+import os, signal, sys
+from nerve_store.cli import main, parser
+
+parser.place_of = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(["--data", "data", "stats"]))
+"""
+
+
+def test_ctrl_c_ends_quietly_while_arguments_are_parsed() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_PARSER], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+KILLED_EXPORT = """
+import sys
+from nerve_store.cli import export, main
+
+def write(store, filters, stream):
+    stream.write(b"x" * 100_000)
+    stream.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
+
+export._WRITERS[".jsonl"] = write
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("with_what", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_export_that_is_ended_leaves_nothing(many_rows: Path, tmp_path: Path, with_what: signal.Signals) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    try:
+        os.close(os.open(beside, os.O_TMPFILE | os.O_RDWR))
+    except (AttributeError, OSError):
+        if with_what != signal.SIGINT:
+            pytest.skip("this system has no files without names")
+    command = [sys.executable, "-c", KILLED_EXPORT, "--data", str(many_rows), "export", str(beside / "rows.jsonl")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        process.send_signal(with_what)
+        process.wait(timeout=60)
+    assert list(beside.iterdir()) == []
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_output_encoding_will_do(upstream_data: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}

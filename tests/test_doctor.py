@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,11 @@ def lose_all_but_the_write_ahead_log(cli: Cli) -> str:
     return "logs.db-wal -> put it back"
 
 
+def empty_the_database(cli: Cli) -> str:
+    (cli.data / "logs.db").write_bytes(b"")
+    return "is empty, and what belongs to it is there"
+
+
 def have_blobs_alone(cli: Cli) -> str:
     shutil.rmtree(cli.data / "archive")
     for path in cli.data.glob("logs.db*"):
@@ -135,6 +141,7 @@ def have_nothing(cli: Cli) -> str:
         (give_it_to_another_user, "warning", "owner"),
         (lose_the_database, "error", "database"),
         (lose_all_but_the_write_ahead_log, "error", "database"),
+        (empty_the_database, "error", "database"),
         (have_blobs_alone, "warning", "database"),
         (have_nothing, "error", "database"),
     ],
@@ -145,6 +152,23 @@ def test_what_is_so_is_found(wide: Cli, make: Callable[[Cli], str], level: str, 
     assert (level, check) not in [finding[:2] for finding in before]
     expected = make(wide)
     assert expected in only(findings(wide, "--quick"), check, level)
+
+
+@pytest.mark.parametrize("lose", [lose_the_database, empty_the_database])
+def test_a_database_that_is_gone_is_not_begun_anew(wide: Cli, tmp_path: Path, lose: Callable[[Cli], str]) -> None:
+    lose(wide)
+    before = sorted((path, path.stat().st_size) for path in wide.data.rglob("*"))
+    for words in (
+        "runs",
+        "archive",
+        "reindex",
+        "meta set a b",
+        f"backup {tmp_path / 'backup'}",
+        "archive restore 2024-03-11",
+    ):
+        assert "put it back, or restore a backup" in wide.refused(*words.split()), words
+    assert wide("verify").exit_code == 1
+    assert sorted((path, path.stat().st_size) for path in wide.data.rglob("*")) == before
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
@@ -162,6 +186,26 @@ def test_memory_is_no_disk_and_space_is_what_a_vacuum_needs(wide: Cli, tmp_path:
         with ns.LogStore(cli.data / "logs.db") as store:
             store.append("system", "large", None, "x" * 1_500_000)
         assert "--incremental-vacuum" in only(findings(cli, "--quick"), "space", "warning")
+
+
+def test_the_way_out_of_a_full_disk_leads_out_of_it(wide: Cli, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", "12m"):
+        shutil.copytree(wide.data, tmp_path / "disk/data")
+        ballast = tmp_path / "disk/something else"
+        ballast.write_bytes(b"x" * 6_000_000)
+        cli = Cli(tmp_path / "disk/data", wide.capsys)
+        rows = (("system", "large", None, "x" * 20_000, T0 + number * DAY // 20) for number in range(1000))
+        with ns.LogStore(cli.data / "logs.db") as store, suppress(ns.StoreFullError):
+            for row in rows:
+                store.append(*row)
+        action = only(findings(cli, "--quick"), "space", "warning").partition(" -> ")[2]
+        first, _, then = action.partition("; then ")
+        assert first.startswith("free some space beside the store")
+        ballast.unlink()
+        used = shutil.disk_usage(tmp_path / "disk").used
+        outcome = cli(*then.partition(",")[0].split())
+        assert outcome.exit_code == 0, outcome
+        assert shutil.disk_usage(tmp_path / "disk").used < used
 
 
 def test_who_pins_a_large_log_is_named(wide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

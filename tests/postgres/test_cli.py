@@ -297,3 +297,22 @@ def test_copy_says_how_to_go_on(cli: Cli, place: Backend, tmp_path: Path, capsys
     with ns.LogStore(target / "logs.db") as log:
         assert log.query(archived=True) == place.open().query(archived=True)
     assert "already" in cli.refused("copy", str(cli.data), str(target))
+
+
+def test_missing_and_changed_days_are_named(cli: Cli) -> None:
+    """Of an archive in a directory; an object store keeps objects under names that say what they hold."""
+    days = cli("archive", "list", "--json").json
+    plain = [Path(day["path"]) for day in days if day["format"] == "jsonl" and "://" not in day["path"]]
+    if len(plain) < 2:
+        pytest.skip("needs plain files in a directory")
+    changed, missing = plain[:2]
+    changed.write_bytes(changed.read_bytes().replace(b"tick", b"tock", 1))
+    missing.unlink()
+    assert f"{missing}: it is missing, and held" in cli.refused("archive")
+    outcome = cli("reindex")
+    assert outcome.exit_code == 1
+    found = {line.partition(": it is ")[0].rpartition(" ")[2]: line for line in outcome.err.splitlines()}
+    assert found.keys() == {str(changed), str(missing)}
+    assert "was taken as it is" in found[str(changed)]
+    assert "was forgotten" in found[str(missing)]
+    assert cli("reindex").exit_code == 0

@@ -22,7 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         # Closed by the caller (`>&-`), who wants no output.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
-    arguments = parse_arguments(argv)
+    try:
+        return _carry_out(parse_arguments(argv))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _carry_out(arguments: argparse.Namespace) -> int:
     try:
         exit_code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -30,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has what it wanted: that is no problem of ours.
         _discard_output()
         return 0
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except (Problem, NerveStoreError, OSError, ValueError, RecursionError) as error:
         report(_explained(error, arguments))
         _discard_output_if_broken()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
-from nerve_store import DEFAULT_RETENTION, ArchivedDay, ArchiveResult
+from nerve_store import DEFAULT_RETENTION, ArchivedDay, ArchiveResult, VerifyProblem
 from nerve_store.cli.archive_upkeep import add_upkeep_commands
 from nerve_store.cli.arguments import add_command, calendar_day, integer, refuse_options
 from nerve_store.cli.output import Column, print_entries, print_json, print_table, print_text
+from nerve_store.cli.place import Place
+from nerve_store.cli.problem import counting_problems, located, report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import open_logs
+from nerve_store.cli.stores import log_path, missing_days, open_logs
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
+from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
 
@@ -64,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 def _archive(arguments: argparse.Namespace) -> int:
     with (
         open_logs(arguments.place, writable=not arguments.dry_run) as store,
+        # Those of the result.
+        counting_problems(are_warnings_errors=True),
         progress_bar("archiving rows") as progress,
     ):
         result = store.archive_logs(
@@ -75,11 +81,35 @@ def _archive(arguments: argparse.Namespace) -> int:
             wait=arguments.wait,
             progress=progress,
         )
+        missing = tuple(map(_missing, missing_days(store)))
+        is_in_the_way = not result.vacuumed and _is_read_in_the_way(arguments, store)
+    for problem in missing:
+        report(located(problem.path, problem.reason))
+    result = replace(result, problems=(*result.problems, *missing))
+    if is_in_the_way:
+        report("no free space was returned: another program's open read is in the way", kind="warning")
     if arguments.json:
         print_json(result)
     else:
         _print_result(result)
-    return 0
+    return 1 if result.problems else 0
+
+
+def _missing(day: ArchivedDay) -> VerifyProblem:
+    rows = format_count(day.row_count, "row")
+    reason = f"it is missing, and held {rows}; restore the file from a backup, or call reindex(), which forgets the day"
+    return VerifyProblem(day.path, reason, day.day, day.first_id, day.last_id)
+
+
+def _is_read_in_the_way(arguments: argparse.Namespace, store: Log) -> bool:
+    """Whether an open read kept the file as long as it was; a server shortens nothing that is read."""
+    place: Place = arguments.place
+    if place.is_server or arguments.dry_run:
+        return False
+    # In slices there may be nothing to return.
+    return arguments.vacuum or (
+        arguments.incremental_vacuum and os.stat(log_path(place.data)).st_size > store.stats().database_bytes
+    )
 
 
 def _print_result(result: ArchiveResult) -> None:
@@ -101,7 +131,8 @@ def _print_result(result: ArchiveResult) -> None:
     if result.pinned_rows:
         print_text(f"{format_count(result.pinned_rows, 'row')} of active runs stay until those runs end")
     if result.unarchivable_rows:
-        print_text(f"{format_count(result.unarchivable_rows, 'row')} stay: no timestamp of the years 1970 to 9999")
+        why = "for a timestamp of no year from 1970 to 9999, or a text that is bytes, not UTF-8 or too long"
+        print_text(f"{format_count(result.unarchivable_rows, 'row')} stay {why}")
     if result.vacuumed:
         print_text("would return free space to the file system" if result.dry_run else "returned free space")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nerve_store.cli.arguments import Commands, add_command, calendar_day, refuse_options
 from nerve_store.cli.output import print_json, print_text
-from nerve_store.cli.problem import report
+from nerve_store.cli.problem import located, report
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_logs
 from nerve_store.cli.text import format_bytes, format_count
@@ -56,7 +56,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print_json({"ok": found.ok, **{name: getattr(found, name) for name in found.__dataclass_fields__}})
     else:
         for problem in found.problems:
-            report(problem.reason if problem.path in problem.reason else f"{problem.path}: {problem.reason}")
+            report(located(problem.path, problem.reason))
         rows = f"{format_count(found.archived_row_count, 'row')} of {format_count(found.day_count, 'day')}"
         print_text(f"verified {rows}: {format_count(len(found.problems), 'problem')}")
     return 0 if found.ok else 1

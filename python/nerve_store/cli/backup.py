@@ -8,7 +8,7 @@ from typing import cast
 from nerve_store import BackupReport, LogStore, Store
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.place import Place
-from nerve_store.cli.problem import Problem
+from nerve_store.cli.problem import Problem, located
 from nerve_store.cli.problem import report as report_problem
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_logs, require_log
@@ -61,7 +61,7 @@ def _store(place: Place) -> Store:
 
 def _print(report: BackupReport) -> None:
     for problem in report.problems:
-        report_problem(f"{problem.path}: {problem.reason}")
+        report_problem(located(problem.path, problem.reason))
     days = f"{format_count(report.new_day_count, 'new day')} of {report.day_count}"
     blobs = f"{format_count(report.new_blob_count, 'new blob')} of {report.blob_count}"
     print_text(f"{report.path}: the database ({format_bytes(report.database_bytes)}), {days}, {blobs}")

@@ -11,7 +11,7 @@ from datetime import timedelta
 from nerve_store import BlobVerifyReport, CollectReport, normalize_blob_hash
 from nerve_store.cli.arguments import Commands, add_command, integer
 from nerve_store.cli.output import print_json, print_text
-from nerve_store.cli.problem import Problem, report, standard_input
+from nerve_store.cli.problem import Problem, located, report, standard_input
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import open_blobs
 from nerve_store.cli.text import format_bytes, format_count
@@ -61,7 +61,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print_json({"ok": found.ok, **_fields(found)})
     else:
         for problem in found.problems:
-            report(problem.reason if problem.path in problem.reason else f"{problem.path}: {problem.reason}")
+            report(located(problem.path, problem.reason))
             if problem.quarantine is not None:
                 print_text(f"moved to {problem.quarantine}")
         read = f"{format_count(found.blob_count, 'blob')}, {format_bytes(found.size)}"

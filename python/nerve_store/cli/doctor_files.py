@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from nerve_store.cli.doctor_permissions import examine_permissions
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.stores import blob_root, log_path
 from nerve_store.cli.text import format_bytes, format_count
@@ -25,7 +24,10 @@ _STAGED = (".stage-", ".export-")
 def examine_files(data: str) -> Iterator[Finding]:
     """What is found without opening the store."""
     yield from _file_system(data)
-    yield from _permissions(data)
+    yield from examine_permissions(data)
+    if not os.access(data, os.R_OK | os.X_OK):
+        # Nothing can be told of what is inside.
+        return
     yield from _space(data)
     yield from _leftovers(data)
     yield from _write_ahead_log(data)
@@ -57,26 +59,6 @@ def _kind_of_file_system(data: str) -> str | None:
     return None
 
 
-def _permissions(data: str) -> Iterator[Finding]:
-    open_to_others: list[str] = []
-    foreign: list[str] = []
-    for path in (data, log_path(data), blob_root(data), os.path.join(data, "archive", "logs")):
-        with suppress(FileNotFoundError):
-            found = os.stat(path)
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                open_to_others.append(path)
-            if found.st_uid != os.geteuid():
-                foreign.append(path)
-    if foreign:
-        action = "run as the user that the daemon runs as, or give the files to it with chown -R"
-        yield Finding("warning", "owner", f"of another user than this one: {', '.join(foreign)}", action)
-    if open_to_others:
-        action = f"chmod go= {shlex.join(open_to_others)}"
-        yield Finding("warning", "permissions", f"open to other users: {', '.join(open_to_others)}", action)
-    if not foreign and not open_to_others:
-        yield Finding("ok", "permissions", "the files are this user's alone")
-
-
 def _space(data: str) -> Iterator[Finding]:
     free = os.statvfs(data)
     available = free.f_bavail * free.f_frsize
@@ -85,7 +67,11 @@ def _space(data: str) -> Iterator[Finding]:
     needed = 2 * max([size, *days], default=0)
     message = f"{format_bytes(available)} free"
     if available < needed:
-        action = "free some space, or archive with --incremental-vacuum, which needs none"
+        action = (
+            "free some space beside the store, for nothing in it can be deleted without some; "
+            "then archive --zstd --max-days 1 --incremental-vacuum, which needs least: a day's file, and what the "
+            "write-ahead log has once more"
+        )
         what = f"{message}; an archive job or a full vacuum may need {format_bytes(needed)}"
         yield Finding("warning", "space", what, action)
     else:

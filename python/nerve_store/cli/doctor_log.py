@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,24 @@ from nerve_store import (
     LogStore,
     NerveStoreError,
     SchemaVersionError,
+    VerifyProblem,
     last_archivable_day,
 )
 from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
-from nerve_store.cli.stores import absent_log, log_path, open_logs
+from nerve_store.cli.stores import (
+    OTHER_USER,
+    PUT_BACK,
+    AbsentLog,
+    Forbidden,
+    absent_log,
+    is_there,
+    log_path,
+    missing_days,
+    open_logs,
+)
 from nerve_store.cli.text import format_age, format_bytes, format_count, format_timestamp
 from nerve_store.cli.times import start_of_day
 from nerve_store.protocols import Log
@@ -33,6 +44,13 @@ __all__ = ["examine_log", "examine_rows", "failure"]
 
 _CLOCK_TOLERANCE_MS = 5 * 60_000
 _DAY_MS = 86_400_000
+_WAYS = {
+    errno.EACCES: OTHER_USER,
+    errno.EPERM: OTHER_USER,
+    errno.EIO: "look at the kernel's log (dmesg): the disk may fail; copy the directory to another one",
+}
+_LOOK_UP = "look the name of the error up in docs/troubleshooting.md"
+_RESTORE_DAY = "restore the file from a backup, or move it away and reindex, which forgets its rows"
 
 
 def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progress: Progress | None) -> list[Finding]:
@@ -44,8 +62,13 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     save = shlex.join(["nerve-store", "salvage", place.data, "saved.db"])
     salvage = f"restore a backup; or end the daemon, and save what can be read: {save}"
     path = log_path(place.data)
-    if not os.path.lexists(path):
-        findings.append(_no_database(place.data, path))
+    try:
+        absent = absent_log(place.data)
+        if absent is not None or not is_there(path):
+            findings.append(_no_database(absent, path))
+            return findings
+    except Forbidden as error:
+        findings.append(Finding("error", "database", f"this user may not look at {error.path}", OTHER_USER))
         return findings
     if objects is not None and not objects.can_be_read:
         place = place._replace(remote=None, options=None)
@@ -62,13 +85,11 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
     return findings
 
 
-def _no_database(data: str, path: str) -> Finding:
-    absent = absent_log(data)
+def _no_database(absent: AbsentLog | None, path: str) -> Finding:
     name = "name the data directory with --data"
     if absent is None:
         return Finding("warning", "database", f"there is none at {path}", name)
-    put_back = "put it back, or restore a backup, before any program opens the store: it would begin anew"
-    return Finding("error", "database", absent.reason, put_back if absent.was_there else name)
+    return Finding("error", "database", absent.reason, PUT_BACK if absent.was_there else name)
 
 
 def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
@@ -76,8 +97,11 @@ def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:
     if isinstance(error, SchemaVersionError):
         return Finding("error", "schema", str(error), f"upgrade nerve-store, or name another {other}")
     if isinstance(error, ArchiveError) and not isinstance(error, CorruptStoreError):
-        return Finding("error", "archive", str(error), "if the archive is another log's, name that of this one")
-    return Finding("error", "database", str(error), way_out if isinstance(error, CorruptStoreError) else None)
+        return Finding("error", "archive", str(error), "the message says what to do; until then nothing is lost")
+    if isinstance(error, CorruptStoreError):
+        return Finding("error", "database", str(error), way_out)
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    return Finding("error", "database", str(error), _WAYS.get(number, _LOOK_UP))
 
 
 def examine_rows(
@@ -113,11 +137,10 @@ def _database(store: LogStore) -> Iterator[Finding]:
 
 def _days(store: Log) -> Iterator[Finding]:
     try:
-        days = store.archived_days()
+        days, missing = store.archived_days(), missing_days(store)
     except ArchiveError as error:
         yield Finding("error", "archive", str(error))
         return
-    missing = [day for day in days if "://" not in day.path and not os.path.exists(day.path)]
     for day in missing:
         action = "put the file back from a backup, or reindex, which forgets the day"
         yield Finding(
@@ -175,9 +198,18 @@ def _verified(store: Log, progress: Progress | None, way_out: str, told: Sequenc
     for problem in {(problem.path, problem.reason): problem for problem in report.problems}.values():
         if any(finding.message.startswith(f"{problem.path} ") for finding in told):
             continue
-        is_derived = "reindex()" in problem.reason
-        action = "reindex" if is_derived else way_out if problem.day is None else None
-        yield Finding("error", "verification", f"{problem.path}: {problem.reason}", action)
+        what, action = _apart(problem, way_out)
+        yield Finding("error", "verification", f"{problem.path}: {what}", action)
     if report.ok:
         rows = format_count(report.row_count + report.archived_row_count, "row")
         yield Finding("ok", "verification", f"{rows} are what was written")
+
+
+def _apart(problem: VerifyProblem, way_out: str) -> tuple[str, str]:
+    """What is wrong, and the way out, with which reasons end; `way_out` is that of a damaged database."""
+    what, _, action = problem.reason.rpartition("; ")
+    if problem.day is None and "reindex()" not in action:
+        return problem.reason, way_out
+    if not what:
+        return problem.reason, _RESTORE_DAY
+    return what, action.replace("call reindex()", "reindex").replace("reindex()", "reindex")

@@ -6,9 +6,10 @@ import argparse
 import csv
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from nerve_store.cli.arguments import since, until
@@ -19,6 +20,9 @@ from nerve_store.cli.text import format_bytes, format_count
 from nerve_store.protocols import Log
 
 __all__ = ["add_arguments"]
+
+_PREFIX = ".export-"
+"""Of a file that is not whole yet."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -56,17 +60,35 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _staged(path: str) -> Generator[IO[bytes]]:
-    """A file that takes the place of `path` when it is whole; what is cut short leaves nothing."""
+    """A file that takes the place of `path` when it is whole; what is cut short leaves nothing.
+
+    Where the system has files without names, that holds for a kill as well.
+    """
     directory = os.path.dirname(os.path.abspath(path))
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".export-", delete=False) as stream:
+    descriptor, name = _created(directory)
+    with os.fdopen(descriptor, "w+b") as stream:
         try:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(descriptor)
+            if name is None:
+                name = os.path.join(directory, f"{_PREFIX}{secrets.token_hex(8)}")
+                # With a directory to start from, which an absolute path does not need, the link is followed.
+                os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
+            os.replace(name, path)
         except BaseException:
-            os.unlink(stream.name)
+            if name is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
             raise
-    os.replace(stream.name, path)
+
+
+def _created(directory: str) -> tuple[int, str | None]:
+    """A new file, and its name; None: it has none, and goes with the process."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with suppress(OSError):
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600), None
+    return tempfile.mkstemp(dir=directory, prefix=_PREFIX)
 
 
 def _jsonl(store: Log, filters: dict[str, Any], stream: IO[bytes]) -> int:

@@ -11,7 +11,7 @@ from typing import TextIO
 from nerve_store.cli.text import escape
 from nerve_store.exceptions import NerveStoreError
 
-__all__ = ["Problem", "counting_problems", "report", "standard_input"]
+__all__ = ["Problem", "counting_problems", "located", "report", "standard_input"]
 
 
 class Problem(Exception):  # noqa: N818 - it is what the command found, and exit code 1 means just that
@@ -23,6 +23,11 @@ def report(problem: object, *, kind: str = "error") -> None:
     sys.stderr.write(f"nerve-store: {kind}: {escape(_message(problem))}\n")
 
 
+def located(path: str, reason: str) -> str:
+    """What is wrong with a file, on a line that names the file once."""
+    return reason if path in reason else f"{path}: {reason}"
+
+
 def standard_input() -> TextIO:
     """Standard input, if the caller has not closed it (`<&-`)."""
     if sys.stdin is None:
@@ -31,7 +36,7 @@ def standard_input() -> TextIO:
 
 
 @contextmanager
-def counting_problems() -> Generator[list[str]]:
+def counting_problems(*, are_warnings_errors: bool = False) -> Generator[list[str]]:
     """Report what the store leaves out and goes on without; the list has the errors, without the warnings."""
     import logging
 
@@ -40,7 +45,7 @@ def counting_problems() -> Generator[list[str]]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             message = record.getMessage()
-            if record.levelno < logging.ERROR:
+            if record.levelno < logging.ERROR and not are_warnings_errors:
                 report(message, kind="warning")
                 return
             problems.append(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -12,7 +11,7 @@ from nerve_store import BlobStats, LogStats
 from nerve_store._places import is_url
 from nerve_store.cli.output import print_json, print_pairs
 from nerve_store.cli.place import Place
-from nerve_store.cli.stores import log_path, open_blobs, open_logs, open_server, require_directory
+from nerve_store.cli.stores import is_there, log_path, open_blobs, open_logs, open_server, require_directory
 from nerve_store.cli.text import format_bytes, format_count, format_timestamp
 from nerve_store.protocols import Log
 
@@ -64,7 +63,7 @@ def summarize(place: Place) -> Summary:
             return Summary(place.shown, server.stats(), _server_figures(server), blobs)
     require_directory(place)
     logs = archive = None
-    if os.path.lexists(log_path(place.data)):
+    if is_there(log_path(place.data)):
         with open_logs(place) as store:
             logs, archive = store.stats(), _archive_figures(store)
     return Summary(place.data, logs, archive, open_blobs(place).stats())

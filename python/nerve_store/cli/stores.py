@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from nerve_store import BlobStore, LogStore, StoreUnavailableError
+from nerve_store import ArchivedDay, BlobStore, LogStore, StoreUnavailableError
 from nerve_store._places import below, is_url
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from nerve_store.remote import ObjectBlobStore
 
 __all__ = [
+    "OTHER_USER",
+    "PUT_BACK",
     "AbsentLog",
+    "Forbidden",
     "absent_log",
     "blob_root",
+    "is_there",
     "last_id",
     "log_path",
+    "missing_days",
     "open_blobs",
     "open_logs",
     "open_server",
@@ -35,8 +40,41 @@ __all__ = [
 
 _BUSY_SECONDS = 10.0
 """How long a command waits for a server that does not answer."""
+OTHER_USER = "run the command as the user that the daemon runs as"
+"""What to do where the files may not be read."""
+PUT_BACK = "put it back, or restore a backup, before any program opens the store: it would begin anew"
+"""What to do where the database is gone."""
 _DAYS = "/logs/"
 """What follows a remote in the URL of a day."""
+
+
+class Forbidden(Problem):
+    """Nobody can tell this user whether anything is at the path."""
+
+    def __init__(self, path: str) -> None:
+        """The path may not be looked at."""
+        super().__init__(f"{path!r} may not be looked at by this user; {OTHER_USER}")
+        self.path = path
+
+
+def is_there(path: str) -> bool:
+    """Whether anything is at the path, be it a link that leads nowhere; `Forbidden` where that is not told."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except PermissionError:
+        raise Forbidden(path) from None
+    return True
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except PermissionError:
+        raise Forbidden(path) from None
 
 
 def log_path(data: str) -> str:
@@ -59,9 +97,9 @@ def require_directory(place: Place, what: str = "this command") -> None:
     """Refuse to go on without a data directory, rather than create one by looking for it."""
     refuse_server(place, what)
     data = place.data
-    if os.path.isdir(data):
+    if _is_directory(data):
         return
-    if os.path.lexists(data):
+    if is_there(data):
         raise Problem(f"{data!r} is not a directory; name the data directory with --data DIR")
     raise Problem(f"there is no data directory {data!r}; name it with --data DIR or NERVE_STORE_DATA")
 
@@ -70,7 +108,10 @@ def require_log(place: Place) -> str:
     """The path of the log database of an existing data directory."""
     require_directory(place)
     path = log_path(place.data)
-    if not os.path.lexists(path):
+    absent = absent_log(place.data)
+    if absent is not None:
+        raise Problem(f"{absent.reason}; {PUT_BACK}" if absent.was_there else absent.reason)
+    if not is_there(path):
         raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
     return path
 
@@ -84,25 +125,35 @@ class AbsentLog(NamedTuple):
 
 
 def absent_log(data: str) -> AbsentLog | None:
-    """What is wrong where there is no log database; None if there is one, or if the directory is one of blobs alone."""
+    """What is wrong where there is no log database, or an empty file in the place of one that has an archive.
+
+    None if there is one, or if the directory is one of blobs alone.
+    """
     path = log_path(data)
-    if os.path.lexists(path):
+    is_empty = is_there(path)
+    if is_empty and os.lstat(path).st_size > 0:
         return None
-    beside = [os.path.join(data, name) for name in _names_in(data) if name.startswith("logs.db-")]
+    # What a database that was just created has beside it, an empty one may have.
+    names = () if is_empty else _names_in(data)
+    beside = [os.path.join(data, name) for name in names if name.startswith("logs.db-")]
     archive = os.path.join(data, "archive", "logs")
     left = [*beside, *([archive] if _names_in(archive) else [])]
     if left:
-        reason = f"the log database {path!r} is missing, and what belongs to it is there: {', '.join(left)}"
+        what = "empty" if is_empty else "missing"
+        reason = f"the log database {path!r} is {what}, and what belongs to it is there: {', '.join(left)}"
         return AbsentLog(reason, was_there=True)
-    if os.path.isdir(blob_root(data)):
+    if is_empty or _is_directory(blob_root(data)):
         return None
     return AbsentLog(f"there is no log database {path!r}; is {data!r} a data directory?", was_there=False)
 
 
 def _names_in(directory: str) -> list[str]:
-    with suppress(OSError):
+    try:
         return sorted(os.listdir(directory))
-    return []
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        raise Forbidden(directory) from None
 
 
 def open_logs(place: Place, *, writable: bool = False) -> LogStore | PostgresLogStore:
@@ -155,6 +206,27 @@ def last_id(store: Log) -> int:
     live = next(iter(store.iter(descending=True, limit=1)), None)
     archived = max((day.last_id or 0 for day in store.archived_days()), default=0)
     return max(archived, 0 if live is None else live.id)
+
+
+def missing_days(store: Log) -> list[ArchivedDay]:
+    """The archived days whose files are not where they should be; of days in an object store nothing is told."""
+
+    def missing() -> list[ArchivedDay]:
+        return [day for day in store.archived_days() if "://" not in day.path and _is_gone(day.path)]
+
+    # A job of another process may have moved or expired a day between its listing and the look for its file.
+    return missing() and missing()
+
+
+def _is_gone(path: str) -> bool:
+    """Whether nothing is there: what may not be looked at is no missing file."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def open_blobs(place: Place, *, writable: bool = False, create: bool = False) -> BlobStore | ObjectBlobStore:

@@ -6,7 +6,6 @@ It changes nothing: `nerve-store blob verify` also moves damaged blobs aside.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,9 +13,9 @@ from nerve_store import BlobVerifyReport, CorruptStoreError, VerifyProblem, Veri
 from nerve_store.cli.json_text import plain
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.place import Place
-from nerve_store.cli.problem import report
+from nerve_store.cli.problem import located, report
 from nerve_store.cli.progress import progress_bar
-from nerve_store.cli.stores import absent_log, log_path, open_blobs, open_logs, require_directory
+from nerve_store.cli.stores import absent_log, is_there, log_path, open_blobs, open_logs, require_directory
 from nerve_store.cli.text import format_bytes, format_count
 
 __all__ = ["add_arguments"]
@@ -41,7 +40,7 @@ class _Found:
         if self.logs is not None:
             yield from map(_log_problem, self.logs.problems)
         for problem in () if self.blobs is None else self.blobs.problems:
-            yield _located(problem.path, problem.reason)
+            yield located(problem.path, problem.reason)
 
 
 def add_arguments(parser: argparse.ArgumentParser, _common: argparse.ArgumentParser) -> None:
@@ -68,9 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _verify_logs(place: Place) -> VerifyReport | None:
     path = log_path(place.data)
-    if not os.path.lexists(path):
-        absent = absent_log(place.data)
-        return None if absent is None else _nothing_but(VerifyProblem(path, absent.reason))
+    absent = absent_log(place.data)
+    if absent is not None:
+        return _nothing_but(VerifyProblem(path, absent.reason))
+    if not is_there(path):
+        return None
     try:
         return _verify_rows(place)
     except CorruptStoreError as error:
@@ -95,12 +96,8 @@ def _verify_blobs(place: Place) -> BlobVerifyReport:
 def _log_problem(problem: VerifyProblem) -> str:
     # What concerns a part of the database says in its reason which rows.
     if problem.day is None or problem.first_id is None:
-        return _located(problem.path, problem.reason)
-    return _located(problem.path, f"ids {problem.first_id} to {problem.last_id}: {problem.reason}")
-
-
-def _located(path: str, reason: str) -> str:
-    return reason if path in reason else f"{path}: {reason}"
+        return located(problem.path, problem.reason)
+    return located(problem.path, f"ids {problem.first_id} to {problem.last_id}: {problem.reason}")
 
 
 def _extent(found: _Found) -> str:
