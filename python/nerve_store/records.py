@@ -273,7 +273,8 @@ class BackupReport:
     shared_bytes: int
     """Bytes of new ones that the file system shares with the originals."""
     problems: tuple[VerifyProblem, ...] = ()
-    """Archive files and blobs that are damaged or missing, and were not copied."""
+    """Archive files, blobs and whole directories of them that are damaged, are missing or cannot be read, and were not
+    copied."""
 
     @property
     def ok(self) -> bool:
@@ -329,7 +330,7 @@ class BlobProblem:
     """Something in a blob's place that is not the blob."""
 
     hash: str | None
-    """The name of the blob; None if a whole shard cannot be read."""
+    """The name of the blob; None if a whole directory of blobs cannot be read."""
     path: str
     reason: str
     """What is wrong, on one line."""

@@ -85,6 +85,9 @@ impl Archive {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
             Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. }) => return Ok(None),
+            Err(error) if error.is_unreadable() && !error.is_unreadable_at(self.log.database().path()) => {
+                return Ok(None);
+            }
             Err(Error::Corrupt { path, reason }) => {
                 verified.problems.push(Problem { path, day: None, ids: Some(segment.ids), reason });
                 return Ok(None);

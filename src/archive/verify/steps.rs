@@ -1,5 +1,6 @@
 //! The order of a verification: what is there to be checked, and checking it on all cores.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
@@ -66,7 +67,8 @@ impl Archive {
     }
 
     fn verify_extent(&self, extent: Extent, progress: &mut Progress<'_>) -> Result<Verified> {
-        let files = self.files()?;
+        let (files, mut found) = (self.files(), Found::default());
+        let files = found.verified.unless_unreadable(self.directory(), files)?.unwrap_or_else(|| Arc::new([]));
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
@@ -82,8 +84,8 @@ impl Archive {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
-                let problems = vec![Problem { path, day: None, ids: None, reason }];
-                return Ok(Verified { problems, ..Verified::default() });
+                found.verified.problems.push(Problem { path, day: None, ids: None, reason });
+                return Ok(found.verified);
             }
             Err(error) => return Err(error),
         };
@@ -98,14 +100,17 @@ impl Archive {
         }
         steps.extend(segments.list.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(days)).sum();
-        let mut found = Found::default();
         let problems = &mut found.verified.problems;
         problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
         if extent == Extent::Everything {
-            if let Err(Error::Archive { path, reason }) = self.check_owner() {
-                problems.push(Problem { path, day: None, ids: None, reason });
+            match self.check_owner() {
+                Err(Error::Archive { path, reason } | Error::Io { path, reason, .. }) => {
+                    problems.push(Problem { path, day: None, ids: None, reason });
+                }
+                checked => checked?,
             }
-            problems.extend(list_of_no_day(self.directory())?.into_iter().map(|path| {
+            // That it cannot be listed is told above.
+            problems.extend(list_of_no_day(self.directory()).unwrap_or_default().into_iter().map(|path| {
                 let reason =
                     "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
                 Problem { path, day: None, ids: None, reason: reason.to_owned() }
