@@ -60,6 +60,8 @@ PROGRAMS = {
         backups.write_all,
         campaign.work,
         care.look_after,
+        care.append_as,
+        care.salvage_as,
         soak.soak,
         commits.leave_commits_in_the_log,
         campaign.work_among_others,

@@ -293,6 +293,8 @@ class SalvageReport:
     missing: tuple[tuple[int, int], ...]
     """Ids that the database held, or may have held, and that are neither in the new one nor in the archive. The last
     span ends with 2**63 - 1 if nothing tells which id was the greatest."""
+    last_id: int | None = None
+    """The greatest id of the rows in the new database."""
 
 
 @dataclass(frozen=True, slots=True)
