@@ -104,6 +104,7 @@ def test_it_is_named_and_all_others_are_copied_and_verified(
     assert said == {
         "backup": named,
         "backup that reports": named,
+        "backup of the database": [],
         "verify": [] if is_blob else said["verify"],
         "verify of blobs": named if is_blob else [],
         "verify of blobs that reports": named if is_blob else [],

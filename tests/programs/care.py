@@ -15,6 +15,7 @@ def look_after(*, path: str, target: str, user: int | None = None) -> None:
     with ns.Store(path) as store:
         say({"backup": _paths(store.backup(target).problems)})
         say({"backup that reports": _paths(store.backup(target, progress=_ignore).problems)})
+        say({"backup of the database": _paths(store.logs.backup(f"{target}.db").problems)})
         say({"verify": _paths(store.logs.verify().problems)})
         say({"verify of blobs": _paths(store.blobs.verify().problems)})
         say({"verify of blobs that reports": _paths(store.blobs.verify(progress=_ignore).problems)})

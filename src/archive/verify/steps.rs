@@ -11,7 +11,7 @@ use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
 use crate::archive::manifest::{days, expired, remote, strays};
 use crate::archive::problem::Problem;
-use crate::archive::verify::found::{Found, Plan};
+use crate::archive::verify::found::{Extent, Found, Plan};
 use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -27,18 +27,11 @@ const STEP_SEGMENTS: usize = 8;
 /// Findings that SQLite reports at the most.
 const MOST_FINDINGS: u32 = 100;
 
-/// What is checked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Everything,
-    /// Without the files, and what the postings say of them.
-    Rows,
-}
-
 /// What one step checks.
 enum Step {
     Database,
     Segments(Vec<Segment>),
+    Unsealed(Vec<IdSpan>),
     Day(UtcDay),
     Unlisted(UtcDay, Format),
 }
@@ -50,7 +43,7 @@ impl Step {
             Self::Database => 0,
             Self::Segments(segments) => segments.iter().map(|segment| segment.row_count).sum(),
             Self::Day(day) => days.iter().find(|listed| listed.day == *day).map_or(0, |listed| listed.row_count),
-            Self::Unlisted(..) => 0,
+            Self::Unsealed(_) | Self::Unlisted(..) => 0,
         }
     }
 }
@@ -69,6 +62,9 @@ impl Archive {
     fn verify_extent(&self, extent: Extent, progress: &mut Progress<'_>) -> Result<Verified> {
         let (files, mut found) = (self.files(), Found::default());
         let files = found.verified.unless_unreadable(self.directory(), files)?.unwrap_or_else(|| Arc::new([]));
+        if extent == Extent::Rows {
+            found.verified.problems.clear();
+        }
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
@@ -91,10 +87,13 @@ impl Archive {
         };
         let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
-        let plan = Plan { days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
+        let unsealed = segments.unsealed();
+        let plan =
+            Plan { extent, days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
         let days = &plan.days;
         let mut steps = vec![Step::Database];
         if extent == Extent::Everything {
+            steps.push(Step::Unsealed(unsealed));
             steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
             steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
         }
@@ -203,6 +202,7 @@ impl Archive {
                     self.check_segment(segment, plan, found)?;
                 }
             }
+            Step::Unsealed(spans) => self.check_unsealed(spans, found)?,
             Step::Day(day) => self.check_day(*day, found)?,
             Step::Unlisted(day, format) => {
                 let unlisted = self.unlisted((*day, *format));
