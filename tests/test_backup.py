@@ -74,8 +74,10 @@ def damage(path: Path) -> None:
     """One bit, under a new name and with a time of its own, as a copy of a damaged disk would have."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
+    written = path.stat().st_mtime + 3600
     path.unlink()
     path.write_bytes(content)
+    os.utime(path, (written, written))
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -93,15 +95,47 @@ def test_a_damaged_file_does_not_replace_a_good_one(tmp_path: Path, suffix: str,
         damage(path)
         damage(blob_path)
         report = store.backup(tmp_path / "backup")
-    # A blob of the same size is known to be there, and was verified then.
-    expected = {str(path), str(blob_path)} if is_first else {str(path)}
-    assert {problem.path for problem in report.problems} == expected
+    assert {problem.path for problem in report.problems} == {str(path), str(blob_path)}
     assert not report.ok
     assert copy.read_bytes() == good if not is_first else not copy.exists()
     if not is_first:
         with ns.Store(tmp_path / "backup", read_only=True) as store:
             assert store.logs.verify().ok
             assert store.blobs.verify().ok
+
+
+def test_a_blob_that_was_written_once_more_is_not_copied_again(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        store.backup(tmp_path / "backup")
+        blob = min(store.blobs)
+        original, copy = (tmp_path / place / "blobs" / blob[:2] / blob[2:] for place in ("store", "backup"))
+        apart(copy)
+        os.utime(original, (10**9, 10**9))
+        report = store.backup(tmp_path / "backup")
+        assert (report.problems, report.new_blob_count, report.copied_bytes, report.shared_bytes) == ((), 0, 0, 0)
+        assert copy.stat().st_mtime == 10**9
+
+
+@pytest.mark.parametrize("spoil", [damage, lambda path: path.write_bytes(b""), Path.unlink])
+def test_a_copy_that_was_changed_is_made_anew(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    stored(tmp_path / "store")
+    with ns.Store(tmp_path / "store") as store:
+        rows = as_rows(store.logs.iter(archived=True))
+        store.backup(tmp_path / "backup")
+        blobs, days = blobs_of(tmp_path / "store"), tmp_path / "backup/archive/logs"
+        for copy in [*(tmp_path / "backup/blobs").glob("[0-9a-f]?/*"), *days.glob("2*")]:
+            apart(copy)
+            spoil(copy)
+        report = store.backup(tmp_path / "backup")
+        assert (report.problems, report.new_blob_count, report.new_day_count) == ((), 40, 4)
+    assert_whole(tmp_path / "backup", rows, blobs)
+
+
+def apart(copy: Path) -> None:
+    """Make it a file of its own, as on another file system."""
+    shutil.copy2(copy, copy.with_name("own"))
+    copy.with_name("own").rename(copy)
 
 
 def test_a_missing_day_is_reported(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ def test_salvage_tells_what_is_missing_from_what_was_reserved(wide: Cli, tmp_pat
     assert f"lost, or reserved and never given out: ids {last + 1} to" in said
     assert "missing:" not in said
     assert f"move it to {tmp_path / 'killed/logs.db'}" in said
+    assert [path.name for path in tmp_path.glob("saved*")] == ["saved.db"]
 
 
 def test_backup(wide: Cli, tmp_path: Path) -> None:

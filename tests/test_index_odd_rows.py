@@ -12,8 +12,11 @@ import nerve_store as ns
 from support import INSERT_ROW_WITH_ID, foreign_many, foreign_sql
 
 MESSAGE = "thread_workflow_message"
+NEW = 100 * 86_400_000
+"""A timestamp, and a time at which rows of it stay."""
 ODD_ROWS: dict[str, tuple[Any, ...]] = {
     "fraction": (7, "system", "tick", "r1", None, 1.5),
+    "fraction before 1970": (7, "system", "tick", "r1", None, -1.5),
     "before 1970": (7, "system", "tick", "r1", None, -5),
     "far past": (7, "system", "tick", "r1", None, -(2**63)),
     "far future": (7, "system", "tick", "r1", None, 2**63 - 1),
@@ -96,6 +99,49 @@ def test_odd_rows_among_the_newest_are_counted(data_dir: Path, odd: str) -> None
             for options, where in COUNTABLE:
                 assert store.count(**options) == len(plain(path, where)), options
             store.append_many([row] * 5)
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS)
+@pytest.mark.parametrize("place", ["unsealed", "sealed", "left behind"])
+def test_odd_rows_that_cannot_be_read_are_named_and_stop_no_backup(data_dir: Path, odd: str, place: str) -> None:
+    """`left behind`: in a segment whose other rows are in the archive."""
+    path = data_dir / "logs.db"
+    with ns.LogStore(path, segment_rows=3) as store:
+        store.append_many([] if ODD_ROWS[odd][0] <= 0 else [("system", "tick", "r1", None, 5)] * 5)
+        foreign_sql(path, INSERT_ROW_WITH_ID, ODD_ROWS[odd])
+        store.append_many([("system", "tick", "r1", None, NEW)] * 2)
+        if place == "sealed":
+            store.reindex()
+        elif place == "left behind":
+            store.append_many([("system", "tick", "r1", None, 5)] * 6)
+            store.archive_logs(now=NEW)
+    with ns.Store(data_dir) as store:
+        problems = [(problem.first_id, problem.last_id) for problem in store.logs.verify().problems]
+        try:
+            list(store.logs.iter(archived=True))
+        except ns.CorruptStoreError:
+            assert problems == [(ODD_ROWS[odd][0], ODD_ROWS[odd][0])]
+        else:
+            assert problems == []
+        for _ in range(2):
+            assert store.backup(data_dir / "backup").ok
+
+
+@pytest.mark.parametrize("segment_rows", [4096, 20])
+def test_all_rows_that_cannot_be_read_are_counted(data_dir: Path, segment_rows: int) -> None:
+    path = data_dir / "logs.db"
+    ns.LogStore(path).close()
+    odd = ("system", "tick", "r1", b"\0", 5)
+    whole = ("system", "tick", "r1", "x", 5)
+    foreign_many(path, INSERT_ROW_WITH_ID, [(i, *(odd if i % 2 else whole)) for i in range(1, 41)])
+    with ns.LogStore(path, segment_rows=segment_rows) as store:
+        store.reindex()
+        problems = store.verify().problems
+        expected = [(1, 39)] if segment_rows > 40 else [(1, 19), (21, 39)]
+        assert [(problem.first_id, problem.last_id) for problem in problems] == expected
+        more = 40 // len(problems) // 2 - 1
+        assert all(f"{more} more cannot be read (ids " in problem.reason for problem in problems)
+        assert "(ids 3, 5, 7, 9, 11, 13, 15, … " in problems[0].reason
 
 
 def test_ids_far_apart_are_found(data_dir: Path) -> None:

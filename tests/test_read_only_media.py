@@ -124,13 +124,52 @@ def test_a_write_ahead_log_that_holds_commits_is_never_ignored(mounted: Path, da
     assert (data / "logs.db-wal").stat().st_size > 0
     (data / "logs.db-shm").unlink()
     share(data)
-    for said in (read(mounted), read(data, NOBODY)):
-        assert said["error"] == "StoreIOError", said
+    for said, expected in ((read(mounted), errno.EROFS), (read(data, NOBODY), errno.EACCES)):
+        assert (said["error"], said["errno"]) == ("StoreIOError", expected), said
         assert "logs.db-wal" in said["message"]
         assert "copy" in said["message"]
         assert "\n" not in said["message"]
     with ns.LogStore(data / "logs.db") as writable:
         assert writable.query()[-1].type == "newest"
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["with its log", "alone"])
+def test_a_write_is_refused_as_what_stands_in_its_way(mounted: Path, data: Path, is_open: bool) -> None:
+    with ns.LogStore(data / "logs.db") as writer:
+        if not is_open:
+            writer.close()
+        share(data)
+        for path, user, expected in ((data, NOBODY, errno.EACCES), (mounted, None, errno.EROFS)):
+            done = run_child("append_as", path=str(path), user=user)
+            assert done.returncode == 0, done.stderr
+            said = json.loads(done.stdout)
+            assert (said["error"], said["errno"]) == ("StoreIOError", expected), said
+
+
+def test_a_killed_store_is_salvaged_from_read_only_media(mounted: Path, data: Path) -> None:
+    """As when the system mounts a failing disk anew."""
+    killed = run_child("leave_open", path=str(data), row_type="newest")
+    assert killed.returncode == 0, killed.stderr
+    assert (data / "logs.db-ids").exists()
+    before = names(mounted)
+    saved = data.parent / "saved" / "logs.db"
+    report = ns.salvage(mounted / "logs.db", saved)
+    assert (report.row_count, report.last_id) == (3, 4)
+    assert names(mounted) == before
+    assert names(saved.parent) == {"logs.db"}
+    with ns.LogStore(saved, read_only=True, archive_dir=data / "archive/logs") as logs:
+        assert [entry.type for entry in logs.query(archived=True)] == [*EXPECTED["query"], "newest"]  # type: ignore[misc]
+
+
+def test_a_killed_store_is_salvaged_while_its_files_may_only_be_read(data: Path) -> None:
+    killed = run_child("leave_open", path=str(data), row_type="newest")
+    assert killed.returncode == 0, killed.stderr
+    subprocess.run(["chmod", "-R", "a+rX,go-w", data], check=True)
+    saved = Path(tempfile.mkdtemp(dir=data.parent)) / "logs.db"
+    os.chown(saved.parent, NOBODY, NOBODY)
+    done = run_child("salvage_as", path=str(data / "logs.db"), target=str(saved), user=NOBODY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == 3
 
 
 def test_no_permission_to_read_is_told_as_such(data: Path) -> None:

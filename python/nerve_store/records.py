@@ -273,7 +273,8 @@ class BackupReport:
     shared_bytes: int
     """Bytes of new ones that the file system shares with the originals."""
     problems: tuple[VerifyProblem, ...] = ()
-    """Archive files and blobs that are damaged or missing, and were not copied."""
+    """Archive files, blobs and whole directories of them that are damaged, are missing or cannot be read, and were not
+    copied."""
 
     @property
     def ok(self) -> bool:
@@ -292,6 +293,8 @@ class SalvageReport:
     missing: tuple[tuple[int, int], ...]
     """Ids that the database held, or may have held, and that are neither in the new one nor in the archive. The last
     span ends with 2**63 - 1 if nothing tells which id was the greatest."""
+    last_id: int | None = None
+    """The greatest id of the rows in the new database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +332,7 @@ class BlobProblem:
     """Something in a blob's place that is not the blob."""
 
     hash: str | None
-    """The name of the blob; None if a whole shard cannot be read."""
+    """The name of the blob; None if a whole directory of blobs cannot be read."""
     path: str
     reason: str
     """What is wrong, on one line."""

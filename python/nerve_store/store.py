@@ -132,16 +132,18 @@ class Store:
 
         The copy is a data directory of its own: `logs.db`, `archive/logs` and `blobs`, wherever `archive_dir` of this
         store is. Every row acknowledged before the call is in it. What is copied is read back and compared with its
-        checksums before it gets its name. Archive files and blobs that are damaged or missing are in the report; a
-        damaged database is a `CorruptStoreError`. With `remote`, days that lie there are fetched, so that the copy is
-        whole without it; blobs there are not copied.
+        checksums before it gets its name. Archive files and blobs that are damaged, are missing or cannot be read are
+        in the report, and all others are copied; a damaged database is a `CorruptStoreError`. With `remote`, days that
+        lie there are fetched, so that the copy is whole without it; blobs there are not copied.
 
         Given again with the same `target`, only new archive files and blobs are copied, and the database as a whole.
-        Nothing is deleted there. Where the file system can, compressed archive files and blobs share their bytes with
-        the originals. The target is a whole backup at every instant, or refuses to be opened: a call that was
-        interrupted is simply repeated. A directory with a database that is no backup of this one, or that was opened
-        for writing since, is refused (`StoreIOError`), and so is a part of this store (`ValueError`). `progress` is
-        called with (done, total) bytes. A log on a server is backed up by the server's own means (`NerveStoreError`).
+        Files that are there with the same size and time of last write are not read again: `verify` of the copy reads
+        them, and `verify` of the store reads the originals. Nothing is deleted there. Where the file system can,
+        compressed archive files and blobs share their bytes with the originals. The target is a whole backup at every
+        instant, or refuses to be opened: a call that was interrupted is simply repeated. A directory with a database
+        that is no backup of this one, or that was opened for writing since, is refused (`StoreIOError`), and so is a
+        part of this store (`ValueError`). `progress` is called with (done, total) bytes. A log on a server is backed up
+        by the server's own means (`NerveStoreError`).
         """
         if self._local_blobs is None:
             return self.logs.backup(target)

@@ -1,11 +1,11 @@
 //! Copying the day files into the archive of a backup.
 //!
 //! A file is read whole and compared with the manifest before it gets its name in the backup, and never takes the place of a
-//! good one if it is damaged. Files that are there already, by size and time of last write, are passed over. Nothing is
+//! good one if it is damaged. What cannot be read is reported and passed over. Files that are there already, by size and time of last write, are passed over. Nothing is
 //! deleted but the file of a day that has one of the other format since.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::archive::manifest::seen::{DayFile, Stamp};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check;
-use crate::durable::{self, Batch, Copied, Directory, Durability, digest_of, duplicate};
+use crate::durable::{self, Batch, Copied, Directory, Duplicate, Durability, Original, duplicate};
 
 const OPERATION: &str = "copy an archive file";
 
@@ -36,7 +36,8 @@ impl Archive {
         let size = |(day, format)| {
             std::fs::metadata(path_of(self.directory(), day, format)).map_or(0, |metadata| metadata.len())
         };
-        let files = list(self.directory())?;
+        // A copy reports that it cannot be listed.
+        let files = list(self.directory()).unwrap_or_default();
         let objects = self.current_objects()?;
         let elsewhere: u64 = objects.iter().filter(|object| !object.has_file(&files)).map(|object| object.size).sum();
         Ok(files.iter().copied().map(size).sum::<u64>() + elsewhere)
@@ -51,7 +52,8 @@ impl Archive {
         advance: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<(Copied, Vec<DayFile>)> {
         let mut copied = Copied::default();
-        let files = list(self.directory())?;
+        let listed = copied.unless_unreadable(self.directory(), list(self.directory()))?;
+        let Some(files) = listed else { return Ok((copied, Vec::new())) };
         for object in self.log.database().read(OPERATION, remote::undescribed)? {
             if !object.has_file(&files) {
                 copied.problems.push((object.url().into(), remote::LOST.to_owned()));
@@ -63,15 +65,17 @@ impl Archive {
         durable::create_directories(target, Durability::Full)?;
         let Some(opened) = Directory::open(target)? else { return Ok((copied, files)) };
         let opened = Arc::new(opened);
-        self.copy_mark(&opened, target)?;
+        let copied_mark = self.copy_mark(&opened, target);
+        copied.unless_unreadable(&self.directory().join(MARK), copied_mark)?;
         let mut batch = Batch::default();
         for &file in &files {
             check()?;
-            self.copy_file(file, &opened, &mut batch, &mut copied, advance)?;
+            let outcome = self.copy_file(file, &opened, &mut batch, &mut copied, advance);
+            copied.unless_unreadable(&path_of(self.directory(), file.0, file.1), outcome)?;
         }
         for (day, format) in self.listed_files()? {
             let path = path_of(self.directory(), day, format);
-            if !path.exists() && !path_of(self.directory(), day, format.other()).exists() {
+            if is_missing(&path) && is_missing(&path_of(self.directory(), day, format.other())) {
                 if self.copy_object((day, format), &opened, &mut batch, &mut copied, advance)? {
                     continue;
                 }
@@ -106,7 +110,10 @@ impl Archive {
     /// are the files that there were when they were copied. To be called when the database that knows of it has been
     /// published.
     pub(crate) fn remove_replaced(&self, target: &Path, copied: &[DayFile]) -> Result<()> {
-        let here = list(self.directory())?;
+        let here = match list(self.directory()) {
+            Err(error) if error.is_unreadable() => return Ok(()),
+            listed => listed?,
+        };
         let there = list(target)?;
         for &(day, format) in &there {
             // A day may have expired since it was copied.
@@ -127,12 +134,13 @@ impl Archive {
 
     /// The mark says whose archive it is, to other databases too.
     fn copy_mark(&self, target: &Arc<Directory>, path: &Path) -> Result<()> {
-        let Some(source) = durable::open_regular(&self.directory().join(MARK))? else { return Ok(()) };
         if path.join(MARK).exists() {
             return Ok(());
         }
-        let (staged, _) = duplicate(&source, target, false)?;
-        staged.publish(&path.join(MARK), Durability::Full)
+        let mark = self.directory().join(MARK);
+        let Some(source) = durable::open_regular(&mark)? else { return Ok(()) };
+        let duplicate = duplicate(Original { file: &source, path: &mark }, target, false)?;
+        duplicate.staged.publish(&path.join(MARK), Durability::Full)
     }
 
     fn copy_file(
@@ -158,8 +166,8 @@ impl Archive {
                 return advance(metadata.len());
             }
             // The predecessor writes to a plain file in place, which would change the backup as well.
-            let (staged, sharing) = duplicate(&source, target, file.1 == Format::Zstd)?;
-            let digest = digest_of(&staged)?;
+            let original = Original { file: &source, path: &path };
+            let Duplicate { staged, sharing, digest } = duplicate(original, target, file.1 == Format::Zstd)?;
             let expected = self.expected_digests(file)?;
             let is_same = is_still(&path, &metadata);
             if expected.contains(&digest) || is_same && (expected.is_empty() || self.has_grown_to(file, digest)?) {
@@ -169,9 +177,7 @@ impl Archive {
                 return advance(metadata.len());
             }
             if is_same || began.elapsed() > LONGEST_WAIT {
-                let expected = expected.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or ");
-                let reason = format!("its sha256 is {digest} and should be {expected}; it was not copied");
-                copied.problems.push((path, reason));
+                copied.problems.push((path, not_as_expected(digest, &expected)));
                 return advance(metadata.len());
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -198,14 +204,20 @@ impl Archive {
             advance(object.size)?;
             return Ok(true);
         }
-        match self.fetch_object(&object) {
-            Ok(source) => {
-                let (staged, sharing) = duplicate(&source, target, format == Format::Zstd)?;
+        let url = PathBuf::from(object.url());
+        let fetched = self
+            .fetch_object(&object)
+            .and_then(|source| duplicate(Original { file: &source, path: &url }, target, format == Format::Zstd));
+        match fetched {
+            Ok(Duplicate { staged, sharing, digest }) if digest == object.sha256 => {
                 copied.take(sharing, object.size);
                 batch.add(staged, target, &format!("{day}.{format}"))?;
             }
+            Ok(Duplicate { digest, .. }) => copied.problems.push((url, not_as_expected(digest, &[object.sha256]))),
             Err(Error::ArchiveCorrupt { path, reason }) => copied.problems.push((path, reason)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                copied.unless_unreadable(&url, Err::<(), _>(error))?;
+            }
         }
         advance(object.size)?;
         Ok(true)
@@ -233,6 +245,15 @@ impl Archive {
         };
         Ok(found.into_iter().flatten().filter(|file| file.format == format).map(|file| file.sha256).collect())
     }
+}
+
+fn not_as_expected(found: Digest, expected: &[Digest]) -> String {
+    let expected = expected.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or ");
+    format!("its sha256 is {found} and should be {expected}; it was not copied")
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Whether the file at `path` is the one that was opened, and was not written to since.

@@ -266,6 +266,22 @@ pub enum Error {
     Internal,
 }
 
+/// What the system says of a file or directory that cannot be read while others can: of another kind, of another user, or
+/// damaged on the disk.
+const UNREADABLE: &[i32] = &[
+    libc::EISDIR,
+    libc::ELOOP,
+    libc::EINVAL,
+    libc::EACCES,
+    libc::EPERM,
+    libc::EIO,
+    libc::EBADMSG,
+    #[cfg(target_os = "linux")]
+    libc::EUCLEAN,
+    libc::ENXIO,
+    libc::ENODEV,
+];
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(Arc::new(error))
@@ -302,6 +318,16 @@ impl Error {
             }
             other => other,
         }
+    }
+
+    /// Whether it says that one file or directory cannot be read, and not that nothing can.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Io { errno, .. } if UNREADABLE.contains(errno))
+    }
+
+    /// The same of what is at `path`, or below it.
+    pub(crate) fn is_unreadable_at(&self, path: &Path) -> bool {
+        self.is_unreadable() && matches!(self, Self::Io { path: found, .. } if found.starts_with(path))
     }
 
     /// A file that is not what it should be.

@@ -60,13 +60,26 @@ impl BlobStore {
     pub fn stats(&self) -> Result<BlobStats> {
         let mut stats = BlobStats::default();
         for shard_number in 0..path::SHARDS {
-            let Some(shard) = open_shard(&self.root, shard_number)? else { continue };
-            for entry in entries_of(&shard, shard_number)?.into_iter().filter(|entry| entry.is_regular) {
-                // None: deleted since its name was read.
-                if let Some(stat) = shard.stat(path::Name::of(&entry.digest).file())? {
-                    stats.blob_count += 1;
-                    stats.size += stat.st_size.unsigned_abs();
-                }
+            let shard = self.stats_of(shard_number)?;
+            stats.blob_count += shard.blob_count;
+            stats.size += shard.size;
+        }
+        Ok(stats)
+    }
+
+    /// Bytes of the blobs, for a total that progress is measured by. What cannot be read counts as nothing.
+    pub(crate) fn readable_size(&self) -> u64 {
+        (0..path::SHARDS).map(|shard_number| self.stats_of(shard_number).unwrap_or_default().size).sum()
+    }
+
+    fn stats_of(&self, shard_number: usize) -> Result<BlobStats> {
+        let mut stats = BlobStats::default();
+        let Some(shard) = open_shard(&self.root, shard_number)? else { return Ok(stats) };
+        for entry in entries_of(&shard, shard_number)?.into_iter().filter(|entry| entry.is_regular) {
+            // None: deleted since its name was read.
+            if let Some(stat) = shard.stat(path::Name::of(&entry.digest).file())? {
+                stats.blob_count += 1;
+                stats.size += stat.st_size.unsigned_abs();
             }
         }
         Ok(stats)

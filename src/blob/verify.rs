@@ -22,9 +22,9 @@ const MOST_READS: usize = 5;
 /// Something in a blob's place that is not the blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobProblem {
-    /// The name; None if it is a whole shard that cannot be read.
+    /// The name; None if it is a whole shard that cannot be read, or the root.
     pub hash: Option<Digest>,
-    /// The file, or the shard.
+    /// The file, the shard or the root.
     pub path: PathBuf,
     /// What is wrong, on one line.
     pub reason: String,
@@ -67,9 +67,18 @@ impl BlobStore {
     /// write. `progress` is told of bytes done and of how many there are; counting those takes a pass over the
     /// directories, which `with_total` asks for.
     pub fn verify(&self, with_total: bool, progress: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Verified> {
-        let total = if with_total { self.stats()?.size } else { 0 };
+        let total = if with_total { self.readable_size() } else { 0 };
         progress(0, total)?;
-        let Some(root) = self.open_root()? else { return Ok(Verified::default()) };
+        let root = match self.open_root() {
+            Ok(Some(root)) => root,
+            Ok(None) => return Ok(Verified::default()),
+            Err(error) if error.is_unreadable() => {
+                let (path, reason) = (self.root.to_path_buf(), error.to_string());
+                let problem = BlobProblem { hash: None, path, reason, actual: None, quarantine: None };
+                return Ok(Verified { problems: vec![problem], ..Verified::default() });
+            }
+            Err(error) => return Err(error),
+        };
         let pass = Pass {
             store: self,
             root: &root,

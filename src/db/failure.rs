@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, ffi};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check_wait;
@@ -109,15 +111,19 @@ pub(super) fn system_errno(connection: &Connection) -> i32 {
 
 /// SQLite says only "unable to open" or "readonly" in these cases; the file system knows more.
 fn diagnose(path: &Path, errno: i32, message: String) -> (i32, String) {
-    use rustix::fs::{Access, access};
     let directory = path.parent().unwrap_or(path);
     for (context, wanted) in [(path, Access::READ_OK), (directory, Access::WRITE_OK), (path, Access::WRITE_OK)] {
-        if let Err(error) = access(context, wanted) {
+        if let Some(error) = refusal(context, wanted) {
             let needed = if wanted == Access::READ_OK { "readable" } else { "writable" };
             return (error.raw_os_error(), format!("{message}: {} must be {needed}", context.display()));
         }
     }
     (if errno == 0 { libc::EIO } else { errno }, message)
+}
+
+/// Why the system refuses this process what is wanted of the file or directory; None if it does not.
+pub(super) fn refusal(path: &Path, wanted: Access) -> Option<Errno> {
+    accessat(CWD, path, wanted, AtFlags::EACCESS).err()
 }
 
 /// For `read`-only stores: the refusal to write.

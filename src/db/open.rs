@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::{check_wait, waits_since};
-use crate::db::failure::{Context, Located, is_busy, is_unopenable};
+use crate::db::failure::{Context, Located, is_busy, is_unopenable, refusal};
 use crate::db::fork::Link;
 use crate::db::held;
 use crate::db::readers::Reader;
@@ -181,8 +183,13 @@ fn prepare_writer(connection: &Connection, context: Context<'_>, derived: &[&Der
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let identity = schema::identify(connection, context.path, derived)?;
     if connection.is_readonly("main")? {
-        let reason = "the file system is read-only; open the store with read_only".to_owned();
-        return Err(Error::errno(context.path, context.operation, libc::EROFS, reason));
+        let (errno, reason) = match refusal(context.path, Access::WRITE_OK) {
+            Some(Errno::ROFS) | None => (Errno::ROFS, "the file system is read-only; open the store with read_only"),
+            Some(errno) => {
+                (errno, "this user may not write to it; open the store with read_only, or as the user whose it is")
+            }
+        };
+        return Err(Error::errno(context.path, context.operation, errno.raw_os_error(), reason.into()));
     }
     if identity == Identity::Outdated {
         // Only an empty file takes it. The file can then be shortened in slices, for one page more in each commit that
@@ -238,14 +245,18 @@ pub(super) fn reader_of_read_only(context: Context<'_>) -> Result<Reader> {
     let connection = connect(context, context.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     // The first that looks at the write-ahead log.
     let looked = connection.query_row("PRAGMA schema_version", [], |_| Ok(()));
-    let reader = match looked {
-        Err(error) if is_unopenable(&error) && unlocked::is_in_the_way(context.path) => {
+    let obstacle = match &looked {
+        Err(error) if is_unopenable(error) => unlocked::obstacle(context.path),
+        _ => None,
+    };
+    let reader = match obstacle {
+        Some(obstacle) => {
             drop(connection);
-            let still = Still::of(context.path).ok_or_else(|| unlocked::log_needs_locks(context))?;
+            let still = Still::of(context.path).ok_or_else(|| unlocked::log_needs_locks(context, obstacle))?;
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             Reader::unlocked(connect(context, &unlocked::uri(context.path), flags)?, still)
         }
-        looked => {
+        None => {
             looked.located(context, Some(&connection))?;
             Reader::locking(connection)
         }

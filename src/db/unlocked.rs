@@ -9,10 +9,11 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use crate::base::error::Error;
-use crate::db::failure::Context;
+use crate::db::failure::{Context, refusal};
 
 /// A database file that no process writes to, as it was when it was looked at.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,10 +44,9 @@ impl Still {
     }
 }
 
-/// Whether this process cannot make files in the directory of `path`.
-pub(super) fn is_in_the_way(path: &Path) -> bool {
-    let directory = path.parent().unwrap_or(path);
-    accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
+/// Why this process cannot make files in the directory of `path`; None if it can.
+pub(super) fn obstacle(path: &Path) -> Option<Errno> {
+    refusal(path.parent().unwrap_or(path), Access::WRITE_OK | Access::EXEC_OK)
 }
 
 /// The name by which SQLite opens the file without locks.
@@ -62,14 +62,14 @@ pub(super) fn uri(path: &Path) -> PathBuf {
 }
 
 /// Why a database cannot be read here although its write-ahead log could be, were there a place for locks.
-pub(super) fn log_needs_locks(context: Context<'_>) -> Error {
+pub(super) fn log_needs_locks(context: Context<'_>, obstacle: Errno) -> Error {
     let reason = format!(
         "{} holds commits, and its index {} can be neither opened nor made by this user: copy both files to a directory that \
          can be written, or let a user who may write here open and close the store",
         beside(context.path, "-wal").display(),
         beside(context.path, "-shm").display(),
     );
-    Error::errno(context.path, context.operation, libc::EROFS, reason)
+    Error::errno(context.path, context.operation, obstacle.raw_os_error(), reason)
 }
 
 /// For a read during which the file changed.

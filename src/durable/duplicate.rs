@@ -64,6 +64,18 @@ impl Copied {
         }
     }
 
+    /// What was done with the file or directory at `path`; None if it cannot be read, which is noted. Any other error stops
+    /// the copy.
+    pub fn unless_unreadable<T>(&mut self, path: &Path, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(error) if error.is_unreadable_at(path) => {
+                self.problems.push((path.to_owned(), format!("{error}; it was not copied")));
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
+    }
+
     /// This copy and a later one to the same place.
     #[must_use]
     pub fn and_then(self, later: Self) -> Self {
@@ -76,42 +88,69 @@ impl Copied {
     }
 }
 
-/// Stages a duplicate of `source` in `directory`, with its time of last write. `may_link`: it may be another name of the
-/// same file, for files that no program writes to in place.
-pub fn duplicate(source: &File, directory: &Arc<Directory>, may_link: bool) -> Result<(Staged, Sharing)> {
-    let staged = Staged::beneath(directory, false)?;
-    if system::clone_blocks(staged.file(), source) {
-        return copy_time(source, staged).map(|staged| (staged, Sharing::Blocks));
-    }
-    if may_link && let Ok(linked) = Staged::of_file(source, directory) {
-        return Ok((linked, Sharing::Name));
-    }
-    copy_time(source, copy_bytes(source, staged)?).map(|staged| (staged, Sharing::Nothing))
+/// A file that is duplicated.
+#[derive(Clone, Copy)]
+pub struct Original<'a> {
+    /// The open file.
+    pub file: &'a File,
+    /// What errors call it.
+    pub path: &'a Path,
 }
 
-fn copy_bytes(source: &File, mut staged: Staged) -> Result<Staged> {
-    let path = staged.path();
-    let mut source = source;
-    let fault = |error: &std::io::Error| Error::io(&path, COPY, error);
+/// A staged duplicate.
+pub struct Duplicate {
+    /// The duplicate.
+    pub staged: Staged,
+    /// What it has in common with the original.
+    pub sharing: Sharing,
+    /// The digest of its bytes, which were read back.
+    pub digest: Digest,
+}
+
+/// Stages a duplicate of `original` in `directory`, with its time of last write. `may_link`: it may be another name of the
+/// same file, for files that no program writes to in place. An error has the path of the file that failed.
+pub fn duplicate(original: Original<'_>, directory: &Arc<Directory>, may_link: bool) -> Result<Duplicate> {
+    let mut staged = Staged::beneath(directory, false)?;
+    let sharing = if system::clone_blocks(staged.file(), original.file) {
+        copy_time(original, &staged)?;
+        Sharing::Blocks
+    } else if may_link && let Ok(linked) = Staged::of_file(original.file, directory) {
+        staged = linked;
+        Sharing::Name
+    } else {
+        copy_bytes(original, &mut staged)?;
+        copy_time(original, &staged)?;
+        Sharing::Nothing
+    };
+    // Bytes that both share are those of the original.
+    let path = if sharing == Sharing::Nothing { &staged.path() } else { original.path };
+    let digest = digest_of(Original { file: staged.file(), path })?;
+    Ok(Duplicate { staged, sharing, digest })
+}
+
+fn copy_bytes(original: Original<'_>, staged: &mut Staged) -> Result<()> {
+    let mut source = original.file;
+    let fault = |error: &std::io::Error| Error::io(original.path, COPY, error);
     source.rewind().map_err(|error| fault(&error))?;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         check()?;
         match source.read(&mut chunk) {
-            Ok(0) => return Ok(staged),
-            Ok(count) => staged.write_all(&chunk[..count]).map_err(|error| fault(&error))?,
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                staged.write_all(&chunk[..count]).map_err(|error| Error::io(&staged.path(), COPY, &error))?;
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(fault(&error)),
         }
     }
 }
 
-fn copy_time(source: &File, staged: Staged) -> Result<Staged> {
-    let metadata = source.metadata().map_err(|error| Error::io(&staged.path(), LOOK, &error))?;
+fn copy_time(original: Original<'_>, staged: &Staged) -> Result<()> {
+    let metadata = original.file.metadata().map_err(|error| Error::io(original.path, LOOK, &error))?;
     let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
     rustix::fs::futimens(staged.file(), &modified_at(modified))
-        .map_err(|errno| failed(&staged.path(), "touch a file", errno))?;
-    Ok(staged)
+        .map_err(|errno| failed(&staged.path(), "touch a file", errno))
 }
 
 /// Files that are published together: their bytes are flushed before the first of them gets its name, and their directories
@@ -149,20 +188,20 @@ impl Batch {
     }
 }
 
-/// The digest of the bytes of a staged file, read back.
-pub fn digest_of(staged: &Staged) -> Result<Digest> {
-    let (file, mut hasher) = (staged.file(), Hasher::new());
+/// The digest of the bytes of a file.
+pub fn digest_of(original: Original<'_>) -> Result<Digest> {
+    let mut hasher = Hasher::new();
     let (mut chunk, mut offset) = (vec![0; CHUNK_BYTES], 0);
     loop {
         check()?;
-        match file.read_at(&mut chunk, offset) {
+        match original.file.read_at(&mut chunk, offset) {
             Ok(0) => return Ok(hasher.finish()),
             Ok(count) => {
                 hasher.update(&chunk[..count]);
                 offset += count as u64;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(&staged.path(), COPY, &error)),
+            Err(error) => return Err(Error::io(original.path, COPY, &error)),
         }
     }
 }
@@ -186,7 +225,9 @@ mod tests {
             .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_nanos(1_234_567_890_123_456_789))
             .unwrap();
         let directory = Arc::new(Directory::open(place.path()).unwrap().unwrap());
-        let (staged, sharing) = duplicate(&source, &directory, may_link).unwrap();
+        let original = Original { file: &source, path: &path };
+        let Duplicate { staged, sharing, digest } = duplicate(original, &directory, may_link).unwrap();
+        assert_eq!(digest, Digest::of(&std::fs::read(&path).unwrap()));
         let mut batch = Batch::default();
         batch.add(staged, &directory, "duplicate").unwrap();
         assert!(!place.path().join("duplicate").exists(), "published before its bytes are on the disk");
@@ -223,10 +264,11 @@ mod tests {
         let path = place.path().join("original");
         std::fs::write(&path, b"bytes").unwrap();
         let directory = Arc::new(Directory::open(place.path()).unwrap().unwrap());
+        let original = Original { file: &File::open(&path).unwrap(), path: &path };
         for count in [1, MANY_FILES - 1, MANY_FILES, MOST_STAGED + 1] {
             let mut batch = Batch::default();
             for number in 0..count {
-                let (staged, _) = duplicate(&File::open(&path).unwrap(), &directory, false).unwrap();
+                let staged = duplicate(original, &directory, false).unwrap().staged;
                 batch.add(staged, &directory, &format!("{count}-{number}")).unwrap();
             }
             batch.publish().unwrap();
@@ -236,13 +278,34 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn the_file_that_cannot_be_read_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(place.path()).unwrap().unwrap());
+        // Nothing is mapped at its beginning.
+        let unreadable = File::open("/proc/self/mem").unwrap();
+        let path = Path::new("/store/original");
+        for may_link in [false, true] {
+            let found = duplicate(Original { file: &unreadable, path }, &directory, may_link);
+            let mut copied = Copied::default();
+            assert!(copied.unless_unreadable(path, found).unwrap().is_none());
+            assert_eq!(copied.problems.len(), 1);
+            assert_eq!(copied.problems[0].0, path);
+            let found = duplicate(Original { file: &unreadable, path }, &directory, may_link);
+            assert!(copied.unless_unreadable(Path::new("/store/another"), found).is_err());
+            assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
     fn what_is_not_published_leaves_nothing() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("original");
         std::fs::write(&path, b"bytes").unwrap();
         let directory = Arc::new(Directory::open(place.path()).unwrap().unwrap());
+        let original = Original { file: &File::open(&path).unwrap(), path: &path };
         for may_link in [false, true] {
-            drop(duplicate(&File::open(&path).unwrap(), &directory, may_link).unwrap());
+            drop(duplicate(original, &directory, may_link).unwrap());
             assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
         }
     }

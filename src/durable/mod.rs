@@ -18,7 +18,7 @@ mod sync;
 mod system;
 
 pub use directory::{Directory, Locked};
-pub use duplicate::{Batch, Copied, Sharing, digest_of, duplicate, is_same_file};
+pub use duplicate::{Batch, Copied, Duplicate, Original, Sharing, digest_of, duplicate, is_same_file};
 pub use durability::Durability;
 pub use files::{create_directories, kind_name, open_regular, remove};
 pub use lock::DirectoryLock;

@@ -49,10 +49,18 @@ struct Slot {
 }
 
 impl Record {
-    /// Opens the record at `path`; None if there is none. A symbolic link is not followed.
+    /// Opens the record at `path` to read it; None if there is none. A symbolic link is not followed.
     pub fn open(path: &Path) -> Result<Option<Self>> {
+        match Self::open_to(path, true) {
+            // Network file systems give an exclusive lock only to those who may write.
+            Err(Error::Io { errno: libc::EROFS | libc::EACCES | libc::EPERM, .. }) => Self::open_to(path, false),
+            opened => opened,
+        }
+    }
+
+    fn open_to(path: &Path, write: bool) -> Result<Option<Self>> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        match OpenOptions::new().read(true).write(write).custom_flags(flags).open(path) {
             Ok(file) => Ok(Some(Self { path: path.to_owned(), file: PrivateFd::new(file) })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(path, "open a record", &error)),
@@ -62,7 +70,7 @@ impl Record {
     /// Opens the record at `path`, or creates an empty one, synced with its directory.
     fn open_or_create(path: &Path) -> Result<Self> {
         loop {
-            if let Some(record) = Self::open(path)? {
+            if let Some(record) = Self::open_to(path, true)? {
                 return Ok(record);
             }
             create_empty(path, Durability::Full)?;

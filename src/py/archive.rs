@@ -161,7 +161,8 @@ impl LogStore {
     ///
     /// SQLite's structures, the checksum of each sealed segment over its rows wherever they are, and of each file the
     /// sha256, every line, and what the manifest says of it. The index is compared with the rows, and the status of a
-    /// run with the newest row that logged it. `progress` is called with (rows done, rows to do). In a `Store` with
+    /// run with the newest row that logged it. Rows of another program that cannot be read are named, and so is a file
+    /// that cannot be. `progress` is called with (rows done, rows to do). In a `Store` with
     /// `remote`, days there are read as well; of those in the cache, only whether the object is there with its size.
     #[pyo3(name = "_verify", signature = (*, progress))]
     fn verify<'py>(&self, py: Python<'py>, progress: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {

@@ -47,8 +47,7 @@ impl LogStore {
         let (store, blobs) = (Arc::clone(&self.store), blobs.get().shared());
         let long = Long::reporting_to(progress)?.of(&self.store);
         let backup = long.run(py, move |report| {
-            let size = blobs.stats()?.size;
-            store.backup(&target.0, size, &mut |root, advance| blobs.copy_to(root, advance), report)
+            store.backup(&target.0, blobs.readable_size(), &mut |root, advance| blobs.copy_to(root, advance), report)
         })?;
         create_report(py, &backup)
     }

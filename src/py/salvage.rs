@@ -29,5 +29,6 @@ pub(super) fn salvage<'py>(
     let long = Long::reporting_to(progress)?;
     let salvaged = long.run(py, move |report| crate::salvage::salvage(&damaged.0, &target.0, report))?;
     let spans = |spans: &[IdSpan]| Tuple(spans.iter().copied().map(<(i64, i64)>::from).collect());
-    REPORT.create(py, (salvaged.row_count, spans(&salvaged.unverified), spans(&salvaged.missing)))
+    let fields = (salvaged.row_count, spans(&salvaged.unverified), spans(&salvaged.missing), salvaged.last_id);
+    REPORT.create(py, fields)
 }

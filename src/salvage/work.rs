@@ -39,6 +39,8 @@ pub struct Salvaged {
     pub unverified: Vec<IdSpan>,
     /// The ids that the database held, or may have held, and that are neither in the new one nor in the archive.
     pub missing: Vec<IdSpan>,
+    /// The greatest id of the rows in the new database; None if it has none.
+    pub last_id: Option<i64>,
 }
 
 /// Where the staged database lies. Dropped after it was closed, it removes what a failed write has left beside it.
@@ -217,8 +219,12 @@ fn fill(store: &LogStore, image: &Image, reserved: Option<i64>, progress: &mut P
         last_id,
         reserved,
     };
-    let salvaged =
-        Salvaged { row_count: live.len(), unverified: spans(&(&live - &verified)), missing: missing(&known) };
+    let salvaged = Salvaged {
+        row_count: live.len(),
+        unverified: spans(&(&live - &verified)),
+        missing: missing(&known),
+        last_id: live.max().map(u64::cast_signed),
+    };
     let next = last_id.or(reserved).unwrap_or_else(|| greatest.saturating_add(MARGIN)).max(greatest);
     let next = reserved.map_or(next, |reserved| reserved.max(next));
     log.database().write(OPERATION, None, |connection| {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterable
 
-from nerve_store import LogStore, salvage
+from nerve_store import salvage
 from nerve_store.cli.output import print_json, print_text
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import progress_bar
@@ -32,10 +33,10 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress_bar("reading pages") as progress:
         report = salvage(damaged, arguments.target, progress=progress)
     if arguments.json:
-        print_json({**_fields(report), "path": os.path.abspath(arguments.target)})
+        print_json({**dataclasses.asdict(report), "path": os.path.abspath(arguments.target)})
         return 0
     print_text(f"saved {format_count(report.row_count, 'row')} to {arguments.target}")
-    missing, reserved = _apart(report.missing, _last_id(arguments.target))
+    missing, reserved = _apart(report.missing, report.last_id or 0)
     for what, spans in (
         ("no checksum vouches for", report.unverified),
         ("missing", missing),
@@ -48,20 +49,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _last_id(target: str) -> int:
-    with LogStore(target, read_only=True) as store:
-        return store.stats().last_id or 0
-
-
 def _apart(missing: Iterable[tuple[int, int]], last_id: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """What is missing among the saved rows, and behind them: ids that writers reserved, and perhaps never gave out."""
     spans = list(missing)
     behind = spans[-1:] if spans and spans[-1][0] > last_id else []
     return spans[: len(spans) - len(behind)], behind
-
-
-def _fields(report: object) -> dict[str, object]:
-    return {name: getattr(report, name) for name in ("row_count", "unverified", "missing")}
 
 
 def _named(spans: Iterable[tuple[int, int]]) -> str:

@@ -256,14 +256,7 @@ fn look(directory: &File, (day, format): DayFile) -> Option<Stamp> {
 
 /// Whether an error says that this file cannot be read, and not that nothing can.
 pub(in crate::archive) fn is_of_the_file(error: &Error) -> bool {
-    match error {
-        Error::ArchiveCorrupt { .. } => true,
-        Error::Io { errno, .. } => {
-            [libc::EISDIR, libc::ELOOP, libc::EINVAL, libc::EACCES, libc::EPERM, libc::EIO, libc::ENXIO, libc::ENODEV]
-                .contains(errno)
-        }
-        _ => false,
-    }
+    matches!(error, Error::ArchiveCorrupt { .. }) || error.is_unreadable()
 }
 
 /// Whether a file that was changed then may be in the middle of being written.

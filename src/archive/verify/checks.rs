@@ -12,12 +12,13 @@ use crate::archive::manifest::examine::is_of_the_file;
 use crate::archive::manifest::values::set_of;
 use crate::archive::manifest::{days, refs};
 use crate::archive::problem::Problem;
-use crate::archive::verify::found::{Found, Plan};
+use crate::archive::verify::found::{Extent, Found, Plan};
 use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
+use crate::base::interrupt::check;
 use crate::base::time::UtcDay;
-use crate::index::verify::{Elements, Live, Observed, Segment, check_postings};
+use crate::index::verify::{Elements, Live, Observed, Segment, Unreadable, check_postings};
 use crate::row::{Filter, is_round_entry};
 
 impl Archive {
@@ -35,14 +36,37 @@ impl Archive {
         Ok(vouches.then(|| rows.iter().map(|row| row.id.cast_unsigned()).collect()))
     }
 
+    /// Looks for rows in these spans, which no segment holds, that cannot be read.
+    pub(super) fn check_unsealed(&self, spans: &[IdSpan], found: &mut Found) -> Result<()> {
+        let database = self.log.database();
+        // What is appended meanwhile is another verification's.
+        let newest = database.read("verify", |connection| {
+            Ok(connection.query_row("SELECT max(id) FROM logs", [], |row| row.get::<_, Option<i64>>(0))?)
+        })?;
+        let Some(newest) = newest else { return Ok(()) };
+        let mut unreadable = Unreadable::default();
+        for span in spans {
+            let mut rest = IdSpan::new(span.first, span.last.min(newest));
+            while let Some(span) = rest {
+                check()?;
+                rest = database.read("verify", |connection| unreadable.look_into(connection, span))?;
+            }
+        }
+        self.name_unreadable(&unreadable, &mut found.verified);
+        Ok(())
+    }
+
+    fn name_unreadable(&self, unreadable: &Unreadable, verified: &mut Verified) {
+        verified.problems.extend(unreadable.described().map(|(ids, reason)| self.problem_inside(Some(ids), reason)));
+    }
+
     /// Compares a segment with its rows.
     pub(super) fn check_segment(&self, segment: &Segment, plan: &Plan, found: &mut Found) -> Result<()> {
         let read = self.log.database().read("verify", |connection| segment.live(connection))?;
         // Another process has rebuilt the index, or forgotten the segment.
         let Some(Live { rows: live, zones, overlooks, unreadable }) = read else { return Ok(()) };
-        if let Some((id, reason)) = unreadable {
-            let reason = format!("{reason}: another program wrote it; it stays in the database");
-            found.verified.problems.push(self.problem_inside(Some(IdSpan::of(id)), reason));
+        if plan.extent == Extent::Everything {
+            self.name_unreadable(&unreadable, &mut found.verified);
         }
         if overlooks {
             let reason = format!(
@@ -53,7 +77,16 @@ impl Archive {
         }
         found.verified.segment_count += 1;
         found.verified.row_count += live.row_count();
-        let Some(sealed) = self.sealed_rows(segment, &live, plan, &mut found.verified)? else { return Ok(()) };
+        let sealed = match self.sealed_rows(segment, &live, plan, &mut found.verified) {
+            // Reads of the segment stumble over these.
+            Err(Error::Corrupt { .. }) if !unreadable.is_empty() => None,
+            Err(Error::Corrupt { path, reason }) => {
+                found.verified.problems.push(Problem { path, day: None, ids: Some(segment.ids), reason });
+                None
+            }
+            sealed => sealed?,
+        };
+        let Some(sealed) = sealed else { return Ok(()) };
         let again = |segment: &Segment| self.log.database().read("verify", |connection| segment.kinds(connection));
         for table in segment.faults(&sealed, zones.as_deref(), &plan.kinds, again)? {
             let reason = format!(
@@ -85,15 +118,14 @@ impl Archive {
             Ok(rows) => rows,
             // Reported where the file is checked, or by what follows.
             Err(Error::ArchiveCorrupt { .. } | Error::Archive { .. } | Error::IdConflict { .. }) => return Ok(None),
-            Err(Error::Corrupt { path, reason }) => {
-                verified.problems.push(Problem { path, day: None, ids: Some(segment.ids), reason });
+            Err(error) if error.is_unreadable() && !error.is_unreadable_at(self.log.database().path()) => {
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
         // What was archived before the segment was sealed, between its rows.
         rows.retain(|row| segment.had(row.id) || !plan.archived.contains(row.id.cast_unsigned()));
-        let found = Observed::of(segment.ids.first, &rows);
+        let found = Observed::with_times_of(live, segment.ids.first, &rows);
         if segment.is(&found) {
             return Ok(Some(Cow::Owned(found)));
         }

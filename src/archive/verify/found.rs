@@ -7,8 +7,18 @@ use crate::archive::verify::report::Verified;
 use crate::base::ids::IdSpan;
 use crate::index::verify::{Elements, Kinds};
 
+/// What is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Everything,
+    /// Whether the rows are what was sealed, wherever they are: nothing of the files themselves, of what the postings say of
+    /// them, or of rows that were never readable.
+    Rows,
+}
+
 /// What the steps check with.
 pub(super) struct Plan {
+    pub(super) extent: Extent,
     pub(super) days: Vec<Listed>,
     /// The ids in the files, as far as they can be read.
     pub(super) archived: RoaringTreemap,

@@ -1,5 +1,7 @@
 //! What a verification reports.
 
+use std::path::Path;
+
 use crate::archive::problem::Problem;
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
@@ -26,6 +28,18 @@ impl Verified {
         self.day_count += other.day_count;
         self.archived_row_count += other.archived_row_count;
         self.problems.extend(other.problems);
+    }
+
+    /// What was read of the file or directory at `path`; None if it cannot be read, which is a problem.
+    pub(super) fn unless_unreadable<T>(&mut self, path: &Path, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(error) if error.is_unreadable_at(path) => {
+                let (path, reason) = (path.to_owned(), error.to_string());
+                self.problems.push(Problem { path, day: None, ids: None, reason });
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
     }
 
     /// What was read; what is damaged becomes a problem, and other errors stop the verification.

@@ -1,5 +1,6 @@
 //! The order of a verification: what is there to be checked, and checking it on all cores.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
@@ -10,7 +11,7 @@ use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
 use crate::archive::manifest::{days, expired, remote, strays};
 use crate::archive::problem::Problem;
-use crate::archive::verify::found::{Found, Plan};
+use crate::archive::verify::found::{Extent, Found, Plan};
 use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -26,18 +27,11 @@ const STEP_SEGMENTS: usize = 8;
 /// Findings that SQLite reports at the most.
 const MOST_FINDINGS: u32 = 100;
 
-/// What is checked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Everything,
-    /// Without the files, and what the postings say of them.
-    Rows,
-}
-
 /// What one step checks.
 enum Step {
     Database,
     Segments(Vec<Segment>),
+    Unsealed(Vec<IdSpan>),
     Day(UtcDay),
     Unlisted(UtcDay, Format),
 }
@@ -49,7 +43,7 @@ impl Step {
             Self::Database => 0,
             Self::Segments(segments) => segments.iter().map(|segment| segment.row_count).sum(),
             Self::Day(day) => days.iter().find(|listed| listed.day == *day).map_or(0, |listed| listed.row_count),
-            Self::Unlisted(..) => 0,
+            Self::Unsealed(_) | Self::Unlisted(..) => 0,
         }
     }
 }
@@ -66,7 +60,11 @@ impl Archive {
     }
 
     fn verify_extent(&self, extent: Extent, progress: &mut Progress<'_>) -> Result<Verified> {
-        let files = self.files()?;
+        let (files, mut found) = (self.files(), Found::default());
+        let files = found.verified.unless_unreadable(self.directory(), files)?.unwrap_or_else(|| Arc::new([]));
+        if extent == Extent::Rows {
+            found.verified.problems.clear();
+        }
         let read = self.log.database().read("verify", |connection| {
             Ok((
                 days::list(connection)?,
@@ -82,30 +80,36 @@ impl Archive {
             Ok(read) => read,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
-                let problems = vec![Problem { path, day: None, ids: None, reason }];
-                return Ok(Verified { problems, ..Verified::default() });
+                found.verified.problems.push(Problem { path, day: None, ids: None, reason });
+                return Ok(found.verified);
             }
             Err(error) => return Err(error),
         };
         let unlisted = self.unlisted_files(&described, &files)?;
         let archived = self.archived_ids(&days, &unlisted)?;
-        let plan = Plan { days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
+        let unsealed = segments.unsealed();
+        let plan =
+            Plan { extent, days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
         let days = &plan.days;
         let mut steps = vec![Step::Database];
         if extent == Extent::Everything {
+            steps.push(Step::Unsealed(unsealed));
             steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
             steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
         }
         steps.extend(segments.list.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(days)).sum();
-        let mut found = Found::default();
         let problems = &mut found.verified.problems;
         problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
         if extent == Extent::Everything {
-            if let Err(Error::Archive { path, reason }) = self.check_owner() {
-                problems.push(Problem { path, day: None, ids: None, reason });
+            match self.check_owner() {
+                Err(Error::Archive { path, reason } | Error::Io { path, reason, .. }) => {
+                    problems.push(Problem { path, day: None, ids: None, reason });
+                }
+                checked => checked?,
             }
-            problems.extend(list_of_no_day(self.directory())?.into_iter().map(|path| {
+            // That it cannot be listed is told above.
+            problems.extend(list_of_no_day(self.directory()).unwrap_or_default().into_iter().map(|path| {
                 let reason =
                     "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
                 Problem { path, day: None, ids: None, reason: reason.to_owned() }
@@ -198,6 +202,7 @@ impl Archive {
                     self.check_segment(segment, plan, found)?;
                 }
             }
+            Step::Unsealed(spans) => self.check_unsealed(spans, found)?,
             Step::Day(day) => self.check_day(*day, found)?,
             Step::Unlisted(day, format) => {
                 let unlisted = self.unlisted((*day, *format));

@@ -7,8 +7,10 @@ mod elements;
 mod observed;
 mod postings;
 mod segment;
+mod unreadable;
 
 pub(crate) use elements::Elements;
 pub(crate) use observed::Observed;
 pub(crate) use postings::check_postings;
 pub(crate) use segment::{Kinds, Live, Segment, list, segments};
+pub(crate) use unreadable::Unreadable;

@@ -28,6 +28,19 @@ impl Observed {
         observed
     }
 
+    /// Rows that were read, with the times that those of the log have there: a row that was read has no fraction any more.
+    pub(crate) fn with_times_of(live: &Self, first_id: i64, rows: &[LogEntry]) -> Self {
+        let mut observed = Self::default();
+        for row in rows {
+            let mut row = row.indexed();
+            if let Ok(place) = live.rows.binary_search_by_key(&row.id, |(id, _)| *id) {
+                row.timestamps = live.rows[place].1;
+            }
+            observed.add(first_id, &row);
+        }
+        observed
+    }
+
     /// Takes in a row of the segment that begins with `first_id`.
     pub(super) fn add(&mut self, first_id: i64, row: &IndexedRow<'_>) {
         self.checksum.add(row);

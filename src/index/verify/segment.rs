@@ -15,7 +15,8 @@ use crate::index::build::zones;
 use crate::index::doubt;
 use crate::index::lookup::restored;
 use crate::index::verify::observed::{KindsSums, Observed};
-use crate::row::{COLUMNS, IndexedRow, RawRow};
+use crate::index::verify::unreadable::Unreadable;
+use crate::row::{COLUMNS, IndexedRow};
 
 /// A sealed segment, as it was sealed.
 #[derive(Clone, Debug)]
@@ -35,8 +36,7 @@ pub(crate) struct Live {
     pub(crate) zones: Option<Vec<u8>>,
     /// Rows have left that are not noted as deleted.
     pub(crate) overlooks: bool,
-    /// The first row that is none of ours, and why.
-    pub(crate) unreadable: Option<(i64, String)>,
+    pub(crate) unreadable: Unreadable,
 }
 
 /// The segments, and what of the index can be seen without the rows.
@@ -157,6 +157,18 @@ fn first_outside(connection: &Connection, within: IdSpan, spans: &[IdSpan]) -> R
     Ok(None)
 }
 
+impl Segments {
+    /// The ids that no segment holds.
+    pub(crate) fn unsealed(&self) -> Vec<IdSpan> {
+        let sealed: Vec<IdSpan> = self.list.iter().map(|segment| segment.ids).collect();
+        let outside = |stretch| match stretch {
+            restored::Stretch::Indexed(span) => Some(span),
+            restored::Stretch::Scanned(_) => None,
+        };
+        restored::stretches(IdSpan::ALL, &sealed).into_iter().filter_map(outside).collect()
+    }
+}
+
 impl Segment {
     /// One of which no more is known.
     pub(crate) fn found(ids: IdSpan, row_count: u64, checksum: i64, offsets: Option<RoaringBitmap>) -> Self {
@@ -205,13 +217,10 @@ impl Segment {
             connection.prepare_cached(&format!("SELECT {COLUMNS} FROM logs WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
         let mut rows = statement.query(<(i64, i64)>::from(self.ids))?;
         let mut observed = Observed::default();
-        let mut unreadable = None;
+        let mut unreadable = Unreadable::default();
         while let Some(row) = rows.next()? {
             let indexed = IndexedRow::read(row)?;
-            if unreadable.is_none() && !indexed.is_complete() {
-                unreadable =
-                    RawRow::of(row).and_then(RawRow::checked).err().map(|error| (indexed.id, error.to_string()));
-            }
+            unreadable.look_at(row, &indexed)?;
             observed.add(self.ids.first, &indexed);
         }
         let zones = connection
