@@ -1,8 +1,8 @@
 //! Copying the day files into the archive of a backup.
 //!
 //! A file is read whole and compared with the manifest before it gets its name in the backup, and never takes the place of a
-//! good one if it is damaged. What cannot be read is reported and passed over. Files that are there already, by size and time of last write, are passed over. Nothing is
-//! deleted but the file of a day that has one of the other format since.
+//! good one if it is damaged. What cannot be read is reported and passed over. Files that are there already, by size and
+//! time of last write, are passed over. Nothing is deleted but the file of a day that has one of the other format since.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
