@@ -147,6 +147,17 @@ def test_what_is_so_is_found(wide: Cli, make: Callable[[Cli], str], level: str, 
     assert expected in only(findings(wide, "--quick"), check, level)
 
 
+def test_a_row_that_cannot_be_read_is_no_reason_to_salvage(wide: Cli) -> None:
+    foreign_sql(
+        wide.data / "logs.db",
+        "INSERT INTO logs (source, type, payload, timestamp) VALUES ('system', 'tick', x'00', 5)",
+    )
+    assert "payload is Blob, not text" in only(findings(wide, "--quick"), "clock", "error")
+    found = findings(wide)
+    assert "payload is Blob, not text" in only(found, "verification", "error")
+    assert all("salvage" not in text for _, _, text in found)
+
+
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
 def test_a_network_file_system_is_an_error(wide: Cli, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(doctor_files, "_kind_of_file_system", lambda _: kind)
