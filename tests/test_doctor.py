@@ -171,6 +171,17 @@ def test_a_database_that_is_gone_is_not_begun_anew(wide: Cli, tmp_path: Path, lo
     assert sorted((path, path.stat().st_size) for path in wide.data.rglob("*")) == before
 
 
+def test_a_row_that_cannot_be_read_is_no_reason_to_salvage(wide: Cli) -> None:
+    foreign_sql(
+        wide.data / "logs.db",
+        "INSERT INTO logs (source, type, payload, timestamp) VALUES ('system', 'tick', x'00', 5)",
+    )
+    assert "payload is Blob, not text" in only(findings(wide, "--quick"), "clock", "error")
+    found = findings(wide)
+    assert "payload is Blob, not text" in only(found, "verification", "error")
+    assert all("salvage" not in text for _, _, text in found)
+
+
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
 def test_a_network_file_system_is_an_error(wide: Cli, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(doctor_files, "_kind_of_file_system", lambda _: kind)

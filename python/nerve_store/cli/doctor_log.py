@@ -166,7 +166,11 @@ def _ids(store: LogStore) -> Iterator[Finding]:
 
 
 def _clock(store: Log) -> Iterator[Finding]:
-    newest = next(iter(store.iter(descending=True, limit=1)), None)
+    try:
+        newest = next(iter(store.iter(descending=True, limit=1)), None)
+    except CorruptStoreError as error:
+        yield Finding("error", "clock", f"the newest row cannot be read: {error}", "verify names what is damaged")
+        return
     if newest is None:
         return
     now = time.time_ns() // 1_000_000

@@ -70,13 +70,19 @@ impl Unreadable {
         let ids = IdSpan::new(*self.named.first()?, self.last)?;
         let Self { reason, count, last, named } = self;
         if *count == 1 {
-            return Some((ids, format!("{reason}: another program wrote it; it stays in the database")));
+            return Some((
+                ids,
+                format!("{reason}: another program wrote it; correct or delete it there, and call reindex()"),
+            ));
         }
         let mut others: Vec<String> = named[1..].iter().map(i64::to_string).collect();
         if *count > named.len() {
             others.push(format!("… {last}"));
         }
         let others = format!("{} more cannot be read (ids {})", count - 1, others.join(", "));
-        Some((ids, format!("{reason}; {others}: another program wrote them; they stay in the database")))
+        Some((
+            ids,
+            format!("{reason}; {others}: another program wrote them; correct or delete them there, and call reindex()"),
+        ))
     }
 }
