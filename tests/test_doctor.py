@@ -171,6 +171,11 @@ def test_a_database_that_is_gone_is_not_begun_anew(wide: Cli, tmp_path: Path, lo
     assert sorted((path, path.stat().st_size) for path in wide.data.rglob("*")) == before
 
 
+def test_a_file_of_no_day_is_to_be_moved(wide: Cli) -> None:
+    (wide.data / "archive" / "logs" / "1969-12-31.jsonl").touch()
+    assert only(findings(wide), "verification", "error").endswith("so that its rows are not read -> move it elsewhere")
+
+
 def test_a_row_that_cannot_be_read_is_no_reason_to_salvage(wide: Cli) -> None:
     foreign_sql(
         wide.data / "logs.db",

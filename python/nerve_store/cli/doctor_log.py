@@ -50,6 +50,7 @@ _WAYS = {
     errno.EIO: "look at the kernel's log (dmesg): the disk may fail; copy the directory to another one",
 }
 _LOOK_UP = "look the name of the error up in docs/troubleshooting.md"
+_RESTORE = "let this user read it, or restore it from a backup"
 _RESTORE_DAY = "restore the file from a backup, or move it away and reindex, which forgets its rows"
 
 
@@ -202,18 +203,18 @@ def _verified(store: Log, progress: Progress | None, way_out: str, told: Sequenc
     for problem in {(problem.path, problem.reason): problem for problem in report.problems}.values():
         if any(finding.message.startswith(f"{problem.path} ") for finding in told):
             continue
-        what, action = _apart(problem, way_out)
+        what, action = _apart(problem, store.path, way_out)
         yield Finding("error", "verification", f"{problem.path}: {what}", action)
     if report.ok:
         rows = format_count(report.row_count + report.archived_row_count, "row")
         yield Finding("ok", "verification", f"{rows} are what was written")
 
 
-def _apart(problem: VerifyProblem, way_out: str) -> tuple[str, str]:
-    """What is wrong, and the way out, with which reasons end; `way_out` is that of a damaged database."""
+def _apart(problem: VerifyProblem, log: str, way_out: str) -> tuple[str, str]:
+    """What is wrong, and the way out, with which most reasons end; `way_out` is that of a damaged log."""
     what, _, action = problem.reason.rpartition("; ")
-    if problem.day is None and "reindex()" not in action:
+    if problem.path == log and "reindex()" not in action:
         return problem.reason, way_out
     if not what:
-        return problem.reason, _RESTORE_DAY
+        return problem.reason, _RESTORE if problem.day is None else _RESTORE_DAY
     return what, action.replace("call reindex()", "reindex").replace("reindex()", "reindex")
