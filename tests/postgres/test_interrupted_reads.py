@@ -13,6 +13,7 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
+from nerve_store import _pages
 from nerve_store.postgres import follow as following
 from nerve_store.postgres import pages, reads, runs
 from nerve_store.postgres.archive.lines import read_day
@@ -127,7 +128,7 @@ def test_error_of_any_request_skips_nothing(
 @contextmanager
 def interrupted_at(number: int) -> Iterator[list[int]]:
     """Interrupt where the readers' code begins a function or comes back from one: where a signal is handled."""
-    files = {str(module.__file__) for module in (pages, following)}
+    files = {str(module.__file__) for module in (_pages, pages, following)}
     seen = [0]
 
     def look(frame: FrameType, event: str, _: object) -> None:
