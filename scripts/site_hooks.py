@@ -127,10 +127,19 @@ def plain(text: str) -> str:
 
 SECTIONS = {
     "Appending": ("append", "AsyncLogStore"),
-    "Reading": ("query", "iter()", "count"),
-    "Threads of runs": ("get_thread",),
-    "The archive": ("archive", "read_archive", "verify, ", "50 messages", "peak memory of archiving"),
-    "Blobs": ("hash", "write", "read ", "verify 1 GiB", "2,000 times presence"),
+    "Changes of runs": ("upsert", "batch of", "append with a key", "claim"),
+    "Reading": ("query", "iter()", "count", "stats()"),
+    "Runs": ("get_active", "query_workflow_runs", "get_thread"),
+    "Following, logging and data tools": ("follow", "async follow", "400 idle", "StoreHandler", "arrow"),
+    "The archive": (
+        "archive",
+        "read_archive",
+        "verify, ",
+        "50 messages",
+        "peak memory of archiving",
+        "another program deletes",
+    ),
+    "Blobs": ("hash", "write", "read ", "verify 1 GiB", "2,000 times presence", "AsyncBlobStore"),
     "Opening, and space": ("import", "opening", "migrating", "database file"),
 }
 
