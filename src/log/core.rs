@@ -171,6 +171,7 @@ impl Core {
             let (value, last) = body(transaction.connection)?;
             transaction.last_id = transaction.last_id.max(Some(last));
             schema::begin_build(transaction.connection)?;
+            // Readers of older versions, which know nothing of builds, know rows by the ids that they had.
             doubt::doubt_all(transaction.connection)?;
             Ok(value)
         })
