@@ -25,7 +25,7 @@ from nerve_store.logging import StoreHandler
 from turns import Compare, Seconds
 
 BLOBS = 1000
-RECORDS = 500
+RECORDS = 1000
 THREADS = 8
 
 

@@ -133,6 +133,29 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert messages(tmp_path / "logs.db") == []
 
 
+@needs_fork
+def test_a_forked_child_opens_the_log_with_the_options_of_its_parent(tmp_path: Path) -> None:
+    path = str(tmp_path / "logs.db")
+    done = ran(
+        "-c",
+        f"""
+import logging, os, nerve_store as ns
+from nerve_store.logging import StoreHandler
+store = ns.LogStore({path!r}, max_payload_bytes=1000)
+handler = StoreHandler(store)
+logging.getLogger().addHandler(handler)
+if not (pid := os.fork()):
+    logging.error("short")
+    logging.error("l" * 1000)
+    handler.flush()
+    os._exit(handler.dropped)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, "the long record is dropped"
+""",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert messages(tmp_path / "logs.db") == ["short"]
+
+
 CHILDREN = """
 import logging, multiprocessing, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nerve_store._core import LogStore
 from nerve_store.protocols import Log
 
 if TYPE_CHECKING:
@@ -21,7 +20,5 @@ def log_of(store: Log | Store) -> Log:
 
 def opened_again(log: Log) -> Log:
     """The same log for a forked child that appends to it; one of another kind than ours as it is."""
-    if isinstance(log, LogStore):
-        return LogStore(log.path, archive_dir=log.archive_dir, read_only=log.read_only)
     again: Any = getattr(log, "_opened_again", None)
     return log if again is None else again()

@@ -64,9 +64,9 @@ class StoreHandler(logging.Handler):
     is queued is lost when the process is killed; `flush()`, `close()` and the end of the interpreter, or of a child of
     `multiprocessing`, append it. Close the handler before its store.
 
-    A forked child begins with an empty queue and opens the log anew with its first record: a database with the defaults
-    of `LogStore`, a log on a server with all that it was opened with, but for its archive. What else is a
-    `nerve_store.protocols.Log` goes on in the child as it is. A child that ends by `os._exit` calls `flush()` first.
+    A forked child begins with an empty queue and opens the log anew with its first record, with the options that its
+    parent opened it with. What else is a `nerve_store.protocols.Log` goes on in the child as it is. A child that ends
+    by `os._exit` calls `flush()` first.
     """
 
     def __init__(

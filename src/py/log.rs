@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ static LOG_STATS: Record = Record::new("LogStats");
 #[pyclass(frozen, module = "nerve_store")]
 pub(super) struct LogStore {
     pub(super) store: Arc<store::LogStore>,
+    /// What it was opened with.
+    config: StoreConfig,
     max_text_bytes: usize,
     unit_warning: UnitWarning,
     /// What fetches days from an object store, if the store was opened with one.
@@ -71,6 +74,18 @@ pub(super) struct LogStore {
 }
 
 impl LogStore {
+    fn open(py: Python<'_>, long: Long, path: PathBuf, config: StoreConfig, max_text_bytes: usize) -> PyResult<Self> {
+        let opened_with = config.clone();
+        let store = long.run_shortly(py, move |report| store::LogStore::open(&path, opened_with.clone(), report))?;
+        Ok(Self {
+            store: Arc::new(store),
+            config,
+            max_text_bytes,
+            unit_warning: UnitWarning::default(),
+            remote: OnceLock::new(),
+        })
+    }
+
     pub(super) fn log(&self) -> &Log {
         self.store.log()
     }
@@ -127,15 +142,14 @@ impl LogStore {
             archive_directory: archive_dir.map(|directory| std::path::absolute(directory.0)).transpose()?,
         };
         import_records(py)?;
-        let long = Long::reporting_to(progress)?;
-        let store =
-            Arc::new(long.run_shortly(py, move |report| store::LogStore::open(&path.0, config.clone(), report))?);
-        Ok(Self {
-            store,
-            max_text_bytes: usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX),
-            unit_warning: UnitWarning::default(),
-            remote: OnceLock::new(),
-        })
+        let max_text_bytes = usize::try_from(max_payload_bytes.0).unwrap_or(usize::MAX);
+        Self::open(py, Long::reporting_to(progress)?, path.0, config, max_text_bytes)
+    }
+
+    /// The same log, opened as this one was; for a forked child. It reads no days of an object store.
+    fn _opened_again(&self, py: Python<'_>) -> PyResult<Self> {
+        let path = self.log().database().path().to_owned();
+        Self::open(py, Long::default(), path, self.config.clone(), self.max_text_bytes)
     }
 
     /// The absolute path of the database.
