@@ -71,6 +71,7 @@ __all__ = [
     "__version__",
     "arrow_stream",
     "blob_hash",
+    "copied_rows",
     "is_round",
     "last_archivable_day",
     "normalize_blob_hash",
@@ -236,7 +237,13 @@ class LogIterator:
         """Up to so many rows at once; none at the end."""
 
 def stored_rows(rows: list[tuple[Any, ...]]) -> list[LogEntry]:
-    """The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
+    """The rows in what a server returned: of each the `record_send` of a `LogEntry`'s fields, in a tuple.
+
+    Their texts are as PostgreSQL stores them.
+    """
+
+def copied_rows(data: bytes) -> list[LogEntry]:
+    """The rows in whole messages of a binary COPY of a `LogEntry`'s fields, with texts as PostgreSQL stores them."""
 
 _FittingRow: TypeAlias = tuple[tuple[str, str, str | None, str | None, int], bool]
 

@@ -11,7 +11,7 @@ use crate::py::call::detach;
 use crate::py::entry::LogEntry;
 use crate::py::own::Own;
 use crate::py::results::{Dict, List};
-use crate::row::CopiedRows;
+use crate::row::{CopiedRow, CopiedRows};
 
 /// The bytes of a day's file, made from its rows in the order of their ids, and what it holds.
 ///
@@ -69,7 +69,9 @@ impl DayEncoder {
     ///
     /// `data` are whole messages of a binary COPY of a `LogEntry`'s fields, with texts as PostgreSQL stores them.
     fn copied<'py>(&self, py: Python<'py>, data: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
-        self.encode(py, |encoder| CopiedRows::new(&data)?.try_for_each(|row| encoder.add(&RowRef::from(&row?), None)))
+        self.encode(py, |encoder| {
+            CopiedRows::new(&data)?.try_for_each(|row| encoder.add(&RowRef::from(&CopiedRow::of(row?)?), None))
+        })
     }
 
     /// Append rows, those that come from a file with their lines.

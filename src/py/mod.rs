@@ -78,6 +78,8 @@ mod _core {
     #[pymodule_export]
     use super::news::News;
     #[pymodule_export]
+    use super::pages::copied_rows;
+    #[pymodule_export]
     use super::pages::stored_rows;
     #[pymodule_export]
     use super::remote::ArchiveLock;

@@ -6,43 +6,47 @@ use std::ops::ControlFlow;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::base::error::{Error, Result};
 use crate::py::entry::{LogEntry, Row};
 use crate::py::interpreter;
 use crate::py::results::List;
-use crate::row::{Entries, RawRow, unmarked};
+use crate::row::{self, CopiedRows, Entries, RawRow, of_record, unmarked_bytes};
 use crate::store::arrow::Origin;
 
-/// The rows in what a server returned: tuples of a `LogEntry`'s fields, with texts as PostgreSQL stores them.
+/// The rows in what a server returned: of each the `record_send` of a `LogEntry`'s fields, in a tuple.
+///
+/// Their texts are as PostgreSQL stores them.
 #[pyfunction]
 pub(super) fn stored_rows(rows: &Bound<'_, PyList>) -> PyResult<List<Row>> {
     let mut found = Vec::with_capacity(rows.len());
     let mut entries = Entries::new(|entry| found.push(Row(entry)));
     for row in rows {
         let row = row.cast_into::<PyTuple>()?;
-        let integer = |index| row.get_borrowed_item(index)?.extract::<i64>();
-        let texts = [
-            row.get_borrowed_item(1)?,
-            row.get_borrowed_item(2)?,
-            row.get_borrowed_item(3)?,
-            row.get_borrowed_item(4)?,
-        ];
-        let required = |index: usize| texts[index].extract().map(unmarked);
-        let optional = |index: usize| if texts[index].is_none() { Ok(None) } else { required(index).map(Some) };
-        let (source, kind, ref_id, payload) = (required(0)?, required(1)?, optional(2)?, optional(3)?);
-        let texts = (
-            source.as_bytes(),
-            kind.as_bytes(),
-            ref_id.as_deref().map(str::as_bytes),
-            payload.as_deref().map(str::as_bytes),
-        );
-        entries.push(RawRow { id: integer(0)?, timestamp: integer(5)?, texts })?;
+        push(&mut entries, of_record(row.get_borrowed_item(0)?.cast::<PyBytes>()?.as_bytes())?)?;
     }
     entries.finish()?;
     drop(entries);
     Ok(List(found))
+}
+
+/// The rows in whole messages of a binary COPY of a `LogEntry`'s fields, with texts as PostgreSQL stores them.
+#[pyfunction]
+pub(super) fn copied_rows(data: &[u8]) -> PyResult<List<Row>> {
+    let mut found = Vec::new();
+    let mut entries = Entries::new(|entry| found.push(Row(entry)));
+    CopiedRows::new(data)?.try_for_each(|row| push(&mut entries, row?))?;
+    entries.finish()?;
+    drop(entries);
+    Ok(List(found))
+}
+
+fn push(entries: &mut Entries<impl FnMut(row::LogEntry)>, sent: RawRow<'_>) -> Result<()> {
+    let (source, kind, ref_id, payload) = sent.texts;
+    let (source, kind) = (unmarked_bytes(source), unmarked_bytes(kind));
+    let (ref_id, payload) = (ref_id.map(unmarked_bytes), payload.map(unmarked_bytes));
+    entries.push(RawRow { texts: (&source, &kind, ref_id.as_deref(), payload.as_deref()), ..sent })
 }
 
 /// The rows that a callable of Python's returns, page by page.

@@ -1,9 +1,11 @@
-//! Rows as PostgreSQL sends them: `COPY (SELECT id, source, type, ref_id, payload, timestamp …) TO STDOUT (FORMAT binary)`.
+//! Rows as PostgreSQL sends them: `COPY (SELECT id, source, type, ref_id, payload, timestamp …) TO STDOUT (FORMAT binary)`,
+//! and `SELECT record_send(ROW(id, source, type, ref_id, payload, timestamp))`, in which each field has its type before it.
 
 use std::borrow::Cow;
 
 use crate::base::error::{Error, Result};
-use crate::row::unmarked;
+use crate::row::RawRow;
+use crate::row::marked::unmarked;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// What a row begins with: how many fields it has.
@@ -24,24 +26,85 @@ pub struct CopiedRow<'a> {
     pub timestamp: i64,
 }
 
-/// The rows in some messages of the server, which hold whole rows.
-pub struct CopiedRows<'a> {
-    rest: &'a [u8],
+impl<'a> CopiedRow<'a> {
+    /// The row whose texts are as the server stores them.
+    pub fn of(row: RawRow<'a>) -> Result<Self> {
+        let text = |text| match std::str::from_utf8(text) {
+            Ok(text) => Ok(unmarked(text)),
+            Err(error) => Err(Error::Value(format!("the server sent a text: {error}"))),
+        };
+        let (source, kind, ref_id, payload) = row.texts;
+        Ok(Self {
+            id: row.id,
+            source: text(source)?,
+            kind: text(kind)?,
+            ref_id: ref_id.map(text).transpose()?,
+            payload: payload.map(text).transpose()?,
+            timestamp: row.timestamp,
+        })
+    }
 }
+
+/// The row that `record_send` made, with its texts as the server stores them.
+pub fn of_record(record: &[u8]) -> Result<RawRow<'_>> {
+    let mut fields = Fields { rest: record, have_types: true };
+    let count = fields.integer()?;
+    if count != i32::from(FIELDS) {
+        return Err(strange_count(count));
+    }
+    let row = fields.row()?;
+    if fields.rest.is_empty() { Ok(row) } else { Err(Error::Value("the server sent more than a row".into())) }
+}
+
+/// The rows in some messages of a COPY, which hold whole rows, with their texts as the server stores them.
+pub struct CopiedRows<'a>(Fields<'a>);
 
 impl<'a> CopiedRows<'a> {
     /// `data` are the messages, one after another; the first one of all begins with a header.
     pub fn new(data: &'a [u8]) -> Result<Self> {
-        let mut rows = Self { rest: data };
+        let mut fields = Fields { rest: data, have_types: false };
         if let Some(rest) = data.strip_prefix(SIGNATURE) {
-            rows.rest = rest;
-            rows.integer()?; // flags
-            let length = rows.integer()?;
-            rows.bytes(length)?;
+            fields.rest = rest;
+            fields.integer()?; // flags
+            let length = fields.integer()?;
+            fields.bytes(length)?;
         }
-        Ok(rows)
+        Ok(Self(fields))
     }
 
+    fn row(&mut self) -> Result<Option<RawRow<'a>>> {
+        let fields = &mut self.0;
+        match i16::from_be_bytes(fields.take()?) {
+            FIELDS => fields.row().map(Some),
+            END if fields.rest.is_empty() => Ok(None),
+            count => Err(strange_count(count.into())),
+        }
+    }
+}
+
+impl<'a> Iterator for CopiedRows<'a> {
+    type Item = Result<RawRow<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.rest.is_empty() {
+            return None;
+        }
+        let row = self.row();
+        if row.is_err() {
+            self.0.rest = &[];
+        }
+        row.transpose()
+    }
+}
+
+/// Fields one after another, each with its length before it.
+struct Fields<'a> {
+    rest: &'a [u8],
+    /// Each has the number of its type before its length.
+    have_types: bool,
+}
+
+impl<'a> Fields<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or_else(cut_off)?;
         self.rest = rest;
@@ -59,55 +122,39 @@ impl<'a> CopiedRows<'a> {
         Ok(taken)
     }
 
-    fn number(&mut self) -> Result<i64> {
+    fn optional(&mut self) -> Result<Option<&'a [u8]>> {
+        if self.have_types {
+            self.integer()?;
+        }
         match self.integer()? {
-            8 => self.take().map(i64::from_be_bytes),
-            length => Err(Error::Value(format!("the server sent an integer of {length} bytes"))),
+            NULL => Ok(None),
+            length => self.bytes(length).map(Some),
         }
     }
 
-    fn optional(&mut self) -> Result<Option<Cow<'a, str>>> {
-        let length = self.integer()?;
-        if length == NULL {
-            return Ok(None);
-        }
-        let text = std::str::from_utf8(self.bytes(length)?);
-        text.map(|text| Some(unmarked(text))).map_err(|error| Error::Value(format!("the server sent a text: {error}")))
+    fn required(&mut self) -> Result<&'a [u8]> {
+        self.optional()?.ok_or_else(|| Error::Value("the server sent a row without one of its fields".into()))
     }
 
-    fn required(&mut self) -> Result<Cow<'a, str>> {
-        self.optional()?.ok_or_else(|| Error::Value("the server sent a row without a source or a type".into()))
+    fn number(&mut self) -> Result<i64> {
+        let bytes = self.required()?;
+        let whole = bytes.try_into().map_err(|_| {
+            let length = bytes.len();
+            Error::Value(format!("the server sent an integer of {length} bytes"))
+        })?;
+        Ok(i64::from_be_bytes(whole))
     }
 
-    fn row(&mut self) -> Result<Option<CopiedRow<'a>>> {
-        match i16::from_be_bytes(self.take()?) {
-            FIELDS => Ok(Some(CopiedRow {
-                id: self.number()?,
-                source: self.required()?,
-                kind: self.required()?,
-                ref_id: self.optional()?,
-                payload: self.optional()?,
-                timestamp: self.number()?,
-            })),
-            END if self.rest.is_empty() => Ok(None),
-            count => Err(Error::Value(format!("the server sent a row of {count} fields"))),
-        }
+    #[inline]
+    fn row(&mut self) -> Result<RawRow<'a>> {
+        let id = self.number()?;
+        let texts = (self.required()?, self.required()?, self.optional()?, self.optional()?);
+        Ok(RawRow { id, timestamp: self.number()?, texts })
     }
 }
 
-impl<'a> Iterator for CopiedRows<'a> {
-    type Item = Result<CopiedRow<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let row = self.row();
-        if row.is_err() {
-            self.rest = &[];
-        }
-        row.transpose()
-    }
+fn strange_count(count: i32) -> Error {
+    Error::Value(format!("the server sent a row of {count} fields"))
 }
 
 fn cut_off() -> Error {
@@ -121,30 +168,46 @@ mod tests {
 
     const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-    fn text(message: &mut Vec<u8>, text: Option<&str>) {
-        match text {
-            None => message.extend((-1_i32).to_be_bytes()),
-            Some(text) => {
-                message.extend(i32::try_from(text.len()).unwrap().to_be_bytes());
-                message.extend(text.as_bytes());
-            }
-        }
+    const INT8: i32 = 20;
+    const TEXT: i32 = 25;
+
+    /// What the server sends of each field, and the number of its type.
+    fn fields(row: &CopiedRow<'_>) -> [(i32, Vec<u8>); 6] {
+        let number = |number: i64| {
+            let mut field = 8_i32.to_be_bytes().to_vec();
+            field.extend(number.to_be_bytes());
+            (INT8, field)
+        };
+        let text = |text: Option<&str>| {
+            let Some(text) = text else { return (TEXT, NULL.to_be_bytes().to_vec()) };
+            let marked = text.replace('\u{10ffff}', "\u{10ffff}1").replace('\0', "\u{10ffff}0");
+            let mut field = i32::try_from(marked.len()).unwrap().to_be_bytes().to_vec();
+            field.extend(marked.as_bytes());
+            (TEXT, field)
+        };
+        [
+            number(row.id),
+            text(Some(&row.source)),
+            text(Some(&row.kind)),
+            text(row.ref_id.as_deref()),
+            text(row.payload.as_deref()),
+            number(row.timestamp),
+        ]
     }
 
     fn message(row: &CopiedRow<'_>) -> Vec<u8> {
         let mut message = 6_i16.to_be_bytes().to_vec();
-        let number = |message: &mut Vec<u8>, number: i64| {
-            message.extend(8_i32.to_be_bytes());
-            message.extend(number.to_be_bytes());
-        };
-        let marked = |text: &str| text.replace('\u{10ffff}', "\u{10ffff}1").replace('\0', "\u{10ffff}0");
-        number(&mut message, row.id);
-        text(&mut message, Some(&marked(&row.source)));
-        text(&mut message, Some(&marked(&row.kind)));
-        text(&mut message, row.ref_id.as_deref().map(marked).as_deref());
-        text(&mut message, row.payload.as_deref().map(marked).as_deref());
-        number(&mut message, row.timestamp);
+        fields(row).into_iter().for_each(|(_, field)| message.extend(field));
         message
+    }
+
+    fn record(row: &CopiedRow<'_>) -> Vec<u8> {
+        let mut record = 6_i32.to_be_bytes().to_vec();
+        for (kind, field) in fields(row) {
+            record.extend(kind.to_be_bytes());
+            record.extend(field);
+        }
+        record
     }
 
     fn rows() -> impl Strategy<Value = Vec<CopiedRow<'static>>> {
@@ -175,8 +238,12 @@ mod tests {
             if has_end {
                 data.extend(END.to_be_bytes());
             }
-            let found: Vec<_> = CopiedRows::new(&data).unwrap().map(std::result::Result::unwrap).collect();
-            prop_assert_eq!(found, rows);
+            let found: Vec<_> = CopiedRows::new(&data).unwrap().map(|row| CopiedRow::of(row.unwrap()).unwrap()).collect();
+            prop_assert_eq!(&found, &rows);
+            for row in rows {
+                let record = record(&row);
+                prop_assert_eq!(CopiedRow::of(of_record(&record).unwrap()).unwrap(), row);
+            }
         }
 
         #[test]
@@ -184,6 +251,8 @@ mod tests {
             let last = message(rows.last().unwrap());
             let cut = &last[..1 + at.index(last.len() - 1)];
             prop_assert!(CopiedRows::new(cut).unwrap().any(|row| row.is_err()));
+            let last = record(rows.last().unwrap());
+            prop_assert!(of_record(&last[..at.index(last.len())]).is_err());
         }
     }
 
@@ -194,8 +263,15 @@ mod tests {
         for (at, byte) in [(0, 1), (1, 7), (5, 4), (17, 0xff), (18, 0x80)] {
             let mut bad = good.clone();
             bad[at] = byte;
-            assert!(CopiedRows::new(&bad).unwrap().any(|row| row.is_err()), "{at}");
+            assert!(CopiedRows::new(&bad).unwrap().any(|row| row.and_then(CopiedRow::of).is_err()), "{at}");
         }
         assert!(CopiedRows::new(&HEADER[..15]).is_err());
+        let good = record(&row);
+        for (at, byte) in [(3, 7), (11, 4), (27, 0xff), (28, 0x80)] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert!(of_record(&bad).and_then(CopiedRow::of).is_err(), "{at}");
+        }
+        assert!(of_record(&[good.as_slice(), b"\0"].concat()).is_err());
     }
 }

@@ -24,8 +24,16 @@ pub(super) fn marked(text: &str) -> Cow<'_, str> {
     Cow::Owned(stored)
 }
 
+/// The bytes of the text that was stored as this one; those that are no text as they are.
+pub fn unmarked_bytes(text: &[u8]) -> Cow<'_, [u8]> {
+    match memchr::memchr(FIRST, text).map(|_| std::str::from_utf8(text).map(unmarked)) {
+        Some(Ok(Cow::Owned(whole))) => Cow::Owned(whole.into_bytes()),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// The text that was stored as this one.
-pub fn unmarked(text: &str) -> Cow<'_, str> {
+pub(super) fn unmarked(text: &str) -> Cow<'_, str> {
     if memchr::memchr(FIRST, text.as_bytes()).is_none() || !text.contains(MARK) {
         return Cow::Borrowed(text);
     }
@@ -64,7 +72,11 @@ mod tests {
         fn texts_are_read_as_they_were(text in "[a\0\u{10ffff}\u{10fffe}01é]{0,12}") {
             let stored = text.replace(MARK, "\u{10ffff}1").replace('\0', "\u{10ffff}0");
             prop_assert_eq!(marked(&text), stored.as_str());
-            prop_assert_eq!(unmarked(&stored), text);
+            prop_assert_eq!(unmarked(&stored), text.as_str());
+            prop_assert_eq!(&unmarked_bytes(stored.as_bytes())[..], text.as_bytes());
+            // What is no text is the caller's affair.
+            let damaged = [stored.as_bytes(), b"\xff"].concat();
+            prop_assert_eq!(&unmarked_bytes(&damaged)[..], &damaged[..]);
         }
     }
 }

@@ -22,7 +22,7 @@ from nerve_store.moving.target import Target
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Integers, parameters
-from nerve_store.postgres.filters import COLUMNS
+from nerve_store.postgres.filters import ROW
 from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
@@ -124,7 +124,7 @@ class ServerTarget(Target):
         self._execute("UPDATE @.copying SET done = %s", (done,))
 
     def rows(self, after: int, last: int) -> list[LogEntry]:
-        statement = f"SELECT {COLUMNS} FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
+        statement = f"SELECT {ROW} FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
         return stored_rows(self._execute(statement, (after, last)).fetchall())
 
     def ids(self, after: int, last: int) -> list[int]:

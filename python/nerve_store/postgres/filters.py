@@ -10,6 +10,8 @@ from nerve_store.postgres.texts import encode
 from nerve_store.types import Timestamp
 
 COLUMNS = "id, source, type, ref_id, payload, timestamp"
+ROW = f"record_send(ROW({COLUMNS}))"
+"""A row as one value, since the driver makes a Python object of each value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from nerve_store.postgres.archive.known import OLD_COLUMNS
 from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.connections import Session
-from nerve_store.postgres.filters import COLUMNS, Filter
+from nerve_store.postgres.filters import ROW, Filter
 from nerve_store.postgres.pages import PAGE_BYTES, PAGE_ROWS, paged
 from nerve_store.types import Timestamp
 
@@ -214,17 +214,17 @@ class Reads(OpenPostgres):
         """The rows of the database; with `is_durable`, once they are on the server's disk."""
         condition, parameters = wanted.condition()
         order = "DESC" if wanted.descending else "ASC"
-        statement = f"SELECT {COLUMNS} FROM {self._schema}.logs WHERE {condition} ORDER BY id {order}"
+        statement = f"SELECT {ROW} FROM {self._schema}.logs WHERE {condition} ORDER BY id {order}"
         if wanted.limit is not None:
             statement += f" LIMIT {wanted.limit}"
 
         def read(session: Session) -> list[LogEntry]:
-            rows = session.execute(statement.encode(), parameters, binary=True).fetchall()
-            if is_durable and rows and rows[-1][0] > self._durable_id:
+            rows = stored_rows(session.execute(statement.encode(), parameters, binary=True).fetchall())
+            if is_durable and rows and rows[-1].id > self._durable_id:
                 # What a standby shows has been on a disk before.
                 session.execute(f"SELECT {self._schema}.await_flush() WHERE NOT pg_is_in_recovery()".encode())
-                self._durable_id = max(self._durable_id, rows[-1][0])
-            return stored_rows(rows)
+                self._durable_id = max(self._durable_id, rows[-1].id)
+            return rows
 
         return self._connections.read(read)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nerve_store._core import Check, LogEntry, stored_rows, stringify
-from nerve_store.postgres.filters import COLUMNS, Filter
+from nerve_store.postgres.filters import ROW, Filter
 from nerve_store.postgres.reads import Reads
 from nerve_store.postgres.texts import encode
 from nerve_store.records import ThreadMessage, ThreadRound
@@ -96,7 +96,7 @@ class Threads(Reads):
         # Numbers count from the oldest, and rows that come meanwhile are newer than all: read forwards.
         skipped = max(newest - limit, 0)
         statement = (
-            f"SELECT {COLUMNS} FROM {self._schema}.logs WHERE is_round AND {_OF_RUN} "
+            f"SELECT {ROW} FROM {self._schema}.logs WHERE is_round AND {_OF_RUN} "
             f"ORDER BY id LIMIT {newest - skipped} OFFSET {skipped}"
         )
         parameters = {"ref_id": encode(run_id)}

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 from psycopg import Copy
 from psycopg.abc import Buffer
 
-from nerve_store._core import DayEncoder, LogEntry, stored_rows
+from nerve_store._core import DayEncoder, LogEntry, copied_rows
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.directory import PLAIN, ZSTD
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
@@ -100,10 +100,8 @@ def _encoded(encode: Callable[[_Rows], bytes], rows: _Rows, day: date) -> bytes:
 
 def _entries(new: Copy, ids: array[int]) -> Iterator[LogEntry]:
     """The rows of the COPY, whose ids are noted."""
-    new.set_types(("int8", "text", "text", "text", "text", "int8"))
-    rows = new.rows()
-    while page := list(islice(rows, _PAGE_ROWS)):
-        for entry in stored_rows(page):
+    for page in _pages(new):
+        for entry in copied_rows(page):
             ids.append(entry.id)
             yield entry
 

@@ -11,7 +11,7 @@ from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import read_day
 from nerve_store.postgres.arrays import Integers, parameters
 from nerve_store.postgres.connections import Session
-from nerve_store.postgres.filters import COLUMNS
+from nerve_store.postgres.filters import ROW
 
 _PAGE_ROWS = 2_000
 
@@ -47,7 +47,7 @@ def _put(session: Session, schema: str, page: list[LogEntry]) -> int:
     if not page:
         return 0
     rows = session.execute(
-        f"SELECT {COLUMNS} FROM {schema}.logs WHERE id = ANY(%s)", ([entry.id for entry in page],), binary=True
+        f"SELECT {ROW} FROM {schema}.logs WHERE id = ANY(%s)", ([entry.id for entry in page],), binary=True
     ).fetchall()
     there = {entry.id: entry for entry in stored_rows(rows)}
     missing = [entry for entry in page if entry.id not in there]
