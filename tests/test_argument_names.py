@@ -6,8 +6,8 @@ names the argument, or one of our own errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +98,75 @@ def test_a_refused_parameter_of_a_statement_is_named(kept: ns.LogStore, params: 
     with pytest.raises((TypeError, ValueError)) as refused:
         kept.sql("SELECT :a, :b", params)
     assert place in str(refused.value)
+
+
+class Timeless(datetime):
+    """As `pandas.NaT` is."""
+
+    def utcoffset(self) -> timedelta:
+        raise ValueError("it has no offset")
+
+
+class NoZone(tzinfo):
+    def utcoffset(self, _: datetime | None) -> Any:
+        return 5
+
+    def dst(self, _: datetime | None) -> None: ...
+
+    def tzname(self, _: datetime | None) -> None: ...
+
+
+TIMES = {"of no time": Timeless(2020, 1, 1), "of no zone": datetime(2020, 1, 1, tzinfo=NoZone())}
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_datetime_that_tells_no_offset_is_refused_by_name(log_store: ns.LogStore, time: str) -> None:
+    odd = TIMES[time]
+    calls: dict[str, Callable[[], object]] = {
+        "timestamp": lambda: log_store.append("s", "t", timestamp=odd),
+        r"entries\[1\]: timestamp": lambda: log_store.append_many(
+            [("s", "t", None, None, 1), ("s", "t", None, None, odd)]
+        ),
+        "since": lambda: log_store.query(since=odd),
+        "until": lambda: log_store.count(until=odd),
+        "now": lambda: log_store.archive_logs(now=odd),
+        "not_before": lambda: log_store.create_workflow_run("r", "w", not_before=odd),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{name} is a datetime whose zone does not tell its offset"):
+            call()
+    assert log_store.count() == 0
+
+
+class NotIterable:
+    __iter__ = None
+
+
+class Failing:
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("of its own")
+
+
+def test_what_has_no_items_is_refused_by_name(tmp_path: Path) -> None:
+    with ns.Store(tmp_path) as store:
+        calls: dict[str, Callable[[Any], object]] = {
+            "entries": store.logs.append_many,
+            "items": store.blobs.write_many,
+            "keep": lambda odd: store.blobs.collect(odd, grace=timedelta(0)),
+            "params": lambda odd: store.logs.sql("SELECT ?", odd),
+            "workflow": lambda odd: store.logs.claim_workflow_run("me", workflow=odd),
+        }
+        for name, call in calls.items():
+            for odd in (5, NotIterable(), object()):
+                with pytest.raises(TypeError, match=f"^{name} must be"):
+                    call(odd)
+            with pytest.raises(TypeError, match=r"^of its own$"):
+                call(Failing())
+
+
+@pytest.mark.parametrize("data", [memoryview(b"abcdef")[::2], memoryview(b"released")], ids=["in steps", "released"])
+def test_memory_that_is_not_at_hand_is_refused_by_name(tmp_path: Path, data: memoryview) -> None:
+    if data.contiguous:
+        data.release()
+    with pytest.raises(ValueError, match=r"^data is not at hand"):
+        ns.BlobStore(tmp_path).write(data)

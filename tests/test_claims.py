@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import pickle
 import sys
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,14 +116,15 @@ def test_a_claim_takes_only_what_is_asked_for(log_store: ns.LogStore) -> None:
     assert taken(log_store, workflow=["none", "w"]).run.run_id == "a"
 
 
+@pytest.mark.parametrize("owner", ["me", ""])
 @pytest.mark.parametrize(
     "options",
     [{"lease": 0}, {"lease": -1}, {"lease": float("nan")}, {"wait": -1}, {"max_attempts": 0},
      {"lease": timedelta(seconds=-1)}],
 )  # fmt: skip
-def test_options_that_cannot_be_are_refused(log_store: ns.LogStore, options: dict[str, object]) -> None:
+def test_options_that_cannot_be_are_refused(log_store: ns.LogStore, options: dict[str, object], owner: str) -> None:
     create(log_store, "r")
-    refused(ValueError, lambda: log_store.claim_workflow_run("me", **options))  # type: ignore[arg-type]
+    refused(ValueError, lambda: log_store.claim_workflow_run(owner, **options))  # type: ignore[arg-type]
     assert kinds(log_store, "r") == ["queued"]
 
 
@@ -228,6 +231,35 @@ def test_a_claim_of_another_run_is_a_value_error(log_store: ns.LogStore) -> None
         refused(ValueError, call)
     refused(TypeError, lambda: log_store.append("w", "t", claim=claim.run))  # type: ignore[arg-type]
     assert log_store.count() == before
+
+
+CARRIERS: dict[str, Callable[[ns.LogStore, Any], object]] = {
+    "append": lambda store, claim: store.append("w", "t", "r", claim=claim),
+    "append_many": lambda store, claim: store.append_many([("w", "t", "r", None, 1)], claim=claim),
+    "batch": lambda store, claim: store.batch(claim=claim),
+    "transition": lambda store, claim: store.transition("r", "completed", claim=claim),
+    "upsert": lambda store, claim: store.upsert_workflow_run(
+        ("w", "t", "r", None, 1), ns.WorkflowRun("r", "w", ns.WorkflowRunStatus.COMPLETED, 1), claim=claim
+    ),
+    "renew": lambda store, claim: store.renew_claim(claim),
+    "release": lambda store, claim: store.release_claim(claim),
+}
+
+
+@pytest.mark.parametrize("call", CARRIERS)
+@pytest.mark.parametrize("field", ["run", "token", "both"])
+def test_a_claim_that_was_made_of_other_values_is_refused_by_name(
+    log_store: ns.LogStore, call: str, field: str
+) -> None:
+    create(log_store, "r")
+    claim = taken(log_store)
+    values = dataclasses.asdict(claim) | ({"token": str(claim.token)} if field != "run" else {})
+    if field == "token":
+        values["run"] = claim.run
+    with pytest.raises(TypeError, match=r"claim\.(run|token) must be"):
+        CARRIERS[call](log_store, ns.RunClaim(**values))
+    assert kinds(log_store, "r") == ["queued", "started"]
+    assert log_store.transition("r", "completed", claim=claim).status == "completed"
 
 
 def test_a_claim_is_renewed_and_given_back(log_store: ns.LogStore) -> None:

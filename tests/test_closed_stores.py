@@ -32,6 +32,13 @@ def test_closed_store_is_not_entered_again(data_dir: Path) -> None:
         pytest.fail("entered")
 
 
+def test_a_closed_data_directory_is_not_entered_again(data_dir: Path) -> None:
+    with ns.Store(data_dir) as store:
+        pass
+    with pytest.raises(ns.StoreClosedError), store:
+        pass
+
+
 def test_closed_store_still_tells_its_path(data_dir: Path) -> None:
     store = ns.LogStore(data_dir / "logs.db")
     store.close()

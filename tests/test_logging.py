@@ -59,6 +59,31 @@ def test_a_record_is_a_row(log_store: ns.LogStore, logger: logging.Logger) -> No
     assert handler.dropped == 0
 
 
+def test_a_record_is_stored_as_it_was_logged(log_store: ns.LogStore, logger: logging.Logger) -> None:
+    """Whatever the handlers after this one do to it."""
+
+    class Colours(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            for name in ("levelname", "name", "pathname", "funcName", "threadName", "stack_info"):
+                setattr(record, name, f"\x1b[31m{getattr(record, name)}\x1b[0m")
+            record.lineno, record.created = 0, 0.0
+
+    store_handler = StoreHandler(log_store)
+    for handler in (store_handler, Colours()):
+        logger.addHandler(handler)
+    for _ in range(5):
+        logger.error("failed")
+    store_handler.flush()
+    rows = log_store.query(type="ERROR", ref_id="app.worker")
+    assert len(rows) == 5
+    for row in rows:
+        said = row.json()
+        assert (said["path"], said["thread"], "stack" in said) == (__file__, "MainThread", False)
+        assert said["function"] == "test_a_record_is_stored_as_it_was_logged"
+        assert said["line"] > 0
+        assert row.timestamp > 1_000_000_000_000
+
+
 def test_a_store_source_level_and_filters(data_dir: Path, logger: logging.Logger) -> None:
     with ns.Store(data_dir) as store:
         handler = StoreHandler(store, source="app", level="ERROR")

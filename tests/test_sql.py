@@ -95,3 +95,19 @@ def test_reads_of_more_pages_than_a_small_cache_holds_are_followed_by_others(tmp
         for _ in range(3):
             assert store.sql("SELECT sum(length(payload)) FROM logs") == [(4_500_000,)]
             assert sum(len(row.payload or "") for row in store.query()) == 4_500_000
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT 1,\n  bad\nFROM logs", "query: no such column: bad (line 2)"),
+        ("SELECT 1,\r\n\r\n  bad FROM logs", "query: no such column: bad (line 3)"),
+        ("SELECT 'never\nended", 'query: unrecognized token: "\'never\\nended"'),
+        ("SELECT \x07", 'query: unrecognized token: "\\x07"'),
+        ("SELECT bad", "query: no such column: bad"),
+    ],
+)
+def test_what_is_wrong_with_a_statement_is_said_on_one_line(log_store: ns.LogStore, query: str, says: str) -> None:
+    with pytest.raises(ValueError, match="query") as raised:
+        log_store.sql(query)
+    assert str(raised.value) == says

@@ -78,7 +78,6 @@ __all__ = [
     "salvage",
     "stored_rows",
     "stringify",
-    "to_milliseconds",
     "utc_day",
 ]
 
@@ -116,9 +115,6 @@ def salvage(damaged: Path, target: Path, *, progress: Progress | None = None) ->
 
     `StoreIOError` if there is something at `target`, or if the database is in use.
     """
-
-def to_milliseconds(time: Timestamp) -> int:
-    """The milliseconds of `time`, an integer or an aware `datetime`."""
 
 def normalize_blob_hash(text: str) -> str | None:
     """`text` as a lowercase sha256 in hex, or None if it is not 64 hexadecimal digits."""

@@ -42,8 +42,11 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _STANDARD_COUNT = len(logging.makeLogRecord({}).__dict__)
 
 _Row = tuple[str, str, str | None, str, int]
-_Queued = tuple[logging.LogRecord, str, str | None, str | None]
-"""A record; its message, exception and extra, which are made at once, since what they are made of may change."""
+_Queued = tuple[str, str, float, str, str, int, str | None, str | None, str | None, str | None, str | None]
+"""Level, name, time, message, path, line, function, thread, exception, stack and extra of a record.
+
+They are taken at once: handlers that come later, their formatters and the program may change the record.
+"""
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=repr).encode
 _quote = json.encoder.encode_basestring
@@ -137,7 +140,10 @@ class StoreHandler(logging.Handler):
             if record.exc_info:
                 exception = record.exc_text = record.exc_text or _formatter.formatException(record.exc_info)
             extra = _extra(record) if len(record.__dict__) > _STANDARD_COUNT else None
-            waiting.put((record, record.getMessage(), exception or record.exc_text, extra))
+            waiting.put((
+                record.levelname, record.name, record.created, record.getMessage(), record.pathname, record.lineno,
+                record.funcName, record.threadName, exception or record.exc_text, record.stack_info, extra,
+            ))  # fmt: skip
         except Exception as error:  # noqa: BLE001 - a wrong record is the business of `logging`
             with suppress(Exception):
                 self.handleError(record)
@@ -239,8 +245,8 @@ class StoreHandler(logging.Handler):
             middle = len(batch) // 2
             self._append(batch[:middle], row)
             self._append(batch[middle:], row)
-        elif batch[0][3] not in (None, _LEFT_OUT):
-            self._append([(*batch[0][:3], _LEFT_OUT)], row)
+        elif batch[0][-1] not in (None, _LEFT_OUT):
+            self._append([(*batch[0][:-1], _LEFT_OUT)], row)
         else:
             self._refused(1, refused)
 
@@ -292,20 +298,20 @@ def _row(
     quote: Callable[[str], str] = _quote,
     number: Callable[[int], str] = int.__repr__,
 ) -> _Row:
-    record, message, exception, extra = queued
+    level, name, created, message, path, line, function, thread, exception, stack, extra = queued
     # Written by hand: a dict and an encoder take twice as long.
     text = (
-        f'{{"message":{quote(message)},"path":{quote(record.pathname)},"line":{number(record.lineno)},'
-        f'"function":{quote(record.funcName or "")},"thread":{quote(record.threadName or "")}'
+        f'{{"message":{quote(message)},"path":{quote(path)},"line":{number(line)},'
+        f'"function":{quote(function or "")},"thread":{quote(thread or "")}'
     )
     if exception:
         text += f',"exception":{quote(exception)}'
-    if record.stack_info:
-        text += f',"stack":{quote(record.stack_info)}'
+    if stack:
+        text += f',"stack":{quote(stack)}'
     if extra:
         text += f',"extra":{extra}'
     text += "}"
-    return (source, record.levelname, record.name, text, int(record.created * 1000))
+    return (source, level, name, text, int(created * 1000))
 
 
 def _odd_row(source: str, queued: _Queued) -> _Row:

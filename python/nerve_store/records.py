@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum, StrEnum
 
-from nerve_store._core import to_milliseconds
+from nerve_store._core import Check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +114,11 @@ class WorkflowRun:
         put(self, "run_id", run_id)
         put(self, "workflow", workflow)
         put(self, "status", _status(status))
-        put(self, "timestamp", to_milliseconds(timestamp) if isinstance(timestamp, datetime) else timestamp)
+        put(
+            self,
+            "timestamp",
+            Check.optional_time(timestamp, "timestamp") if isinstance(timestamp, datetime) else timestamp,
+        )
         put(self, "exit_code", exit_code)
 
     @property

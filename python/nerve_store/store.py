@@ -162,6 +162,7 @@ class Store:
                 self._local_blobs.close()
 
     def __enter__(self) -> Self:
+        self.logs.__enter__()
         return self
 
     def __exit__(

@@ -48,8 +48,8 @@ StatusName: TypeAlias = Literal[
 Status: TypeAlias = "WorkflowRunStatus | StatusName"
 """A state of a workflow run."""
 
-Expected: TypeAlias = "Status | Collection[Status]"
-"""A state of a workflow run, or several."""
+Expected: TypeAlias = "Status | Collection[Status] | tuple[Status, ...]"
+"""A state of a workflow run, or several. (mypy takes `("queued",)` for a tuple alone.)"""
 
 Timestamp: TypeAlias = int | datetime
 """Milliseconds since the Unix epoch, UTC, or an aware `datetime`, of which the whole milliseconds count."""

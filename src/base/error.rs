@@ -136,7 +136,7 @@ pub enum Error {
         reason: String,
     },
     /// A run cannot take the state asked for.
-    #[error("run {run_id:?}: {reason}")]
+    #[error("run {}: {reason}", quoted(run_id))]
     IllegalTransition {
         /// The run.
         run_id: String,
@@ -150,7 +150,7 @@ pub enum Error {
         reason: String,
     },
     /// A run that was to be created is there already.
-    #[error("run {run_id:?} is there already ({workflow:?}, {status}); {way_out}")]
+    #[error("run {} is there already ({}, {status}); {way_out}", quoted(run_id), quoted(workflow))]
     RunExists {
         /// The run.
         run_id: String,
@@ -163,7 +163,8 @@ pub enum Error {
     },
     /// The claim that a call carried is not its run's newest any more.
     #[error(
-        "the claim {token} on run {run_id:?} is lost: {reason}; nothing was changed, and the run is not the claimant's any more"
+        "the claim {token} on run {} is lost: {reason}; nothing was changed, and the run is not the claimant's any more",
+        quoted(run_id)
     )]
     ClaimLost {
         /// The run.
@@ -175,7 +176,8 @@ pub enum Error {
     },
     /// An idempotency key was given again, with another row.
     #[error(
-        "key {key:?} was given with row {first_id} ({first}), and now with another row ({given}); a key belongs to one row: choose another"
+        "key {} was given with row {first_id} ({first}), and now with another row ({given}); a key belongs to one row: choose another",
+        quoted(key)
     )]
     Idempotency {
         /// The key.
@@ -239,7 +241,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is no such blob.
-    #[error("no blob under {hash:?}")]
+    #[error("no blob under {}", quoted(hash))]
     BlobNotFound {
         /// What was asked for.
         hash: String,
@@ -292,7 +294,7 @@ impl Error {
     /// The error of a system call on `path`; a full disk becomes [`Error::Full`].
     pub fn io(path: &Path, operation: &'static str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        Self::errno(path, operation, errno, error.to_string())
+        Self::errno(path, operation, errno, words_of(error))
     }
 
     /// The same from a bare error number.
@@ -307,7 +309,7 @@ impl Error {
     /// A failed flush of `path`.
     pub fn flush(path: &Path, operation: &'static str, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        Self::Flush { path: path.to_owned(), operation, errno, reason: error.to_string() }
+        Self::Flush { path: path.to_owned(), operation, errno, reason: words_of(error) }
     }
 
     /// The same error, but for a value in the database that is none of ours: that is damage to `what`.
@@ -336,11 +338,74 @@ impl Error {
     }
 }
 
-/// What a message shows of a text of the user's, which may have 64 KiB.
+/// The system's words for an error, without the number, which Python shows by itself.
+pub(crate) fn words_of(error: &io::Error) -> String {
+    let words = error.to_string();
+    words.rsplit_once(" (os error").map_or(words.clone(), |(words, _)| words.to_owned())
+}
+
+/// What a message shows of a text of the user's, which may have 64 KiB: on one line, with the escapes that Python has.
 pub(crate) fn quoted(text: &str) -> String {
     const MOST: usize = 64;
     match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
+        Some((end, _)) => format!("{}…", escaped(&text[..end])),
+        None => escaped(text),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let shown = format!("{text:?}");
+    let mut whole = String::with_capacity(shown.len());
+    let mut rest = shown.as_str();
+    while let Some((before, escape)) = rest.split_once('\\') {
+        whole.push_str(before);
+        let code = match escape.strip_prefix("u{").and_then(|escape| escape.split_once('}')) {
+            Some((digits, after)) => u32::from_str_radix(digits, 16).ok().map(|code| (code, after)),
+            None => escape.strip_prefix('0').map(|after| (0, after)),
+        };
+        rest = match code {
+            Some((code, after)) => {
+                whole.push_str(&match code {
+                    0..0x100 => format!("\\x{code:02x}"),
+                    0x100..0x1_0000 => format!("\\u{code:04x}"),
+                    _ => format!("\\U{code:08x}"),
+                });
+                after
+            }
+            None => {
+                let (plain, after) = escape.split_at(1);
+                whole.push('\\');
+                whole.push_str(plain);
+                after
+            }
+        };
+    }
+    whole + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_shown_as_python_would_on_one_line() {
+        for (text, shown) in [
+            ("run-1", r#""run-1""#),
+            ("é\u{1f600}", "\"é\u{1f600}\""),
+            ("a\0\u{7}\n\t\r", r#""a\x00\x07\n\t\r""#),
+            ("\u{200b}\u{e0001}\u{85}", r#""\u200b\U000e0001\x85""#),
+            (r#"'"\"#, r#""'\"\\""#),
+            (r"\u{7}\0", r#""\\u{7}\\0""#),
+            ("\\\0", r#""\\\x00""#),
+        ] {
+            assert_eq!(quoted(text), shown);
+        }
+        assert_eq!(quoted(&"é".repeat(65)), format!("\"{}\"…", "é".repeat(64)));
+    }
+
+    #[test]
+    fn the_words_of_the_system_have_no_number() {
+        assert_eq!(words_of(&io::Error::from_raw_os_error(libc::ENOENT)), "No such file or directory");
+        assert_eq!(words_of(&io::Error::other("of ours")), "of ours");
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
 use crate::base::interrupt::check_wait;
 
 /// What to do about a damaged database.
@@ -38,7 +38,7 @@ impl Context<'_> {
             );
             return Error::corrupt(self.path, reason);
         }
-        let message = error.to_string();
+        let message = words_of(&error);
         let Some(failure) = error.sqlite_error() else {
             // A value of the wrong type, or text that is not UTF-8: what another program wrote.
             return Error::corrupt(self.path, format!("{}: {message}", self.operation));
@@ -73,6 +73,23 @@ impl Context<'_> {
 
     fn system(&self, errno: i32, reason: String) -> Error {
         Error::errno(self.path, self.operation, errno, reason)
+    }
+}
+
+/// What SQLite says, on one line; of a statement that it does not understand, where that is.
+pub(super) fn words_of(error: &rusqlite::Error) -> String {
+    let rusqlite::Error::SqlInputError { msg, sql, offset, .. } = error else { return error.to_string() };
+    let mut words = String::with_capacity(msg.len());
+    for character in msg.chars() {
+        match character {
+            _ if character.is_control() => words.push_str(quoted(&character.to_string()).trim_matches('"')),
+            _ => words.push(character),
+        }
+    }
+    let before = usize::try_from(*offset).ok().and_then(|offset| sql.as_bytes().get(..offset));
+    match before.map_or(0, |before| before.iter().filter(|&&byte| byte == b'\n').count()) {
+        0 => words,
+        lines => format!("{words} (line {})", lines + 1),
     }
 }
 

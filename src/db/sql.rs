@@ -4,7 +4,8 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
+use crate::db::failure::words_of;
 
 /// Parameters of a statement.
 pub enum SqlParams {
@@ -122,7 +123,7 @@ fn bind(statement: &mut Statement<'_>, params: &SqlParams) -> Result<()> {
                     return Err(Error::Value(format!("params: parameter {position} has no name; give a sequence")));
                 };
                 let Some((_, value)) = values.iter().find(|(given, _)| *given == name) else {
-                    return Err(Error::Value(format!("params: no value for the parameter {name:?}")));
+                    return Err(Error::Value(format!("params: no value for the parameter {}", quoted(&name))));
                 };
                 statement.raw_bind_parameter(position, value)?;
             }
@@ -139,7 +140,7 @@ fn refuse(error: Error) -> Error {
             Error::Value("query: sql() only reads; the statement would do something else".into())
         }
         Some(ErrorCode::Unknown | ErrorCode::TypeMismatch | ErrorCode::ParameterOutOfRange | ErrorCode::TooBig)
-        | None => Error::Value(format!("query: {failure}")),
+        | None => Error::Value(format!("query: {}", words_of(&failure))),
         Some(_) => Error::Sqlite(failure),
     }
 }

@@ -192,6 +192,9 @@ impl Arg<Flag> {
     pub(super) const ON: Self = Self::of(Flag(true));
 }
 
+/// 10,000 years, as which longer spans count: each can be added to any time that there is.
+const LONGEST: Duration = Duration::from_secs(315_569_520_000);
+
 /// A number of seconds from 0 on.
 #[derive(Clone, Copy)]
 pub(super) struct Seconds(pub(super) Duration);
@@ -217,8 +220,9 @@ fn seconds(object: &Bound<'_, PyAny>, wanted: &str) -> Result<Duration, Refusal>
             false => Refusal::Raised(error),
         }
     })?;
-    Duration::try_from_secs_f64(value)
-        .map_err(|_| Refusal::Value(format!("is a number of seconds from 0, not {value}")))
+    let duration = Duration::try_from_secs_f64(value)
+        .map_err(|_| Refusal::Value(format!("is a number of seconds from 0, not {value}")))?;
+    Ok(duration.min(LONGEST))
 }
 
 /// A span of time from 0 on: seconds, or a timedelta.
@@ -234,6 +238,8 @@ impl<'a, 'py> FromPyObject<'a, 'py> for SecondsOrDelta {
         };
         let seconds = delta.call_method0(intern!(object.py(), "total_seconds"))?.extract::<f64>()?;
         let duration = Duration::try_from_secs_f64(seconds).ok();
-        duration.map(Self).ok_or_else(|| Refusal::Value(format!("is a span of time from 0, not {seconds} seconds")))
+        duration
+            .map(|duration| Self(duration.min(LONGEST)))
+            .ok_or_else(|| Refusal::Value(format!("is a span of time from 0, not {seconds} seconds")))
     }
 }

@@ -5,13 +5,12 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::base::digest::Digest;
-use crate::base::error::Error;
+use crate::base::error::{Error, quoted};
 use crate::base::progress::Progress;
 use crate::blob;
 use crate::durable::Durability;
@@ -336,15 +335,14 @@ pub(super) fn kept(keep: &Bound<'_, PyAny>) -> PyResult<HashSet<Digest>> {
     if keep.is_instance_of::<PyString>() {
         return Err(PyValueError::new_err("keep is the hashes to keep, not one string"));
     }
-    if !interpreter::has_special(keep, intern!(keep.py(), "__iter__"))? {
-        return Err(Refusal::not(keep, "an iterable of hashes").about("keep"));
-    }
+    let hashes = interpreter::items(keep)?.map_err(|_| Refusal::not(keep, "an iterable of hashes").about("keep"))?;
     let mut kept = HashSet::new();
-    for hash in interpreter::items(keep)? {
+    for hash in hashes {
         let hash = hash?;
         let hash: Hash<'_> = named(&hash, "a hash in keep")?;
         // A hash that is none names nothing to keep: the caller's list is wrong, and nothing is deleted by it.
-        let wrong = || PyValueError::new_err(format!("keep holds what is no sha256: {:?}", hash.to_string_lossy()));
+        let wrong =
+            || PyValueError::new_err(format!("keep holds what is no sha256: {}", quoted(&hash.to_string_lossy())));
         kept.insert(parse(&hash).ok_or_else(wrong)?);
     }
     Ok(kept)

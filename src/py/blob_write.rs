@@ -6,12 +6,12 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 
 use pyo3::exceptions::{PyBlockingIOError, PyOSError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use pyo3::{ffi, intern};
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, words_of};
 use crate::base::interrupt::check;
 use crate::blob::{Batch, BlobStore, CHUNK_BYTES};
 use crate::py::argument::{Refusal, named, not_text};
@@ -158,16 +158,13 @@ pub(super) fn write_many(store: &BlobStore, items: &Bound<'_, PyAny>, verify: bo
     Ok(digests)
 }
 
-/// The same exception, saying which of the items it is about.
 /// The items of an argument `items`.
 pub(super) fn several<'py>(items: &Bound<'py, PyAny>) -> PyResult<interpreter::Items<'py>> {
     if items.is_instance_of::<PyString>() || items.is_instance_of::<PyBytes>() {
         return Err(PyTypeError::new_err("items are several, each str or bytes-like; write() takes one"));
     }
-    if !interpreter::has_special(items, intern!(items.py(), "__iter__"))? {
-        return Err(Refusal::not(items, "an iterable of str or bytes-like objects").about("items"));
-    }
-    interpreter::items(items)
+    interpreter::items(items)?
+        .map_err(|_| Refusal::not(items, "an iterable of str or bytes-like objects").about("items"))
 }
 
 /// The same exception, saying which of the items it is about.
@@ -238,8 +235,7 @@ fn check_signals() -> PyResult<()> {
 
 /// The system's words for an error number, as Python has them.
 fn system_words(errno: i32) -> String {
-    let words = std::io::Error::from_raw_os_error(errno).to_string();
-    words.rsplit_once(" (os error").map_or(words.clone(), |(words, _)| words.to_owned())
+    words_of(&std::io::Error::from_raw_os_error(errno))
 }
 
 /// Reads from a Python file; 0 at its end.

@@ -55,7 +55,7 @@ impl LogStore {
         durability: Option<Arg<Durability>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         arguments!(owner, workflow, run_id, lease, wait, max_attempts, durability);
-        let take = take(&owner, workflow, run_id, lease, max_attempts)?;
+        let take = take(&owner, workflow, run_id, positive(lease.0)?, max_attempts)?;
         let deadline = Instant::now().checked_add(wait.0);
         let mut waiting = None;
         loop {
@@ -89,7 +89,7 @@ impl LogStore {
         max_attempts: Option<Arg<Integer>>,
     ) -> PyResult<bool> {
         arguments!(workflow, run_id, max_attempts);
-        let take = take("", workflow, run_id, SecondsOrDelta(Duration::ZERO), max_attempts)?;
+        let take = take("", workflow, run_id, Duration::ZERO, max_attempts)?;
         let work = move |store: &store::LogStore| is_any_free(store.log().database(), &take);
         read_within(py, INTERVAL, None, &self.store, work)
     }
@@ -133,11 +133,10 @@ fn take(
     owner: &str,
     workflow: Option<Several<Text>>,
     run_id: Option<Text>,
-    lease: SecondsOrDelta,
+    lease: Duration,
     max_attempts: Option<Integer>,
 ) -> PyResult<Take> {
     let max_attempts = attempts(max_attempts)?;
-    let lease = if owner.is_empty() { lease.0 } else { positive(lease.0)? };
     Ok(Take {
         owner: owner.to_owned(),
         workflows: names(workflow),

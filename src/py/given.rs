@@ -1,7 +1,6 @@
 //! Rows as callers give them.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyRange, PyTuple};
 
@@ -89,12 +88,7 @@ pub(super) fn at_index(py: Python<'_>, index: usize, error: PyErr) -> PyErr {
 
 /// The items of an argument `entries`.
 pub(super) fn several<'py>(entries: &Bound<'py, PyAny>) -> PyResult<interpreter::Items<'py>> {
-    // Asked before it is tried, since a generator's own errors pass through.
-    let has = |name| interpreter::has_special(entries, name);
-    if !has(intern!(entries.py(), "__iter__"))? && !has(intern!(entries.py(), "__getitem__"))? {
-        return Err(Refusal::not(entries, "an iterable of rows").about("entries"));
-    }
-    interpreter::items(entries)
+    interpreter::items(entries)?.map_err(|_| Refusal::not(entries, "an iterable of rows").about("entries"))
 }
 
 /// The row at `index` of those that were given.

@@ -14,6 +14,7 @@ use std::hint::black_box;
 use std::sync::OnceLock;
 use std::{mem, ptr, thread};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -120,11 +121,6 @@ pub(super) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &Bound<'py, PyStr
     taken(object.py(), value)
 }
 
-/// Whether the class of `object` has the special method `name`; asking the object itself would make a method of it.
-pub(super) fn has_special(object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<bool> {
-    object.get_type().hasattr(name)
-}
-
 /// The attribute `name` of the module `module`.
 pub(super) fn imported<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let module = PyString::new(py, module);
@@ -154,13 +150,25 @@ pub(super) fn file_path<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
     taken(object.py(), path)
 }
 
-/// The items of `iterable`.
-pub(super) fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Items<'py>> {
+/// It has no items.
+pub(super) struct NoItems;
+
+/// The items of `iterable`, if it has any. An error is what its own `__iter__` raises.
+pub(super) fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Result<Items<'py>, NoItems>> {
     // SAFETY: it takes one object.
     let function: Unary = unsafe { unwinding(ffi::PyObject_GetIter as *const ()) };
     // SAFETY: the thread is attached, and the pointer is borrowed for the call.
     let iterator = entered(|| unsafe { function(iterable.as_ptr()) });
-    Ok(Items(taken(iterable.py(), iterator)?.cast_into::<PyIterator>()?))
+    match taken(iterable.py(), iterator) {
+        Ok(iterator) => Ok(Ok(Items(iterator.cast_into::<PyIterator>()?))),
+        // The interpreter's own refusal comes from no line of Python.
+        Err(error)
+            if error.is_instance_of::<PyTypeError>(iterable.py()) && error.traceback(iterable.py()).is_none() =>
+        {
+            Ok(Err(NoItems))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// An iterator over the items of a Python object.

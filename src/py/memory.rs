@@ -28,8 +28,8 @@ impl<'py> ExportedMemory<'py> {
             if error.is_instance_of::<PyTypeError>(py) {
                 return Refusal::not(data, "str or a bytes-like object").about("data");
             }
-            if error.is_instance_of::<PyBufferError>(py) {
-                return PyValueError::new_err(format!("{}; pass bytes(data)", error.value(py)));
+            if error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyValueError>(py) {
+                return PyValueError::new_err(format!("data is not at hand in one piece: {}", error.value(py)));
             }
             error
         })

@@ -88,7 +88,7 @@ mod _core {
     #[pymodule_export]
     use super::salvage::salvage;
     #[pymodule_export]
-    use super::{archive::last_archivable_day, archive::utc_day, timestamp::to_milliseconds};
+    use super::{archive::last_archivable_day, archive::utc_day};
     #[pymodule_export]
     use super::{blob::BlobIterator, blob::BlobStore, blob::blob_hash, blob::normalize_blob_hash};
     #[pymodule_export]

@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::base::error::quoted;
 use crate::py::argument::{Refusal, Text, named};
 use crate::py::convert::Integer;
 use crate::py::given::at_index;
@@ -51,7 +52,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Claim {
         if !object.is_instance(RUN_CLAIM.class(object.py())?)? {
             return Err(Refusal::not(&object, "a RunClaim"));
         }
-        let run_id = object.getattr("run")?.getattr("run_id")?;
+        let run = object.getattr("run")?;
+        if !run.is_instance(WORKFLOW_RUN.class(object.py())?)? {
+            return Err(Refusal::Raised(Refusal::not(&run, "a WorkflowRun").about("claim.run")));
+        }
+        let run_id = run.getattr("run_id")?;
         let run_id = named::<Text>(&run_id, "claim.run.run_id")?.to_string();
         Ok(Self(Fence { run_id, token: named::<Integer>(&object.getattr("token")?, "claim.token")?.0 }))
     }
@@ -70,9 +75,11 @@ pub(super) fn fence(claim: Option<Claim>) -> Option<Fence> {
 /// A claim of another run than that of a row is a `ValueError`; a row may be about none.
 pub(super) fn check_ref(claim: &Fence, ref_id: Option<&str>) -> PyResult<()> {
     match ref_id {
-        Some(ref_id) if ref_id != claim.run_id => {
-            Err(PyValueError::new_err(format!("the claim is one of run {:?}, not of {ref_id:?}", claim.run_id)))
-        }
+        Some(ref_id) if ref_id != claim.run_id => Err(PyValueError::new_err(format!(
+            "the claim is one of run {}, not of {}",
+            quoted(&claim.run_id),
+            quoted(ref_id)
+        ))),
         _ => Ok(()),
     }
 }

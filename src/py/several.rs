@@ -1,6 +1,5 @@
 //! Arguments that take one value or a collection of them.
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -20,11 +19,12 @@ where
         if object.is_instance_of::<PyString>() {
             return Ok(Self(vec![object.extract()?]));
         }
-        let is_collection = interpreter::has_special(&object, intern!(object.py(), "__iter__"))?;
-        if !is_collection || object.is_instance_of::<PyBytes>() {
-            return Err(Refusal::not(&object, "str or a collection of them"));
+        let refused = || Refusal::not(&object, "str or a collection of them");
+        if object.is_instance_of::<PyBytes>() {
+            return Err(refused());
         }
-        let extracted = interpreter::items(&object)?.enumerate().map(|(index, item)| match item?.extract() {
+        let items = interpreter::items(&object)?.map_err(|_| refused())?;
+        let extracted = items.enumerate().map(|(index, item)| match item?.extract() {
             Err(Refusal::Raised(error)) => Err(Refusal::Raised(error)),
             Err(refusal) => Err(Refusal::Item(index, Box::new(refusal))),
             Ok(value) => Ok(value),

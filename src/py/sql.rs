@@ -2,11 +2,11 @@
 
 use std::fmt::Display;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyMapping, PyString, PyTuple};
-use pyo3::{IntoPyObjectExt, intern};
 use rusqlite::types::Value;
 
 use crate::base::error::Result;
@@ -92,10 +92,9 @@ fn sql_params(params: Option<&Bound<'_, PyAny>>) -> PyResult<SqlParams> {
         });
         return Ok(SqlParams::Named(items.collect::<PyResult<_>>()?));
     }
-    if !interpreter::has_special(params, intern!(params.py(), "__iter__"))? {
-        return Err(Refusal::not(params, "a sequence or a mapping of values").about("params"));
-    }
-    let values = interpreter::items(params)?.enumerate().map(|(index, value)| sql_value(&value?, index));
+    let items = interpreter::items(params)?;
+    let items = items.map_err(|_| Refusal::not(params, "a sequence or a mapping of values").about("params"))?;
+    let values = items.enumerate().map(|(index, value)| sql_value(&value?, index));
     Ok(SqlParams::Positional(values.collect::<PyResult<_>>()?))
 }
 

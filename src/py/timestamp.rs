@@ -3,13 +3,13 @@
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDateTime;
 
 use crate::base::time::{MAX_TIMESTAMP, check_timestamp};
-use crate::py::argument::{Arg, Refusal, arguments};
+use crate::py::argument::Refusal;
 use crate::py::convert::Integer;
 use crate::py::interpreter;
 
@@ -73,7 +73,13 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Timestamp {
 /// The whole milliseconds of an aware `datetime`.
 fn milliseconds_of(time: &Bound<'_, PyDateTime>) -> Result<i64, Refusal> {
     let py = time.py();
-    let offset = interpreter::call_method(time, intern!(py, "utcoffset"), ())?;
+    let offset = interpreter::call_method(time, intern!(py, "utcoffset"), ()).map_err(|error| {
+        // `pandas.NaT` is a datetime that has no time, and a zone may be of anyone's making.
+        match error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py) {
+            true => Refusal::Value(format!("is a datetime whose zone does not tell its offset: {}", error.value(py))),
+            false => Refusal::Raised(error),
+        }
+    })?;
     if offset.is_none() {
         return Err(Refusal::Value(
             "is a naive datetime, whose zone is not known: give it one (datetime.now(UTC), time.astimezone())".into(),
@@ -98,13 +104,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year_of_era = year - era * 400;
     let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-/// The milliseconds of `time`, an integer or an aware `datetime`.
-#[pyfunction]
-pub(super) fn to_milliseconds(time: Arg<Timestamp>) -> PyResult<i64> {
-    arguments!(time);
-    Ok(time.milliseconds)
 }
 
 /// The aware `datetime` of a timestamp, in UTC.

@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::archive::{ARCHIVED_UP_TO, Problem};
-use crate::base::error::Result;
+use crate::base::error::{Result, quoted};
 use crate::base::status::RunStatus;
 use crate::base::time::UtcDay;
 use crate::log::Core;
@@ -44,9 +44,13 @@ fn check_runs(connection: &Connection) -> Result<Vec<String>> {
             continue;
         };
         if status.parse::<RunStatus>().is_err() {
-            reasons.push(format!("run {run_id:?} is in the unknown state {status:?}; set it with force"));
+            reasons.push(format!(
+                "run {} is in the unknown state {}; set it with force",
+                quoted(&run_id),
+                quoted(&status)
+            ));
         } else if !matches!(row.get_ref(2)?, ValueRef::Integer(_) | ValueRef::Real(_)) {
-            reasons.push(format!("run {run_id:?}: its timestamp is no number; set its state with force"));
+            reasons.push(format!("run {}: its timestamp is no number; set its state with force", quoted(&run_id)));
         }
     }
     Ok(reasons)

@@ -62,8 +62,10 @@ impl Operation for Upsert {
             && *workflow != self.run.workflow
         {
             return Err(Error::Value(format!(
-                "run {:?} is one of workflow {workflow:?}, and cannot become one of {:?}",
-                self.run.run_id, self.run.workflow
+                "run {} is one of workflow {}, and cannot become one of {}",
+                quoted(&self.run.run_id),
+                quoted(workflow),
+                quoted(&self.run.workflow)
             )));
         }
         if let Some(current) = current.as_ref().filter(|_| !self.force) {
@@ -233,8 +235,8 @@ fn change(
                 to: next.status,
                 allowed: vec![RunStatus::Killed],
                 reason: format!(
-                    "{:?} works on it under a claim: carry the claim, wait for its lease to end, or kill the run",
-                    record.owner()
+                    "{} works on it under a claim: carry the claim, wait for its lease to end, or kill the run",
+                    quoted(record.owner())
                 ),
             });
         }

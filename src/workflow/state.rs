@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
 use crate::base::status::IS_ACTIVE;
 use crate::base::status::RunStatus;
 use crate::db::Database;
@@ -110,11 +110,13 @@ pub(super) fn read(row: &Row<'_>, path: &Path) -> Result<Result<Run>> {
             Err(()) => Err(Error::corrupt(
                 path,
                 format!(
-                    "workflow run {run_id:?} has the unknown status {status:?}; set it with upsert_workflow_run(force=True)"
+                    "workflow run {} has the unknown status {}; set it with upsert_workflow_run(force=True)",
+                    quoted(&run_id),
+                    quoted(&status)
                 ),
             )),
         },
-        Err(error) => Err(Error::corrupt(path, format!("workflow run {run_id:?}: {error}"))),
+        Err(error) => Err(Error::corrupt(path, format!("workflow run {}: {error}", quoted(&run_id)))),
     })
 }
 

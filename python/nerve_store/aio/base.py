@@ -103,9 +103,11 @@ class Handle:
         try:
             await self._finish_writes()
         finally:
-            closing = submit(self._threads.close, self._close_store)
-            self._threads.shutdown()
             try:
+                try:
+                    closing = submit(self._threads.close, self._close_store)
+                finally:
+                    self._threads.shutdown()
                 await asyncio.shield(closing)
             finally:
                 self._end()

@@ -43,6 +43,11 @@ def submit(pool: ThreadPoolExecutor, call: Callable[[], _Result]) -> asyncio.Fut
     except RuntimeError:
         # The pool has queued the call nevertheless, for threads that it may have.
         once()
+    except BaseException:
+        # A signal handler has raised while a thread began. The pool does not know that thread, which would wait for
+        # calls for ever; what is called from here on has no thread.
+        pool.shutdown(wait=False)
+        raise
     outcome = asyncio.wrap_future(once.future)
     outcome.add_done_callback(_look_at)
     return outcome

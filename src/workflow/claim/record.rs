@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row};
 
 use crate::base::boot::Moment;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, quoted};
 use crate::base::status::RunStatus;
 use crate::workflow::state::{Found, Run, read};
 
@@ -122,7 +122,7 @@ impl Fence {
         if self.run_id == run_id {
             return Ok(());
         }
-        Err(Error::Value(format!("the claim is one of run {:?}, not of {run_id:?}", self.run_id)))
+        Err(Error::Value(format!("the claim is one of run {}, not of {}", quoted(&self.run_id), quoted(run_id))))
     }
 
     /// The run and its claim, if the run works under this claim.
@@ -155,7 +155,7 @@ impl Fence {
         }
         Err(self.lost(match record.token {
             Some(token) if token != self.token => {
-                format!("{:?} has taken the run over (attempt {})", record.owner(), record.attempt)
+                format!("{} has taken the run over (attempt {})", quoted(record.owner()), record.attempt)
             }
             _ => format!("the run was changed without it or given back, and is {status}"),
         }))

@@ -54,8 +54,7 @@ class OpenAsyncPostgres:
         **options: _Parameters.kwargs,
     ) -> _Result:
         self._store._connections.check()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, partial(function, *arguments, **options))
+        return await submit(pool, partial(function, *arguments, **options))
 
     async def _read(
         self, function: Callable[_Parameters, _Result], /, *arguments: _Parameters.args, **options: _Parameters.kwargs

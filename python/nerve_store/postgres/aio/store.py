@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import suppress
 from datetime import date
 from functools import partial
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any, Self
 from nerve_store._core import ArrowStream, LogEntry
 from nerve_store._places import MAX_CACHE_BYTES
 from nerve_store.aio.base import documented
+from nerve_store.aio.threads import submit
 from nerve_store.postgres.aio.follow import AsyncPostgresFollower
 from nerve_store.postgres.aio.reads import AsyncReads
 from nerve_store.postgres.aio.runs import AsyncRuns
@@ -223,12 +223,10 @@ class AsyncPostgresLogStore(AsyncReads, AsyncRuns, AsyncUpkeep):
 
     async def close(self) -> None:
         """Wait for calls under way and close; harmless when closed already. Later calls raise `StoreClosedError`."""
-        with suppress(RuntimeError):
-            closing = asyncio.get_running_loop().run_in_executor(self._threads.write, self._store.close)
-            try:
-                await asyncio.shield(closing)
-            finally:
-                self._threads.shutdown()
+        try:
+            await asyncio.shield(submit(self._threads.write, self._store.close))
+        finally:
+            self._threads.shutdown()
 
     async def __aenter__(self) -> Self:
         self._store._connections.check()
