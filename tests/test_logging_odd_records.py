@@ -178,19 +178,14 @@ def test_many_odd_records_are_appended_together(
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError, LookupError, TypeError])
 def test_no_record_ends_the_thread(log_store: ns.LogStore, logger: logging.Logger, error: type[BaseException]) -> None:
-    class Deadly(logging.LogRecord):
+    class Deadly:
         """Made to harm."""
 
-        @property
-        def funcName(self) -> Any:  # noqa: N802
+        def __bool__(self) -> bool:
             raise error
 
-        @funcName.setter
-        def funcName(self, _: object) -> None:  # noqa: N802
-            """Forgotten."""
-
     logger.error("before")
-    logger.handle(Deadly("a", logging.ERROR, "p", 1, "deadly", (), None))
+    logger.handle(record_with(funcName=Deadly()))
     logger.error("after")
     handler = handler_of(logger)
     handler.flush(timeout=5)
