@@ -83,7 +83,7 @@ CREATE TABLE @S@.archive_days (
   size bigint NOT NULL,
   raw_size bigint NOT NULL,
   sha256 text NOT NULL,
-  archived_at bigint NOT NULL,
+  archived_at bigint NOT NULL,      -- of a file: when it was modified; what was later is compared by jobs
   kinds jsonb,                      -- its pairs [source, type]; NULL: more than 64
   place text COLLATE "C",           -- the URL that its object was sent to; NULL: a file in a directory
   object text COLLATE "C",          -- the object's key there
