@@ -1,4 +1,4 @@
--- Version 2 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
+-- Version 4 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
 CREATE TABLE @S@.state (            -- one row
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   schema_version int NOT NULL,
@@ -107,4 +107,4 @@ CREATE TABLE @S@.archive_refs (     -- which references occur in which day
 CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
 CREATE INDEX archive_refs_day ON @S@.archive_refs (day);
 
-INSERT INTO @S@.state (schema_version) VALUES (2);
+INSERT INTO @S@.state (schema_version) VALUES (4);
