@@ -168,10 +168,10 @@ BEGIN
 END $$;
 
 -- Makes the partition of a UTC day: true if it is there, false if more than `most` rows of it lie in the default one, NULL
--- if a lock was not to be had, as while a long read lasts. Writers do not wait for it: it does not take the append lock,
--- and attaching locks the default partition alone against them; its rows are read then. Where rows of the day lie there
--- already, or may come at this moment, all wait while these move. Runs as the owner of the tables, so that a role that may only append needs no right
--- to create.
+-- if a lock was not to be had, as while a long read lasts. Of a day that is to come, writers do not wait for it: it does
+-- not take the append lock, and attaching locks the default partition alone against them; its rows are read then. Where
+-- rows of the day lie there already, or may come at this moment, all wait until these have moved. Runs as the owner of the
+-- tables, so that a role that may only append needs no right to create.
 CREATE OR REPLACE FUNCTION @S@.ensure_day(day date, most bigint DEFAULT 20000) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -185,6 +185,7 @@ BEGIN
   SELECT count(*) INTO late FROM (
     SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000 LIMIT most + 1) AS found;
   IF late > most THEN RETURN false; END IF;
+  -- All at once: while some are left the partition cannot be attached, and until it is nobody finds those that have moved.
   IF late > 0 OR day <= (now() AT TIME ZONE 'UTC')::date THEN
     -- What was planned before knows the default partition alone: a read would miss rows, an append would be refused.
     LOCK TABLE ONLY @S@.logs IN ACCESS EXCLUSIVE MODE;
