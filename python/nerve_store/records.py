@@ -219,7 +219,11 @@ class ArchiveResult:
     longer than 1 GiB; they stay in the database."""
     problems: tuple[VerifyProblem, ...] = ()
     """Day files that could not be taken into the manifest, or are not what it says, although no row needed them. They
-    are also logged as warnings of the logger `nerve_store`."""
+    are also logged as warnings of the logger `nerve_store`.
+
+    Files are read for it that have another size, or were modified since they were archived; one that is missing is not
+    among them (`verify`). Of days of PostgreSQL in an object store, those are that are missing or have another size.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,3 +80,62 @@ def put_back(backend: Backend, name: str, content: bytes) -> None:
         return
     backend.bucket().put(name, content)
     shutil.rmtree(backend.directory / "cache", ignore_errors=True)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_job_names_a_damaged_day_that_no_row_needs(
+    backend: Backend, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = backend.open()
+    fill(log, days=2)
+    log.archive_logs(now=NOW)
+    assert log.archive_logs(now=NOW).problems == ()
+    name, whole = next(iter(backend.files().items()))
+    damaged = DAMAGES[damage](whole)
+    backend.replace(day(0), damaged)
+    if backend.archive_url:
+        # A listing tells the sizes of objects.
+        expected = [] if damaged is not None and len(damaged) == len(whole) else [day(0)]
+    else:
+        expected = [] if damaged is None else [day(0)]
+    for number in (2, 3):
+        append(log, at(number))
+        caplog.clear()
+        result = log.archive_logs(now=NOW)
+        assert [item.day for item in result.days] == [day(number)]
+        assert [problem.day for problem in result.problems] == expected
+        assert [name[:10] in record.getMessage() for record in caplog.records] == [True] * len(expected)
+        for problem in result.problems:
+            assert name[:10] in problem.path
+            assert problem.path not in problem.reason
+    for each in (log, backend.open()):
+        assert [problem.day for problem in each.archive_logs(now=NOW).problems] == expected
+        assert each.archive_logs(now=NOW, dry_run=True).problems == ()
+    put_back(backend, name, whole)
+    assert log.archive_logs(now=NOW).problems == ()
+    assert log.verify().ok
+
+
+def test_file_that_was_touched_is_read_once(server: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restore of the directory, which brings the same bytes with other times."""
+    from nerve_store.postgres.archive.files import DirectoryDays
+
+    log = server.open()
+    fill(log, days=2)
+    log.archive_logs(now=NOW)
+    compared: list[Any] = []
+    original = DirectoryDays._compare
+
+    def compare(self: DirectoryDays, file: Any, known: Any) -> None:
+        compared.append(known.day)
+        original(self, file, known)
+
+    monkeypatch.setattr(DirectoryDays, "_compare", compare)
+    log.archive_logs(now=NOW)
+    assert compared == []
+    for path in server.archive.glob("*.jsonl"):
+        path.touch()
+    for _ in range(2):
+        assert log.archive_logs(now=NOW).problems == ()
+        assert server.open().archive_logs(now=NOW).problems == ()
+    assert compared == [day(0), day(1)]

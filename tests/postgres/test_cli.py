@@ -307,8 +307,12 @@ def test_missing_and_changed_days_are_named(cli: Cli) -> None:
         pytest.skip("needs plain files in a directory")
     changed, missing = plain[:2]
     changed.write_bytes(changed.read_bytes().replace(b"tick", b"tock", 1))
+    assert f"{changed}: its size or sha256" in cli.refused("archive")
     missing.unlink()
-    assert f"{missing}: it is missing, and held" in cli.refused("archive")
+    refused = cli("archive", "--json")
+    assert refused.exit_code == 1
+    assert [problem["path"] for problem in refused.json["problems"]] == [str(changed), str(missing)]
+    assert all(f"{path}: it" in refused.err for path in (changed, missing))
     outcome = cli("reindex")
     assert outcome.exit_code == 1
     found = {line.partition(": it is ")[0].rpartition(" ")[2]: line for line in outcome.err.splitlines()}

@@ -64,12 +64,22 @@ class S3Server:
 
 
 MOTO = """
-import sys
+import io, sys, threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+
+moto, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def answer(environ, start_response):
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
+    with one_at_a_time:
+        return [b"".join(moto(environ, start_response))]
+
+run_simple("127.0.0.1", int(sys.argv[1]), answer, threaded=True)
 """
-"""Its own program answers in threads, and lets two of them create the same object."""
+"""Its own program answers in threads, and lets two of them create the same object. Without threads, a connection that a
+client keeps and sends nothing over would be waited for, and no other one be answered."""
 
 
 def _versitygw() -> str | None:

@@ -174,5 +174,5 @@ def _tables(store: Log) -> Iterator[Finding]:
         )
     )
     if rest > 100_000:
-        action = "archive: rows of days that had no partition are deleted one by one"
+        action = "archive: rows of days that had no partition are deleted one by one; ensure_day(day, most) moves a day"
         yield Finding("warning", "partitions", "more than 100,000 rows lie in the default one", action)

@@ -1,6 +1,7 @@
 """The partitions of the next days, which are made beside the appends: none of them waits for it or fails by it.
 
-Rows of a day that has no partition lie in the default one: nothing but their deletion is slower for it.
+Rows of a day that has no partition lie in the default one: nothing but their deletion is slower for it. Unless there
+are many, they move to the partition when it is made, and appends wait for that.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from nerve_store.exceptions import SchemaVersionError
 from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Session
 
-VERSION = 3
+VERSION = 4
 MIGRATIONS: dict[int, str] = {
     2: """
 ALTER TABLE @S@.archive_days ADD COLUMN place text COLLATE "C", ADD COLUMN object text COLLATE "C";
@@ -24,6 +24,7 @@ ALTER TABLE @S@.archive_refs ADD COLUMN expired boolean NOT NULL DEFAULT false;
 UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@.archive_days WHERE state = 0);
 """,
     3: "",
+    4: "DROP FUNCTION IF EXISTS @S@.ensure_day(date);",
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
 

@@ -161,7 +161,7 @@ impl Take {
         for condition in ["boot < ?1 AND ?2 IS NOT NULL", "boot > ?1 AND ?2 IS NOT NULL", "boot = ?1 AND expires <= ?2"]
         {
             let sql = format!(
-                "SELECT run_id FROM run_claims WHERE status = 'started' AND {condition} ORDER BY boot, expires"
+                "SELECT run_id FROM run_claims WHERE status = 'started' AND {condition} ORDER BY boot, expires, token"
             );
             let mut statement = connection.prepare_cached(&sql)?;
             let mut rows = statement.query((moment.boot, moment.milliseconds))?;

@@ -17,7 +17,7 @@ from nerve_store.postgres.archive.day import described
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
 from nerve_store.postgres.archive.directory import translated
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
-from nerve_store.postgres.archive.lines import corrupt, read_day
+from nerve_store.postgres.archive.lines import corrupt, problem_of, read_day
 from nerve_store.postgres.archive.manifest import Manifest
 from nerve_store.postgres.archive.objects import Objects
 from nerve_store.postgres.archive.scratch import Scratch
@@ -26,7 +26,7 @@ from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days import mark
 from nerve_store.remote.days.cache import STAGED, Cache
-from nerve_store.remote.days.content import copied, pieces
+from nerve_store.remote.days.content import copied, mismatch, pieces
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
 from nerve_store.remote.days.names import DayObject, parsed
 
@@ -115,6 +115,10 @@ class ObjectDays:
         """None: what the database does not know is taken in when the log is opened."""
         return []
 
+    def stray(self, day: date) -> KnownDay | None:
+        """None, as above."""
+        return None
+
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """Objects that are missing or have another size, although a copy in the cache could be read."""
         objects = [DayObject(item.day, item.key, "current", item.size, item.sha256) for item in known if item.key]
@@ -135,10 +139,12 @@ class ObjectDays:
     def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:
         """Each version has marked its places."""
 
-    def prepare(self, manifest: Manifest) -> None:
+    def prepare(self, manifest: Manifest, *, is_idle: bool = False) -> list[VerifyProblem]:
         """Make the place this log's, and take in days that the database does not know."""
         self._occupied = None
         objects = Objects(manifest)
+        if is_idle and not DayObject.all_of(objects):
+            return []
         if mark.owner(self.bucket) is None:
             for item in manifest.known():
                 if item.key is not None and item.place != self.bucket.place:
@@ -158,6 +164,11 @@ class ObjectDays:
                 self._occupied = self._occupied or error
         names = {known.key for known in DayObject.all_of(objects)}
         self._unknown = sorted(key for key in listed if key not in names and parsed(key) is not None)
+        return [
+            problem_of(mismatch(self.bucket, item.key, listed.get(item.key), item.size), item.day, item)
+            for item in manifest.known()
+            if item.key is not None and listed.get(item.key) != item.size
+        ]
 
     def _take_in(self, manifest: Manifest, day: date, key: str) -> None:
         place = self.bucket.name(key)

@@ -55,11 +55,18 @@ class Days(Protocol):
         `ArchiveError` if the place is another log's, as in all that read days or write them.
         """
 
+    def stray(self, day: date) -> KnownDay | None:
+        """One that the database does not know; `ArchiveCorruptError` if it cannot be read."""
+
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """What else is wrong with days whose content was checked; nothing of the places in `told`."""
 
-    def prepare(self, manifest: Manifest) -> None:
-        """Before a job: take in days that the database does not know, and remove what a killed job left."""
+    def prepare(self, manifest: Manifest, *, is_idle: bool = False) -> list[VerifyProblem]:
+        """Before a job: take in days that the database does not know, and remove what a killed job left.
+
+        Returns what is wrong with days, as far as it shows without reading those that nobody has touched. A job that
+        `is_idle` has nothing to move, and makes no place this log's that has no days.
+        """
 
     def current(self, manifest: Manifest, day: date) -> tuple[str | None, Iterator[tuple[LogEntry, bytes]]]:
         """The form of the day as it is, and its rows with their lines; None and none if it is not there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from io import BufferedReader
 from typing import BinaryIO, TypeAlias
@@ -15,7 +16,7 @@ from nerve_store.postgres.archive.day import described, digest_of
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
 from nerve_store.postgres.archive.directory import PLAIN, ZSTD, ArchiveDirectory
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
-from nerve_store.postgres.archive.lines import corrupt, missing, read_day
+from nerve_store.postgres.archive.lines import corrupt, missing, problem_of, read_day
 from nerve_store.postgres.archive.manifest import Manifest
 from nerve_store.postgres.archive.owner import Owner
 from nerve_store.records import VerifyProblem
@@ -100,7 +101,18 @@ class DirectoryDays:
     def strays(self, known: set[date]) -> list[KnownDay]:
         """Files of days that the database does not know."""
         self._check_owner()
-        return [self._describe(day, form)[0] for day, form in self._directory.days() if day not in known]
+        found: list[KnownDay] = []
+        for day, form in self._directory.days():
+            if day not in known:
+                with contextlib.suppress(ArchiveCorruptError):
+                    found.append(self._describe(day, form)[0])
+        return found
+
+    def stray(self, day: date) -> KnownDay | None:
+        """A file of a day that the database does not know."""
+        self._check_owner()
+        forms = self._forms().get(day)
+        return None if forms is None else self._describe(day, forms[0])[0]
 
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """Files that the database does not know."""
@@ -110,25 +122,54 @@ class DirectoryDays:
             path = str(error.path)
             return [] if path in told else [VerifyProblem(path, str(error).removeprefix(f"{path}: "))]
         days = {item.day for item in known}
-        reason = "the database does not know the file; the next archive job adopts it, and so does reindex()"
-        return [
-            VerifyProblem(self._directory.of(day, form), reason, day=day)
-            for day, form in self._directory.days()
-            if day not in days
-        ]
+        return [self._problem_of_unknown(day, form) for day, form in self._directory.days() if day not in days]
 
-    def prepare(self, manifest: Manifest) -> None:
+    def _problem_of_unknown(self, day: date, form: str) -> VerifyProblem:
+        try:
+            self._describe(day, form)
+        except ArchiveCorruptError as error:
+            return problem_of(error, day)
+        reason = "the database does not know the file; the next archive job adopts it, and so does reindex()"
+        return VerifyProblem(self._directory.of(day, form), reason, day=day)
+
+    def prepare(self, manifest: Manifest, *, is_idle: bool = False) -> list[VerifyProblem]:
         """Take in files of an interrupted job, or of another program; remove staged ones."""
         known = {item.day: item for item in manifest.known()}
+        if is_idle and not known and not self._directory.days():
+            return []
         self._refuse_absence(known.values())
         self._check_owner()
         self._directory.prepare()
         self._claim(manifest)
         announced = manifest.announced()
+        problems: list[VerifyProblem] = []
         for day, forms in self._forms().items():
             item = known.get(day)
             if item is None or item.key is not None or day in announced or forms != [item.format]:
-                self._take_in_left(manifest, day, forms, item, announced.get(day))
+                try:
+                    self._take_in_left(manifest, day, forms, item, announced.get(day))
+                except ArchiveCorruptError as error:
+                    # It stays as it is: a read or a job that needs the day gets the error.
+                    problems.append(problem_of(error, day))
+        return problems + self._changed(manifest)
+
+    def _changed(self, manifest: Manifest) -> list[VerifyProblem]:
+        """The files that are there, were touched since they were archived, and are not what they were."""
+        problems: list[VerifyProblem] = []
+        for item in manifest.known():
+            path = None if item.key else self.of(item)
+            if path is None or not os.path.lexists(path):
+                continue
+            try:
+                with _file(path) as file:
+                    _, size, modified, _ = _stamp(file)
+                if size != item.size or modified // 1_000_000 > item.archived_at:
+                    with self.opened(item):
+                        # It need not be read by the next job.
+                        manifest.note_time(item.day, modified // 1_000_000)
+            except ArchiveCorruptError as error:
+                problems.append(problem_of(error, item.day, item))
+        return problems
 
     def _claim(self, manifest: Manifest) -> None:
         if self._owner is not None:
@@ -232,6 +273,8 @@ class DirectoryDays:
             if not self._is_whole(known):
                 raise corrupt(self.of(known), "it is not what was written a moment ago; the disk fails")
             self._directory.remove(day, PLAIN if form == ZSTD else ZSTD)
+            # By the clock of the file's times: `_changed` compares with it.
+            known = replace(known, archived_at=os.stat(self.of(known)).st_mtime_ns // 1_000_000)
             manifest.settle(known, summary)
         return known, summary
 

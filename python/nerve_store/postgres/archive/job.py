@@ -25,7 +25,7 @@ from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import lock_key
-from nerve_store.records import ArchivedDay
+from nerve_store.records import ArchivedDay, VerifyProblem
 
 _DAY_MS = 86_400_000
 _PAGE_ROWS = 2_000
@@ -61,6 +61,8 @@ class ArchiveJob:
         self._session, self._name, self._schema = manifest.session, manifest.name, manifest.schema
         self._dry_run, self._progress = dry_run, progress
         self._done = self._total = 0
+        self.problems: list[VerifyProblem] = []
+        """What is wrong with days that no row needed."""
         self._pinned = PINNED.format(s=self._schema)
 
     def plan(self, last: date) -> list[RipeDay]:
@@ -87,7 +89,7 @@ class ArchiveJob:
         watermark: date | None = None
         is_whole = True
         if not self._dry_run:
-            self._days.prepare(self._manifest)
+            self.problems = self._days.prepare(self._manifest, is_idle=not self._total)
             self._analyze()
         for item in days:
             if not item.row_count:
@@ -103,6 +105,8 @@ class ArchiveJob:
             watermark = last if watermark is not None and is_whole else watermark
         if not self._dry_run:
             self._end(watermark)
+        anew = {item.day for item in gained}
+        self.problems = [problem for problem in self.problems if problem.day not in anew]
         return gained
 
     def _analyze(self) -> None:

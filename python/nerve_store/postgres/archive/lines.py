@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 from nerve_store._core import LogEntry, utc_day
 from nerve_store.exceptions import ArchiveCorruptError, ArchiveError
 from nerve_store.postgres.archive.directory import ZSTD
+from nerve_store.postgres.archive.known import KnownDay
+from nerve_store.records import VerifyProblem
 
 
 def _zstandard() -> Any:
@@ -66,3 +68,10 @@ def corrupt(path: str, reason: str, way_out: str = "restore the file from a back
     error = ArchiveCorruptError(f"{path}: {reason}; {way_out}")
     error.path = path
     return error
+
+
+def problem_of(error: ArchiveError, day: date, known: KnownDay | None = None) -> VerifyProblem:
+    """The error as a line of a report; `known` is what the database says of the day."""
+    path = str(error.path)
+    first_id, last_id = (known.first_id, known.last_id) if known else (None, None)
+    return VerifyProblem(path, str(error).removeprefix(f"{path}: "), day=day, first_id=first_id, last_id=last_id)

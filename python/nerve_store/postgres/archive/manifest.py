@@ -90,6 +90,10 @@ class Manifest:
                     (known.day, known.key, known.size, known.sha256, known.place),
                 )
 
+    def note_time(self, day: date, archived_at: int) -> None:
+        """The file of the day was compared, and has been as it is since then."""
+        self.execute("UPDATE @.archive_days SET archived_at = %s WHERE day = %s AND state = 0", (archived_at, day))
+
     def forget(self, day: date) -> None:
         """The day has no file any more, and its objects are to be deleted; its rounds keep their numbers."""
         with self.session.transaction():

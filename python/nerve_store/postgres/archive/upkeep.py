@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from nerve_store.types import Timestamp
 
 _DAY_MS = 86_400_000
 _PAUSE = 0.1
+_log = logging.getLogger("nerve_store")
 
 
 class Archives(Reads):
@@ -54,7 +56,8 @@ class Archives(Reads):
 
         If an object store gives no answer (`StoreUnavailableError`), the days before have been moved, and the next job
         goes on. An object there that is not this log's and bears the name of a day is left as it is, with the rows of
-        that day (`ArchiveError`, after the other days have been moved).
+        that day (`ArchiveError`, after the other days have been moved). Days that are not what was archived, and that
+        no row needs, are in `problems`, as far as it shows in sizes and in the times of files.
         """
         moment = Check.timestamp(now, "now")
         kept = Check.span(retention, "retention") // timedelta(milliseconds=1)
@@ -71,18 +74,18 @@ class Archives(Reads):
         with self._exclusive(patience) as manifest:
             job = ArchiveJob(manifest, self._archive, compression=compression, dry_run=dry_run, progress=progress)
             days = job.plan(last)
-            gained: list[ArchivedDay] = []
-            if any(item.row_count for item in days):
-                gained = job.run(days, most, last)
-            elif not dry_run:
-                self._archive.tidy(manifest)
-            return ArchiveResult(
+            gained = job.run(days, most, last)
+            result = ArchiveResult(
                 tuple(gained),
                 vacuumed=bool(vacuum) and not dry_run and self._vacuum(manifest),
                 dry_run=dry_run,
                 pinned_rows=sum(item.pinned_rows for item in days),
                 unarchivable_rows=job.unarchivable_rows(),
+                problems=tuple(job.problems),
             )
+        for problem in result.problems:
+            _log.warning("%s: %s", problem.path, problem.reason)
+        return result
 
     def archived_days(self) -> list[ArchivedDay]:
         """The days in the archive, oldest first, as the database describes them.
@@ -224,9 +227,9 @@ class Archives(Reads):
         known = self._reader().find(day)
         if known is not None:
             return known
-        for item in self._archive.strays({item.day for item in self._reader().known()}):
-            if item.day == day:
-                return item
+        known = self._archive.stray(day)
+        if known is not None:
+            return known
         path = f"{self._archive.path}/{day.isoformat()}.jsonl"
         error = ArchiveError(f"{path}: there is no such day in the archive")
         error.path = path

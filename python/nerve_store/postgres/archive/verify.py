@@ -8,7 +8,7 @@ from typing import Any
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import KnownDay
-from nerve_store.postgres.archive.lines import read_day
+from nerve_store.postgres.archive.lines import problem_of, read_day
 from nerve_store.postgres.archive.reader import ArchiveReader
 from nerve_store.postgres.connections import Connections
 from nerve_store.records import VerifyProblem, VerifyReport
@@ -61,7 +61,7 @@ def _problem_of(days: Days, item: KnownDay) -> VerifyProblem | None:
         with days.opened(item) as file:
             count = sum(1 for _ in read_day(file, path, item.day, item.format))
     except ArchiveError as error:
-        return VerifyProblem(path, str(error), day=item.day, first_id=item.first_id, last_id=item.last_id)
+        return problem_of(error, item.day, item)
     if count != item.row_count:
         return VerifyProblem(path, f"it has {count} rows, and the database says {item.row_count}", day=item.day)
     return None

@@ -108,15 +108,17 @@ $$;
 -- Leases run by the server's clock. `item` is the claim, or `{"due": milliseconds}`: when to look again, if ever.
 CREATE OR REPLACE FUNCTION @S@.claim_run(op jsonb, before bigint, OUT last bigint, OUT item jsonb) LANGUAGE plpgsql AS $$
 DECLARE
-  run @S@.workflow_runs; now_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000); due bigint;
+  run @S@.workflow_runs; now timestamptz := clock_timestamp(); due bigint;
+  now_ms bigint := floor(extract(epoch FROM now) * 1000);
   wanted jsonb := op -> 'workflow'; one_run text := op ->> 'run_id'; ts bigint := (op ->> 'timestamp')::bigint;
   most bigint := (op ->> 'max_attempts')::bigint; span interval := make_interval(secs => (op ->> 'lease')::float8);
 BEGIN
   last := before;
   LOOP
-    SELECT * INTO run FROM @S@.workflow_runs WHERE status = 'started' AND lease_until <= clock_timestamp()
+    -- The lease that ran out first; of equal ones that which was given first.
+    SELECT * INTO run FROM @S@.workflow_runs WHERE status = 'started' AND lease_until <= now
       AND (wanted IS NULL OR wanted ? workflow) AND (one_run IS NULL OR run_id = one_run)
-      ORDER BY timestamp, created_id LIMIT 1;
+      ORDER BY lease_until, token LIMIT 1;
     EXIT WHEN NOT FOUND;
     last := @S@.log_status(run.run_id, 'crashed', ts, last);
     IF most IS NULL OR run.attempt < most THEN EXIT; END IF;
@@ -165,27 +167,39 @@ BEGIN
   item := @S@.run_json(run);
 END $$;
 
--- Makes the partition of a UTC day: true if it is there, false if rows of it lie in the default one, NULL if a lock was
--- not to be had, as while a long read lasts. Writers do not wait for it: it does not take the append lock, and attaching
--- locks the default partition alone against them; its rows are read then. Runs as the owner of the tables, so that a role
--- that may only append needs no right to create.
-CREATE OR REPLACE FUNCTION @S@.ensure_day(day date) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+-- Makes the partition of a UTC day: true if it is there, false if more than `most` rows of it lie in the default one, NULL
+-- if a lock was not to be had, as while a long read lasts. Of a day that is to come, writers do not wait for it: it does
+-- not take the append lock, and attaching locks the default partition alone against them; its rows are read then. Where
+-- rows of the day lie there already, or may come at this moment, all wait until these have moved. Runs as the owner of the
+-- tables, so that a role that may only append needs no right to create.
+CREATE OR REPLACE FUNCTION @S@.ensure_day(day date, most bigint DEFAULT 20000) RETURNS boolean LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
   first bigint := (day - date '1970-01-01')::bigint * 86400000; name text := 'logs_' || to_char(day, 'YYYYMMDD');
+  late bigint;
 BEGIN
   -- Not to_regclass: what it has cached may be older than the lock.
   IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
   PERFORM pg_advisory_xact_lock(@DAYS_LOCK@);
   IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = '@S@'::regnamespace) THEN RETURN true; END IF;
-  IF EXISTS (SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000) THEN
-    RETURN false;
+  SELECT count(*) INTO late FROM (
+    SELECT FROM @S@.logs_rest WHERE timestamp >= first AND timestamp < first + 86400000 LIMIT most + 1) AS found;
+  IF late > most THEN RETURN false; END IF;
+  -- All at once: while some are left the partition cannot be attached, and until it is nobody finds those that have moved.
+  IF late > 0 OR day <= (now() AT TIME ZONE 'UTC')::date THEN
+    -- What was planned before knows the default partition alone: a read would miss rows, an append would be refused.
+    LOCK TABLE ONLY @S@.logs IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE @S@.logs_rest IN ACCESS EXCLUSIVE MODE;
   END IF;
   EXECUTE format('CREATE TABLE @S@.%I (LIKE @S@.logs INCLUDING ALL)', name);
+  IF late > 0 THEN
+    EXECUTE format('WITH moved AS (DELETE FROM @S@.logs_rest WHERE timestamp >= %s AND timestamp < %s RETURNING *) '
+      'INSERT INTO @S@.%I SELECT * FROM moved ORDER BY id', first, first + 86400000, name);
+  END IF;
   EXECUTE format('ALTER TABLE @S@.logs ATTACH PARTITION @S@.%I FOR VALUES FROM (%s) TO (%s)', name, first,
     first + 86400000);
   RETURN true;
 EXCEPTION
   WHEN lock_not_available OR deadlock_detected THEN RETURN NULL;
-  WHEN check_violation THEN RETURN false;  -- a row of the day came meanwhile
+  WHEN check_violation THEN RETURN NULL;  -- a row of the day came meanwhile
 END $$;

@@ -1,4 +1,4 @@
--- Version 2 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
+-- Version 4 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
 CREATE TABLE @S@.state (            -- one row
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   schema_version int NOT NULL,
@@ -83,7 +83,7 @@ CREATE TABLE @S@.archive_days (
   size bigint NOT NULL,
   raw_size bigint NOT NULL,
   sha256 text NOT NULL,
-  archived_at bigint NOT NULL,
+  archived_at bigint NOT NULL,      -- of a file: when it was modified; what was later is compared by jobs
   kinds jsonb,                      -- its pairs [source, type]; NULL: more than 64
   place text COLLATE "C",           -- the URL that its object was sent to; NULL: a file in a directory
   object text COLLATE "C",          -- the object's key there
@@ -107,4 +107,4 @@ CREATE TABLE @S@.archive_refs (     -- which references occur in which day
 CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
 CREATE INDEX archive_refs_day ON @S@.archive_refs (day);
 
-INSERT INTO @S@.state (schema_version) VALUES (2);
+INSERT INTO @S@.state (schema_version) VALUES (4);

@@ -23,13 +23,16 @@ def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:
     return error
 
 
+def mismatch(bucket: Bucket, key: str, found: int | None, size: int) -> ArchiveCorruptError:
+    """The error of an object that has not this size; None: there is none."""
+    return damaged(bucket, key, "it is missing" if found is None else f"it has {found} bytes and should have {size}")
+
+
 def pieces(bucket: Bucket, key: str, size: int, sha256: str) -> Iterator[bytes]:
     """The content of an object, piece by piece; an `ArchiveCorruptError` if it is not what it should be."""
     found = bucket.head(key)
-    if found is None:
-        raise damaged(bucket, key, "it is missing")
-    if found.size != size:
-        raise damaged(bucket, key, f"it has {found.size} bytes and should have {size}")
+    if found is None or found.size != size:
+        raise mismatch(bucket, key, None if found is None else found.size, size)
     digest = hashlib.sha256()
     for piece in _parts(bucket, key, size):
         digest.update(piece)
