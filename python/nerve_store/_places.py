@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and what is missing above it, durably, each with mode 0700."""
+    if not os.path.isdir(path):
+        above = os.path.dirname(path)
+        if above not in ("", path):
+            make_directory(above)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        sync_directory(above or ".")
 
 
 def without_password(url: str) -> str:

@@ -29,12 +29,8 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str:
-        """What tells it from other logs."""
-
-    @abstractmethod
-    def ids(self, after: int, most: int) -> list[int]:
-        """Ids of rows that have not left the database, in order."""
+    def names(self) -> list[str]:
+        """What tells it from other logs, in order of preference: each is enough."""
 
     @abstractmethod
     def state(self) -> State:
@@ -81,7 +77,7 @@ class Source(ABC):
     def fingerprint(self) -> object:
         """What differs if something was written meanwhile."""
         days = [(day.day, day.sha256) for day in self.days()]
-        return self.last_id(), self.log.list_meta(), self.log.count_workflow_runs(), days
+        return self.last_id(), self.log.count(), self.log.list_meta(), self.log.count_workflow_runs(), days
 
     def close(self) -> None:
         """Close it."""
@@ -97,13 +93,11 @@ class DirectorySource(Source):
         return BlobStore(os.path.join(os.path.dirname(self.log.path), "blobs"), read_only=True)
 
     @property
-    def name(self) -> str:
+    def names(self) -> list[str]:
         tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'archive_owner'"
         found = self.log.sql("SELECT id FROM archive_owner") if self.log.sql(tables)[0][0] else []
-        return str(found[0][0]) if found else os.path.realpath(self.log.path)
-
-    def ids(self, after: int, most: int) -> list[int]:
-        return [row[0] for row in self.log.sql("SELECT id FROM logs WHERE id > ? ORDER BY id LIMIT ?", (after, most))]
+        # A database of the predecessor has no identity before it is opened for writing.
+        return [*(str(row[0]) for row in found), os.path.realpath(self.log.path)]
 
     def last_id(self) -> int:
         found = self.log.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")
@@ -151,12 +145,8 @@ class ServerSource(Source):
     """A log on PostgreSQL."""
 
     @property
-    def name(self) -> str:
-        return str(self.log.sql("SELECT store_id::text FROM state")[0][0])
-
-    def ids(self, after: int, most: int) -> list[int]:
-        statement = "SELECT id FROM logs WHERE id > %s ORDER BY id LIMIT %s"
-        return [row[0] for row in self.log.sql(statement, (after, most))]
+    def names(self) -> list[str]:
+        return [str(self.log.sql("SELECT store_id::text FROM state")[0][0])]
 
     def last_id(self) -> int:
         statement = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM log_id"

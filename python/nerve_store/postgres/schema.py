@@ -76,13 +76,23 @@ def prepare(session: Session, name: str, place: str, *, lock_timeout_ms: int, re
     return found
 
 
-def is_there(session: Session, name: str) -> bool:
-    """Whether the schema has a log."""
+def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) -> bool:
+    """Make a schema with tables of the caller's beside its own, all or none; false if there is a log in it."""
+    with session.transaction():
+        _lock(session, lock_key(name, "schema"), lock_timeout_ms)
+        if is_there(session, name):
+            return False
+        _create(session, name)
+        session.execute(beside.encode())
+    return True
+
+
+def is_there(session: Session, name: str, table: str = "state") -> bool:
+    """Whether the schema has a log, or another table."""
     # Not to_regclass: what it has cached may be older than the lock.
     found = session.execute(
-        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relname = 'state'",
-        (name,),
+        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        (name, table),
     ).fetchone()
     return found is not None
 
