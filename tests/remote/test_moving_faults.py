@@ -134,6 +134,24 @@ def test_rows_of_somebody_else_in_the_unfinished_copy_go(route: Route) -> None:
     check_same(route)
 
 
+def test_unfinished_copy_is_not_taken_for_an_empty_directory(route: Route) -> None:
+    """A daemon that is started on it too early makes no second log there."""
+    route()
+    half = {path: path.read_bytes() for path in route.target.rglob("*") if path.is_file()}
+    for read_only in (False, True):
+        with pytest.raises(ns.StoreIOError) as refused:
+            ns.Store(route.target, read_only=read_only)
+        assert read_only or "copy --finish" in str(refused.value)
+    assert {path: path.read_bytes() for path in route.target.rglob("*") if path.is_file()} == half
+    (route.target / ".copying.db").rename(route.target.parent / "moved away")
+    if "remote" not in route.options:
+        with pytest.raises(ns.StoreIOError, match="days of a copy"):
+            ns.Store(route.target)
+    (route.target.parent / "moved away").rename(route.target / ".copying.db")
+    assert route(finish=True).is_finished
+    check_same(route)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_damaged_day_of_an_unfinished_copy_is_copied_anew(route: Route, damage: str) -> None:
     route()
