@@ -23,6 +23,7 @@ from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
 from postgres.moved import content
 from support.archive import NOW, at
+from support.cli import Cli
 from support.foreign import foreign_sql
 
 
@@ -162,7 +163,7 @@ def test_pooler_in_transaction_mode_needs_an_address_around_it(tmp_path: Path, d
 
 
 def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
-    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
+    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unanswered(_shelf: object) -> None:
         raise ns.StoreUnavailableError("no answer")
@@ -175,6 +176,8 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
         log.append("system", "late", None, "only here", at(1))
         log.archive_logs(now=NOW)
         before = content(log)
+    doctor = Cli(data, capsys)("--data", address(place, schema), "doctor").out
+    assert "nerve-store copy once more" in doctor
     with pytest.raises(ns.NerveStoreError, match=f"the copy to .*{schema}"):
         copy(data, address(place, f"{schema}_b"))
     assert copy(data, address(place, schema)).is_finished
@@ -275,6 +278,28 @@ def test_lease_of_any_length_travels(place: Backend, schema: str, data: Path) ->
     copy(data, address(place, schema), finish=True)
     with opened(place, schema) as log:
         assert log.append("system", "held", claim=claim).id > 0
+
+
+def test_role_that_reads_is_a_source(place: Backend, schema: str, data: Path, tmp_path: Path) -> None:
+    """With what the documentation names (docs/beyond-one-machine.md, Roles)."""
+    copy(data, address(place, schema), finish=True)
+    with role(place, f"reader_{schema}") as reader:
+        execute(place, f"GRANT USAGE ON SCHEMA {schema} TO {reader}")
+        execute(place, f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
+        with pytest.raises(ns.StoreIOError, match="log_id"):
+            copy(address(place, schema, user=reader), tmp_path / "home")
+        execute(place, f"GRANT SELECT ON SEQUENCE {schema}.log_id TO {reader}")
+        assert copy(address(place, schema, user=reader), tmp_path / "home", finish=True).is_finished
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:geh eim@h/x", "postgresql://u@h/x?password=geh&eim", "postgresql://u:geh%zzeim@h"]
+)
+def test_message_about_a_wrong_url_has_no_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="no URL of PostgreSQL") as refused:
+        copy(url, tmp_path / "target")
+    assert "geh" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])

@@ -16,7 +16,7 @@ import pytest
 
 import nerve_store as ns
 from contract.blob_places import Place
-from nerve_store.moving import copy
+from nerve_store.moving import copy, work
 from support.archive import NOW, at, day
 from support.foreign import foreign_sql
 
@@ -316,6 +316,32 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
             copy(source, target)
     with pytest.raises(ValueError, match="source_remote_options are for source_remote"):
         copy(tmp_path, tmp_path, source_remote_options={"a": 1})
+
+
+def test_place_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ns.StoreIOError, match=str(tmp_path / "file" / "x")) as refused:
+        copy(route.source, tmp_path / "target", remote=f"file://{tmp_path}/file/x", source_remote="memory://none")
+    assert refused.value.errno == errno.ENOTDIR
+
+
+def test_day_that_is_not_known_yet_keeps_the_time_of_its_file(directory: Place, tmp_path: Path) -> None:
+    shutil.copytree(UPSTREAM / "archived", tmp_path / "data")
+    for number, path in enumerate(sorted((tmp_path / "data" / "archive" / "logs").iterdir())):
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
+    route = Route(tmp_path / "data", tmp_path / "there", remote=directory.url)
+    route(finish=True)
+    with route.opened() as store:
+        found = [day.archived_at for day in store.logs.archived_days()]
+    assert found == [1000 * (1_700_000_000 + number) for number in range(len(found))]
+
+
+def test_batches_are_bounded_by_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_LETTERS", 1000)
+    for column in ("source", "type", "ref_id", "payload"):
+        texts: dict[str, Any] = {"source": "", "type": "", "ref_id": None, "payload": None, column: "x" * 400}
+        rows = [ns.LogEntry(number, **texts, timestamp=0) for number in range(10)]
+        assert [len(batch) for batch in work._batches(iter(rows))] == [3, 3, 3, 1]
 
 
 def test_foreign_runs_travel_between_directories(route: Route) -> None:

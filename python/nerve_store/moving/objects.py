@@ -7,9 +7,9 @@ from datetime import date
 from typing import Any
 
 from nerve_store._core import LogStore
-from nerve_store._places import below
+from nerve_store._places import COPY_MARK, below
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
-from nerve_store.moving.shelf import LONGEST_MARK, MARK, Claim, DayFile, ReplacedError, Shelf
+from nerve_store.moving.shelf import LONGEST_MARK, Claim, DayFile, ReplacedError, Shelf
 from nerve_store.moving.state import KnownDay
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days import mark
@@ -32,16 +32,16 @@ class Objects(Shelf):
         if found is None:
             if mark.owner(self.bucket) is not None or any(map(parsed, listed)):
                 raise NerveStoreError(f"{self.place} has days of another log; name another prefix")
-            self.bucket.create(MARK, wanted.mark)
+            self.bucket.create(COPY_MARK, wanted.mark)
             found = self.claimed()
-        wanted.check(found, self.bucket.name(MARK))
+        wanted.check(found, self.bucket.name(COPY_MARK))
         for key, size in listed.items():
             name = parsed(key)
             if name is not None:
                 self.objects.setdefault(str(name[0]), {})[key] = size
 
     def claimed(self) -> Claim | None:
-        found = self.bucket.get(MARK, longest=LONGEST_MARK)
+        found = self.bucket.get(COPY_MARK, longest=LONGEST_MARK)
         return None if found is None else Claim.read(found)
 
     def has(self, item: KnownDay, size: int) -> bool:
@@ -82,7 +82,7 @@ class Objects(Shelf):
             del there[key]
 
     def release(self) -> None:
-        self.bucket.delete([MARK])
+        self.bucket.delete([COPY_MARK])
 
 
 def object_pieces(bucket: Bucket, url: str, size: int, sha256: str) -> Iterator[bytes]:

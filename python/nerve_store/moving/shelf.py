@@ -11,12 +11,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
-from nerve_store._places import ARCHIVE_MARK, make_directory, sync_directory
+from nerve_store._places import ARCHIVE_MARK, COPY_MARK, make_directory, sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.state import KnownDay
 
-MARK = ".copying"
-"""Says which copy the days are for, until it is whole."""
 LONGEST_MARK = 64 << 10
 _STAGE = ".stage-"
 _CHUNK = 1 << 20
@@ -136,7 +134,7 @@ class Directory(Shelf):
 
     @property
     def _mark(self) -> str:
-        return os.path.join(self.place, MARK)
+        return os.path.join(self.place, COPY_MARK)
 
     def claimed(self) -> Claim | None:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from nerve_store._core import BlobStore, LogEntry
@@ -45,8 +47,11 @@ class Source(ABC):
         return iter(self.log.iter(after_id=after, before_id=before))
 
     def days(self) -> list[ArchivedDay]:
-        """The days of its archive."""
-        return self.log.archived_days()
+        """The days of its archive; of one that is not known yet, its file says when it was archived."""
+        return [
+            day if day.archived_at is not None else replace(day, archived_at=_changed_at(day.path))
+            for day in self.log.archived_days()
+        ]
 
     def pieces_of(self, day: ArchivedDay) -> Callable[[], Iterator[bytes]]:
         """What gives the content of a day's file, or raises `ReplacedError` or `FileNotFoundError` if it is another."""
@@ -82,6 +87,12 @@ class Source(ABC):
     def close(self) -> None:
         """Close it."""
         self.log.close()
+
+
+def _changed_at(path: str) -> int | None:
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_mtime_ns // 1_000_000
+    return None
 
 
 class DirectorySource(Source):

@@ -161,7 +161,7 @@ class _Copy:
             raise NerveStoreError(
                 f"{self._target.place} is the unfinished copy of another log ({noted}); name another place"
             )
-        before = self._source.fingerprint() if finish else None
+        before = self._source.fingerprint()
         self._expected_rows = self._source.log.stats().row_count
         copied_days = self._days.bring()
         self._bring_rows()
