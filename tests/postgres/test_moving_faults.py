@@ -78,6 +78,17 @@ def test_log_of_the_name_under_which_a_copy_is_made_stays(place: Backend, schema
         assert content(other) == before
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_unfinished_copy_is_opened_by_no_store(place: Backend, schema: str, data: Path, read_only: bool) -> None:
+    copy(data, address(place, schema))
+    with pytest.raises(ns.NerveStoreError, match="copy --finish"):
+        opened(place, f"{schema}_copying", read_only=read_only)
+    with pytest.raises(ns.NerveStoreError, match="copy --finish"):
+        copy(address(place, f"{schema}_copying"), data.parent / "new")
+    assert copy(data, address(place, schema), finish=True).is_finished
+    check_same(place, schema, data)
+
+
 def test_schema_that_was_made_before_is_refused_before_anything_is_done(
     place: Backend, schema: str, data: Path
 ) -> None:
@@ -135,13 +146,13 @@ def test_rows_that_the_source_has_not_go(place: Backend, schema: str, data: Path
 def test_rows_that_come_while_it_is_finished_are_noticed(
     place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete_after = ServerTarget.delete_after
+    count = ServerTarget.count
 
-    def doubled(target: ServerTarget, last: int) -> None:
-        delete_after(target, last)
+    def doubled(target: ServerTarget) -> int:
         execute(place, f"INSERT INTO {schema}_copying.logs SELECT * FROM {schema}_copying.logs LIMIT 1")
+        return count(target)
 
-    monkeypatch.setattr(ServerTarget, "delete_after", doubled)
+    monkeypatch.setattr(ServerTarget, "count", doubled)
     with pytest.raises(ns.NerveStoreError, match="other rows"):
         copy(data, address(place, schema), finish=True)
     monkeypatch.undo()

@@ -318,6 +318,12 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
         copy(tmp_path, tmp_path, source_remote_options={"a": 1})
 
 
+def test_directory_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ns.StoreIOError, match=str(tmp_path / "file")):
+        route(target=tmp_path / "file" / "target")
+
+
 def test_place_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ns.StoreIOError, match=str(tmp_path / "file" / "x")) as refused:

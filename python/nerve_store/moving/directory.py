@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -49,12 +49,12 @@ class DirectoryTarget(Target):
         self._final = os.path.join(self.place, "logs.db")
         self._path, self._notes, lock = (os.path.join(self.place, name) for name in (UNFINISHED, _NOTES, _LOCK))
         self._own = [self._notes, f"{self._notes}-journal", self._path, f"{self._path}-shm", f"{self._path}-wal", lock]
-        self._refuse_what_is_there()
-        make_directory(self.place)
         self._open = ExitStack()
-        self._exclude_others(lock)
         try:
             with self.translated():
+                self._refuse_what_is_there()
+                make_directory(self.place)
+                self._exclude_others(lock)
                 self._refuse_what_was_finished()
                 # Makes the tables, or brings those of an older version up to date.
                 with LogStore(self._path) as log:
@@ -91,7 +91,6 @@ class DirectoryTarget(Target):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self._open.close()
             raise NerveStoreError(f"{self.place}: another copy to it is under way") from error
 
     def _connected(self) -> sqlite3.Connection:
@@ -144,9 +143,9 @@ class DirectoryTarget(Target):
         statement = "SELECT id FROM logs WHERE id > ? AND id <= ? ORDER BY id"
         return [row[0] for row in self._database.execute(statement, (after, last))]
 
-    def delete_after(self, last: int) -> None:
+    def delete(self, ids: Collection[int]) -> None:
         with self._database:
-            self._database.execute("DELETE FROM logs WHERE id > ?", (last,))
+            self._database.executemany("DELETE FROM logs WHERE id = ?", [(row_id,) for row_id in ids])
 
     def count(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM logs").fetchone()[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -27,7 +27,7 @@ from nerve_store.postgres.arrays import Integers, parameters
 from nerve_store.postgres.claims import LONGEST_TERM
 from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.filters import COLUMNS
-from nerve_store.postgres.schema import create, is_there, lock_key, quoted, rename
+from nerve_store.postgres.schema import COPYING, create, is_there, lock_key, quoted, rename, tables
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
 from nerve_store.protocols import Blobs
@@ -63,7 +63,9 @@ class ServerTarget(Target):
                 self._refuse_what_is_there()
                 self._prepare()
             # Brings an older schema up to date.
-            self._log = self._open.enter_context(opened(replace(address, schema=self._staged), remote))
+            self._log = self._open.enter_context(
+                opened(replace(address, schema=self._staged), remote, kind=_UnfinishedLogStore)
+            )
             with self.translated():
                 self.identity = str(self._execute("SELECT store_id::text FROM @.state").fetchone()[0])
         except BaseException:
@@ -114,12 +116,12 @@ class ServerTarget(Target):
         return TargetExistsError(f"{self.place} is there already; name another schema", self.shelf)
 
     def _prepare(self) -> None:
-        tables = (
+        notes = (
             f"CREATE TABLE {self._schema}.copying (source text NOT NULL, done bigint NOT NULL);"
             f"CREATE TABLE {self._schema}.copying_days (day text, format text, sha256 text)"
         )
-        is_new = create(self._session, self._staged, tables, lock_timeout_ms=self._lock_timeout_ms)
-        if not is_new and not is_there(self._session, self._staged, "copying"):
+        is_new = create(self._session, self._staged, notes, lock_timeout_ms=self._lock_timeout_ms)
+        if not is_new and COPYING not in tables(self._session, self._staged):
             raise NerveStoreError(
                 f"{self.place}: the schema {self._staged}, in which the copy is made, has a log of its own; name"
                 " another schema"
@@ -174,8 +176,8 @@ class ServerTarget(Target):
         statement = "SELECT id FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
         return [row[0] for row in self._execute(statement, (after, last))]
 
-    def delete_after(self, last: int) -> None:
-        self._execute("DELETE FROM @.logs WHERE id > %s", (last,))
+    def delete(self, ids: Collection[int]) -> None:
+        self._execute("DELETE FROM @.logs WHERE id = ANY(%s)", (list(ids),))
 
     def days(self) -> set[KnownDay]:
         return {KnownDay(*row) for row in self._execute("SELECT day, format, sha256 FROM @.copying_days")}
@@ -265,11 +267,23 @@ class ServerTarget(Target):
         self._open.close()
 
 
-def opened(address: Address, remote: Remote | None, *, read_only: bool = False) -> PostgresLogStore:
+class _UnfinishedLogStore(PostgresLogStore):
+    """The one store that opens a log that is being made by a copy."""
+
+    _takes_unfinished = True
+
+
+def opened(
+    address: Address,
+    remote: Remote | None,
+    *,
+    read_only: bool = False,
+    kind: type[PostgresLogStore] = PostgresLogStore,
+) -> PostgresLogStore:
     """The log; its days are in the object store, or in the directory that its address names."""
     if remote is not None and address.archive is not None:
         raise NerveStoreError(f"two archives are named: {address.archive} in the URL, and {remote.url}")
-    return PostgresLogStore(
+    return kind(
         address.url,
         schema=address.schema,
         archive=address.archive if remote is None else remote.url,

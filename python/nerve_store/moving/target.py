@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from nerve_store._core import LogEntry
@@ -85,8 +85,8 @@ class Target(ABC):
         """Their ids, in order."""
 
     @abstractmethod
-    def delete_after(self, last: int) -> None:
-        """Delete the rows with greater ids."""
+    def delete(self, ids: Collection[int]) -> None:
+        """Delete rows."""
 
     @abstractmethod
     def count(self) -> int:

@@ -34,6 +34,8 @@ _LETTERS = 16 << 20
 _NEARLY = 20_000
 """A pass that found fewer rows is the last one."""
 
+_GREATEST_ID = 2**63 - 1
+
 Progress = Callable[[int, int], object]
 
 
@@ -221,16 +223,21 @@ class _Copy:
         count, after = 0, LEAST_ID
         for batch in _batches(self._source.rows(LEAST_ID)):
             last = batch[-1].id
-            # The ids first: many rows may have left, which need not be read.
-            is_same = self._target.ids(after, last) == [row.id for row in batch]
-            if not is_same or self._target.rows(after, last) != batch:
+            # First, so that no more is read than the source has.
+            self._delete_others(after, last, {row.id for row in batch})
+            if self._target.rows(after, last) != batch:
                 self._put(batch, after=after)
             count += len(batch)
             after = last
-        self._target.delete_after(after)
+        self._delete_others(after, _GREATEST_ID, set())
         if self._target.count() != count:
             raise NerveStoreError(f"{self._target.place}: it has other rows than were written; finish again")
         return count
+
+    def _delete_others(self, after: int, last: int, kept: set[int]) -> None:
+        others = set(self._target.ids(after, last)) - kept
+        if others:
+            self._target.delete(others)
 
 
 def _batches(rows: Iterator[LogEntry]) -> Iterator[list[LogEntry]]:
