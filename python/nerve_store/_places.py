@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,8 +73,11 @@ def make_directory(path: str) -> None:
         above = os.path.dirname(path)
         if above not in ("", path):
             make_directory(above)
-        with suppress(FileExistsError):
+        try:
             os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
         sync_directory(above or ".")
 
 
