@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -101,8 +104,9 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
     report = route()
     assert report.is_finished
     assert (report.row_count, report.blob_count) == (0, 1)
-    with pytest.raises(ns.NerveStoreError, match="already"):
+    with pytest.raises(ns.NerveStoreError, match="already") as refused:
         route()
+    assert type(pickle.loads(pickle.dumps(refused.value))) is ns.NerveStoreError
     assert {path.name: path.read_bytes() for path in route.days.iterdir()} == {
         name: content for name, content in files.items() if name != ".copying"
     }
@@ -225,6 +229,34 @@ def test_modes(route: Route, mask: int) -> None:
         os.umask(before)
 
 
+READER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN")
+print(*database.execute("SELECT count(*) FROM logs").fetchone(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_reader_of_the_unfinished_database_keeps_no_rows_from_it(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in its write-ahead log would not be found under the new name."""
+    route()
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **_: connect(path, timeout=0.1))
+    command = [sys.executable, "-c", READER, str(route.target / ".copying.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline()
+        with route.opened_source() as store:
+            store.logs.append("system", "tick", None, "new", at(5))
+        with pytest.raises(ns.StoreBusyError, match="open"):
+            route(finish=True)
+        assert not (route.target / "logs.db").exists()
+        reader.communicate()
+    route(finish=True)
+    check_same(route)
+
+
 @pytest.mark.parametrize("name", [".copying.db", ".copying-notes.db"])
 def test_full_disk(route: Route, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
@@ -272,11 +304,12 @@ def test_errors_of_the_system_are_ours(
     check_same(route)
 
 
-def test_predecessors_directory_that_gets_its_identity_meanwhile(directory: Place, tmp_path: Path) -> None:
-    shutil.copytree(UPSTREAM / "data", tmp_path / "data")
-    route = Route(tmp_path / "data", tmp_path / "there", remote=directory.url)
+@pytest.mark.parametrize("name", ["data", os.fsdecode(b"\xff")], ids=["UTF-8", "bytes"])
+def test_predecessors_directory_that_gets_its_identity_meanwhile(directory: Place, tmp_path: Path, name: str) -> None:
+    shutil.copytree(UPSTREAM / "data", tmp_path / name)
+    route = Route(tmp_path / name, tmp_path / "there", remote=directory.url)
     route()
-    with ns.Store(tmp_path / "data") as store:
+    with ns.Store(tmp_path / name) as store:
         store.logs.append("system", "tick")
     route(finish=True)
     check_same(route)

@@ -247,7 +247,7 @@ class DirectoryTarget(Target):
         try:
             os.link(self._path, self._final)
         except FileExistsError as error:
-            raise self._is_there() from error
+            raise NerveStoreError(str(self._is_there())) from error
         sync_directory(self.place)
         self._tidy()
 

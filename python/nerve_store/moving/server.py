@@ -261,7 +261,7 @@ class ServerTarget(Target):
                 self._execute("DROP TABLE @.copying, @.copying_days")
                 rename(self._session, self._staged, self._name)
         except errors.DuplicateSchema as error:
-            raise self._is_there() from error
+            raise NerveStoreError(str(self._is_there())) from error
 
     def close(self) -> None:
         self._open.close()

@@ -107,8 +107,9 @@ class DirectorySource(Source):
     def names(self) -> list[str]:
         tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'archive_owner'"
         found = self.log.sql("SELECT id FROM archive_owner") if self.log.sql(tables)[0][0] else []
-        # A database of the predecessor has no identity before it is opened for writing.
-        return [*(str(row[0]) for row in found), os.path.realpath(self.log.path)]
+        # A database of the predecessor has no identity before it is opened for writing; no path need be UTF-8.
+        path = os.fsencode(os.path.realpath(self.log.path)).decode(errors="backslashreplace")
+        return [*(str(row[0]) for row in found), path]
 
     def last_id(self) -> int:
         found = self.log.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")

@@ -15,7 +15,7 @@ from nerve_store.protocols import Blobs
 
 
 class TargetExistsError(NerveStoreError):
-    """There is a log at the target."""
+    """There is a log at the target; a caller of `copy` sees a `NerveStoreError` that says so."""
 
     def __init__(self, message: str, shelf: Shelf | None) -> None:
         """`shelf`: where its days are, if it is the one that a copy to this target made."""

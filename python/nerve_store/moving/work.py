@@ -74,8 +74,10 @@ def copy(
     A URL may end with `?schema=NAME&archive=DIRECTORY`. With `remote` the days and the blobs of the target lie there,
     as in `Store(target, remote=remote)`; with `source_remote` those of the source do; `?archive=s3://…` of a URL says
     the same. Blobs are copied if both have a place for them. What was brought over before, by a call that ended or was
-    killed, stays. `progress` is called with (rows done, rows to do). Raises `NerveStoreError` if there is a log at the
-    target, if it is the unfinished copy of another log, or if with `finish` the source was written to meanwhile.
+    killed, stays; one that was interrupted once the target was a log is ended by another. `progress` is called with
+    (rows done, rows to do). Raises `NerveStoreError` if there is a log at the target, if it is the unfinished copy of
+    another log, if another call writes to it, or if with `finish` the source was written to meanwhile;
+    `CorruptStoreError` for what a server does not take, and the errors of both stores.
     """
     source, here = Remote.of(source, source_remote, source_remote_options, name="source_remote")
     target, there = Remote.of(target, remote, remote_options)
@@ -87,7 +89,7 @@ def copy(
         except TargetExistsError as error:
             report = _end(reading, target, there, error.shelf)
             if report is None:
-                raise
+                raise NerveStoreError(str(error)) from None
             return report
         with closing(writing), writing.translated():
             return _Copy(reading, writing, progress).run(finish=finish)
