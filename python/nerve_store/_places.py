@@ -14,6 +14,8 @@ ARCHIVE_MARK = ".nerve-store"
 """The file, or the object, that says whose days lie beside it (docs/format.md). No pattern for day files matches it."""
 COPY_MARK = ".copying"
 """The file, or the object, that says which copy the days beside it are for, until that is whole."""
+COPY_DATABASE = ".copying.db"
+"""The database of a data directory until the copy that makes it is finished."""
 _SCHEMES = ("s3://", "gs://", "az://", "file://", "memory://")
 _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 

@@ -21,6 +21,7 @@ import nerve_store as ns
 from contract.blob_places import Place
 from nerve_store.moving import copy, work
 from support.archive import NOW, at, day
+from support.cli import Cli
 from support.foreign import foreign_sql
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
@@ -154,6 +155,17 @@ def test_unfinished_copy_is_not_taken_for_an_empty_directory(route: Route) -> No
     (route.target.parent / "moved away").rename(route.target / ".copying.db")
     assert route(finish=True).is_finished
     check_same(route)
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["verify"], ["archive"], ["logs"]], ids=lambda words: words[0])
+def test_commands_tell_an_unfinished_copy(route: Route, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """And no backup to be restored."""
+    route()
+    cli = Cli(route.target, capsys)
+    told = cli(*words)
+    assert told.exit_code == 1
+    assert "a copy that was not finished" in told.out + told.err
+    assert "backup" not in told.out + told.err
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])

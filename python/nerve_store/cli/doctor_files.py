@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from nerve_store._places import COPY_MARK
+from nerve_store._places import COPY_DATABASE, COPY_MARK
 from nerve_store.cli.doctor_permissions import examine_permissions
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.stores import blob_root, log_path
@@ -84,7 +84,8 @@ def _space(data: str) -> Iterator[Finding]:
 def _leftovers(data: str) -> Iterator[Finding]:
     if os.path.exists(os.path.join(data, _UNFINISHED)):
         yield Finding("error", "leftovers", "a backup into this directory was not finished", "make the backup again")
-    yield from left_of_a_copy(os.path.join(data, "archive", "logs"))
+    if not os.path.exists(os.path.join(data, COPY_DATABASE)):
+        yield from left_of_a_copy(os.path.join(data, "archive", "logs"))
     staged = [
         entry.path
         for directory in (data, os.path.join(data, "archive", "logs"), os.path.join(blob_root(data), ".staging"))

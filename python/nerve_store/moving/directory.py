@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nerve_store._core import BlobStore, LogEntry, LogStore
-from nerve_store._places import MAX_CACHE_BYTES, make_directory, sync_directory
+from nerve_store._places import COPY_DATABASE, MAX_CACHE_BYTES, make_directory, sync_directory
 from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreBusyError, StoreFullError, StoreIOError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
@@ -24,8 +24,6 @@ from nerve_store.store import attach_days
 if TYPE_CHECKING:
     from nerve_store.moving.objects import Objects
 
-UNFINISHED = ".copying.db"
-"""The database until the copy is whole."""
 _NOTES, _LOCK = ".copying-notes.db", ".copying.lock"
 
 
@@ -47,7 +45,7 @@ class DirectoryTarget(Target):
         self._objects = None if remote is None else _objects_at(remote)
         self.shelf = self._objects or Directory(os.path.join(self.place, "archive", "logs"))
         self._final = os.path.join(self.place, "logs.db")
-        self._path, self._notes, lock = (os.path.join(self.place, name) for name in (UNFINISHED, _NOTES, _LOCK))
+        self._path, self._notes, lock = (os.path.join(self.place, name) for name in (COPY_DATABASE, _NOTES, _LOCK))
         self._own = [self._notes, f"{self._notes}-journal", self._path, f"{self._path}-shm", f"{self._path}-wal", lock]
         self._open = ExitStack()
         try:
