@@ -79,6 +79,11 @@ def move_a_blob_aside(cli: Cli) -> str:
     return "1 damaged blob"
 
 
+def leave_the_mark_of_a_copy(cli: Cli) -> str:
+    (cli.data / "archive/logs/.copying").touch()
+    return "nerve-store copy once more"
+
+
 def leave_staged_files(cli: Cli) -> str:
     (cli.data / "archive/logs/.export-1").touch()
     (cli.data / ".stage-2").touch()
@@ -136,6 +141,7 @@ def have_nothing(cli: Cli) -> str:
         (damage_the_header, "error", "database"),
         (leave_a_backup_unfinished, "error", "leftovers"),
         (leave_staged_files, "ok", "leftovers"),
+        (leave_the_mark_of_a_copy, "warning", "leftovers"),
         (move_a_blob_aside, "warning", "blobs"),
         (open_it_to_others, "warning", "permissions"),
         (give_it_to_another_user, "warning", "owner"),

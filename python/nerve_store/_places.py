@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 MAX_CACHE_BYTES = 1 << 30
 ARCHIVE_MARK = ".nerve-store"
 """The file, or the object, that says whose days lie beside it (docs/format.md). No pattern for day files matches it."""
+COPY_MARK = ".copying"
+"""The file, or the object, that says which copy the days beside it are for, until that is whole."""
+COPY_DATABASE = ".copying.db"
+"""The database of a data directory until the copy that makes it is finished."""
 _SCHEMES = ("s3://", "gs://", "az://", "file://", "memory://")
 _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
@@ -63,6 +67,20 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and what is missing above it, durably, each with mode 0700."""
+    if not os.path.isdir(path):
+        above = os.path.dirname(path)
+        if above not in ("", path):
+            make_directory(above)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+        sync_directory(above or ".")
 
 
 def without_password(url: str) -> str:

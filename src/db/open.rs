@@ -34,6 +34,14 @@ const MAX_PATH_BYTES: usize = 504;
 /// an archive, it would be taken for the whole.
 pub const UNFINISHED_BACKUP: &str = ".nerve-store-unfinished";
 
+/// What keeps a directory from being taken for a new one: a database would be made beside that which is on its way.
+const UNFINISHED: [(&str, &str); 3] = [
+    (UNFINISHED_BACKUP, "a backup that was not finished: make the backup again, or remove"),
+    // The database of python/nerve_store/moving/directory.py until it has its name, and the mark of its days.
+    (".copying.db", "a copy that was not finished: finish it (nerve-store copy --finish), or remove the directory of"),
+    ("archive/logs/.copying", "days of a copy that was not finished: finish it, or remove the directory of"),
+];
+
 /// What `PRAGMA auto_vacuum` says of a file that can be shortened in slices.
 pub(super) const INCREMENTAL: i64 = 2;
 
@@ -127,13 +135,12 @@ pub(super) fn resolve(path: &Path, create: bool) -> Result<PathBuf> {
             Err(Error::errno(&path, "open the database", errno, reason))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-            let mark = parent.join(UNFINISHED_BACKUP);
-            if mark.exists() {
-                let reason = format!(
-                    "its directory holds a backup that was not finished: make the backup again, or remove {}",
-                    mark.display()
-                );
-                return Err(Error::errno(&path, "open the database", libc::ENOENT, reason));
+            for (name, what) in UNFINISHED {
+                let mark = parent.join(name);
+                if mark.exists() {
+                    let reason = format!("its directory holds {what} {}", mark.display());
+                    return Err(Error::errno(&path, "open the database", libc::ENOENT, reason));
+                }
             }
             // Staged and published, so that the file is 0600 from its first moment and so that no descriptor of ours
             // is ever closed on a database that SQLite has open: that would drop the process's locks on it.

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
+from contract.blob_places import Place
 from contract.test_archive_damage import READS, archived
 from postgres.stored import late
 from reference import Row
 from support import as_rows, child_environment, day_files
-from support.archive import NOW, content_of, day, fill
+from support.archive import NOW, at, content_of, day, fill
 
 pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
 
@@ -50,6 +53,27 @@ with ns.PostgresLogStore(url, schema=schema, archive=archive) as log:
     setattr(owner, name, killing(getattr(owner, name), when))
     log.archive_logs(now=now, compression=compression)
 """
+
+
+@pytest.mark.parametrize("kind", ["files", "objects"])
+def test_modes(place: Backend, files: Place, tmp_path: Path, kind: str) -> None:
+    """Those that SECURITY.md promises, of all that is made, whatever the process's mask."""
+    before = os.umask(0)
+    try:
+        top = tmp_path / "deep"
+        options: dict[str, Any] = {"archive": top / "er"}
+        if kind == "objects":
+            pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
+            options = {"archive": files.url, "cache": top / "er"}
+        with ns.PostgresLogStore(place.url, schema=place.schema, **options) as log:
+            log.append("system", "tick", None, None, at(1))
+            log.archive_logs(now=NOW)
+            assert log.count(archived=True) == len(log.query(archived=True)) == 1
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (top, *top.rglob("*")) if path.is_dir()} == {0o700}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in top.rglob("*") if path.is_file()} <= {0o600}
+        assert kind == "objects" or day_files(top / "er")
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])

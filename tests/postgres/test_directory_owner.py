@@ -209,19 +209,20 @@ def test_copy_from_and_to_directories_with_and_without_marks(place: Backend, tmp
         place.execute(f"DROP SCHEMA IF EXISTS {place.schema}_two CASCADE")
 
 
-def test_copy_that_is_begun_anew_takes_the_directory_that_the_first_one_marked(place: Backend, tmp_path: Path) -> None:
+def test_directory_that_another_log_marks_meanwhile_is_left_to_it(place: Backend, tmp_path: Path) -> None:
     log: Any = place.open()
-    rows = archived(log)
+    archived(log)
     source = f"{place.direct_url}?schema={place.schema}&archive={place.archive}"
     target = f"{place.direct_url}?schema={place.schema}_two&archive={tmp_path / 'two'}"
+    mark = json.dumps({"id": "of another", "database": "x#y"})
     try:
         copy(source, target)
-        (tmp_path / "two" / MARK).write_text(json.dumps({"id": "of a schema that was dropped", "database": "x#y"}))
-        copy(source, target, finish=True)
-        with ns.PostgresLogStore(place.direct_url, schema=f"{place.schema}_two", archive=tmp_path / "two") as moved:
-            assert as_rows(moved.query(archived=True)) == rows
+        (tmp_path / "two" / MARK).write_text(mark)
+        with pytest.raises(ns.ArchiveError, match="archive of another log"):
+            copy(source, target, finish=True)
+        assert (tmp_path / "two" / MARK).read_text() == mark
     finally:
-        place.execute(f"DROP SCHEMA IF EXISTS {place.schema}_two CASCADE")
+        place.execute(f"DROP SCHEMA IF EXISTS {place.schema}_two_copying CASCADE")
 
 
 def test_copy_refuses_the_archive_of_a_log_that_has_no_day_left(place: Backend, tmp_path: Path) -> None:

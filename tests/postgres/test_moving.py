@@ -165,6 +165,9 @@ def test_killed_copy_goes_on_and_is_never_taken_for_whole(place: Backend, direct
             with pytest.raises(ns.NerveStoreError):
                 opened(place, read_only=True)
         if is_whole:
+            again = copy(source, target)
+            assert again.is_finished
+            assert (again.row_count, again.run_count) == (len(expected["live"]), len(expected["runs"]))
             with pytest.raises(ns.NerveStoreError, match="already"):
                 copy(source, target, finish=True)
     if towards == "directory":

@@ -172,6 +172,11 @@ def have_a_day_that_the_database_does_not_know(doctor: Doctor) -> str:
     return "the database does not know this day"
 
 
+def leave_the_mark_of_a_copy(doctor: Doctor) -> str:
+    doctor.bucket("logs").put(".copying", b"{}")
+    return "nerve-store copy once more"
+
+
 def have_a_newer_format(doctor: Doctor) -> str:
     doctor.bucket("blobs").put(".nerve-store", b'{"format": 99}')
     return "newer nerve_store"
@@ -187,6 +192,7 @@ def have_a_newer_format(doctor: Doctor) -> str:
         (leave_another_day, "warning", "leftovers"),
         (leave_something_else, "warning", "leftovers"),
         (leave_something_beside_blobs, "warning", "leftovers"),
+        (leave_the_mark_of_a_copy, "warning", "leftovers"),
         (die_while_testing, "warning", "leftovers"),
         (have_an_old_lease, "warning", "lease"),
         (set_a_blob_aside, "warning", "quarantine"),

@@ -256,7 +256,7 @@ def test_places_that_hold_something_are_refused(data: Path, directory: Place, tm
     assert objects(directory) == theirs
     prefix = f"{directory.url}/prefix"
     copy(str(data), there, remote=prefix)
-    with pytest.raises(ns.NerveStoreError, match="another log"):
+    with pytest.raises(ns.NerveStoreError, match=f"the copy to {there}"):
         copy(str(tmp_path / "another"), str(tmp_path / "second"), remote=prefix, **source(directory))
     with pytest.raises(ns.StoreUnavailableError, match="--source-remote"):
         copy(str(tmp_path / "another"), str(tmp_path / "third"), remote=f"{directory.url}/third")

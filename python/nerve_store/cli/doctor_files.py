@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from nerve_store._places import COPY_DATABASE, COPY_MARK
 from nerve_store.cli.doctor_permissions import examine_permissions
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.stores import blob_root, log_path
 from nerve_store.cli.text import format_bytes, format_count
 
-__all__ = ["examine_files"]
+__all__ = ["COPY_AGAIN", "examine_files", "left_of_a_copy"]
+
+COPY_AGAIN = "call nerve-store copy once more, as before: it ends what is left of it"
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "virtiofs")
 _FLEETING = ("tmpfs", "ramfs", "overlay")
@@ -81,6 +84,8 @@ def _space(data: str) -> Iterator[Finding]:
 def _leftovers(data: str) -> Iterator[Finding]:
     if os.path.exists(os.path.join(data, _UNFINISHED)):
         yield Finding("error", "leftovers", "a backup into this directory was not finished", "make the backup again")
+    if not os.path.exists(os.path.join(data, COPY_DATABASE)):
+        yield from left_of_a_copy(os.path.join(data, "archive", "logs"))
     staged = [
         entry.path
         for directory in (data, os.path.join(data, "archive", "logs"), os.path.join(blob_root(data), ".staging"))
@@ -95,6 +100,13 @@ def _leftovers(data: str) -> Iterator[Finding]:
     if damaged:
         action = "write their content again, then remove the files"
         yield Finding("warning", "blobs", f"{format_count(len(damaged), 'damaged blob')} moved aside", action)
+
+
+def left_of_a_copy(archive: str) -> Iterator[Finding]:
+    """The mark of a copy that has made this log, and was interrupted before it removed the mark; "" has no archive."""
+    mark = os.path.join(archive, COPY_MARK)
+    if archive and os.path.exists(mark):
+        yield Finding("warning", "leftovers", f"{mark} is of a copy whose last step was interrupted", COPY_AGAIN)
 
 
 def _write_ahead_log(data: str) -> Iterator[Finding]:

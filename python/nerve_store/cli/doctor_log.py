@@ -27,7 +27,6 @@ from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
 from nerve_store.cli.stores import (
     OTHER_USER,
-    PUT_BACK,
     AbsentLog,
     Forbidden,
     absent_log,
@@ -90,7 +89,7 @@ def _no_database(absent: AbsentLog | None, path: str) -> Finding:
     name = "name the data directory with --data"
     if absent is None:
         return Finding("warning", "database", f"there is none at {path}", name)
-    return Finding("error", "database", absent.reason, PUT_BACK if absent.was_there else name)
+    return Finding("error", "database", absent.reason, absent.way_out or name)
 
 
 def failure(error: NerveStoreError, *, other: str, way_out: str) -> Finding:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nerve_store import ArchiveError, BlobStore, NerveStoreError, StoreIOError
-from nerve_store._places import ARCHIVE_MARK, below
+from nerve_store._places import ARCHIVE_MARK, COPY_MARK, below
 from nerve_store.cli.doctor_bucket import Access, try_access
+from nerve_store.cli.doctor_files import COPY_AGAIN
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
@@ -203,4 +204,7 @@ def _others(access: Access, known: list[Any]) -> Iterator[Finding]:
             f"{format_count(len(doubled), 'object')} with the name of a day, which the database does not know: {named}"
         )
         yield Finding("warning", "leftovers", what, action)
-    yield from _strays(bucket, [key for key in unknown if parsed(key) is None], "is no day")
+    if COPY_MARK in unknown:
+        what = f"{bucket.name(COPY_MARK)} is of a copy whose last step was interrupted"
+        yield Finding("warning", "leftovers", what, COPY_AGAIN)
+    yield from _strays(bucket, [key for key in unknown if key != COPY_MARK and parsed(key) is None], "is no day")

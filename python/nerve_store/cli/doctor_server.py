@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nerve_store import NerveStoreError
+from nerve_store.cli.doctor_files import left_of_a_copy
 from nerve_store.cli.doctor_log import examine_rows, failure
 from nerve_store.cli.doctor_objects import Objects, examine_days
 from nerve_store.cli.findings import Finding
@@ -46,6 +47,7 @@ def examine_server(
             findings += _tables(store)
             told, can_be_read = examine_days(store, objects)
             findings += told
+            findings += left_of_a_copy(store.archive_dir)
             is_quick = is_quick or not can_be_read
             findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=_RESTORE, told=told)
     except NerveStoreError as error:

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from nerve_store import ArchivedDay, BlobStore, LogStore, StoreUnavailableError
-from nerve_store._places import below, is_url
+from nerve_store._places import COPY_DATABASE, below, is_url
 from nerve_store.cli.place import Place
 from nerve_store.cli.problem import Problem
 from nerve_store.store import attach_days
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OTHER_USER",
-    "PUT_BACK",
     "AbsentLog",
     "Forbidden",
     "absent_log",
@@ -42,7 +41,8 @@ _BUSY_SECONDS = 10.0
 """How long a command waits for a server that does not answer."""
 OTHER_USER = "run the command as the user that the daemon runs as"
 """What to do where the files may not be read."""
-PUT_BACK = "put it back, or restore a backup, before any program opens the store: it would begin anew"
+_FINISH = "finish it with nerve-store copy --finish, or remove the directory"
+_PUT_BACK = "put it back, or restore a backup, before any program opens the store: it would begin anew"
 """What to do where the database is gone."""
 _DAYS = "/logs/"
 """What follows a remote in the URL of a day."""
@@ -110,7 +110,7 @@ def require_log(place: Place) -> str:
     path = log_path(place.data)
     absent = absent_log(place.data)
     if absent is not None:
-        raise Problem(f"{absent.reason}; {PUT_BACK}" if absent.was_there else absent.reason)
+        raise Problem(absent.reason if absent.way_out is None else f"{absent.reason}; {absent.way_out}")
     if not is_there(path):
         raise Problem(f"there is no log database {path!r}; is {place.data!r} a data directory?")
     return path
@@ -120,8 +120,8 @@ class AbsentLog(NamedTuple):
     """What is wrong where there is no log database."""
 
     reason: str
-    was_there: bool
-    """What belongs to one is there."""
+    way_out: str | None
+    """None where none was there."""
 
 
 def absent_log(data: str) -> AbsentLog | None:
@@ -134,17 +134,19 @@ def absent_log(data: str) -> AbsentLog | None:
     if is_empty and os.lstat(path).st_size > 0:
         return None
     # What a database that was just created has beside it, an empty one may have.
-    names = () if is_empty else _names_in(data)
+    names = [] if is_empty else _names_in(data)
+    if COPY_DATABASE in names:
+        return AbsentLog(f"{data!r} holds a copy that was not finished", _FINISH)
     beside = [os.path.join(data, name) for name in names if name.startswith("logs.db-")]
     archive = os.path.join(data, "archive", "logs")
     left = [*beside, *([archive] if _names_in(archive) else [])]
     if left:
         what = "empty" if is_empty else "missing"
         reason = f"the log database {path!r} is {what}, and what belongs to it is there: {', '.join(left)}"
-        return AbsentLog(reason, was_there=True)
+        return AbsentLog(reason, _PUT_BACK)
     if is_empty or _is_directory(blob_root(data)):
         return None
-    return AbsentLog(f"there is no log database {path!r}; is {data!r} a data directory?", was_there=False)
+    return AbsentLog(f"there is no log database {path!r}; is {data!r} a data directory?", None)
 
 
 def _names_in(directory: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,20 +15,45 @@ _SMALL = 4 << 20
 """What is held in memory while it is copied."""
 
 
-def bring_blobs(source: Blobs, target: Blobs) -> tuple[int, int]:
-    """Store at `target` what only `source` has; how many were stored, and how many `source` has.
+class _Listing:
+    """The hashes that a store has, counted as they are looked at."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.count = 0
+        self._digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        for hash in self._blobs:
+            self.count += 1
+            self._digest.update(hash.encode())
+            yield hash
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def digest_of(blobs: Blobs) -> str:
+    """What differs if other blobs are there."""
+    listing = _Listing(blobs)
+    deque(listing, maxlen=0)
+    return listing.digest
+
+
+def bring_blobs(source: Blobs, target: Blobs) -> tuple[int, int, str]:
+    """Store at `target` what only `source` has; how many were stored, how many `source` has, and their digest.
 
     The content is compared with the hash on both sides: where it is read, and where it gets its name.
     """
-    count = copied = 0
+    listing = _Listing(source)
+    copied = 0
 
     def missing() -> Iterator[str]:
         """Both lists are in order, so that neither has to be held."""
-        nonlocal count
         theirs = iter(target)
         at = next(theirs, None)
-        for hash in source:
-            count += 1
+        for hash in listing:
             while at is not None and at < hash:
                 at = next(theirs, None)
             if at != hash:
@@ -45,7 +71,7 @@ def bring_blobs(source: Blobs, target: Blobs) -> tuple[int, int]:
         finally:
             for future in waiting:
                 future.cancel()
-    return copied, count
+    return copied, listing.count, listing.digest
 
 
 def _bring(source: Blobs, target: Blobs, hash: str) -> bool:

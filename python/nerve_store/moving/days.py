@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
-from nerve_store.moving.shelf import DayFile, ReplacedError, Shelf
+from nerve_store.moving.shelf import Claim, DayFile, ReplacedError, Shelf
 from nerve_store.moving.source import Source
 from nerve_store.moving.state import KnownDay
 from nerve_store.moving.target import Target
@@ -38,7 +38,7 @@ class Days:
             return 0
         if self._source.is_archive(shelf.place):
             raise NerveStoreError(f"{shelf.place} is the source's archive; name another place")
-        shelf.claim(self._source.name)
+        shelf.claim(Claim(self._source.names[0], self._target.identity, self._target.place))
         copied = 0
         failures: Counter[KnownDay] = Counter()
         for _ in range(_PASSES):
@@ -60,7 +60,7 @@ class Days:
         wanted = {_known(day): day for day in self._source.days()}
         days = {item.day for item in wanted}
         noted = self._target.days()
-        known = {item for item in noted & wanted.keys() if shelf.has(item)}
+        known = {item for item in noted & wanted.keys() if shelf.has(item, wanted[item].size)}
         for item in noted - known:
             self._target.forget_day(item)
             if item.day not in days:
@@ -76,17 +76,30 @@ class Days:
             copied += 1
         return copied, failed
 
-    def archived_at(self) -> dict[str, int]:
-        """When each day was archived, as the source says."""
-        return {str(day.day): day.archived_at for day in self._source.days() if day.archived_at is not None}
+    def index(self) -> None:
+        """Let the target take the days in; refuse one that does not know those of the source, with the same bytes."""
+        days = self._source.days()
+        wanted = {str(day.day): day.sha256 for day in days}
+        try:
+            found = self._target.index({str(day.day): day.archived_at for day in days if day.archived_at is not None})
+            different = {day for day in wanted.keys() | found.keys() if wanted.get(day) != found.get(day)}
+        except ArchiveCorruptError as error:
+            self._refuse(self._damaged(days), error)
+            raise
+        self._refuse(different)
 
-    def compare(self, found: dict[str, str]) -> None:
-        """Refuse a target that does not know the days of the source, with the same bytes."""
-        wanted = {str(day.day): day.sha256 for day in self._source.days()}
-        different = {day for day in wanted.keys() | found.keys() if wanted.get(day) != found.get(day)}
+    def _damaged(self, days: list[ArchivedDay]) -> set[str]:
+        shelf = self._target.shelf
+        return set() if shelf is None else {str(day.day) for day in days if not shelf.holds(_known(day), day.size)}
+
+    def _refuse(self, different: set[str], error: Exception | None = None) -> None:
+        """Raise if there are any; the next call copies them anew."""
+        for item in self._target.days():
+            if item.day in different:
+                self._target.forget_day(item)
         if different:
             place = os.devnull if self._target.shelf is None else self._target.shelf.place
-            raise ArchiveCorruptError(f"{place}: {min(different)} is not the source's; copy again")
+            raise ArchiveCorruptError(f"{place}: {min(different)} is not the source's; copy again") from error
 
     def release(self) -> None:
         """The days are those of a whole log."""

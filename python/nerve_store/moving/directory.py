@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sqlite3
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Generator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nerve_store._core import BlobStore, LogEntry, LogStore
-from nerve_store._places import MAX_CACHE_BYTES, sync_directory
-from nerve_store.exceptions import NerveStoreError
+from nerve_store._places import COPY_DATABASE, MAX_CACHE_BYTES, make_directory, sync_directory
+from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreBusyError, StoreFullError, StoreIOError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
 from nerve_store.moving.source import LEAST_ID
 from nerve_store.moving.state import KnownDay, State
-from nerve_store.moving.target import Target
+from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.protocols import Blobs
 from nerve_store.store import attach_days
 
 if TYPE_CHECKING:
     from nerve_store.moving.objects import Objects
 
-UNFINISHED = ".copying.db"
-"""The database until the copy is whole."""
-_NOTES = ".copying-notes.db"
+_NOTES, _LOCK = ".copying-notes.db", ".copying.lock"
 
 
 def _objects_at(remote: Remote) -> Objects:
@@ -45,36 +45,73 @@ class DirectoryTarget(Target):
         self._objects = None if remote is None else _objects_at(remote)
         self.shelf = self._objects or Directory(os.path.join(self.place, "archive", "logs"))
         self._final = os.path.join(self.place, "logs.db")
-        self._path = os.path.join(self.place, UNFINISHED)
-        self._notes = os.path.join(self.place, _NOTES)
-        if os.path.lexists(self._final):
-            if os.path.lexists(self._path) and os.path.samefile(self._path, self._final):
-                # It was finished, and then interrupted.
-                self._tidy()
-            raise NerveStoreError(f"{self._final} is there already; name a directory without a log")
-        if not os.path.exists(self._path):
-            with suppress(FileNotFoundError):
-                if os.listdir(self.place):
-                    raise NerveStoreError(f"{self.place} is not empty, and holds no unfinished copy")
-            os.makedirs(self.place, mode=0o700, exist_ok=True)
-        # Makes the tables, or brings those of an older version up to date.
-        LogStore(self._path).close()
-        self._open()
-
-    def _open(self) -> None:
-        self._database = sqlite3.connect(self._path, timeout=30)
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._progress = sqlite3.connect(self._notes, timeout=1)
-        # Two copies at once would write rows twice: the first one keeps the lock that it takes to write.
-        self._progress.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._path, self._notes, lock = (os.path.join(self.place, name) for name in (COPY_DATABASE, _NOTES, _LOCK))
+        self._own = [self._notes, f"{self._notes}-journal", self._path, f"{self._path}-shm", f"{self._path}-wal", lock]
+        self._open = ExitStack()
         try:
-            with self._progress:
-                self._progress.execute("BEGIN EXCLUSIVE")
-                self._progress.execute("CREATE TABLE IF NOT EXISTS copying (source TEXT, done INTEGER)")
-                self._progress.execute("CREATE TABLE IF NOT EXISTS days (day TEXT, format TEXT, sha256 TEXT)")
-        except sqlite3.OperationalError as error:
+            with self.translated():
+                self._refuse_what_is_there()
+                make_directory(self.place)
+                self._exclude_others(lock)
+                self._refuse_what_was_finished()
+                # Makes the tables, or brings those of an older version up to date.
+                with LogStore(self._path) as log:
+                    self.identity = str(log._identity)
+                self._database = self._connected()
+                self._progress = self._open.enter_context(closing(self._noted()))
+        except BaseException:
             self.close()
-            raise NerveStoreError(f"{self.place}: another copy to it is under way ({error})") from error
+            raise
+
+    def _refuse_what_is_there(self) -> None:
+        if os.path.lexists(self._final):
+            if not any(map(os.path.lexists, self._own)):
+                raise self._is_there()
+        elif not os.path.lexists(self._path):
+            with suppress(FileNotFoundError):
+                if set(os.listdir(self.place)) - {_LOCK}:
+                    raise NerveStoreError(f"{self.place} is not empty, and holds no unfinished copy")
+
+    def _refuse_what_was_finished(self) -> None:
+        """Called with the lock: it may have been interrupted after that, or another one was faster."""
+        if os.path.lexists(self._final):
+            if not os.path.lexists(self._path) or os.path.samefile(self._path, self._final):
+                self._tidy()
+            raise self._is_there()
+
+    def _is_there(self) -> TargetExistsError:
+        return TargetExistsError(f"{self._final} is there already; name a directory without a log", self.shelf)
+
+    def _exclude_others(self, path: str) -> None:
+        """Two at once would write rows twice: the first one has the lock until it ends."""
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._open.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NerveStoreError(f"{self.place}: another copy to it is under way") from error
+
+    def _connected(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, timeout=30)
+        database.execute("PRAGMA synchronous = FULL")
+        return self._open.enter_context(closing(database))
+
+    def _noted(self) -> sqlite3.Connection:
+        # SQLite would make it as the process's mask allows.
+        os.close(os.open(self._notes, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        notes = sqlite3.connect(self._notes)
+        with notes:
+            notes.execute("CREATE TABLE IF NOT EXISTS copying (source TEXT, done INTEGER)")
+            notes.execute("CREATE TABLE IF NOT EXISTS days (day TEXT, format TEXT, sha256 TEXT)")
+        return notes
+
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        with system_errors(self.place):
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise _translated(error, self._path) from error
 
     def begin(self, source: str) -> str:
         with self._progress:
@@ -87,10 +124,9 @@ class DirectoryTarget(Target):
     def done(self) -> int:
         return int(self._progress.execute("SELECT done FROM copying").fetchone()[0])
 
-    def put(self, rows: list[LogEntry], *, after: int | None = None) -> None:
+    def put(self, rows: list[LogEntry], *, after: int) -> None:
         with self._database:
-            if after is not None:
-                self._database.execute("DELETE FROM logs WHERE id > ? AND id <= ?", (after, rows[-1].id))
+            self._database.execute("DELETE FROM logs WHERE id > ? AND id <= ?", (after, rows[-1].id))
             self._database.executemany("INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?)", map(tuple, rows))
 
     def advance(self, done: int) -> None:
@@ -108,6 +144,9 @@ class DirectoryTarget(Target):
     def delete(self, ids: Collection[int]) -> None:
         with self._database:
             self._database.executemany("DELETE FROM logs WHERE id = ?", [(row_id,) for row_id in ids])
+
+    def count(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM logs").fetchone()[0])
 
     def days(self) -> set[KnownDay]:
         return {KnownDay(*row) for row in self._progress.execute("SELECT day, format, sha256 FROM days")}
@@ -158,16 +197,14 @@ class DirectoryTarget(Target):
     def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
         if self._objects is not None:
             self._note_objects(self._objects)
-        self.close()
-        try:
-            with LogStore(self._path) as store:
-                if self._remote is not None and self._objects is not None:
-                    attach_days(store, self.place, self._remote.url, self._remote.options, MAX_CACHE_BYTES)
-                    self._objects.sign(store)
-                store.reindex()
-                days = store.archived_days()
-        finally:
-            self._open()
+        self._database.close()
+        with LogStore(self._path) as store:
+            if self._remote is not None and self._objects is not None:
+                attach_days(store, self.place, self._remote.url, self._remote.options, MAX_CACHE_BYTES)
+                self._objects.sign(store)
+            store.reindex()
+            days = store.archived_days()
+        self._database = self._connected()
         # An adopted file would count as archived now.
         times = [(time, day) for day, time in archived_at.items()]
         with self._database:
@@ -200,19 +237,39 @@ class DirectoryTarget(Target):
         return BlobStore(os.path.join(self.place, "blobs"))
 
     def publish(self) -> None:
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self.close()
+        is_busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        self._database.close()
+        if is_busy:
+            raise StoreBusyError(f"{self._path}: another process has it open; end it, and finish again")
         # Unlike a rename, a link takes nothing's place.
-        os.link(self._path, self._final)
+        try:
+            os.link(self._path, self._final)
+        except FileExistsError as error:
+            raise NerveStoreError(str(self._is_there())) from error
         sync_directory(self.place)
         self._tidy()
 
     def _tidy(self) -> None:
-        for path in (self._notes, self._path):
+        for path in self._own:
             with suppress(FileNotFoundError):
                 os.unlink(path)
         sync_directory(self.place)
 
     def close(self) -> None:
-        self._database.close()
-        self._progress.close()
+        self._open.close()
+
+
+def _translated(error: sqlite3.Error, path: str) -> NerveStoreError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    result: NerveStoreError
+    match code:
+        case sqlite3.SQLITE_FULL:
+            result = StoreFullError(errno.ENOSPC, str(error), path)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            result = StoreBusyError(f"{path}: another process holds a lock ({error}); end it, and copy again")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            result = CorruptStoreError(f"{path}: {error}; remove {os.path.dirname(path)}, and copy anew")
+        case _:
+            result = StoreIOError(errno.EIO, str(error), path)
+    result.path = path
+    return result

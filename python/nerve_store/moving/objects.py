@@ -7,16 +7,14 @@ from datetime import date
 from typing import Any
 
 from nerve_store._core import LogStore
-from nerve_store._places import below
+from nerve_store._places import COPY_MARK, below
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
-from nerve_store.moving.shelf import MARK, DayFile, ReplacedError, Shelf
+from nerve_store.moving.shelf import LONGEST_MARK, Claim, DayFile, ReplacedError, Shelf
 from nerve_store.moving.state import KnownDay
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days import mark
 from nerve_store.remote.days.content import holds, pieces
 from nerve_store.remote.days.names import key_of, next_generation, parsed
-
-_LONGEST = 4096
 
 
 class Objects(Shelf):
@@ -28,27 +26,30 @@ class Objects(Shelf):
         self.objects: dict[str, dict[str, int]] = {}
         """The objects of each day that is there, with their sizes; nobody else changes them once they are claimed."""
 
-    def claim(self, source: str) -> None:
-        wanted = source.encode()
-        found = self.bucket.get(MARK, longest=_LONGEST)
+    def claim(self, wanted: Claim) -> None:
+        found = self.claimed()
         listed = mark.listed(self.bucket)
         if found is None:
             if mark.owner(self.bucket) is not None or any(map(parsed, listed)):
                 raise NerveStoreError(f"{self.place} has days of another log; name another prefix")
-            self.bucket.create(MARK, wanted)
-            found = self.bucket.get(MARK, longest=_LONGEST)
-        if found != wanted:
-            raise NerveStoreError(
-                f"{self.bucket.name(MARK)}: an unfinished copy of another log is there; delete what is under"
-                f" {self.place}, or name another prefix"
-            )
+            self.bucket.create(COPY_MARK, wanted.mark)
+            found = self.claimed()
+        wanted.check(found, self.bucket.name(COPY_MARK))
         for key, size in listed.items():
             name = parsed(key)
             if name is not None:
                 self.objects.setdefault(str(name[0]), {})[key] = size
 
-    def has(self, item: KnownDay) -> bool:
-        return any(key.endswith(f".{item.format}") for key in self.objects.get(item.day, {}))
+    def claimed(self) -> Claim | None:
+        found = self.bucket.get(COPY_MARK, longest=LONGEST_MARK)
+        return None if found is None else Claim.read(found)
+
+    def has(self, item: KnownDay, size: int) -> bool:
+        there = self.objects.get(item.day, {})
+        return any(key.endswith(f".{item.format}") and found == size for key, found in there.items())
+
+    def holds(self, item: KnownDay, size: int) -> bool:
+        return any(holds(self.bucket, key, size, item.sha256) for key in self.objects.get(item.day, {}))
 
     def put(self, file: DayFile) -> None:
         there = self.objects.setdefault(file.item.day, {})
@@ -81,7 +82,7 @@ class Objects(Shelf):
             del there[key]
 
     def release(self) -> None:
-        self.bucket.delete([MARK])
+        self.bucket.delete([COPY_MARK])
 
 
 def object_pieces(bucket: Bucket, url: str, size: int, sha256: str) -> Iterator[bytes]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from nerve_store._places import below, check_remote, is_url, without_remote
 from nerve_store.exceptions import NerveStoreError
+from nerve_store.store import directory_path
 
 if TYPE_CHECKING:
     from nerve_store.protocols import Blobs
+    from nerve_store.types import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,19 @@ class Remote:
     options: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, place: str, url: str | None, options: Mapping[str, Any] | None) -> tuple[str, Remote | None]:
-        """The place of a log without the object store that it names, and that, or `url`; None if there is none."""
+    def of(
+        cls, place: Path, url: str | None, options: Mapping[str, Any] | None, *, name: str = "remote"
+    ) -> tuple[str, Remote | None]:
+        """The place of a log without the object store that it names, and that, or `url`; None if there is none.
+
+        `name` is that of the argument `url`.
+        """
+        place = place if isinstance(place, str) and is_url(place) else directory_path(place)
         place, named = without_remote(place) if is_url(place) else (place, None)
         if named is not None and url is not None:
             raise NerveStoreError(f"two object stores are named: {named} in the URL, and {url}")
         url = named if url is None else url
-        check_remote(url, options, 0)
+        check_remote(url, options, 0, name=name)
         return place, None if url is None else cls(url, options)
 
     def blobs(self, *, read_only: bool) -> Blobs:

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, get_type_hints
 
 import psycopg
 from psycopg import errors
 
 from nerve_store._core import MAX_TIMESTAMP, Columns, LogEntry, stored_rows, utc_day
 from nerve_store._places import without_password
-from nerve_store.exceptions import NerveStoreError
+from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreIOError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import KnownDay, State
-from nerve_store.moving.target import Target
+from nerve_store.moving.state import KnownDay, KnownKey, RunState, State
+from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
 from nerve_store.postgres.arrays import Integers, parameters
+from nerve_store.postgres.claims import LONGEST_TERM
+from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.filters import ROW
-from nerve_store.postgres.schema import is_there, lock_key, quoted, rename
+from nerve_store.postgres.schema import COPYING, create, is_there, lock_key, quoted, rename, tables
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
 from nerve_store.protocols import Blobs
+from nerve_store.records import WorkflowRunStatus
 
 _SUFFIX = "_copying"
 _MOST_NAME = 40 - len(_SUFFIX)
 _PATIENCE = 30.0
-"""Seconds to wait for another copy to the same place."""
+"""Seconds to wait for a lock: that of another copy to the same place, or one of the server's."""
 _PARTITIONED = timedelta(days=60)
 """Rows of older days lie in the default partition: there may be any number of such days."""
 
@@ -45,44 +50,82 @@ class ServerTarget(Target):
         self._name, self._staged = address.schema, address.schema + _SUFFIX
         self._schema = quoted(self._staged)
         self.place = f"{without_password(address.url)}#{self._name}"
-        self._refuse_log(address.url)
-        self._remote = remote
-        self._log = opened(replace(address, schema=self._staged), remote)
         self.shelf = _shelf(address, remote)
+        self._remote = remote
         self._partitions: set[date] = set()
+        direct = address.listen_url or address.url
+        self._session = Connections(direct, place=self.place, busy_timeout=_PATIENCE, max_connections=1).reach()
+        self._open = ExitStack()
+        self._open.callback(self._session.close)
         try:
-            self._session = self._log._connections.reach(address.listen_url)
-        except BaseException:
-            self._log.close()
-            raise
-        try:
-            self._prepare()
+            with self.translated():
+                self._exclude_others()
+                self._refuse_what_is_there()
+                self._prepare()
+            # Brings an older schema up to date.
+            self._log = self._open.enter_context(
+                opened(replace(address, schema=self._staged), remote, kind=_UnfinishedLogStore)
+            )
+            with self.translated():
+                self.identity = str(self._execute("SELECT store_id::text FROM @.state").fetchone()[0])
         except BaseException:
             self.close()
             raise
 
-    def _refuse_log(self, url: str) -> None:
-        """Called before anything is made: a log that is there stays as it is."""
-        try:
-            with psycopg.connect(url, prepare_threshold=None) as session:
-                if not is_there(session, self._name):
-                    return
-        except psycopg.Error as error:
-            failures.fail(error, self.place)
-        raise self._is_there()
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        with system_errors(self.place):
+            try:
+                yield
+            except psycopg.Error as error:
+                failures.fail(error, self.place)
 
-    def _is_there(self) -> NerveStoreError:
-        return NerveStoreError(f"{self.place} is there already; name another schema")
-
-    def _prepare(self) -> None:
-        # Two at once would write rows twice. The server may not have noticed yet that one before was killed.
+    def _exclude_others(self) -> None:
+        """Two at once would write rows twice: the lock lives as long as the session, which writes everything."""
+        if self._execute("SELECT pg_backend_pid()").fetchone()[0] != self._session.info.backend_pid:
+            raise NerveStoreError(
+                f"{self.place}: a pooler gives this session to others, too; add listen_url=… to the URL of the target,"
+                " an address that goes around it"
+            )
+        self._execute("SELECT set_config('lock_timeout', %s, false)", (str(self._lock_timeout_ms),))
+        # The server may not have noticed yet that one before was killed.
         end = time.monotonic() + _PATIENCE
         while not self._execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._staged, "copy"),)).fetchone()[0]:
             if time.monotonic() > end:
                 raise NerveStoreError(f"{self.place}: another copy to it is under way")
             time.sleep(0.1)
-        self._execute("CREATE TABLE IF NOT EXISTS @.copying (source text NOT NULL, done bigint NOT NULL)")
-        self._execute("CREATE TABLE IF NOT EXISTS @.copying_days (day text, format text, sha256 text)")
+
+    @property
+    def _lock_timeout_ms(self) -> int:
+        return max(1, round(_PATIENCE * 1000))
+
+    def _refuse_what_is_there(self) -> None:
+        """Called before anything is made: what is there stays as it is, and the last step will be allowed."""
+        if is_there(self._session, self._name):
+            raise self._is_there()
+        if self._execute("SELECT nspname FROM pg_namespace WHERE nspname = %s", (self._name,)).fetchone():
+            raise NerveStoreError(
+                f"{self.place}: there is a schema of this name, and the copy makes it: drop it, or name another schema"
+            )
+        if not self._execute("SELECT has_database_privilege(current_database(), 'CREATE')").fetchone()[0]:
+            raise StoreIOError(
+                errno.EACCES, "this role may not make a schema; GRANT CREATE ON DATABASE … to it", self.place
+            )
+
+    def _is_there(self) -> TargetExistsError:
+        return TargetExistsError(f"{self.place} is there already; name another schema", self.shelf)
+
+    def _prepare(self) -> None:
+        notes = (
+            f"CREATE TABLE {self._schema}.copying (source text NOT NULL, done bigint NOT NULL);"
+            f"CREATE TABLE {self._schema}.copying_days (day text, format text, sha256 text)"
+        )
+        is_new = create(self._session, self._staged, notes, lock_timeout_ms=self._lock_timeout_ms)
+        if not is_new and COPYING not in tables(self._session, self._staged):
+            raise NerveStoreError(
+                f"{self.place}: the schema {self._staged}, in which the copy is made, has a log of its own; name"
+                " another schema"
+            )
 
     def _execute(self, statement: str, parameters: Any = None) -> Any:
         """`@` stands for the schema."""
@@ -98,13 +141,12 @@ class ServerTarget(Target):
     def done(self) -> int:
         return int(self._execute("SELECT done FROM @.copying").fetchone()[0])
 
-    def put(self, rows: list[LogEntry], *, after: int | None = None) -> None:
+    def put(self, rows: list[LogEntry], *, after: int) -> None:
         self._make_partitions(rows)
         columns = Columns()
         columns.add_stored(rows)
         with self._session.transaction():
-            if after is not None:
-                self._execute("DELETE FROM @.logs WHERE id > %s AND id <= %s", (after, rows[-1].id))
+            self._execute("DELETE FROM @.logs WHERE id > %s AND id <= %s", (after, rows[-1].id))
             self._execute(
                 "INSERT INTO @.logs (id, source, type, ref_id, payload, timestamp, is_round) "
                 "SELECT * FROM unnest(%b, %b, %b, %b, %b, %b, %b)",
@@ -122,6 +164,9 @@ class ServerTarget(Target):
 
     def advance(self, done: int) -> None:
         self._execute("UPDATE @.copying SET done = %s", (done,))
+
+    def count(self) -> int:
+        return int(self._execute("SELECT count(*) FROM @.logs").fetchone()[0])
 
     def rows(self, after: int, last: int) -> list[LogEntry]:
         statement = f"SELECT {ROW} FROM @.logs WHERE id > %s AND id <= %s ORDER BY id"
@@ -146,6 +191,10 @@ class ServerTarget(Target):
         )
 
     def replace_state(self, state: State) -> None:
+        for run in state.runs:
+            _check(run)
+        for key in state.keys:
+            _check(key)
         with self._session.transaction():
             for table in ("meta", "workflow_runs", "keys"):
                 self._execute(f"DELETE FROM @.{table}")
@@ -212,18 +261,29 @@ class ServerTarget(Target):
                 self._execute("DROP TABLE @.copying, @.copying_days")
                 rename(self._session, self._staged, self._name)
         except errors.DuplicateSchema as error:
-            raise self._is_there() from error
+            raise NerveStoreError(str(self._is_there())) from error
 
     def close(self) -> None:
-        self._session.close()
-        self._log.close()
+        self._open.close()
 
 
-def opened(address: Address, remote: Remote | None, *, read_only: bool = False) -> PostgresLogStore:
+class _UnfinishedLogStore(PostgresLogStore):
+    """The one store that opens a log that is being made by a copy."""
+
+    _takes_unfinished = True
+
+
+def opened(
+    address: Address,
+    remote: Remote | None,
+    *,
+    read_only: bool = False,
+    kind: type[PostgresLogStore] = PostgresLogStore,
+) -> PostgresLogStore:
     """The log; its days are in the object store, or in the directory that its address names."""
     if remote is not None and address.archive is not None:
         raise NerveStoreError(f"two archives are named: {address.archive} in the URL, and {remote.url}")
-    return PostgresLogStore(
+    return kind(
         address.url,
         schema=address.schema,
         archive=address.archive if remote is None else remote.url,
@@ -242,10 +302,28 @@ def _shelf(address: Address, remote: Remote | None) -> Shelf | None:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATUSES = frozenset(map(str, WorkflowRunStatus))
+
+
+def _check(item: RunState | KnownKey) -> None:
+    """Refuse what a data directory may hold, and a server does not: another program wrote it there."""
+    for name, kind in get_type_hints(type(item)).items():
+        value = getattr(item, name)
+        is_right = isinstance(value, kind)
+        if name == "status":
+            is_right = value in _STATUSES
+        elif name == "appended_at":
+            is_right = is_right and 0 <= value <= MAX_TIMESTAMP
+        if not is_right:
+            what = f"run {item.run_id!r}" if isinstance(item, RunState) else f"key {item.key!r}"
+            raise CorruptStoreError(
+                f"the {what} of the source has the {name} {value!r}, which a server does not take: set it right at the"
+                " source, or delete the row there, and finish again"
+            )
 
 
 def _lease(milliseconds: int | None) -> timedelta | None:
-    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
+    return None if milliseconds is None else timedelta(milliseconds=min(milliseconds, LONGEST_TERM * 1000))
 
 
 def _sequence(last_id: int) -> tuple[int, bool]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 
-from nerve_store._places import ARCHIVE_MARK, sync_directory
+from nerve_store._places import ARCHIVE_MARK, COPY_MARK, make_directory, sync_directory
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.state import KnownDay
 
-MARK = ".copying"
-"""Says whose days they are, until the copy is whole."""
+LONGEST_MARK = 64 << 10
+_STAGE = ".stage-"
 _CHUNK = 1 << 20
 
 
@@ -35,6 +36,40 @@ class DayFile:
     """Its content; `ReplacedError` or `FileNotFoundError` at its end, or before, if it is another one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the mark says of the copy that the days are for."""
+
+    source: str
+    target: str
+    """What tells the log that is made from all others."""
+    place: str
+    """What a person calls it."""
+
+    @classmethod
+    def read(cls, mark: object) -> Claim:
+        """What a mark says; nothing, if it cannot be read."""
+        try:
+            fields = json.loads(mark if isinstance(mark, bytes) else b"")
+            return cls(*(str(fields[name]) for name in ("source", "target", "place")))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return cls("", "", "")
+
+    @property
+    def mark(self) -> bytes:
+        """As it is stored."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    def check(self, found: Claim | None, mark: str) -> None:
+        """Refuse a place that another copy has claimed."""
+        if found is None or found.target != self.target:
+            whose = "another copy" if found is None or not found.place else f"the copy to {found.place}"
+            raise NerveStoreError(
+                f"{mark}: the days of {whose} are there; name another place, or, if that copy was given up, delete"
+                " what is there"
+            )
+
+
 class Shelf(ABC):
     """A place for the files of days, that no other log may use."""
 
@@ -42,12 +77,20 @@ class Shelf(ABC):
     """What a person calls it."""
 
     @abstractmethod
-    def claim(self, source: str) -> None:
-        """Take it for a copy of this log; `NerveStoreError` if it has days of another one."""
+    def claim(self, wanted: Claim) -> None:
+        """Take it for a copy, until that is whole; `NerveStoreError` if it has days of another log or copy."""
 
     @abstractmethod
-    def has(self, item: KnownDay) -> bool:
-        """Whether a day that was stored is here, and not in a place that an earlier call was told of."""
+    def claimed(self) -> Claim | None:
+        """Which copy it is claimed for."""
+
+    @abstractmethod
+    def has(self, item: KnownDay, size: int) -> bool:
+        """Whether a day that was stored is here, as long as it was, and not in a place that an earlier call named."""
+
+    @abstractmethod
+    def holds(self, item: KnownDay, size: int) -> bool:
+        """The same, with the same bytes, which are read."""
 
     @abstractmethod
     def put(self, file: DayFile) -> None:
@@ -68,48 +111,72 @@ class Directory(Shelf):
     def __init__(self, path: str) -> None:
         self.place = path
 
-    def claim(self, source: str) -> None:
-        os.makedirs(self.place, mode=0o700, exist_ok=True)
-        mark = os.path.join(self.place, MARK)
-        with suppress(FileNotFoundError), open(mark, encoding="utf-8") as file:
-            if file.read() == source:
-                # What an unfinished log had marked as its own, which may have been made anew since.
-                with suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.place, ARCHIVE_MARK))
-                return
-        if any(".jsonl" in name or name == ARCHIVE_MARK for name in os.listdir(self.place)):
-            raise NerveStoreError(
-                f"{self.place} is the archive of another log, or has day files of which it is not known whose they"
-                " are; name another directory"
-            )
-        with open(mark, "w", encoding="utf-8") as file:
-            file.write(source)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(self.place)
+    def claim(self, wanted: Claim) -> None:
+        make_directory(self.place)
+        if self.claimed() is None:
+            if any(".jsonl" in name or name == ARCHIVE_MARK for name in os.listdir(self.place)):
+                raise NerveStoreError(
+                    f"{self.place} is the archive of another log, or has day files of which it is not known whose they"
+                    " are; name another directory"
+                )
+            with self._staged([wanted.mark]) as staged:
+                try:
+                    os.link(staged, self._mark)
+                except FileExistsError:
+                    pass  # Another copy was faster.
+                except OSError:
+                    os.rename(staged, self._mark)  # The file system has no links.
+            sync_directory(self.place)
+        wanted.check(self.claimed(), self._mark)
+        for name in os.listdir(self.place):
+            if name.startswith(_STAGE):
+                os.unlink(os.path.join(self.place, name))
 
-    def has(self, item: KnownDay) -> bool:
-        return os.path.exists(os.path.join(self.place, _name(item)))
+    @property
+    def _mark(self) -> str:
+        return os.path.join(self.place, COPY_MARK)
+
+    def claimed(self) -> Claim | None:
+        try:
+            with open(self._mark, "rb") as file:
+                return Claim.read(file.read(LONGEST_MARK))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def has(self, item: KnownDay, size: int) -> bool:
+        try:
+            return os.stat(os.path.join(self.place, _name(item))).st_size == size
+        except FileNotFoundError:
+            return False
+
+    def holds(self, item: KnownDay, size: int) -> bool:
+        return self.has(item, size) and _digest(os.path.join(self.place, _name(item))) == item.sha256
+
+    @contextmanager
+    def _staged(self, pieces: Iterable[bytes]) -> Generator[str]:
+        """A durable file that only its owner may read; unless it is given another name, nothing of it is left."""
+        path = os.path.join(self.place, f"{_STAGE}{secrets.token_hex(8)}")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(descriptor)
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def put(self, file: DayFile) -> None:
         name = _name(file.item)
-        staged = os.path.join(self.place, f".stage-{secrets.token_hex(8)}")
-        try:
-            with open(staged, "xb") as copy:
-                copy.writelines(file.pieces())
-                copy.flush()
-                os.fsync(copy.fileno())
-            with open(staged, "rb") as copy:
-                if hashlib.file_digest(copy, "sha256").hexdigest() != file.item.sha256:
-                    raise ReplacedError(file.place)
+        with self._staged(file.pieces()) as staged:
+            if _digest(staged) != file.item.sha256:
+                raise ReplacedError(file.place)
             if file.archived_at is not None:
                 archived_at = file.archived_at * 1_000_000
                 os.utime(staged, ns=(archived_at, archived_at))
             self._remove(file.item.day, but=name)
             os.rename(staged, os.path.join(self.place, name))
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(staged)
         sync_directory(self.place)
 
     def remove(self, day: str) -> None:
@@ -123,11 +190,16 @@ class Directory(Shelf):
 
     def release(self) -> None:
         with suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.place, MARK))
+            os.unlink(self._mark)
 
 
 def _name(item: KnownDay) -> str:
     return f"{item.day}.{item.format}"
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_pieces(path: str, sha256: str) -> Iterator[bytes]:

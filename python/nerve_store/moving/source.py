@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from nerve_store._core import BlobStore, LogEntry
@@ -29,12 +31,8 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str:
-        """What tells it from other logs."""
-
-    @abstractmethod
-    def ids(self, after: int, most: int) -> list[int]:
-        """Ids of rows that have not left the database, in order."""
+    def names(self) -> list[str]:
+        """What tells it from other logs, in order of preference: each is enough."""
 
     @abstractmethod
     def state(self) -> State:
@@ -49,8 +47,11 @@ class Source(ABC):
         return iter(self.log.iter(after_id=after, before_id=before))
 
     def days(self) -> list[ArchivedDay]:
-        """The days of its archive."""
-        return self.log.archived_days()
+        """The days of its archive; of one that is not known yet, its file says when it was archived."""
+        return [
+            day if day.archived_at is not None else replace(day, archived_at=_changed_at(day.path))
+            for day in self.log.archived_days()
+        ]
 
     def pieces_of(self, day: ArchivedDay) -> Callable[[], Iterator[bytes]]:
         """What gives the content of a day's file, or raises `ReplacedError` or `FileNotFoundError` if it is another."""
@@ -81,11 +82,17 @@ class Source(ABC):
     def fingerprint(self) -> object:
         """What differs if something was written meanwhile."""
         days = [(day.day, day.sha256) for day in self.days()]
-        return self.last_id(), self.log.list_meta(), self.log.count_workflow_runs(), days
+        return self.last_id(), self.log.count(), self.log.list_meta(), self.log.count_workflow_runs(), days
 
     def close(self) -> None:
         """Close it."""
         self.log.close()
+
+
+def _changed_at(path: str) -> int | None:
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_mtime_ns // 1_000_000
+    return None
 
 
 class DirectorySource(Source):
@@ -97,13 +104,12 @@ class DirectorySource(Source):
         return BlobStore(os.path.join(os.path.dirname(self.log.path), "blobs"), read_only=True)
 
     @property
-    def name(self) -> str:
+    def names(self) -> list[str]:
         tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'archive_owner'"
         found = self.log.sql("SELECT id FROM archive_owner") if self.log.sql(tables)[0][0] else []
-        return str(found[0][0]) if found else os.path.realpath(self.log.path)
-
-    def ids(self, after: int, most: int) -> list[int]:
-        return [row[0] for row in self.log.sql("SELECT id FROM logs WHERE id > ? ORDER BY id LIMIT ?", (after, most))]
+        # A database of the predecessor has no identity before it is opened for writing; no path need be UTF-8.
+        path = os.fsencode(os.path.realpath(self.log.path)).decode(errors="backslashreplace")
+        return [*(str(row[0]) for row in found), path]
 
     def last_id(self) -> int:
         found = self.log.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")
@@ -151,12 +157,8 @@ class ServerSource(Source):
     """A log on PostgreSQL."""
 
     @property
-    def name(self) -> str:
-        return str(self.log.sql("SELECT store_id::text FROM state")[0][0])
-
-    def ids(self, after: int, most: int) -> list[int]:
-        statement = "SELECT id FROM logs WHERE id > %s ORDER BY id LIMIT %s"
-        return [row[0] for row in self.log.sql(statement, (after, most))]
+    def names(self) -> list[str]:
+        return [str(self.log.sql("SELECT store_id::text FROM state")[0][0])]
 
     def last_id(self) -> int:
         statement = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM log_id"

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from nerve_store._core import LogEntry
+from nerve_store.exceptions import NerveStoreError, StoreFullError, StoreIOError
 from nerve_store.moving.shelf import Shelf
 from nerve_store.moving.state import KnownDay, State
 from nerve_store.protocols import Blobs
 
 
+class TargetExistsError(NerveStoreError):
+    """There is a log at the target; a caller of `copy` sees a `NerveStoreError` that says so."""
+
+    def __init__(self, message: str, shelf: Shelf | None) -> None:
+        """`shelf`: where its days are, if it is the one that a copy to this target made."""
+        super().__init__(message)
+        self.shelf = shelf
+
+
+@contextmanager
+def system_errors(place: str) -> Generator[None]:
+    """Raise errors of the operating system as ours; `place` is what is named if they name none."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NerveStoreError):
+            raise
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        path = place if error.filename is None else str(error.filename)
+        result = (StoreFullError if is_full else StoreIOError)(error.errno, error.strerror or str(error), path)
+        result.path = path
+        raise result from error
+
+
 class Target(ABC):
-    """A log that has no name yet, so that no store can open it; what is written to it is durable."""
+    """A log that has no name yet, so that no store can open it; what is written to it is durable.
+
+    Invariant: while it is open, no other one writes to the same place.
+    """
 
     place: str
     """What a person calls it."""
+    identity: str
+    """What no other log has; it stays when the log gets its name."""
     shelf: Shelf | None
     """Where the files of its days lie; None: it has no archive."""
 
     def blobs(self) -> Blobs | None:
         """Its blobs; None: they stay where they are."""
         return None
+
+    @abstractmethod
+    def translated(self) -> AbstractContextManager[None]:
+        """Raise the errors of what is below as ours."""
 
     @abstractmethod
     def begin(self, source: str) -> str:
@@ -33,8 +69,8 @@ class Target(ABC):
         """The id up to which the rows were written and read back."""
 
     @abstractmethod
-    def put(self, rows: list[LogEntry], *, after: int | None = None) -> None:
-        """Write rows, all or none; those after the id `after` up to the last of them make room."""
+    def put(self, rows: list[LogEntry], *, after: int) -> None:
+        """Write rows, all or none, in place of those after the id `after` up to the last of them."""
 
     @abstractmethod
     def advance(self, done: int) -> None:
@@ -51,6 +87,10 @@ class Target(ABC):
     @abstractmethod
     def delete(self, ids: Collection[int]) -> None:
         """Delete rows."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many rows it has."""
 
     @abstractmethod
     def days(self) -> set[KnownDay]:

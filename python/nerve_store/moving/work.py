@@ -1,34 +1,39 @@
 """The steps of a copy.
 
 While the source is written to, `copy` brings over its days and its rows, and reads back what it wrote. With `finish`,
-once the writers have ended, it brings over what is left, compares the ids of both, writes runs, meta and keys, and
+once the writers have ended, it brings over what is left, compares the rows of both, writes runs, meta and keys, and
 gives the target its name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nerve_store._core import LogEntry, LogStore
 from nerve_store._places import MAX_CACHE_BYTES, below, is_url
 from nerve_store.exceptions import NerveStoreError
-from nerve_store.moving.blobs import bring_blobs
+from nerve_store.moving.blobs import bring_blobs, digest_of
 from nerve_store.moving.days import Days
 from nerve_store.moving.place import Remote
+from nerve_store.moving.shelf import Shelf
 from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
-from nerve_store.moving.target import Target
+from nerve_store.moving.target import Target, TargetExistsError, system_errors
+from nerve_store.protocols import Blobs
 from nerve_store.store import attach_days
 
+if TYPE_CHECKING:
+    from nerve_store.types import Path
+
 _ROWS = 5_000
-_BYTES = 16 << 20
-"""Of the payloads of rows that are written at once."""
-_IDS = 50_000
-"""Ids that are compared at once."""
+_LETTERS = 16 << 20
+"""In the texts of rows that are written at once, or one row."""
 _NEARLY = 20_000
 """A pass that found fewer rows is the last one."""
+
 _GREATEST_ID = 2**63 - 1
 
 Progress = Callable[[int, int], object]
@@ -54,8 +59,8 @@ class CopyReport:
 
 
 def copy(
-    source: str,
-    target: str,
+    source: Path,
+    target: Path,
     *,
     remote: str | None = None,
     remote_options: Mapping[str, Any] | None = None,
@@ -69,22 +74,58 @@ def copy(
     A URL may end with `?schema=NAME&archive=DIRECTORY`. With `remote` the days and the blobs of the target lie there,
     as in `Store(target, remote=remote)`; with `source_remote` those of the source do; `?archive=s3://…` of a URL says
     the same. Blobs are copied if both have a place for them. What was brought over before, by a call that ended or was
-    killed, stays. `progress` is called with (rows done, rows to do). Raises `NerveStoreError` if there is a log at the
-    target, if it is the unfinished copy of another log, or if with `finish` the source was written to meanwhile.
+    killed, stays; one that was interrupted once the target was a log is ended by another. `progress` is called with
+    (rows done, rows to do). Raises `NerveStoreError` if there is a log at the target, if it is the unfinished copy of
+    another log, if another call writes to it, or if with `finish` the source was written to meanwhile;
+    `CorruptStoreError` for what a server does not take, and the errors of both stores.
     """
-    source, here = Remote.of(source, source_remote, source_remote_options)
+    source, here = Remote.of(source, source_remote, source_remote_options, name="source_remote")
     target, there = Remote.of(target, remote, remote_options)
     if there is not None and here is not None and below(there.url, "") == below(here.url, ""):
         raise NerveStoreError(f"{there.url} is the source's: name another prefix")
-    reading = _source(source, here)
-    try:
-        writing = _target(source, here, target, there)
+    with closing(_source(source, here)) as reading:
         try:
+            writing = _target(source, here, target, there)
+        except TargetExistsError as error:
+            report = _end(reading, target, there, error.shelf)
+            if report is None:
+                raise NerveStoreError(str(error)) from None
+            return report
+        with closing(writing), writing.translated():
             return _Copy(reading, writing, progress).run(finish=finish)
-        finally:
-            writing.close()
+
+
+def _end(source: Source, place: str, remote: Remote | None, shelf: Shelf | None) -> CopyReport | None:
+    """Do what a call left undone that was interrupted once the target was a log; None: nothing is left of one."""
+    if shelf is None:
+        return None
+    with system_errors(shelf.place), closing(_source(place, remote)) as found:
+        claim = shelf.claimed()
+        if claim is None or claim.target != found.names[0] or claim.source not in source.names:
+            return None
+        shelf.release()
+        log, state = found.log, found.state()
+        return CopyReport(
+            claim.place, is_finished=True, copied_rows=0, copied_days=0, day_count=len(log.archived_days()),
+            copied_blobs=0, blob_count=_blob_count(source, found), row_count=log.count(), run_count=len(state.runs),
+            key_count=len(state.keys),
+        )  # fmt: skip
+
+
+def _blob_count(source: Source, found: Source) -> int | None:
+    with _opened(source.blobs(), found.blobs()) as both:
+        return None if both is None else sum(1 for _ in both[1])
+
+
+@contextmanager
+def _opened(source: Blobs | None, target: Blobs | None) -> Generator[tuple[Blobs, Blobs] | None]:
+    """Both, if both sides have a place for blobs; they are closed at the end."""
+    try:
+        yield None if source is None or target is None else (source, target)
     finally:
-        reading.close()
+        for blobs in (source, target):
+            if blobs is not None:
+                blobs.close()
 
 
 def _source(place: str, remote: Remote | None) -> Source:
@@ -119,8 +160,8 @@ class _Copy:
         self._copied_rows = self._expected_rows = 0
 
     def run(self, *, finish: bool) -> CopyReport:
-        noted = self._target.begin(self._source.name)
-        if noted != self._source.name:
+        noted = self._target.begin(self._source.names[0])
+        if noted not in self._source.names:
             raise NerveStoreError(
                 f"{self._target.place} is the unfinished copy of another log ({noted}); name another place"
             )
@@ -129,35 +170,31 @@ class _Copy:
         copied_days = self._days.bring()
         self._bring_rows()
         # After the rows: what they name is there by then.
-        blobs = self._bring_blobs()
-        day_count = len(self._target.days())
+        copied_blobs, blob_count, blobs = self._bring_blobs()
+        done = (self._copied_rows, copied_days, len(self._target.days()), copied_blobs, blob_count)
         if not finish:
-            return CopyReport(
-                self._target.place, finish, self._copied_rows, copied_days, day_count, *blobs, None, None, None
-            )  # fmt: skip
+            return CopyReport(self._target.place, finish, *done, None, None, None)
         state = self._source.state()
         row_count = self._compare_rows()
         self._target.replace_state(state)
-        self._days.compare(self._target.index(self._days.archived_at()))
-        if self._source.fingerprint() != before:
+        self._days.index()
+        if self._source.fingerprint() != before or self._digest_of_blobs() != blobs:
             raise NerveStoreError(
                 "the source was written to while the copy was finished: end what writes to it, and finish again"
             )
         self._target.publish()
         self._days.release()
         return CopyReport(
-            self._target.place, finish, self._copied_rows, copied_days, day_count, *blobs, row_count,
-            len(state.runs), len(state.keys),
-        )  # fmt: skip
+            self._target.place, finish, self._copied_rows, *done[1:], row_count, len(state.runs), len(state.keys)
+        )
 
-    def _bring_blobs(self) -> tuple[int, int | None]:
-        source, target = self._source.blobs(), self._target.blobs()
-        try:
-            return (0, None) if source is None or target is None else bring_blobs(source, target)
-        finally:
-            for blobs in (source, target):
-                if blobs is not None:
-                    blobs.close()
+    def _bring_blobs(self) -> tuple[int, int | None, str | None]:
+        with _opened(self._source.blobs(), self._target.blobs()) as both:
+            return (0, None, None) if both is None else bring_blobs(*both)
+
+    def _digest_of_blobs(self) -> str | None:
+        with _opened(self._source.blobs(), self._target.blobs()) as both:
+            return None if both is None else digest_of(both[0])
 
     def _bring_rows(self) -> None:
         """The rows after those that were read back, until hardly any are left."""
@@ -172,34 +209,37 @@ class _Copy:
             if copied < _NEARLY:
                 return
 
-    def _put(self, batch: list[LogEntry], *, after: int | None) -> None:
+    def _put(self, batch: list[LogEntry], *, after: int) -> None:
         self._target.put(batch, after=after)
-        first = batch[0].id - 1 if after is None else after
-        wanted = {row.id: row for row in batch}
-        found = self._target.rows(first, batch[-1].id)
-        if [row for row in found if after is not None or row.id in wanted] != batch:
+        if self._target.rows(after, batch[-1].id) != batch:
             raise NerveStoreError(f"{self._target.place}: rows are not what was written a moment ago")
         self._copied_rows += len(batch)
         if self._progress is not None:
             self._progress(self._copied_rows, max(self._copied_rows, self._expected_rows))
 
     def _compare_rows(self) -> int:
-        """Make the rows those of the source, where some left for the archive meanwhile, or came back; their count."""
+        """Make the rows those of the source; their count.
+
+        Meanwhile some left for the archive, or came back; a source that was restored gave ids out again.
+        """
         count, after = 0, LEAST_ID
-        while after != _GREATEST_ID:
-            theirs = self._source.ids(after, _IDS)
-            last = theirs[-1] if len(theirs) == _IDS else _GREATEST_ID
-            ours = self._target.ids(after, last)
-            gone, missing = set(ours) - set(theirs), set(theirs) - set(ours)
-            if gone:
-                self._target.delete(gone)
-            if missing:
-                found = self._source.rows(min(missing) - 1, max(missing) + 1)
-                for batch in _batches(row for row in found if row.id in missing):
-                    self._put(batch, after=None)
-            count += len(theirs)
+        for batch in _batches(self._source.rows(LEAST_ID)):
+            last = batch[-1].id
+            # First, so that no more is read than the source has.
+            self._delete_others(after, last, {row.id for row in batch})
+            if self._target.rows(after, last) != batch:
+                self._put(batch, after=after)
+            count += len(batch)
             after = last
+        self._delete_others(after, _GREATEST_ID, set())
+        if self._target.count() != count:
+            raise NerveStoreError(f"{self._target.place}: it has other rows than were written; finish again")
         return count
+
+    def _delete_others(self, after: int, last: int, kept: set[int]) -> None:
+        others = set(self._target.ids(after, last)) - kept
+        if others:
+            self._target.delete(others)
 
 
 def _batches(rows: Iterator[LogEntry]) -> Iterator[list[LogEntry]]:
@@ -207,8 +247,8 @@ def _batches(rows: Iterator[LogEntry]) -> Iterator[list[LogEntry]]:
     size = 0
     for row in rows:
         batch.append(row)
-        size += len(row.payload or "")
-        if len(batch) >= _ROWS or size >= _BYTES:
+        size += sum(len(text or "") for text in (row.source, row.type, row.ref_id, row.payload))
+        if len(batch) >= _ROWS or size >= _LETTERS:
             yield batch
             batch, size = [], 0
     if batch:

@@ -27,6 +27,8 @@ _OBJECTS_VERSION = 2
 class OpenPostgres:
     """An open log on PostgreSQL."""
 
+    _takes_unfinished = False
+
     def __init__(
         self,
         url: str,
@@ -71,6 +73,7 @@ class OpenPostgres:
                     self._path,
                     lock_timeout_ms=self._connections.lock_timeout_ms,
                     read_only=self._read_only,
+                    takes_unfinished=self._takes_unfinished,
                 )
                 if not self._read_only:
                     self._partitions.open(session)

@@ -16,7 +16,7 @@ from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun
 from nerve_store.types import Durability
 
-_LONGEST_TERM = 3e10
+LONGEST_TERM = 3e10
 """Seconds of a thousand years, which the server's clock can still add."""
 _LONGEST_LOOK = 5.0
 """Seconds after which a claimant that waits looks again although nothing woke it."""
@@ -83,7 +83,7 @@ class Claims(OpenPostgres):
             "owner": encode(Check.text(owner, "owner")),
             "workflow": encode_all(Check.texts(workflow, "workflow")),
             "run_id": encode(Check.optional_text(run_id, "run_id")),
-            "lease": min(Check.lease(lease), _LONGEST_TERM),
+            "lease": min(Check.lease(lease), LONGEST_TERM),
             "max_attempts": Check.max_attempts(max_attempts),
         }
         Check.durability(durability)
@@ -104,7 +104,7 @@ class Claims(OpenPostgres):
         job.change({
             "op": "renew",
             "run_id": encode(claim.run.run_id),
-            "lease": None if lease is None else min(Check.lease(lease), _LONGEST_TERM),
+            "lease": None if lease is None else min(Check.lease(lease), LONGEST_TERM),
         })  # fmt: skip
         return _claimed(self._commit(job).results[0])
 
@@ -115,6 +115,6 @@ class Claims(OpenPostgres):
             "op": "release",
             "run_id": encode(claim.run.run_id),
             "timestamp": now(),
-            "delay": min(Check.seconds_or_delta(delay, "delay"), _LONGEST_TERM),
+            "delay": min(Check.seconds_or_delta(delay, "delay"), LONGEST_TERM),
         })  # fmt: skip
         return as_run(self._commit(job).results[0])

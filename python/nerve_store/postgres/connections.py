@@ -59,7 +59,9 @@ class Connections:
         try:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
-            raise ValueError(f"{place}: no URL of PostgreSQL ({error})") from None
+            # What it quotes may be a part of the password.
+            reason = " ".join(re.sub(r'"[^"]*"', "…", str(error)).split())
+            raise ValueError(f"{place}: no URL of PostgreSQL ({reason})") from None
 
         own: dict[str, Any] = {
             "connect_timeout": round(min(max(busy_timeout, 2), _CONNECT_SECONDS)),

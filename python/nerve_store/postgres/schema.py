@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import psycopg
 
-from nerve_store.exceptions import SchemaVersionError
+from nerve_store.exceptions import NerveStoreError, SchemaVersionError
 from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Session
 
@@ -28,6 +28,9 @@ UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
 
+_STATE = "state"
+COPYING = "copying"
+"""The table that a schema has until the copy that makes it is finished (moving/server.py)."""
 _PROCEDURES = ("runs.sql", "write.sql")
 
 
@@ -49,19 +52,28 @@ def lock_key(name: str, purpose: str = "append") -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def prepare(session: Session, name: str, place: str, *, lock_timeout_ms: int, read_only: bool) -> int:
-    """Make the schema, or bring it up to date, under a lock; the version that it has then."""
+def prepare(
+    session: Session, name: str, place: str, *, lock_timeout_ms: int, read_only: bool, takes_unfinished: bool = False
+) -> int:
+    """Make the schema, or bring it up to date, under a lock; the version that it has then.
+
+    An unfinished copy is refused, unless `takes_unfinished`.
+    """
     schema = quoted(name)
     try:
-        if not is_there(session, name):
+        there = tables(session, name)
+        if _STATE not in there:
             if read_only:
                 error = SchemaVersionError(f"{place}: there is no log in this schema; open it for writing first")
                 error.path, error.supported = place, VERSION
                 raise error
             with session.transaction():
                 _lock(session, lock_key(name, "schema"), lock_timeout_ms)
-                if not is_there(session, name):
+                there = tables(session, name)
+                if _STATE not in there:
                     _create(session, name)
+        if COPYING in there and not takes_unfinished:
+            raise _unfinished(place)
         found = _version(session, schema)
         if found > VERSION:
             error = SchemaVersionError(
@@ -77,15 +89,39 @@ def prepare(session: Session, name: str, place: str, *, lock_timeout_ms: int, re
     return found
 
 
+def _unfinished(place: str) -> NerveStoreError:
+    error = NerveStoreError(
+        f"{place}: a copy that was not finished: finish it (nerve-store copy --finish), or drop the schema"
+    )
+    error.path = place
+    return error
+
+
+def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) -> bool:
+    """Make a schema with tables of the caller's beside its own, all or none; false if there is a log in it."""
+    with session.transaction():
+        _lock(session, lock_key(name, "schema"), lock_timeout_ms)
+        if is_there(session, name):
+            return False
+        _create(session, name)
+        session.execute(beside.encode())
+    return True
+
+
 def is_there(session: Session, name: str) -> bool:
     """Whether the schema has a log."""
+    return _STATE in tables(session, name)
+
+
+def tables(session: Session, name: str) -> set[str]:
+    """Which the schema has of the tables `state`, as each log has, and `copying`."""
     # Not to_regclass: what it has cached may be older than the lock.
     found = session.execute(
-        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relname = 'state'",
-        (name,),
-    ).fetchone()
-    return found is not None
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = ANY(%s)",
+        (name, [_STATE, COPYING]),
+    )
+    return {str(row[0]) for row in found}
 
 
 def _version(session: Session, schema: str) -> int:

@@ -16,7 +16,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
-from nerve_store.remote.failures import ShortObjectError, first_line, told, unavailable
+from nerve_store.remote.failures import ShortObjectError, first_line, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
 
 PAGE = 1000
@@ -280,7 +280,8 @@ def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: d
     if scheme == "memory":
         return _memory.setdefault(url, MemoryStore())
     if scheme == "file":
-        return LocalStore.from_url(url, mkdir=True)
+        with told_of_files(url):
+            return LocalStore.from_url(url, mkdir=True)
     if scheme not in SCHEMES or (scheme not in {"file", "memory"} and not urlsplit(url).netloc):
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ValueError(f"{without_credentials(url)!r} is no place in an object store: begin with {known}")

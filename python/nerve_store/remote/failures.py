@@ -12,6 +12,7 @@ from obstore import exceptions
 from nerve_store.exceptions import NerveStoreError, StoreIOError, StoreUnavailableError
 
 _REFUSED = re.compile(r"Server returned non-2xx status code: (401|403|404) ")
+_OF_SYSTEM = re.compile(r"\(os error (\d+)\)")
 _CLASSES = {"401": exceptions.UnauthenticatedError, "403": exceptions.PermissionDeniedError, "404": FileNotFoundError}
 _LONGEST = 300
 """Characters of a server's answer that a message shows."""
@@ -66,6 +67,16 @@ def told(place: str) -> Iterator[None]:
         if type(error).__name__ == "PanicException":  # of the client's Rust code, and no Exception
             raise unavailable(error, place) from error
         raise
+
+
+@contextlib.contextmanager
+def told_of_files(place: str) -> Iterator[None]:
+    """Raise errors of the operating system, of which the client gives no more than the text, as ours."""
+    try:
+        yield
+    except OSError as error:
+        number = _OF_SYSTEM.search(str(error))
+        raise refusal(int(number[1]) if number else errno.EIO, first_line(error), place) from error
 
 
 def first_line(error: BaseException) -> str:

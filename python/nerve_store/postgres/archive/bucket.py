@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry
-from nerve_store._places import below
+from nerve_store._places import below, make_directory
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
 from nerve_store.postgres.archive.day import described
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
@@ -173,7 +173,7 @@ class ObjectDays:
     def _take_in(self, manifest: Manifest, day: date, key: str) -> None:
         place = self.bucket.name(key)
         with translated("fetch a day", self._cache.directory):
-            os.makedirs(self._cache.directory, mode=0o700, exist_ok=True)
+            make_directory(self._cache.directory)
             with tempfile.TemporaryFile(dir=self._cache.directory) as file:
                 size, sha256, stored_at = copied(self.bucket, key, file)
                 file.seek(0)
@@ -240,7 +240,7 @@ class ObjectDays:
         """A file, and its path; it is gone at the end, and where a process was killed the cache removes it later."""
         directory = self._cache.directory
         with translated("write a day", directory):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            make_directory(directory)
             descriptor, path = tempfile.mkstemp(prefix=STAGED, dir=directory)
             try:
                 with os.fdopen(descriptor, "w+b", buffering=1 << 18) as file:

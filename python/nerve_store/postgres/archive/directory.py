@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import BinaryIO
 
-from nerve_store._places import ARCHIVE_MARK, sync_directory
+from nerve_store._places import ARCHIVE_MARK, make_directory, sync_directory
 from nerve_store.exceptions import ArchiveError, NerveStoreError, StoreFullError, StoreIOError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
@@ -92,7 +92,7 @@ class ArchiveDirectory:
         """Make the directory, and remove staged files that a killed job left."""
         directory = self._there()
         with translated("make the archive", directory):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            make_directory(directory)
             for name in os.listdir(directory):
                 if name.startswith(_STAGE):
                     os.unlink(os.path.join(directory, name))

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from nerve_store._places import make_directory
+
 STAGED = ".stage-"
 """What the names of files begin with that are being written."""
 _ABANDONED = 3600.0
@@ -52,7 +54,7 @@ class Cache:
             # One at a time: a thread that wants the same file waits for it, and one that wants another finds the room.
             with self._fetching:
                 if not self._is_verified(path) and not self._verify(path, sha256):
-                    os.makedirs(self.directory, mode=0o700, exist_ok=True)
+                    make_directory(self.directory)
                     with self._lock:
                         self._make_room(size)
                     self._store(path, pieces())
