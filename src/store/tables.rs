@@ -46,11 +46,11 @@ fn check_runs(connection: &Connection) -> Result<Vec<String>> {
         if status.parse::<RunStatus>().is_err() {
             reasons.push(format!(
                 "run {} is in the unknown state {}; set it with force",
-                quoted(&run_id),
-                quoted(&status)
+                quoted(run_id),
+                quoted(status)
             ));
         } else if !matches!(row.get_ref(2)?, ValueRef::Integer(_) | ValueRef::Real(_)) {
-            reasons.push(format!("run {}: its timestamp is no number; set its state with force", quoted(&run_id)));
+            reasons.push(format!("run {}: its timestamp is no number; set its state with force", quoted(run_id)));
         }
     }
     Ok(reasons)
