@@ -19,6 +19,7 @@ from programs import (
     payloads,
     reading,
     soak,
+    thread_starts,
     vacuum,
 )
 
@@ -57,6 +58,7 @@ PROGRAMS = {
         forked_work.killed_archiver,
         blobs.write_each,
         blobs.write_in_other_ways,
+        thread_starts.raise_as_a_thread_begins,
         backups.back_up,
         backups.write_all,
         campaign.work,

@@ -15,7 +15,7 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.postgres.schema import lock_key
-from support import child_environment
+from support import child_environment, run_child
 
 SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND pid <> pg_backend_pid()"
 
@@ -80,3 +80,11 @@ asyncio.run(main())
         # Another archive job has the lock.
         session.execute("SELECT pg_advisory_lock(%s)", (lock_key(place.schema, "archive"),))
         subprocess.run([sys.executable, "-c", program], check=True, timeout=20, env=child_environment())
+
+
+@pytest.mark.parametrize("pool", ["read", "write", "job"])
+def test_a_program_ends_whose_handler_raised_as_a_thread_began(place: Backend, pool: str) -> None:
+    options = {"schema": place.schema, "archive": str(place.archive)}
+    arguments = {"place": place.url, "options": options, "pool": f"postgres-{pool}", "error": "interrupt"}
+    done = run_child("raise_as_a_thread_begins", kind="AsyncPostgresLogStore", **arguments)
+    assert done.returncode == 3, done.stderr
