@@ -24,7 +24,7 @@ def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:
 
 
 def mismatch(bucket: Bucket, key: str, found: int | None, size: int) -> ArchiveCorruptError:
-    """The error of an object that has not this size; None: there is none."""
+    """The error of an object that has another size than `size`; `found` None: it is missing."""
     return damaged(bucket, key, "it is missing" if found is None else f"it has {found} bytes and should have {size}")
 
 
