@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from nerve_store.exceptions import StoreIOError
+
 MAX_CACHE_BYTES = 1 << 30
 ARCHIVE_MARK = ".nerve-store"
 """The file, or the object, that says whose days lie beside it (docs/format.md). No pattern for day files matches it."""
@@ -67,6 +69,18 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def system_error(error: OSError, reason: str, path: str) -> StoreIOError:
+    """An error of the operating system as ours: a full disk is told from all else."""
+    import errno
+
+    from nerve_store.exceptions import StoreFullError, StoreIOError
+
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    result = (StoreFullError if is_full else StoreIOError)(error.errno, reason, path)
+    result.path = path
+    return result
 
 
 def make_directory(path: str) -> None:

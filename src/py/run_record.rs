@@ -22,10 +22,7 @@ pub(super) fn create_run<'py>(py: Python<'py>, run: &Run) -> PyResult<Bound<'py,
 
 /// The run that is the argument `name`, and when it took its state, as that was given.
 pub(super) fn extract_run(run: &Bound<'_, PyAny>, name: &str) -> PyResult<(Run, Timestamp)> {
-    let py = run.py();
-    if !run.is_instance(WORKFLOW_RUN.class(py)?)? {
-        return Err(Refusal::not(run, "a WorkflowRun").about(name));
-    }
+    check_is_run(run, name)?;
     let field = |field: &str| Ok::<_, PyErr>((run.getattr(field)?, format!("{name}.{field}")));
     let text = |of| field(of).and_then(|(value, name)| Ok(named::<Text>(&value, &name)?.to_string()));
     let (timestamp, timestamp_name) = field("timestamp")?;
@@ -42,6 +39,13 @@ pub(super) fn extract_run(run: &Bound<'_, PyAny>, name: &str) -> PyResult<(Run, 
     Ok((run, timestamp))
 }
 
+fn check_is_run(run: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
+    match run.is_instance(WORKFLOW_RUN.class(run.py())?)? {
+        true => Ok(()),
+        false => Err(Refusal::not(run, "a WorkflowRun").about(name)),
+    }
+}
+
 /// What a call carries of a `RunClaim`.
 pub(super) struct Claim(pub(super) Fence);
 
@@ -53,9 +57,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Claim {
             return Err(Refusal::not(&object, "a RunClaim"));
         }
         let run = object.getattr("run")?;
-        if !run.is_instance(WORKFLOW_RUN.class(object.py())?)? {
-            return Err(Refusal::Raised(Refusal::not(&run, "a WorkflowRun").about("claim.run")));
-        }
+        check_is_run(&run, "claim.run")?;
         let run_id = run.getattr("run_id")?;
         let run_id = named::<Text>(&run_id, "claim.run.run_id")?.to_string();
         Ok(Self(Fence { run_id, token: named::<Integer>(&object.getattr("token")?, "claim.token")?.0 }))

@@ -22,7 +22,7 @@ from nerve_store.moving import copy, server, shelf
 from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
 from postgres.moved import content
-from support.archive import NOW, at
+from support.archive import NOW, at, damage_file
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -317,11 +317,7 @@ def test_message_about_a_wrong_url_has_no_password(tmp_path: Path, url: str) -> 
 def test_damaged_day_of_an_unfinished_copy_is_copied_anew(place: Backend, schema: str, data: Path, damage: str) -> None:
     copy(data, address(place, schema))
     path = min((place.directory / "days").glob("*.jsonl"))
-    whole = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(whole[:-30] + (b"x" * 30 if damage == "changed" else b""))
+    damage_file(path, damage)
     if damage == "changed":
         with pytest.raises(ns.ArchiveCorruptError, match="copy again"):
             copy(data, address(place, schema), finish=True)

@@ -20,7 +20,7 @@ import pytest
 import nerve_store as ns
 from contract.blob_places import Place
 from nerve_store.moving import copy, work
-from support.archive import NOW, at, day
+from support.archive import NOW, at, damage_file, day
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -172,12 +172,8 @@ def test_commands_tell_an_unfinished_copy(route: Route, words: list[str], capsys
 def test_damaged_day_of_an_unfinished_copy_is_copied_anew(route: Route, damage: str) -> None:
     route()
     path = next(path for path in sorted(route.days.iterdir()) if ".jsonl" in path.name)
-    whole = path.read_bytes()
     path.chmod(0o600)
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(whole[:-30] + (b"x" * 30 if damage == "changed" else b""))
+    damage_file(path, damage)
     if damage == "changed":
         with pytest.raises(ns.ArchiveCorruptError, match="copy again"):
             route(finish=True)

@@ -67,6 +67,15 @@ def message(number: int) -> str:
     return json.dumps({"role": "coder", "content": f"message {number}", "timestamp": number})
 
 
+def damage_file(path: Path, damage: str) -> None:
+    """Cut the end of a file off ("cut"), write another one in its place ("changed"), or remove the file ("gone")."""
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-30] + (b"x" * 30 if damage == "changed" else b""))
+
+
 def content_of(directory: Path) -> dict[str, bytes]:
     """All that is in an archive directory, by name; a staged file that was left shows as one too many."""
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}

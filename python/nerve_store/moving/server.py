@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from typing import Any, get_type_hints
 
 import psycopg
@@ -54,7 +55,8 @@ class ServerTarget(Target):
         self._remote = remote
         self._partitions: set[date] = set()
         direct = address.listen_url or address.url
-        self._session = Connections(direct, place=self.place, busy_timeout=_PATIENCE, max_connections=1).reach()
+        connections = Connections(direct, place=self.place, busy_timeout=_PATIENCE, max_connections=1)
+        self._session, self._lock_timeout_ms = connections.reach(), connections.lock_timeout_ms
         self._open = ExitStack()
         self._open.callback(self._session.close)
         try:
@@ -94,10 +96,6 @@ class ServerTarget(Target):
             if time.monotonic() > end:
                 raise NerveStoreError(f"{self.place}: another copy to it is under way")
             time.sleep(0.1)
-
-    @property
-    def _lock_timeout_ms(self) -> int:
-        return max(1, round(_PATIENCE * 1000))
 
     def _refuse_what_is_there(self) -> None:
         """Called before anything is made: what is there stays as it is, and the last step will be allowed."""
@@ -191,10 +189,7 @@ class ServerTarget(Target):
         )
 
     def replace_state(self, state: State) -> None:
-        for run in state.runs:
-            _check(run)
-        for key in state.keys:
-            _check(key)
+        _check(chain(state.runs, state.keys))
         with self._session.transaction():
             for table in ("meta", "workflow_runs", "keys"):
                 self._execute(f"DELETE FROM @.{table}")
@@ -305,21 +300,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUSES = frozenset(map(str, WorkflowRunStatus))
 
 
-def _check(item: RunState | KnownKey) -> None:
+def _check(items: Iterable[RunState | KnownKey]) -> None:
     """Refuse what a data directory may hold, and a server does not: another program wrote it there."""
-    for name, kind in get_type_hints(type(item)).items():
-        value = getattr(item, name)
-        is_right = isinstance(value, kind)
-        if name == "status":
-            is_right = value in _STATUSES
-        elif name == "appended_at":
-            is_right = is_right and 0 <= value <= MAX_TIMESTAMP
-        if not is_right:
-            what = f"run {item.run_id!r}" if isinstance(item, RunState) else f"key {item.key!r}"
-            raise CorruptStoreError(
-                f"the {what} of the source has the {name} {value!r}, which a server does not take: set it right at the"
-                " source, or delete the row there, and finish again"
-            )
+    kinds = {made: get_type_hints(made) for made in (RunState, KnownKey)}
+    for item in items:
+        for name, kind in kinds[type(item)].items():
+            value = getattr(item, name)
+            is_right = isinstance(value, kind)
+            if name == "status":
+                is_right = value in _STATUSES
+            elif name == "appended_at":
+                is_right = is_right and 0 <= value <= MAX_TIMESTAMP
+            if not is_right:
+                what = f"run {item.run_id!r}" if isinstance(item, RunState) else f"key {item.key!r}"
+                raise CorruptStoreError(
+                    f"the {what} of the source has the {name} {value!r}, which a server does not take: set it right at"
+                    " the source, or delete the row there, and finish again"
+                )
 
 
 def _lease(milliseconds: int | None) -> timedelta | None:

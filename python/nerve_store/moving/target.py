@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from nerve_store._core import LogEntry
-from nerve_store.exceptions import NerveStoreError, StoreFullError, StoreIOError
+from nerve_store._places import system_error
+from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.shelf import Shelf
 from nerve_store.moving.state import KnownDay, State
 from nerve_store.protocols import Blobs
@@ -31,11 +31,8 @@ def system_errors(place: str) -> Generator[None]:
     except OSError as error:
         if isinstance(error, NerveStoreError):
             raise
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         path = place if error.filename is None else str(error.filename)
-        result = (StoreFullError if is_full else StoreIOError)(error.errno, error.strerror or str(error), path)
-        result.path = path
-        raise result from error
+        raise system_error(error, error.strerror or str(error), path) from error
 
 
 class Target(ABC):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 from collections.abc import Iterator
 from datetime import date
 from typing import BinaryIO
 
-from nerve_store._places import ARCHIVE_MARK, make_directory, sync_directory
-from nerve_store.exceptions import ArchiveError, NerveStoreError, StoreFullError, StoreIOError
+from nerve_store._places import ARCHIVE_MARK, make_directory, sync_directory, system_error
+from nerve_store.exceptions import ArchiveError, NerveStoreError
 
 PLAIN, ZSTD = "jsonl", "jsonl.zst"
 _STAGE = ".stage-"
@@ -26,10 +25,7 @@ def translated(operation: str, path: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, NerveStoreError):
             raise
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        result = (StoreFullError if is_full else StoreIOError)(error.errno, f"{operation}: {error.strerror}", path)
-        result.path = path
-        raise result from error
+        raise system_error(error, f"{operation}: {error.strerror}", path) from error
 
 
 class ArchiveDirectory:
