@@ -9,6 +9,7 @@ mod copy;
 mod database;
 mod failure;
 mod fork;
+pub(crate) mod format;
 // Elsewhere SQLite's off_t need not be libc's.
 #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), path = "frames_apart.rs")]
 mod frames;
@@ -17,10 +18,12 @@ mod inotify;
 mod name;
 mod open;
 mod page_cache;
+mod pages;
 mod readers;
 mod schema;
 mod sql;
 mod system;
+mod table;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -42,6 +45,7 @@ pub use open::UNFINISHED_BACKUP;
 pub use schema::{Derived, Object, SCHEMA_VERSION};
 pub(crate) use schema::{lacking, suit_triggers};
 pub use sql::{NamedRows, SqlParams};
+pub(crate) use table::{Reached, each_record};
 pub(crate) use wal_condition::checksum as wal_checksum;
 pub use wal_condition::{WalCondition, wal_condition};
 pub(crate) use watch::Watching;

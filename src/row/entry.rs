@@ -7,6 +7,7 @@ use rusqlite::types::ValueRef;
 
 use crate::base::error::{Error, Result};
 use crate::base::time::{TimeSpan, check_timestamp, now};
+use crate::db::format::varint;
 use crate::row::IndexedRow;
 use crate::row::texts::{Gathering, RawTexts, Texts};
 
@@ -104,6 +105,45 @@ impl<'a> RawRow<'a> {
             other => return Err(strange(id, 5, other)),
         };
         Ok(Self { id, timestamp, texts: (required(1)?, required(2)?, optional(3)?, optional(4)?) })
+    }
+
+    /// The row of a record of the table, as SQLite stores it; None if it holds anything but the values of a row of ours.
+    pub(crate) fn of_record(id: i64, record: &'a [u8]) -> Option<Self> {
+        let (header_bytes, start) = varint(record)?;
+        let header_bytes = usize::try_from(header_bytes).ok().filter(|bytes| *bytes >= start)?;
+        let (mut kinds, mut values) = record.split_at_checked(header_bytes).map(|(header, rest)| (&header[start..], rest))?;
+        let mut next = || {
+            let (kind, length) = varint(kinds)?;
+            kinds = &kinds[length..];
+            let bytes = match kind {
+                0 | 8 | 9 => 0,
+                1..=4 => kind,
+                5 => 6,
+                6 => 8,
+                // Others are numbers with fractions, or bytes.
+                _ if kind >= 13 && kind % 2 == 1 => (kind - 13) / 2,
+                _ => return None,
+            };
+            let (value, rest) = values.split_at_checked(usize::try_from(bytes).ok()?)?;
+            values = rest;
+            Some((kind, value))
+        };
+        let is_text = |kind: u64| kind >= 13;
+        // The id is in the cell, and NULL in the record.
+        let (0, _) = next()? else { return None };
+        let mut text = || next().map(|(kind, value)| if is_text(kind) { Some(Some(value)) } else { (kind == 0).then_some(None) })?;
+        let texts = (text()??, text()??, text()?, text()?);
+        let timestamp = match next()? {
+            (0, _) => return None,
+            (8, _) => 0,
+            (9, _) => 1,
+            (kind, _) if is_text(kind) => return None,
+            (_, bytes) => {
+                let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1_i64 };
+                bytes.iter().fold(sign, |value, byte| value << 8 | i64::from(*byte))
+            }
+        };
+        (kinds.is_empty() && values.is_empty()).then_some(Self { id, timestamp, texts })
     }
 
     /// The same row, if its texts are UTF-8.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::base::interrupt::check;
 use crate::base::io::fill;
+use crate::db::format::word;
 use crate::db::wal_checksum;
 use crate::durable;
 use crate::salvage::record::Encoding;
@@ -201,10 +202,6 @@ impl Image {
         }
         Ok(free)
     }
-}
-
-pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).map_or(0, |word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]))
 }
 
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {

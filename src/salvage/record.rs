@@ -2,6 +2,8 @@
 
 use rusqlite::types::Value;
 
+use crate::db::format::varint;
+
 /// How texts are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -36,21 +38,6 @@ impl Encoding {
 
 /// Columns that a record has at the most, in the tables of a log.
 const MOST_COLUMNS: usize = 64;
-
-/// A number of up to nine bytes, and how many there are.
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (index, byte) in bytes.iter().take(9).enumerate() {
-        if index == 8 {
-            return Some((value << 8 | u64::from(*byte), 9));
-        }
-        value = value << 7 | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            return Some((value, index + 1));
-        }
-    }
-    None
-}
 
 /// The values of a record; None if it is none, or has text that is not of the encoding.
 pub(super) fn decode(record: &[u8], encoding: Encoding) -> Option<Vec<Value>> {
@@ -100,15 +87,6 @@ fn value(kind: u64, bytes: &[u8], encoding: Encoding) -> Option<(Value, usize)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_one_to_nine_bytes() {
-        assert_eq!(varint(&[0x7f]), Some((127, 1)));
-        assert_eq!(varint(&[0x81, 0x00, 0xff]), Some((128, 2)));
-        assert_eq!(varint(&[0xff; 9]), Some((u64::MAX, 9)));
-        assert_eq!(varint(&[0x81]), None);
-        assert_eq!(varint(&[]), None);
-    }
 
     #[test]
     fn records_are_read_or_refused() {

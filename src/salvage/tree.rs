@@ -6,15 +6,9 @@ use rusqlite::types::Value;
 
 use crate::base::error::Result;
 use crate::base::interrupt::check;
-use crate::salvage::image::{Image, word};
-use crate::salvage::record::{decode, varint};
-
-const INTERIOR_INDEX: u8 = 2;
-const INTERIOR_TABLE: u8 = 5;
-const LEAF_INDEX: u8 = 10;
-const LEAF_TABLE: u8 = 13;
-/// No tree is deeper.
-const MOST_DEPTH: usize = 24;
+use crate::db::format::{INTERIOR_INDEX, LEAF_INDEX, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
+use crate::salvage::image::Image;
+use crate::salvage::record::decode;
 
 /// An entry of a tree.
 pub(super) struct Entry {
@@ -61,7 +55,7 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         let Some(page) = self.image.page(number)? else { return Ok(false) };
-        let Some(header) = Header::of(&page, number) else { return Ok(false) };
+        let Some(header) = PageHeader::of(&page, number) else { return Ok(false) };
         match header.kind {
             LEAF_TABLE => {
                 let (entries, mut is_whole) = self.entries(&page, header)?;
@@ -129,14 +123,14 @@ impl<'a> Walk<'a> {
 
     /// The entries of a leaf of a table.
     pub(super) fn leaf(&self, page: &[u8]) -> Result<Vec<Entry>> {
-        match Header::of(page, 2).filter(|header| header.kind == LEAF_TABLE) {
+        match PageHeader::of(page, 2).filter(|header| header.kind == LEAF_TABLE) {
             Some(header) => Ok(self.entries(page, header)?.0),
             None => Ok(Vec::new()),
         }
     }
 
     /// The entries of a leaf, and whether none is damaged.
-    fn entries(&self, page: &[u8], header: Header) -> Result<(Vec<Entry>, bool)> {
+    fn entries(&self, page: &[u8], header: PageHeader) -> Result<(Vec<Entry>, bool)> {
         let (mut entries, mut is_whole) = (Vec::new(), true);
         for cell in header.cells(page) {
             let entry = match cell {
@@ -169,12 +163,7 @@ impl<'a> Walk<'a> {
         let Some(length) = usize::try_from(length).ok().filter(|length| *length as u64 <= all_pages) else {
             return Ok(None);
         };
-        let most = if is_index { (usable - 12) * 64 / 255 - 23 } else { usable - 35 };
-        let least = (usable - 12) * 32 / 255 - 23;
-        let local = match length {
-            length if length <= most => length,
-            length => Some(least + (length - least) % (usable - 4)).filter(|local| *local <= most).unwrap_or(least),
-        };
+        let local = local_bytes(length, usable, is_index);
         let Some(bytes) = cell.get(at..at + local) else { return Ok(None) };
         let mut payload = bytes.to_vec();
         let mut next = if local < length { word(cell, at + local) } else { 0 };
@@ -185,41 +174,5 @@ impl<'a> Walk<'a> {
             next = word(&page, 0);
         }
         Ok(Some((payload, rowid)))
-    }
-}
-
-/// The header of a page.
-#[derive(Clone, Copy)]
-struct Header {
-    kind: u8,
-    cell_count: usize,
-    /// The last child.
-    right: u32,
-    /// Where the places of the cells are.
-    places: usize,
-}
-
-impl Header {
-    fn of(page: &[u8], number: u32) -> Option<Self> {
-        let start = if number == 1 { 100 } else { 0 };
-        let kind = page[start];
-        let is_interior = match kind {
-            INTERIOR_INDEX | INTERIOR_TABLE => true,
-            LEAF_INDEX | LEAF_TABLE => false,
-            _ => return None,
-        };
-        let cell_count = usize::from(u16::from_be_bytes([page[start + 3], page[start + 4]]));
-        let places = start + if is_interior { 12 } else { 8 };
-        let right = if is_interior { word(page, start + 8) } else { 0 };
-        (places + 2 * cell_count <= page.len()).then_some(Self { kind, cell_count, right, places })
-    }
-
-    /// Each cell, to the end of the page; None where there can be none.
-    fn cells(self, page: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
-        let end = self.places + 2 * self.cell_count;
-        page[self.places..end].as_chunks::<2>().0.iter().map(move |place| {
-            let place = usize::from(u16::from_be_bytes(*place));
-            if place < end { None } else { page.get(place..) }
-        })
     }
 }

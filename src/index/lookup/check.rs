@@ -7,11 +7,22 @@ use rusqlite::types::Value;
 use rusqlite::{CachedStatement, Connection, Row, Statement};
 
 use crate::base::error::Result;
+use crate::base::ids::IdSpan;
+use crate::db::{Reached, each_record};
 use crate::index::lookup::candidates::Candidate;
-use crate::row::{Conditions, Filter};
+use crate::row::{COLUMNS, Conditions, Filter, RawRow};
 
 /// Ids that one statement looks up.
 const CHUNK_IDS: usize = 256;
+
+/// Rows that are taken from pages at the least: of fewer, the preparations cost more than the rows.
+const LEAST_ROWS_OF_PAGES: u64 = 4_096;
+
+/// Rows for each frame of the write-ahead log, which is looked at first: about the time that taking so many from pages spares.
+const ROWS_OF_A_FRAME: u64 = 4;
+
+/// Like [`Visit`].
+pub(super) type VisitRaw<'a> = dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>> + 'a;
 
 /// What is called with each row; no other one follows after a break.
 pub(super) type Visit<'a> = dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>> + 'a;
@@ -73,6 +84,37 @@ impl<'a> Check<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The same for rows with all columns, as SQLite holds them. Those of long spans are taken from its pages.
+    pub(super) fn run_raw(&mut self, candidate: &Candidate, filter: &Filter, visit: &mut VisitRaw<'_>) -> Result<()> {
+        let by_statement = &mut |row: &Row<'_>| visit(RawRow::of(row)?);
+        let Candidate::Span(span) = candidate else { return self.run(candidate, by_statement) };
+        let rows = span.len().min(self.left);
+        if rows < LEAST_ROWS_OF_PAGES {
+            return self.run(candidate, by_statement);
+        }
+        let mut rest = Some(*span);
+        let left = &mut self.left;
+        let table = ("logs", COLUMNS);
+        let reached = each_record(self.connection, table, *span, self.descending, rows / ROWS_OF_A_FRAME, &mut |id, record| {
+            let Some(row) = RawRow::of_record(id, record) else { return Ok(ControlFlow::Break(Reached::Unreadable)) };
+            rest = if self.descending {
+                id.checked_sub(1).and_then(|last| IdSpan::new(span.first, last))
+            } else {
+                id.checked_add(1).and_then(|first| IdSpan::new(first, span.last))
+            };
+            if filter.matches(&row) {
+                *left = if visit(row)?.is_break() { 0 } else { *left - 1 };
+            }
+            Ok(if *left == 0 { ControlFlow::Break(Reached::End) } else { ControlFlow::Continue(()) })
+        })?;
+        match rest {
+            Some(rest) if reached == Reached::Unreadable => {
+                self.run(&Candidate::Span(rest), &mut |row| visit(RawRow::of(row)?))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn step(&mut self, statement: &mut Statement<'_>, visit: &mut Visit<'_>) -> Result<()> {

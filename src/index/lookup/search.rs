@@ -57,11 +57,18 @@ pub(crate) fn search_raw(
     visit: &mut dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let mut order = Order::of(filter);
-    each_match(connection, unmerged, filter, COLUMNS, &mut |row| {
-        let row = RawRow::of(row)?;
+    let mut visit = |row: RawRow<'_>| {
         order.check(row.id)?;
         visit(row)
-    })
+    };
+    let mut check = Check::new(connection, filter, COLUMNS);
+    for candidate in candidates(connection, unmerged, filter)? {
+        check.run_raw(&candidate?, filter, &mut visit)?;
+        if check.has_enough() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The order in which rows come.
