@@ -66,9 +66,14 @@ impl LogEntry {
     /// The row that a statement over [`COLUMNS`] returned. What another program stored may not be a row of ours: a
     /// value of another type is an error that names the row.
     pub(crate) fn from_row(row: &Row<'_>) -> Result<Self> {
+        Self::from_raw(RawRow::of(row)?)
+    }
+
+    /// The row in memory of its own; an error that names it if a text is not UTF-8.
+    pub(crate) fn from_raw(row: RawRow<'_>) -> Result<Self> {
         let mut found = None;
         let mut entries = Entries::new(|entry| found = Some(entry));
-        entries.push(RawRow::of(row)?)?;
+        entries.push(row)?;
         entries.finish()?;
         found.ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
     }

@@ -116,9 +116,6 @@ pub(crate) fn fits(row: &RowRef<'_>) -> bool {
     length < MOST_LINE_BYTES - MOST_FRAMING_BYTES
 }
 
-/// Bytes of a text that are looked at one by one.
-const NEAR_BYTES: usize = 12;
-
 /// What a line holds besides its texts: keys, quotes, and two numbers.
 const MOST_FRAMING_BYTES: usize = 128;
 
@@ -142,9 +139,9 @@ fn write_text(buffer: &mut Vec<u8>, text: Option<&str>) {
 
 /// The id in a line of a file whose checksum is right; None if the line does not begin as ours do.
 pub(crate) fn line_id(line: &[u8]) -> Option<i64> {
-    let digits = line.strip_prefix(ID.as_bytes())?;
-    let length = digits.iter().position(|byte| *byte == b',')?;
-    std::str::from_utf8(&digits[..length]).ok()?.parse().ok()
+    let mut line = Canonical::new(line);
+    let id = line.id()?;
+    line.bytes.get(line.at).is_some_and(|byte| *byte == b',').then_some(id)
 }
 
 /// What the beginning of a line says of its row, as far as it was written as ours are: for lines that are cut off, or
@@ -159,16 +156,12 @@ pub(crate) struct LineHead<'a> {
 impl<'a> LineHead<'a> {
     /// None if the line does not tell all of these.
     pub(crate) fn of(line: &'a [u8]) -> Option<Self> {
-        let rest = line.utf8_chunks().next()?.valid();
-        let mut line = Canonical { rest };
-        line.skip(ID)?;
-        let id = line.integer()?;
-        line.skip(SOURCE)?;
-        let source = line.text()??;
-        line.skip(KIND)?;
-        let kind = line.text()??;
-        line.skip(REF_ID)?;
-        Some(Self { id, source, kind, ref_id: line.text()? })
+        let mut line = Canonical::new(line.utf8_chunks().next()?.valid().as_bytes());
+        let id = line.id()?;
+        let mut unescaped = Unescaped::default();
+        let (source, kind, ref_id) = line.names(&mut unescaped)?;
+        let text = |place| line.cow(place, &unescaped);
+        Some(Self { id, source: text(source), kind: text(kind), ref_id: ref_id.map(text) })
     }
 }
 
@@ -196,10 +189,28 @@ pub(crate) struct Line<'a> {
 impl<'a> Line<'a> {
     /// A line without its newline; an error says what is wrong with it.
     pub(crate) fn parse(line: &'a [u8]) -> std::result::Result<Self, String> {
-        match Canonical::of(line).and_then(|mut line| line.row()) {
+        match Self::canonical(line) {
             Some(row) => Ok(row),
             None => serde_json::from_slice(line).map_err(|error| error.to_string()),
         }
+    }
+
+    /// A line that [`write_line`] wrote.
+    fn canonical(line: &'a [u8]) -> Option<Self> {
+        std::str::from_utf8(line).ok()?;
+        let mut line = Canonical::new(line);
+        let id = line.id()?;
+        let mut unescaped = Unescaped::default();
+        let (texts, timestamp) = line.rest_of_row(&mut unescaped)?;
+        let text = |place| line.cow(place, &unescaped);
+        Some(Self {
+            id,
+            source: text(texts.0),
+            kind: text(texts.1),
+            ref_id: texts.2.map(text),
+            payload: texts.3.map(text),
+            timestamp,
+        })
     }
 
     pub(crate) fn row(&self) -> RowRef<'_> {
@@ -221,98 +232,151 @@ fn required<'de: 'a, 'a, D: serde::Deserializer<'de>>(
     Option::<Cow<'a, str>>::deserialize(deserializer)
 }
 
-/// A line in exactly the form that [`write_line`] gives, read without a general parser. None at the first deviation,
-/// which the general parser then judges.
-struct Canonical<'a> {
-    rest: &'a str,
+/// A line in exactly the form that [`write_line`] gives, with its newline or without, read without a general parser, and
+/// what comes after it. None at the first deviation, which the general parser then judges.
+///
+/// The bytes are UTF-8, and so are the texts.
+pub(crate) struct Canonical<'a> {
+    bytes: &'a [u8],
+    /// What has been read.
+    at: usize,
+}
+
+/// The texts of a row.
+type Places = (Place, Place, Option<Place>, Option<Place>);
+
+/// Where a text is: in the line, or among those that had escapes.
+#[derive(Clone, Copy)]
+enum Place {
+    Line(usize, usize),
+    Unescaped(usize, usize),
 }
 
 impl<'a> Canonical<'a> {
-    fn of(line: &'a [u8]) -> Option<Self> {
-        // Inside of JSON's strings, and between our keys, there is none.
-        let has_control = line.iter().fold(false, |found, byte| found | (*byte < b' '));
-        if has_control { None } else { Some(Self { rest: std::str::from_utf8(line).ok()? }) }
+    /// The line that `bytes` begins with.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
     }
 
-    fn row(&mut self) -> Option<Line<'a>> {
+    /// The id, with which it begins.
+    pub(crate) fn id(&mut self) -> Option<i64> {
         self.skip(ID)?;
-        let id = self.integer()?;
-        self.skip(SOURCE)?;
-        let source = self.text()??;
-        self.skip(KIND)?;
-        let kind = self.text()??;
-        self.skip(REF_ID)?;
-        let ref_id = self.text()?;
+        self.integer()
+    }
+
+    /// What follows the id, and how many bytes the line has with its newline.
+    pub(crate) fn row<'b>(&mut self, id: i64, unescaped: &'b mut Unescaped) -> Option<(RawRow<'b>, usize)>
+    where
+        'a: 'b,
+    {
+        let ((source, kind, ref_id, payload), timestamp) = self.rest_of_row(unescaped)?;
+        let unescaped = &*unescaped;
+        let text = |place| self.text_at(place, unescaped);
+        let texts = (text(source), text(kind), ref_id.map(text), payload.map(text));
+        Some((RawRow { id, timestamp, texts }, self.at))
+    }
+
+    fn rest_of_row(&mut self, unescaped: &mut Unescaped) -> Option<(Places, i64)> {
+        let (source, kind, ref_id) = self.names(unescaped)?;
         self.skip(PAYLOAD)?;
-        let payload = self.text()?;
+        let payload = self.text(unescaped)?;
         self.skip(TIMESTAMP)?;
         let timestamp = self.integer()?;
-        (self.rest == "}").then_some(Line { id, source, kind, ref_id, payload, timestamp })
+        self.skip("}")?;
+        let is_end = self.at == self.bytes.len() || self.skip("\n").is_some();
+        is_end.then_some(((source, kind, ref_id, payload), timestamp))
+    }
+
+    fn names(&mut self, unescaped: &mut Unescaped) -> Option<(Place, Place, Option<Place>)> {
+        unescaped.length = 0;
+        self.skip(SOURCE)?;
+        let source = self.text(unescaped)??;
+        self.skip(KIND)?;
+        let kind = self.text(unescaped)??;
+        self.skip(REF_ID)?;
+        Some((source, kind, self.text(unescaped)?))
+    }
+
+    fn text_at<'b>(&self, place: Place, unescaped: &'b Unescaped) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        match place {
+            Place::Line(start, end) => &self.bytes[start..end],
+            Place::Unescaped(start, end) => &unescaped.bytes[start..end],
+        }
+    }
+
+    fn cow(&self, place: Place, unescaped: &Unescaped) -> Cow<'a, str> {
+        match place {
+            // Nothing is lost: they are UTF-8.
+            Place::Line(start, end) => String::from_utf8_lossy(&self.bytes[start..end]),
+            Place::Unescaped(..) => Cow::Owned(String::from_utf8_lossy(self.text_at(place, unescaped)).into_owned()),
+        }
     }
 
     fn skip(&mut self, key: &str) -> Option<()> {
-        self.rest = self.rest.strip_prefix(key)?;
-        Some(())
+        let is_there = self.bytes.get(self.at..)?.starts_with(key.as_bytes());
+        is_there.then(|| self.at += key.len())
     }
 
     fn integer(&mut self) -> Option<i64> {
-        let digits = self.rest.strip_prefix('-').unwrap_or(self.rest);
+        let rest = self.bytes.get(self.at..)?;
+        let digits = rest.strip_prefix(b"-").unwrap_or(rest);
         let mut magnitude = 0_i64;
         let mut count = 0;
-        for byte in digits.bytes().take_while(u8::is_ascii_digit) {
+        for byte in digits.iter().take_while(|byte| byte.is_ascii_digit()) {
             magnitude = magnitude.checked_mul(10)?.checked_add(i64::from(byte - b'0'))?;
             count += 1;
         }
-        let is_negative = digits.len() < self.rest.len();
+        let is_negative = digits.len() < rest.len();
         // JSON has no leading zeros, and no sign alone; the least integer is left to the general parser, as is -0.
-        if count == 0 || digits.starts_with('0') && (count > 1 || is_negative) {
+        if count == 0 || digits[0] == b'0' && (count > 1 || is_negative) {
             return None;
         }
-        self.rest = &digits[count..];
+        self.at += count + usize::from(is_negative);
         Some(if is_negative { -magnitude } else { magnitude })
     }
 
     /// A string or null.
-    fn text(&mut self) -> Option<Option<Cow<'a, str>>> {
-        if let Some(rest) = self.rest.strip_prefix("null") {
-            self.rest = rest;
+    fn text(&mut self, unescaped: &mut Unescaped) -> Option<Option<Place>> {
+        if self.skip("null").is_some() {
             return Some(None);
         }
-        self.rest = self.rest.strip_prefix('"')?;
-        let (plain, end) = self.until_quote_or_escape()?;
-        if end == b'"' {
-            return Some(Some(Cow::Borrowed(plain)));
+        self.skip("\"")?;
+        let start = self.at;
+        let end = start + special_byte(&self.bytes[start..])?;
+        self.at = end + 1;
+        match self.bytes[end] {
+            b'"' => Some(Some(Place::Line(start, end))),
+            b'\\' => {
+                let first = unescaped.length;
+                unescaped.push(&self.bytes[start..end])?;
+                self.unescape(unescaped)?;
+                Some(Some(Place::Unescaped(first, unescaped.length)))
+            }
+            _ => None,
         }
-        // Most rows are as long as the lines that they are written in.
-        let mut text = String::with_capacity(plain.len() + self.rest.len());
-        text.push_str(plain);
+    }
+
+    /// The rest of a string after a backslash.
+    fn unescape(&mut self, unescaped: &mut Unescaped) -> Option<()> {
         loop {
-            text.push(self.escaped()?);
-            let (plain, end) = self.until_quote_or_escape()?;
-            text.push_str(plain);
-            if end == b'"' {
-                return Some(Some(Cow::Owned(text)));
+            let character = self.escaped()?;
+            unescaped.push(character.encode_utf8(&mut [0; 4]).as_bytes())?;
+            let plain = unescaped.take_plain(&self.bytes[self.at..])?;
+            self.at += plain + 1;
+            match self.bytes[self.at - 1] {
+                b'"' => return Some(()),
+                b'\\' => {}
+                _ => return None,
             }
         }
     }
 
-    /// The text before the next quotation mark or backslash, and which of them it is; goes on after it.
-    fn until_quote_or_escape(&mut self) -> Option<(&'a str, u8)> {
-        let bytes = self.rest.as_bytes();
-        // Payloads are full of escapes: most texts between two of them are shorter than a search takes to begin.
-        let near = bytes.iter().take(NEAR_BYTES).position(|byte| matches!(byte, b'"' | b'\\'));
-        let end = match near {
-            Some(end) => end,
-            None => NEAR_BYTES + memchr::memchr2(b'"', b'\\', bytes.get(NEAR_BYTES..)?)?,
-        };
-        let (plain, rest) = self.rest.split_at(end);
-        self.rest = &rest[1..];
-        Some((plain, rest.as_bytes()[0]))
-    }
-
     /// The character that is escaped here, after the backslash; None also where it takes two escapes.
     fn escaped(&mut self) -> Option<char> {
-        let kind = *self.rest.as_bytes().first()?;
+        let kind = *self.bytes.get(self.at)?;
         let (character, length) = match kind {
             b'"' | b'\\' | b'/' => (char::from(kind), 1),
             b'n' => ('\n', 1),
@@ -321,15 +385,106 @@ impl<'a> Canonical<'a> {
             b'b' => ('\u{8}', 1),
             b'f' => ('\u{c}', 1),
             b'u' => {
-                let digits =
-                    self.rest.get(1..5).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-                (char::from_u32(u32::from_str_radix(digits, 16).ok()?)?, 5)
+                let digits = self.bytes.get(self.at + 1..self.at + 5)?;
+                let number = digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))?;
+                (char::from_u32(number)?, 5)
             }
             _ => return None,
         };
-        self.rest = &self.rest[length..];
+        self.at += length;
         Some(character)
     }
+}
+
+/// Texts without their escapes, those of one line at a time.
+#[derive(Default)]
+pub(crate) struct Unescaped {
+    /// Room for texts; what is beyond `length` has no meaning.
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Unescaped {
+    /// None where there is no memory.
+    fn push(&mut self, bytes: &[u8]) -> Option<()> {
+        self.make_room(bytes.len())?;
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+        Some(())
+    }
+
+    /// Takes what comes before the next special byte; returns how much that is. None without one.
+    fn take_plain(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut taken = 0;
+        while let Some(word) = bytes.get(taken..)?.first_chunk::<8>() {
+            self.make_room(8)?;
+            // All eight are copied, whatever they are: that many take one instruction.
+            self.bytes[self.length..self.length + 8].copy_from_slice(word);
+            let count = special_in(*word).unwrap_or(8);
+            (taken, self.length) = (taken + count, self.length + count);
+            if count < 8 {
+                return Some(taken);
+            }
+            let plain = plain_bytes(&bytes[taken..]);
+            self.push(&bytes[taken..taken + plain])?;
+            taken += plain;
+        }
+        let rest = &bytes[taken..];
+        let count = rest.iter().position(is_special)?;
+        self.push(&rest[..count])?;
+        Some(taken + count)
+    }
+
+    fn make_room(&mut self, more: usize) -> Option<()> {
+        let wanted = self.length + more;
+        if wanted > self.bytes.len() {
+            let room = wanted.max(2 * self.bytes.len());
+            self.bytes.try_reserve_exact(room - self.bytes.len()).ok()?;
+            self.bytes.resize(room, 0);
+        }
+        Some(())
+    }
+}
+
+/// Whether a byte ends a text or a part of it, or cannot be in one.
+fn is_special(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\\' | 0..b' ')
+}
+
+/// Where the first special byte is.
+fn special_byte(bytes: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    while let Some(word) = bytes.get(start..)?.first_chunk::<8>() {
+        if let Some(place) = special_in(*word) {
+            return Some(start + place);
+        }
+        start += 8;
+        start += plain_bytes(&bytes[start..]);
+    }
+    Some(start + bytes[start..].iter().position(is_special)?)
+}
+
+/// How many bytes there are before the first block of [`BLOCK_BYTES`] with a special one.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    // Without a branch for each byte.
+    let special = |byte: &u8| u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ');
+    let is_plain = |block: &&[u8; BLOCK_BYTES]| block.iter().fold(0, |found, byte| found | special(byte)) == 0;
+    BLOCK_BYTES * bytes.as_chunks::<BLOCK_BYTES>().0.iter().take_while(is_plain).count()
+}
+
+/// Bytes that are looked at with a few instructions.
+const BLOCK_BYTES: usize = 32;
+
+/// The same in eight bytes, which are looked at at once.
+#[inline]
+fn special_in(word: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let word = u64::from_le_bytes(word);
+    // The high bit of each byte that is less than `bound`; above the first such byte it may be wrong.
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let found = (equal(b'"') | equal(b'\\') | below(word, b' ')) & (ONES << 7);
+    (found != 0).then(|| (found.trailing_zeros() / 8) as usize)
 }
 
 #[cfg(test)]
@@ -381,7 +536,7 @@ mod tests {
             prop_assert_eq!(text.matches('\n').count(), 1);
             let bytes = text.trim_end_matches('\n').as_bytes();
             prop_assert_eq!(line_id(bytes), Some(id));
-            let canonical = Canonical::of(bytes).unwrap().row().unwrap();
+            let canonical = Line::canonical(bytes).unwrap();
             prop_assert_eq!(canonical.row(), RowRef::from(&entry));
             prop_assert_eq!(serde_json::from_slice::<Line<'_>>(bytes).unwrap(), canonical);
         }
@@ -393,7 +548,7 @@ mod tests {
                 "{{\"id\":1,\"source\":\"s\",\"type\":\"t\",\"refId\":null,\"payload\":\"{payload}\",\"timestamp\":5}}"
             );
             let general = serde_json::from_str::<Line<'_>>(&text).ok();
-            match Canonical::of(text.as_bytes()).and_then(|mut line| line.row()) {
+            match Line::canonical(text.as_bytes()) {
                 Some(row) => prop_assert_eq!(Some(row), general),
                 // Characters of two escapes are left to the general parser.
                 None => prop_assert!(general.is_none() || payload.to_lowercase().contains("\\ud")),
@@ -406,7 +561,7 @@ mod tests {
             let mut bytes = line(&entry).trim_end_matches('\n').as_bytes().to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            if let Some(row) = Canonical::of(&bytes).and_then(|mut line| line.row()) {
+            if let Some(row) = Line::canonical(&bytes) {
                 prop_assert_eq!(serde_json::from_slice::<Line<'_>>(&bytes).unwrap(), row);
             }
         }

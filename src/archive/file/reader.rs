@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use crate::archive::file::block::{Block, trailer};
 use crate::archive::file::format::{Format, path_of};
 use crate::archive::file::frame;
-use crate::archive::file::line::{Line, RowRef, line_id};
+use crate::archive::file::line::{Canonical, Line, Unescaped};
 use crate::base::error::{Error, Result};
 use crate::base::time::UtcDay;
 use crate::durable;
-use crate::row::LogEntry;
+use crate::row::{LogEntry, RawRow};
 
 /// Bytes of a line beyond which memory for its row is asked for beforehand: small allocations do not fail, and a failed
 /// one would abort the process.
@@ -197,7 +197,7 @@ impl DayReader {
     ) -> Result<()> {
         self.block(index)?;
         self.each_line_of_last(index, wants, |row, line| {
-            visit(row.to_entry(), line);
+            visit(LogEntry::from_raw(row)?, line);
             Ok(())
         })
     }
@@ -207,21 +207,35 @@ impl DayReader {
         &self,
         index: usize,
         mut wants: impl FnMut(i64) -> bool,
-        mut visit: impl FnMut(RowRef<'_>, &[u8]) -> Result<()>,
+        mut visit: impl FnMut(RawRow<'_>, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let (_, lines) = self.last_block();
-        for line in each_line(lines) {
-            let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let is_text = std::str::from_utf8(lines).is_ok();
+        let mut unescaped = Unescaped::default();
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let mut canonical = Canonical::new(rest);
+            let id = canonical.id();
             // A line that does not begin as ours do may still be a row.
-            if line_id(text).is_some_and(|id| !wants(id)) {
+            if id.is_some_and(|id| !wants(id)) {
+                rest = split_line(rest).1;
                 continue;
             }
-            let found = within_memory(text).map_err(|reason| {
+            if is_text
+                && let Some((row, length)) = id.and_then(|id| canonical.row(id, &mut unescaped))
+            {
+                let (line, after) = rest.split_at(length);
+                rest = after;
+                visit(row, line)?;
+                continue;
+            }
+            let (line, after) = split_line(rest);
+            rest = after;
+            let found = within_memory(line.strip_suffix(b"\n").unwrap_or(line)).map_err(|reason| {
                 self.damaged(&format!("a line in the block at {} is no row: {reason}", self.blocks[index].offset))
             })?;
-            let row = found.row();
-            if wants(row.id) {
-                visit(row, line)?;
+            if wants(found.row().id) {
+                visit(found.row().into(), line)?;
             }
         }
         Ok(())
@@ -272,9 +286,13 @@ pub(crate) fn each_line(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |position| position + 1);
-        let (line, after) = rest.split_at(end);
+        let (line, after) = split_line(rest);
         rest = after;
         Some(line)
     })
+}
+
+/// The first line, with its newline, and what follows.
+fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(memchr::memchr(b'\n', bytes).map_or(bytes.len(), |position| position + 1))
 }

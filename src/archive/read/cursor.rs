@@ -196,7 +196,6 @@ fn each_wanted(
     let ids = filter.first_id()..=filter.last_id();
     let wants = |id: i64| ids.contains(&id) && wanted.is_none_or(|wanted| wanted.binary_search(&id).is_ok());
     reader.each_line_of_last(index, wants, |row, _| {
-        let row = RawRow::from(row);
         if filter.matches(&row) { visit(row) } else { Ok(()) }
     })
 }

@@ -16,10 +16,12 @@ use crate::row::{COLUMNS, Conditions, Filter, RawRow};
 const CHUNK_IDS: usize = 256;
 
 /// Rows that are taken from pages at the least: of fewer, the preparations cost more than the rows.
-const LEAST_ROWS_OF_PAGES: u64 = 4_096;
+const LEAST_ROWS_OF_PAGES: u64 = if cfg!(test) { 4 } else { 4_096 };
 
-/// Rows for each frame of the write-ahead log, which is looked at first: about the time that taking so many from pages spares.
-const ROWS_OF_A_FRAME: u64 = 4;
+/// How many frames of the write-ahead log are worth looking at, one by one, before so many rows are taken from pages.
+fn most_frames(rows: u64) -> u64 {
+    if cfg!(test) { u64::MAX } else { rows / 4 }
+}
 
 /// Like [`Visit`].
 pub(super) type VisitRaw<'a> = dyn FnMut(RawRow<'_>) -> Result<ControlFlow<()>> + 'a;
@@ -97,7 +99,7 @@ impl<'a> Check<'a> {
         let mut rest = Some(*span);
         let left = &mut self.left;
         let table = ("logs", COLUMNS);
-        let reached = each_record(self.connection, table, *span, self.descending, rows / ROWS_OF_A_FRAME, &mut |id, record| {
+        let reached = each_record(self.connection, table, *span, self.descending, most_frames(rows), &mut |id, record| {
             let Some(row) = RawRow::of_record(id, record) else { return Ok(ControlFlow::Break(Reached::Unreadable)) };
             rest = if self.descending {
                 id.checked_sub(1).and_then(|last| IdSpan::new(span.first, last))
