@@ -14,7 +14,14 @@ import pytest
 import nerve_store as ns
 
 # PRAGMA compile_options, as .cargo/config.toml asks.
-OPTIONS_ON = ["DEFAULT_MEMSTATUS=0", "DQS=0", "LIKE_DOESNT_MATCH_BLOBS", "OMIT_SHARED_CACHE", "THREADSAFE=1"]
+OPTIONS_ON = [
+    "DEFAULT_MEMSTATUS=0",
+    "DQS=0",
+    "ENABLE_DBPAGE_VTAB",
+    "LIKE_DOESNT_MATCH_BLOBS",
+    "OMIT_SHARED_CACHE",
+    "THREADSAFE=1",
+]
 OPTIONS_OFF = ["ENABLE_API_ARMOR", "ENABLE_MEMORY_MANAGEMENT"]
 
 

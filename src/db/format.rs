@@ -1,5 +1,7 @@
 //! What SQLite's format says of pages and cells: <https://sqlite.org/fileformat2.html>.
 
+use crate::base::ids::IdSpan;
+
 /// The kind of a page of a table that leads to others.
 pub(crate) const INTERIOR_TABLE: u8 = 5;
 /// The kind of a page of an index that leads to others.
@@ -41,6 +43,24 @@ pub(crate) fn local_bytes(record_bytes: usize, usable: usize, is_index: bool) ->
     match record_bytes {
         all if all <= most => all,
         all => Some(least + (all - least) % (usable - 4)).filter(|local| *local <= most).unwrap_or(least),
+    }
+}
+
+/// Which row ids can be below a page: above the first, up to the second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds(pub(crate) Option<i64>, pub(crate) Option<i64>);
+
+impl Bounds {
+    /// Any.
+    pub(crate) const NONE: Self = Self(None, None);
+
+    pub(crate) fn contain(self, rowid: i64) -> bool {
+        self.0.is_none_or(|after| rowid > after) && self.1.is_none_or(|last| rowid <= last)
+    }
+
+    /// Whether any id of the span can be there.
+    pub(crate) fn meet(self, ids: IdSpan) -> bool {
+        self.0.is_none_or(|after| ids.last > after) && self.1.is_none_or(|last| ids.first <= last)
     }
 }
 

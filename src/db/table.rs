@@ -1,5 +1,6 @@
 //! The records of a table, taken from its pages: many times faster than a statement, which looks up each column of each row.
 
+use std::mem;
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -7,11 +8,14 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::interrupt::check;
-use crate::db::format::{INTERIOR_TABLE, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
+use crate::db::format::{Bounds, INTERIOR_TABLE, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
 use crate::db::pages::Pages;
 
 /// Called with the id and the record of each row: it ends the reading, or says that it cannot read the record.
 pub(crate) type VisitRecord<'a> = dyn FnMut(i64, &[u8]) -> Result<ControlFlow<Reached>> + 'a;
+
+/// SQLite stores no longer record.
+const MOST_RECORD_BYTES: usize = 1 << 30;
 
 /// How far a reading came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub(crate) fn each_record(
     let Some(root) = root(connection, table, columns)? else { return Ok(Reached::Unreadable) };
     let Some(pages) = Pages::open(connection, most_frames)? else { return Ok(Reached::Unreadable) };
     let mut walk = Walk { pages, ids, descending, leaf: Vec::new(), record: Vec::new(), visit };
-    Ok(walk.descend(root, 0)?.break_value().unwrap_or(Reached::End))
+    Ok(walk.descend(root, Bounds::NONE, 0)?.break_value().unwrap_or(Reached::End))
 }
 
 /// The number of the page at the root of a table with these columns; None if there is none.
@@ -65,71 +69,71 @@ struct Walk<'a, 'v> {
     visit: &'a mut VisitRecord<'v>,
 }
 
-/// A child of a page, and the greatest id below it; None for the last child, below which there may be any.
-type Child = (u32, Option<i64>);
+const UNREADABLE: Result<ControlFlow<Reached>> = Ok(ControlFlow::Break(Reached::Unreadable));
 
 impl Walk<'_, '_> {
-    fn descend(&mut self, number: u32, depth: usize) -> Result<ControlFlow<Reached>> {
-        const UNREADABLE: ControlFlow<Reached> = ControlFlow::Break(Reached::Unreadable);
+    fn descend(&mut self, number: u32, bounds: Bounds, depth: usize) -> Result<ControlFlow<Reached>> {
         check()?;
-        let Some(page) = self.pages.page(number)? else { return Ok(UNREADABLE) };
-        let Some(header) = PageHeader::of(page, number).filter(|_| depth < MOST_DEPTH) else { return Ok(UNREADABLE) };
+        let Some(page) = self.pages.page(number)? else { return UNREADABLE };
+        let Some(header) = PageHeader::of(page, number).filter(|_| depth < MOST_DEPTH) else { return UNREADABLE };
         match header.kind {
             LEAF_TABLE => {
                 self.leaf.clear();
                 self.leaf.extend_from_slice(page);
-                self.read_leaf(header)
+                self.read_leaf(header, bounds)
             }
             INTERIOR_TABLE => {
-                let Some(children) = children(page, header, self.ids) else { return Ok(UNREADABLE) };
-                let count = children.len();
-                for index in 0..count {
-                    let child = children[if self.descending { count - 1 - index } else { index }];
-                    let flow = self.descend(child, depth + 1)?;
-                    if flow.is_break() {
-                        return Ok(flow);
+                let Some(mut children) = children(page, header, bounds) else { return UNREADABLE };
+                if self.descending {
+                    children.reverse();
+                }
+                for (child, bounds) in children {
+                    if bounds.meet(self.ids) {
+                        let flow = self.descend(child, bounds, depth + 1)?;
+                        if flow.is_break() {
+                            return Ok(flow);
+                        }
                     }
                 }
                 Ok(ControlFlow::Continue(()))
             }
-            _ => Ok(UNREADABLE),
+            _ => UNREADABLE,
         }
     }
 
-    fn read_leaf(&mut self, header: PageHeader) -> Result<ControlFlow<Reached>> {
-        let leaf = std::mem::take(&mut self.leaf);
+    fn read_leaf(&mut self, header: PageHeader, bounds: Bounds) -> Result<ControlFlow<Reached>> {
+        let leaf = mem::take(&mut self.leaf);
         let mut cells = header.cells(&leaf);
-        let outcome = loop {
-            let Some(cell) = (if self.descending { cells.next_back() } else { cells.next() }) else {
-                break Ok(ControlFlow::Continue(()));
-            };
-            match self.read_cell(cell) {
-                Ok(ControlFlow::Continue(())) => {}
-                other => break other,
-            }
-        };
+        let mut flow = Ok(ControlFlow::Continue(()));
+        while matches!(flow, Ok(ControlFlow::Continue(())))
+            && let Some(cell) = if self.descending { cells.next_back() } else { cells.next() }
+        {
+            flow = self.read_cell(cell, bounds);
+        }
         drop(cells);
         self.leaf = leaf;
-        outcome
+        flow
     }
 
     #[inline]
-    fn read_cell(&mut self, cell: Option<&[u8]>) -> Result<ControlFlow<Reached>> {
-        let Some((id, record_bytes, rest)) = cell.and_then(id_and_record) else {
-            return Ok(ControlFlow::Break(Reached::Unreadable));
-        };
+    fn read_cell(&mut self, cell: Option<&[u8]>, bounds: Bounds) -> Result<ControlFlow<Reached>> {
+        let Some((id, record_bytes, rest)) = cell.and_then(id_and_record) else { return UNREADABLE };
+        if !bounds.contain(id) {
+            // Another leaf is in the place of the one that should be here.
+            return UNREADABLE;
+        }
         if !self.ids.contains(id) {
             return Ok(ControlFlow::Continue(()));
         }
         let local = local_bytes(record_bytes, self.pages.usable, false);
-        let Some(record) = rest.get(..local) else { return Ok(ControlFlow::Break(Reached::Unreadable)) };
+        let Some(record) = rest.get(..local) else { return UNREADABLE };
         if local == record_bytes {
             return (self.visit)(id, record);
         }
         self.record.clear();
         self.record.extend_from_slice(record);
         if !self.read_overflow(word(rest, local), record_bytes)? {
-            return Ok(ControlFlow::Break(Reached::Unreadable));
+            return UNREADABLE;
         }
         (self.visit)(id, &self.record)
     }
@@ -148,21 +152,21 @@ impl Walk<'_, '_> {
     }
 }
 
-/// The children of a page that ids of the span can be below; None if it is damaged.
-fn children(page: &[u8], header: PageHeader, ids: IdSpan) -> Option<Vec<u32>> {
+/// The children of a page, each with the ids that can be below it; None if the page is damaged.
+fn children(page: &[u8], header: PageHeader, bounds: Bounds) -> Option<Vec<(u32, Bounds)>> {
     let mut children = Vec::new();
-    let mut after = None;
-    let cells = header.cells(page).map(|cell| {
+    let mut after = bounds.0;
+    for cell in header.cells(page) {
         let cell = cell.filter(|cell| cell.len() > 4)?;
-        Some((word(cell, 0), Some(varint(&cell[4..])?.0.cast_signed())))
-    });
-    for child in cells.chain([Some((header.right, None))]) {
-        let (number, last): Child = child?;
-        if last.is_none_or(|last| last >= ids.first) && after.is_none_or(|after| after < ids.last) {
-            children.push(number);
+        let last = varint(&cell[4..])?.0.cast_signed();
+        if !Bounds(after, bounds.1).contain(last) {
+            // Nor does a page that leads back to itself get any further.
+            return None;
         }
-        after = last;
+        children.push((word(cell, 0), Bounds(after, Some(last))));
+        after = Some(last);
     }
+    children.push((header.right, Bounds(after, bounds.1)));
     Some(children)
 }
 
@@ -170,8 +174,6 @@ fn children(page: &[u8], header: PageHeader, ids: IdSpan) -> Option<Vec<u32>> {
 fn id_and_record(cell: &[u8]) -> Option<(i64, usize, &[u8])> {
     let (record_bytes, at) = varint(cell)?;
     let (id, bytes) = varint(&cell[at..])?;
-    Some((id.cast_signed(), usize::try_from(record_bytes).ok().filter(|bytes| *bytes <= MOST_RECORD_BYTES)?, &cell[at + bytes..]))
+    let record_bytes = usize::try_from(record_bytes).ok().filter(|bytes| *bytes <= MOST_RECORD_BYTES)?;
+    Some((id.cast_signed(), record_bytes, &cell[at + bytes..]))
 }
-
-/// SQLite stores no longer record.
-const MOST_RECORD_BYTES: usize = 1 << 30;

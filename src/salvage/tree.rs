@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 
 use crate::base::error::Result;
 use crate::base::interrupt::check;
-use crate::db::format::{INTERIOR_INDEX, LEAF_INDEX, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
+use crate::db::format::{Bounds, INTERIOR_INDEX, LEAF_INDEX, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
 use crate::salvage::image::Image;
 use crate::salvage::record::decode;
 
@@ -23,16 +23,6 @@ pub(super) struct Walk<'a> {
     pub(super) visited: HashSet<u32>,
 }
 
-/// Which row ids can be below a page: above the first, up to the second.
-#[derive(Clone, Copy)]
-struct Bounds(Option<i64>, Option<i64>);
-
-impl Bounds {
-    fn contain(self, rowid: i64) -> bool {
-        self.0.is_none_or(|after| rowid > after) && self.1.is_none_or(|last| rowid <= last)
-    }
-}
-
 impl<'a> Walk<'a> {
     pub(super) fn new(image: &'a Image) -> Self {
         Self { image, visited: HashSet::new() }
@@ -40,7 +30,7 @@ impl<'a> Walk<'a> {
 
     /// Calls `visit` with each entry of the tree at `root` that can be read; returns whether it is whole.
     pub(super) fn tree(&mut self, root: u32, visit: &mut dyn FnMut(Entry) -> Result<()>) -> Result<bool> {
-        self.descend(root, Bounds(None, None), 0, visit)
+        self.descend(root, Bounds::NONE, 0, visit)
     }
 
     fn descend(
