@@ -116,7 +116,8 @@ impl<'a> RawRow<'a> {
     pub(crate) fn of_record(id: i64, record: &'a [u8]) -> Option<Self> {
         let (header_bytes, start) = varint(record)?;
         let header_bytes = usize::try_from(header_bytes).ok().filter(|bytes| *bytes >= start)?;
-        let (mut kinds, mut values) = record.split_at_checked(header_bytes).map(|(header, rest)| (&header[start..], rest))?;
+        let (mut kinds, mut values) =
+            record.split_at_checked(header_bytes).map(|(header, rest)| (&header[start..], rest))?;
         let mut next = || {
             let (kind, length) = varint(kinds)?;
             kinds = &kinds[length..];
@@ -136,7 +137,9 @@ impl<'a> RawRow<'a> {
         let is_text = |kind: u64| kind >= 13;
         // The id is in the cell, and NULL in the record.
         let (0, _) = next()? else { return None };
-        let mut text = || next().map(|(kind, value)| if is_text(kind) { Some(Some(value)) } else { (kind == 0).then_some(None) })?;
+        let mut text = || {
+            next().map(|(kind, value)| if is_text(kind) { Some(Some(value)) } else { (kind == 0).then_some(None) })?
+        };
         let texts = (text()??, text()??, text()?, text()?);
         let timestamp = match next()? {
             (0, _) => return None,

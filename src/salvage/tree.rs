@@ -6,7 +6,9 @@ use rusqlite::types::Value;
 
 use crate::base::error::Result;
 use crate::base::interrupt::check;
-use crate::db::format::{Bounds, INTERIOR_INDEX, LEAF_INDEX, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word};
+use crate::db::format::{
+    Bounds, INTERIOR_INDEX, LEAF_INDEX, LEAF_TABLE, MOST_DEPTH, PageHeader, local_bytes, varint, word,
+};
 use crate::salvage::image::Image;
 use crate::salvage::record::decode;
 

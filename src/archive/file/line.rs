@@ -386,7 +386,8 @@ impl<'a> Canonical<'a> {
             b'f' => ('\u{c}', 1),
             b'u' => {
                 let digits = self.bytes.get(self.at + 1..self.at + 5)?;
-                let number = digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))?;
+                let number =
+                    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))?;
                 (char::from_u32(number)?, 5)
             }
             _ => return None,

@@ -221,9 +221,7 @@ impl DayReader {
                 rest = split_line(rest).1;
                 continue;
             }
-            if is_text
-                && let Some((row, length)) = id.and_then(|id| canonical.row(id, &mut unescaped))
-            {
+            if is_text && let Some((row, length)) = id.and_then(|id| canonical.row(id, &mut unescaped)) {
                 let (line, after) = rest.split_at(length);
                 rest = after;
                 visit(row, line)?;

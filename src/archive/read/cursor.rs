@@ -195,9 +195,7 @@ fn each_wanted(
 ) -> Result<()> {
     let ids = filter.first_id()..=filter.last_id();
     let wants = |id: i64| ids.contains(&id) && wanted.is_none_or(|wanted| wanted.binary_search(&id).is_ok());
-    reader.each_line_of_last(index, wants, |row, _| {
-        if filter.matches(&row) { visit(row) } else { Ok(()) }
-    })
+    reader.each_line_of_last(index, wants, |row, _| if filter.matches(&row) { visit(row) } else { Ok(()) })
 }
 
 /// The blocks that may hold rows of the filter.

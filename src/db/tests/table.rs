@@ -225,6 +225,7 @@ fn a_log_with_too_many_frames_is_not_looked_through() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test writes what no store would")]
 fn damaged_pages_are_left_to_a_statement_and_read_no_further() {
     let directory = tempfile::tempdir().unwrap();
     let writer = writer(&directory, "");
