@@ -10,11 +10,13 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
-from contract.blob_places import Place
-from postgres.stored import bucket, keys
+from contract.blob_places import Place, made
+from postgres.stored import assert_whole, bucket, keys
 from remote.test_cache import put_foreign_things
 from support import as_rows
 from support.archive import NOW, at, day, fill
+from support.flaky import conflicts_each, flaky
+from support.objects import S3Server
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
@@ -113,3 +115,13 @@ def test_older_database_without_a_mark_takes_its_days_in(place: Backend, opened:
         assert log.query(archived=True) == rows
         assert log.append("system", "new").id > rows[-1].id
         assert log.verify().ok
+
+
+def test_conflict_that_stored_nothing_is_tried_again(opened: Any, tmp_path: Path) -> None:
+    s3 = made("s3-moto", tmp_path)
+    with flaky(int(s3.options["endpoint"].rpartition(":")[2])) as proxy:
+        log = opened(Place(s3.name, s3.path, s3.url, S3Server.options(proxy.port)))
+        rows = fill(log, days=DAYS)
+        proxy.fault = conflicts_each(2)
+        log.archive_logs(now=NOW)
+        assert_whole(log, s3, rows)

@@ -11,11 +11,15 @@ import pytest
 
 import nerve_store as ns
 from contract.blob_places import Place, made
+from nerve_store.moving import copy
 from support import as_row, as_rows, day_files
 from support.archive import NOW, at, day, fill
+from support.flaky import conflicts_each, flaky
+from support.objects import S3Server
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
+from nerve_store.remote import bucket as bucket_file
 from nerve_store.remote.bucket import Bucket
 
 DAYS = 3
@@ -233,3 +237,45 @@ def test_copied_bucket_may_have_another_name(place: Place, tmp_path: Path, is_ma
         assert as_rows(store.logs.query(archived=True)) == sorted(rows)
         assert days(renamed)[0] == f"{day(0)}.1.jsonl"
         assert MARK in objects(renamed)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_conflict_that_stored_nothing_is_tried_again(s3: Place, tmp_path: Path, count: int) -> None:
+    """Of the mark, of days, and of what a copy stores: none of them is said to be another one's."""
+    with flaky(int(s3.options["endpoint"].rpartition(":")[2])) as proxy:
+        shaky = Place(s3.name, s3.path, s3.url, S3Server.options(proxy.port))
+        with opened(shaky, tmp_path / "data") as store:
+            rows = fill(store.logs, days=DAYS)
+            proxy.fault = conflicts_each(count)
+            assert len(store.logs.archive_logs(now=NOW).days) == DAYS
+            rows.append(late(store, 0))
+            store.logs.archive_logs(now=NOW)
+            assert as_rows(store.logs.query(archived=True)) == sorted(rows)
+            assert not day_files(store.archive_dir)
+        there = f"{s3.url}-copy"
+        copy(
+            str(tmp_path / "data"), str(tmp_path / "there"), remote=there, remote_options=shaky.options,
+            source_remote=s3.url, source_remote_options=s3.options, finish=True,
+        )  # fmt: skip
+        with opened(Place(s3.name, s3.path, there, s3.options), tmp_path / "there") as store:
+            assert as_rows(store.logs.query(archived=True)) == sorted(rows)
+
+
+def test_conflicts_without_end_are_no_answer(s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_file, "_PAUSE", 0)
+    with flaky(int(s3.options["endpoint"].rpartition(":")[2])) as proxy:
+        shaky = Place(s3.name, s3.path, s3.url, S3Server.options(proxy.port))
+        with opened(shaky, tmp_path / "data") as store:
+            rows = fill(store.logs, days=DAYS)
+            for what in (MARK, f"{day(1)}.jsonl"):
+                proxy.fault = lambda request, what=what: (
+                    "conflict" if request.method == "PUT" and request.path.endswith(what) else None
+                )
+                with pytest.raises(ns.StoreUnavailableError, match="there is none") as caught:
+                    store.logs.archive_logs(now=NOW)
+                assert caught.value.path == f"{s3.url}/logs/{what}"
+                assert as_rows(store.logs.query(archived=True)) == rows
+            proxy.fault = None
+            store.logs.archive_logs(now=NOW)
+            assert as_rows(store.logs.query(archived=True)) == rows
+            assert not day_files(store.archive_dir)

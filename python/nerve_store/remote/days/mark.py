@@ -32,7 +32,9 @@ def claim(bucket: Bucket, log: Manifest) -> None:
     """Make the prefix this log's; `ArchiveError` if it is another one's."""
     found = owner(bucket)
     if found is None:
-        bucket.create(ARCHIVE_MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n")
+        bucket.create_unless_there(
+            ARCHIVE_MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n"
+        )
         found = owner(bucket)
     compare(bucket, log._identity, found)
 
