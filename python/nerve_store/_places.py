@@ -44,6 +44,20 @@ def check_remote(
         raise ValueError(f"max_cache_bytes is at least 0, not {max_cache_bytes}")
 
 
+def check_cache(directory: str, *others: str) -> None:
+    """Refuse a cache that holds one of these directories or `file:` URLs, or lies in it."""
+    from urllib.parse import unquote, urlsplit
+
+    for other in others:
+        is_url = "://" in other
+        if is_url and not other.startswith("file:"):
+            continue
+        place = unquote(urlsplit(other).path) if is_url else other
+        ways = [os.path.realpath(directory), os.path.realpath(place)]
+        if os.path.commonpath(ways) in ways:
+            raise ValueError(f"cache must be a directory of its own: {directory} is not apart from {place}")
+
+
 def below(remote: str, folder: str) -> str:
     """The URL of a folder."""
     return f"{remote.rstrip('/')}/{folder}"

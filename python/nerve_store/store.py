@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nerve_store._core import BlobStore, LogStore
-from nerve_store._places import MAX_CACHE_BYTES, below, check_remote, is_url
+from nerve_store._places import MAX_CACHE_BYTES, below, check_cache, check_remote, is_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Store:
       then removes it here. Reads fetch it again, through the directory `cache`; where the object store gives no answer,
       they raise `StoreUnavailableError`. Opening the store asks the object store, too. Needs the extra `s3`.
     - `remote_options`: the `options` of `ObjectBlobStore`.
-    - `cache`: the directory for what was fetched; `cache` in the data directory, or on a server a temporary one.
+    - `cache`: the directory for what was fetched; `cache` in the data directory, or on a server a temporary one. Only
+      files that a cache has made are removed there; one that is not apart from the days or the blobs is a `ValueError`.
     - `max_cache_bytes`: what it may hold; a day that is larger is kept alone.
     - `schema`, `listen_url`: on a server, those of `PostgresLogStore`.
     """
@@ -89,6 +90,7 @@ class Store:
             return
         self._path = directory_path(path)
         refuse_server_options(schema, listen_url)
+        fetched = cache_directory(self._path, cache, archive_dir, remote)
         # It opens nothing, so that nothing is left open if the log cannot be opened.
         local = BlobStore(os.path.join(self._path, "blobs"), durability=durability, read_only=read_only)
         self._local_blobs = local
@@ -110,7 +112,7 @@ class Store:
             progress=progress,
         )
         if remote is not None:
-            attach_days(self.logs, self._path, remote, remote_options, max_cache_bytes, cache=cache)
+            attach_days(self.logs, self._path, remote, remote_options, max_cache_bytes, cache=fetched)
 
     @property
     def path(self) -> str:
@@ -195,6 +197,16 @@ def refuse_server_options(schema: str, listen_url: str | None) -> None:
             raise ValueError(f"{name} is for a log on a server, and path is a data directory")
 
 
+def cache_directory(path: str, cache: Path | None, archive_dir: Path | None, remote: str | None) -> str | None:
+    """`cache` of the data directory `path`, absolute; `ValueError` if it is not apart from days and blobs."""
+    if cache is None or remote is None:
+        return None
+    directory = directory_path(cache, "cache")
+    days = os.path.join(path, "archive") if archive_dir is None else directory_path(archive_dir, "archive_dir")
+    check_cache(directory, os.path.join(path, "blobs"), days, remote)
+    return directory
+
+
 def attach_days(
     logs: LogStore,
     path: str,
@@ -202,12 +214,12 @@ def attach_days(
     options: Mapping[str, Any] | None,
     max_cache_bytes: int,
     *,
-    cache: Path | None = None,
+    cache: str | None = None,
 ) -> None:
     """Have the days of the log of the data directory `path` in the object store."""
     from nerve_store.remote.days.archive import RemoteDays
 
-    directory = os.path.join(path, "cache") if cache is None else directory_path(cache)
+    directory = cache or os.path.join(path, "cache")
     days = RemoteDays(below(remote, "logs"), options or {}, cache=directory, most_cached_bytes=max_cache_bytes)
     try:
         days.attach_to(logs)
@@ -216,17 +228,17 @@ def attach_days(
         raise
 
 
-def directory_path(path: Path) -> str:
-    """The absolute path of a data directory."""
+def directory_path(path: Path, name: str = "path") -> str:
+    """The absolute path of a directory; `name` is that of the argument."""
     given: Any = path  # what a caller without a type checker passes
     text: Any = os.fspath(given) if isinstance(given, str) or hasattr(given, "__fspath__") else given
     if not isinstance(text, str):
-        raise TypeError(f"path must be str or os.PathLike, not {type(text).__name__}")
+        raise TypeError(f"{name} must be str or os.PathLike, not {type(text).__name__}")
     if "\0" in text:
-        raise ValueError("path is no path: it contains a NUL character")
+        raise ValueError(f"{name} is no path: it contains a NUL character")
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        error.reason += " in path"
+        error.reason += f" in {name}"
         raise
     return os.path.abspath(text)

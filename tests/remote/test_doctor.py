@@ -15,7 +15,7 @@ import pytest
 import nerve_store as ns
 from contract.blob_places import Place, made
 from support import objects
-from support.archive import NOW, day, fill
+from support.archive import NOW, at, day, fill
 from support.cli import Cli
 from support.flaky import Flaky, Request, flaky
 
@@ -120,9 +120,32 @@ def name_none(doctor: Doctor) -> str:
     return f"{DAYS} days lie at {doctor.place.url}, which was not named: nothing was verified -> name it: --remote"
 
 
-def leave_another_day(doctor: Doctor) -> str:
-    doctor.bucket("logs").put(f"{day(1)}.7.jsonl", b"x")
-    return f"{doctor.place.url}/logs/{day(1)}.7.jsonl -> look what they hold, and delete them"
+def leave_an_older_object(doctor: Doctor) -> str:
+    with ns.Store(doctor.cli.data, durability="normal", remote=doctor.place.url) as store:
+        store.logs.append("system", "late", None, None, at(1))
+        store.logs.archive_logs(now=NOW)
+    doctor.bucket("logs").put(f"{day(1)}.jsonl", b"x")
+    return f"{doctor.place.url}/logs/{day(1)}.jsonl -> look what they hold, and move them away"
+
+
+def restore_an_older_database(doctor: Doctor) -> str:
+    """A day that it knows has gained a row since."""
+    data = doctor.cli.data
+    with ns.Store(data, durability="normal", remote=doctor.place.url) as store:
+        store.backup(data.parent / "backup")
+        store.logs.append("system", "late", None, None, at(1))
+        store.logs.archive_logs(now=NOW)
+    data.rename(data.parent / "lost")
+    (data.parent / "backup").rename(data)
+    return f"{doctor.place.url}/logs/{day(1)}.1.jsonl: the database does not know this day, or not all of its rows"
+
+
+def lose_the_mark_and_the_database(doctor: Doctor) -> str:
+    data = doctor.cli.data
+    doctor.bucket("logs").delete([".nerve-store"])
+    data.rename(data.parent / "lost")
+    ns.Store(data).close()
+    return f"{doctor.place.url}/logs/{day(0)}.jsonl: the database does not know this day, or not all of its rows"
 
 
 def leave_something_else(doctor: Doctor) -> str:
@@ -189,7 +212,9 @@ def have_a_newer_format(doctor: Doctor) -> str:
         (cut_a_day, "error", "days"),
         (name_another_prefix, "error", "days"),
         (name_none, "warning", "object store"),
-        (leave_another_day, "warning", "leftovers"),
+        (leave_an_older_object, "warning", "leftovers"),
+        (restore_an_older_database, "error", "archive"),
+        (lose_the_mark_and_the_database, "error", "archive"),
         (leave_something_else, "warning", "leftovers"),
         (leave_something_beside_blobs, "warning", "leftovers"),
         (leave_the_mark_of_a_copy, "warning", "leftovers"),
@@ -208,6 +233,7 @@ def test_what_is_so_is_found_once(doctor: Doctor, make: Callable[[Doctor], str],
     told = doctor()
     assert expected in only(told, check, level)
     assert len(bad(told)) == 1, told
+    assert check != "archive" or "delete" not in only(told, check, level)
 
 
 def test_lease_of_one_at_work_is_no_problem(doctor: Doctor) -> None:

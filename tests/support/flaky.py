@@ -152,3 +152,17 @@ def once_each(fault: str) -> Fault:
         return fault
 
     return of
+
+
+def conflicts_each(count: int) -> Fault:
+    """409 for the first so many requests that create one of a log's objects, each time without storing it."""
+    left: dict[str, int] = {}
+
+    def of(request: Request) -> str | None:
+        if request.method != "PUT" or "/logs/" not in request.path:
+            return None
+        left.setdefault(request.path, count)
+        left[request.path] -= 1
+        return "conflict" if left[request.path] >= 0 else None
+
+    return of

@@ -13,6 +13,7 @@ from nerve_store.store import (
     SCHEMA,
     SEGMENT_ROWS,
     attach_days,
+    cache_directory,
     directory_path,
     refuse_server_options,
     remote_of_server,
@@ -82,6 +83,7 @@ class AsyncStore:
         directory = directory_path(path)
         self._path = directory
         refuse_server_options(schema, listen_url)
+        fetched = cache_directory(directory, cache, archive_dir, remote)
         local = AsyncBlobStore(os.path.join(directory, "blobs"), durability=durability, read_only=read_only)
         self._local_blobs = local
         if remote is None:
@@ -102,7 +104,7 @@ class AsyncStore:
             progress=progress,
         )
         if remote is not None:
-            attach_days(self.logs._store, directory, remote, remote_options, max_cache_bytes, cache=cache)
+            attach_days(self.logs._store, directory, remote, remote_options, max_cache_bytes, cache=fetched)
 
     @property
     def path(self) -> str:

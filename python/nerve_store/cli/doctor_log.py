@@ -21,7 +21,7 @@ from nerve_store import (
     VerifyProblem,
     last_archivable_day,
 )
-from nerve_store.cli.doctor_objects import Objects, examine_days
+from nerve_store.cli.doctor_objects import Objects, at_another_place, examine_days
 from nerve_store.cli.findings import Finding
 from nerve_store.cli.place import Place
 from nerve_store.cli.progress import Progress
@@ -81,7 +81,7 @@ def examine_log(place: Place, objects: Objects | None, *, is_quick: bool, progre
             is_quick = is_quick or not can_be_read
             findings += examine_rows(store, is_quick=is_quick, progress=progress, way_out=salvage, told=told)
     except NerveStoreError as error:
-        findings.append(failure(error, other="directory", way_out=salvage))
+        findings.append(at_another_place(error, objects) or failure(error, other="directory", way_out=salvage))
     return findings
 
 

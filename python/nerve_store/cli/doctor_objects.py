@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nerve_store import ArchiveError, BlobStore, NerveStoreError, StoreIOError
+from nerve_store import ArchiveError, BlobStore, NerveStoreError, StoreIOError, StoreUnavailableError
 from nerve_store._places import ARCHIVE_MARK, COPY_MARK, below
 from nerve_store.cli.doctor_bucket import Access, try_access
 from nerve_store.cli.doctor_files import COPY_AGAIN
@@ -18,7 +18,7 @@ from nerve_store.cli.stores import blob_root, remote_of
 from nerve_store.cli.text import format_bytes, format_count
 from nerve_store.protocols import Log
 
-__all__ = ["Objects", "examine_days", "examine_objects"]
+__all__ = ["Objects", "at_another_place", "examine_days", "examine_objects"]
 
 _SHOWN = 3
 _PUT_BACK = "put it back from a version or a copy of the bucket"
@@ -187,7 +187,7 @@ def _wrong(access: Access, one: Any) -> str | None:
 
 def _others(access: Access, known: list[Any]) -> Iterator[Finding]:
     """The objects that are no day's current one."""
-    from nerve_store.remote.days.names import parsed
+    from nerve_store.remote.days.names import newer_keys, parsed
 
     bucket, objects = access.bucket, access.objects or {}
     waiting = [one for one in known if one.state != "current" and one.key in objects]
@@ -196,15 +196,34 @@ def _others(access: Access, known: list[Any]) -> Iterator[Finding]:
         yield Finding("ok", "days", what, "archive: the next job goes on with them")
     names = {one.key for one in known}
     unknown = [key for key in objects if key not in names and key != ARCHIVE_MARK]
-    doubled = [key for key in unknown if parsed(key) is not None]
+    newer = newer_keys(unknown, known)
+    if newer:
+        what = f"the database is older than the days, or knows other ones: {_named(bucket, newer.values())}"
+        action = "keep them: they may be the only copy of their rows. The next archive job takes them in, or names them"
+        yield Finding("warning", "days", what, action)
+    doubled = [key for key in unknown if parsed(key) is not None and key not in newer.values()]
     if doubled:
-        named = ", ".join(map(bucket.name, sorted(doubled)[:_SHOWN]))
-        action = "look what they hold, and delete them: programs that read the bucket find their rows twice"
+        action = "look what they hold, and move them away: programs that read the bucket may find their rows twice"
         what = (
-            f"{format_count(len(doubled), 'object')} with the name of a day, which the database does not know: {named}"
+            f"{format_count(len(doubled), 'object')} with the name of a day, which the database does not know: "
+            f"{_named(bucket, doubled)}"
         )
         yield Finding("warning", "leftovers", what, action)
     if COPY_MARK in unknown:
         what = f"{bucket.name(COPY_MARK)} is of a copy whose last step was interrupted"
         yield Finding("warning", "leftovers", what, COPY_AGAIN)
     yield from _strays(bucket, [key for key in unknown if key != COPY_MARK and parsed(key) is None], "is no day")
+
+
+def _named(bucket: Any, keys: Iterable[str]) -> str:
+    return ", ".join(map(bucket.name, sorted(keys)[:_SHOWN]))
+
+
+def at_another_place(error: NerveStoreError, objects: Objects | None) -> Finding | None:
+    """The finding that the log's days lie at another remote than the one that was named, if that is the error."""
+    remote = remote_of(str(error.path or ""))
+    if not isinstance(error, StoreUnavailableError) or objects is None or objects.days is None or not remote:
+        return None
+    if objects.days.bucket.place == f"{remote}/logs":
+        return None
+    return Finding("error", "days", str(error), f"name it: --remote {remote}")

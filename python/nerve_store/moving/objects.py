@@ -32,7 +32,7 @@ class Objects(Shelf):
         if found is None:
             if mark.owner(self.bucket) is not None or any(map(parsed, listed)):
                 raise NerveStoreError(f"{self.place} has days of another log; name another prefix")
-            self.bucket.create(COPY_MARK, wanted.mark)
+            self.bucket.create_unless_there(COPY_MARK, wanted.mark)
             found = self.claimed()
         wanted.check(found, self.bucket.name(COPY_MARK))
         for key, size in listed.items():
@@ -64,7 +64,7 @@ class Objects(Shelf):
         if file.size > PART_BYTES:
             self.bucket.upload(key, file.pieces)
         else:
-            self.bucket.create(key, b"".join(file.pieces()))
+            self.bucket.create_unless_there(key, b"".join(file.pieces()))
         if not holds(self.bucket, key, file.size, file.item.sha256):
             raise NerveStoreError(f"{self.bucket.name(key)}: it is not what was sent there a moment ago")
 

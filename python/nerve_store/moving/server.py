@@ -267,6 +267,11 @@ class _UnfinishedLogStore(PostgresLogStore):
 
     _takes_unfinished = True
 
+    def _open_archive(self) -> None:
+        # Objects are this log's by the mark of the copy, and `index` takes them in.
+        if "://" not in self.archive_dir:
+            super()._open_archive()
+
 
 def opened(
     address: Address,

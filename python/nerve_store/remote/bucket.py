@@ -27,6 +27,9 @@ _PARTS_AT_ONCE = 8
 _TRIES = 3
 _PATIENCE = 20.0
 """Seconds after which no request is begun anew."""
+_CONFLICTS = 10
+"""How often an object is created anew where a conflict has stored nothing, each time after a longer pause."""
+_PAUSE = 0.02
 _BULK = 500
 """Objects that one request deletes, where one request can delete several."""
 
@@ -128,6 +131,19 @@ class Bucket:
             return True
 
         return self._asked(key, create)
+
+    def create_unless_there(self, key: str, data: bytes) -> bool:
+        """Store an object, or find one there; whether this call is known to have stored it.
+
+        Requests that conflict with others and store nothing are made again, some times.
+        """
+        for attempt in range(_CONFLICTS):
+            time.sleep(_PAUSE * attempt)
+            if self.create(key, data):
+                return True
+            if self.head(key) is not None:
+                return False
+        raise unavailable(RuntimeError("it says that an object is there, and there is none"), self.name(key))
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object, whatever was there."""

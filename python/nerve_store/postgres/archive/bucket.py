@@ -6,12 +6,12 @@ import contextlib
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry
-from nerve_store._places import below, make_directory
+from nerve_store._places import ARCHIVE_MARK, below, make_directory
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
 from nerve_store.postgres.archive.day import described
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
@@ -28,8 +28,13 @@ from nerve_store.remote.days import mark
 from nerve_store.remote.days.cache import STAGED, Cache
 from nerve_store.remote.days.content import copied, mismatch, pieces
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
-from nerve_store.remote.days.names import DayObject, parsed
+from nerve_store.remote.days.names import DayObject, newer_keys, parsed
 
+_WHOSE = (
+    f"the database does not know this day, and no {ARCHIVE_MARK} there says whose it is; give this log another prefix. "
+    "If it is this log's, copy what is there to a directory (of each day the object with the greatest number, without "
+    "the number in its name), and open the log with that directory"
+)
 _TRIES = 8
 """How often a day is fetched anew that another process dropped from the cache before it was opened."""
 
@@ -124,17 +129,34 @@ class ObjectDays:
         objects = [DayObject(item.day, item.key, "current", item.size, item.sha256) for item in known if item.key]
         return mark.missing_objects(self.bucket, objects, told)
 
-    def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
+    def unknown(
+        self,
+        identity: Callable[[], str],
+        objects: Callable[[], list[ObjectFields]],
+        days: Callable[[], list[KnownDay]],
+    ) -> list[str]:
         """Compare the mark that is there, and list the place."""
         found = mark.owner(self.bucket)
-        if found is None:
-            return []
-        mark.compare(self.bucket, identity(), found)
-        self._is_ours = True
+        if found is not None:
+            mark.compare(self.bucket, identity(), found)
+            self._is_ours = True
         listed = mark.listed(self.bucket)
         # Asked for after the listing: what a job stores meanwhile was noted before.
-        known = [DayObject(*fields) for fields in objects()]
-        return [self.bucket.name(key) for key in _newer(listed, known).values()]
+        newer = newer_keys(listed, [DayObject(*fields) for fields in objects()])
+        if found is None and newer:
+            newer = self._without_mark(newer, days())
+        return [self.bucket.name(key) for key in newer.values()]
+
+    def _without_mark(self, newer: dict[date, str], days: list[KnownDay]) -> dict[date, str]:
+        """Those of the objects that are this log's; `ArchiveError` if nothing tells whose one is."""
+        places = {item.day: item.place for item in days}
+        if self.bucket.place in places.values():  # the mark was lost
+            return newer
+        for day, key in sorted(newer.items()):
+            if day not in places:
+                raise mark.refusal(self.bucket.name(key), _WHOSE)
+        # Files that were copied here wait for `reindex`.
+        return {day: key for day, key in newer.items() if places[day] is not None}
 
     def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:
         """Each version has marked its places."""
@@ -157,7 +179,7 @@ class ObjectDays:
         for known in known_objects:
             if known.state == "gone" and known.key in listed:
                 objects._supersede_object(known.key)  # of a job that had lost its session, and stored it all the same
-        for day, key in sorted(_newer(listed, known_objects).items()):
+        for day, key in sorted(newer_keys(listed, known_objects).items()):
             try:
                 self._take_in(manifest, day, key)
             except ArchiveError as error:
@@ -285,18 +307,3 @@ def _form(key: str) -> str:
     name = parsed(key)
     assert name is not None
     return name[2]
-
-
-def _newer(listed: Iterable[str], objects: list[DayObject]) -> dict[date, str]:
-    """The newest object of each day of which the database knows none that is as new."""
-    known: dict[date, int] = {}
-    for item in objects:
-        name = parsed(item.key)
-        if name is not None:
-            known[item.day] = max(name[1], known.get(item.day, -1))
-    newest: dict[date, tuple[int, str]] = {}
-    for key in listed:
-        name = parsed(key)
-        if name is not None and name[1] > known.get(name[0], -1):
-            newest[name[0]] = max((name[1], key), newest.get(name[0], (-1, "")))
-    return {day: key for day, (_, key) in newest.items()}

@@ -36,11 +36,16 @@ class Days(Protocol):
     def check(self, known: KnownDay) -> None:
         """`ArchiveCorruptError` unless the day is there and, byte for byte, what was archived."""
 
-    def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
+    def unknown(
+        self,
+        identity: Callable[[], str],
+        objects: Callable[[], list[ObjectFields]],
+        days: Callable[[], list[KnownDay]],
+    ) -> list[str]:
         """Asked when the log is opened: the URLs of objects that are newer than what the database knows.
 
-        `ArchiveError` if the place has days of another log than the one of this `identity`; `objects` are those that
-        the database knows.
+        `ArchiveError` if the place has days of another log than the one of this `identity`, or days of which nothing
+        tells whose they are; `objects` and `days` are those that the database knows.
         """
 
     def take(self, log: str, known: Callable[[], list[KnownDay]]) -> None:

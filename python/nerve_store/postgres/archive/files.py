@@ -75,7 +75,12 @@ class DirectoryDays:
             return False
         return True
 
-    def unknown(self, identity: Callable[[], str], objects: Callable[[], list[ObjectFields]]) -> list[str]:
+    def unknown(
+        self,
+        identity: Callable[[], str],
+        objects: Callable[[], list[ObjectFields]],
+        days: Callable[[], list[KnownDay]],
+    ) -> list[str]:
         """None: the next job takes in what the database does not know."""
         self._owner = Owner(self._directory, identity)
         return []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from nerve_store._places import check_remote
+from nerve_store._places import check_cache, check_remote
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.files import DirectoryDays
 
@@ -26,4 +26,6 @@ def days_at(
     from nerve_store.postgres.archive.bucket import ObjectDays
 
     directory = None if cache is None else os.fspath(cache)
+    if directory is not None:
+        check_cache(directory, url)
     return ObjectDays(url, options or {}, cache=directory, max_cache_bytes=max_cache_bytes)

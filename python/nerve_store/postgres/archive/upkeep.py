@@ -198,7 +198,7 @@ class Archives(Reads):
             session.close()
 
     def _open_archive(self) -> None:
-        unknown = self._archive.unknown(self._identity, self._objects)
+        unknown = self._archive.unknown(self._identity, self._objects, self._reader().known)
         if not self._read_only:
             self._archive.take(self._path, self._reader().known)
         if not unknown:

@@ -20,9 +20,10 @@ from nerve_store.records import ArchiveResult, VerifyReport
 from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days.cache import Cache
 from nerve_store.remote.days.content import pieces
-from nerve_store.remote.days.mark import check, claim, missing_objects, unknown_keys
+from nerve_store.remote.days.mark import claim, missing_objects
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
 from nerve_store.remote.days.names import DayObject
+from nerve_store.remote.days.unknown import check, check_place, unknown_keys
 
 
 class RemoteDays:
@@ -34,7 +35,11 @@ class RemoteDays:
         self._cache = Cache(cache, most_cached_bytes)
 
     def attach_to(self, log: LogStore) -> None:
-        """Be asked by this log; `ArchiveError` if the days are another log's, or if it does not know all of them."""
+        """Be asked by this log.
+
+        `ArchiveError` if the days are another log's, or if it does not know all of them; `StoreUnavailableError` if
+        its days lie elsewhere.
+        """
         check(self.bucket, log)
         log._attach_remote(self)
 
@@ -76,6 +81,7 @@ class RemoteDays:
             days = [day for day in log.archived_days() if day.archived_at is not None and "://" not in day.path]
             objects = DayObject.all_of(log)
             if days or objects:
+                check_place(self.bucket, log)
                 claim(self.bucket, log)
             unknown = unknown_keys(self.bucket, log) if days else {}
             for day in days:

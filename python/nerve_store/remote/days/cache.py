@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
@@ -18,7 +19,9 @@ STAGED = ".stage-"
 """What the names of files begin with that are being written."""
 _ABANDONED = 3600.0
 """Seconds after the last write to it, in which a staged file is taken for one that a killed process left."""
-_CHUNK = 1 << 20
+_WHOLE = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_STAGE = re.compile(rf"{re.escape(STAGED)}[a-z0-9_]{{8,16}}", re.ASCII)
+"""What the cache and archive jobs call their files. All else in the directory is the user's."""
 
 _Stamp = tuple[int, int, int]
 
@@ -83,7 +86,7 @@ class Cache:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256 and stamp == _stamp(path):
                 self._verified[path] = stamp
                 return True
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(path)
         return False
 
@@ -101,32 +104,48 @@ class Cache:
             self._verified[path] = stamp
 
     def _touch(self, path: str) -> None:
-        """Note that it was used; the time of its last change stays."""
-        with suppress(FileNotFoundError):
+        """Note that it was used, where that can be written; the time of its last change stays."""
+        with suppress(OSError):
             os.utime(path, ns=(time.time_ns(), os.stat(path).st_mtime_ns))
 
     def _make_room(self, size: int) -> None:
-        """Remove what was used longest ago, until there is room for `size` bytes."""
+        """Remove what was used longest ago, until there is room for `size` bytes, or what is left cannot be removed."""
         files: list[tuple[int, int, str]] = []
         total = size
-        for entry in os.scandir(self.directory):
-            with suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                is_staged = entry.name.startswith(STAGED)
-                if is_staged and time.time() - found.st_mtime > _ABANDONED:
-                    os.unlink(entry.path)
-                    continue
-                total += found.st_size
-                is_needed = self._pinned[entry.path] > 0 or (not size and entry.path == self._newest)
-                if not is_staged and not is_needed:
-                    files.append((found.st_atime_ns, found.st_size, entry.path))
+        for path, found, is_staged in self._own_files():
+            if is_staged and time.time() - found.st_mtime > _ABANDONED:
+                with suppress(OSError):
+                    os.unlink(path)
+                continue
+            total += found.st_size
+            is_needed = self._pinned[path] > 0 or (not size and path == self._newest)
+            if not is_staged and not is_needed:
+                files.append((found.st_atime_ns, found.st_size, path))
         for _, freed, path in sorted(files):
             if total <= self._most_bytes:
                 return
-            with suppress(FileNotFoundError):
+            try:
                 os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
             self._verified.pop(path, None)
             total -= freed
+
+    def _own_files(self) -> Iterator[tuple[str, os.stat_result, bool]]:
+        """The files that a cache has made, and whether each is still being written."""
+        try:
+            entries = list(os.scandir(self.directory))
+        except OSError:  # who reads a day or writes one is told
+            return
+        for entry in entries:
+            is_staged = _STAGE.fullmatch(entry.name) is not None
+            if is_staged or _WHOLE.fullmatch(entry.name):
+                with suppress(OSError):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode):
+                        yield entry.path, found, is_staged
 
 
 def _stamp(path: str) -> _Stamp | None:

@@ -1,18 +1,16 @@
-"""Whose days lie under a prefix: those of one database, which knows all of them."""
+"""Whose days lie under a prefix: those of one database."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import date
 
-from nerve_store._core import LogStore
 from nerve_store._places import ARCHIVE_MARK
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
 from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
-from nerve_store.remote.days.names import DayObject, Manifest, parsed
+from nerve_store.remote.days.names import DayObject, Manifest
 
 _LONGEST = 64 << 10
 _TRIES = 3
@@ -34,43 +32,11 @@ def claim(bucket: Bucket, log: Manifest) -> None:
     """Make the prefix this log's; `ArchiveError` if it is another one's."""
     found = owner(bucket)
     if found is None:
-        bucket.create(ARCHIVE_MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n")
+        bucket.create_unless_there(
+            ARCHIVE_MARK, json.dumps({"id": log._identity, "database": log.path}).encode() + b"\n"
+        )
         found = owner(bucket)
     compare(bucket, log._identity, found)
-
-
-def check(bucket: Bucket, log: LogStore) -> None:
-    """`ArchiveError` if the days are another log's, or if some are there that the log does not know."""
-    found = owner(bucket)
-    if found is None:
-        return
-    compare(bucket, log._identity, found)
-    unknown = unknown_keys(bucket, log)
-    if not unknown:
-        return
-    listed = {day.day for day in log.archived_days()}
-    for day in sorted(unknown.keys() - listed):
-        for key in unknown[day]:
-            # One that is listed may have been expired, and deleted, since.
-            if bucket.head(key) is not None:
-                raise refusal(
-                    bucket.name(key),
-                    "the database does not know this day: it is older than the object store, or was made anew. Copy"
-                    " what is there, the mark as well, to the directory of the day files (one object a day, without the"
-                    " number in its name), and open the store again",
-                )
-
-
-def unknown_keys(bucket: Bucket, log: Manifest) -> dict[date, list[str]]:
-    """The objects of days that the log has not sent, by day."""
-    keys = list(listed(bucket))
-    known = {found.key for found in DayObject.all_of(log)}
-    unknown: dict[date, list[str]] = {}
-    for key in keys:
-        name = parsed(key)
-        if name is not None and key not in known:
-            unknown.setdefault(name[0], []).append(key)
-    return unknown
 
 
 def listed(bucket: Bucket) -> dict[str, int]:
@@ -99,8 +65,9 @@ def compare(bucket: Bucket, identity: str | None, found: str | None) -> None:
     if identity is not None and found != identity:
         raise refusal(
             bucket.name(ARCHIVE_MARK),
-            "the days there are those of another database; give this one another prefix. If it is the same database,"
-            " remove this object",
+            "the days there are those of another database; give this one another prefix, or restore the database that"
+            " has them. Leave this object where it is. One that was made anew gets the days from copies of them:"
+            " docs/beyond-one-machine.md",
         )
 
 

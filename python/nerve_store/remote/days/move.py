@@ -8,10 +8,11 @@ from typing import IO
 from nerve_store._core import blob_hash
 from nerve_store.exceptions import ArchiveError
 from nerve_store.records import ArchivedDay
-from nerve_store.remote.blobs.content import ChangedError, InFile, InMemory
+from nerve_store.remote.blobs.content import ChangedError, InFile
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.days.content import damaged, holds
 from nerve_store.remote.days.names import DayObject, Manifest, key_of, next_generation
+from nerve_store.remote.failures import unavailable
 
 
 class OccupiedError(ArchiveError):
@@ -61,7 +62,7 @@ def _key(bucket: Bucket, log: Manifest, day: ArchivedDay, objects: list[DayObjec
 def _send(bucket: Bucket, file: IO[bytes], day: ArchivedDay, key: str) -> bool:
     """Store the file under `key` unless it is there; false if it is another file by now."""
     if bucket.head(key) is not None:
-        return _is_ours(bucket, day, key)
+        return _found(bucket, day, key)
     if os.fstat(file.fileno()).st_size != day.size:
         return False
     if day.size > PART_BYTES:
@@ -73,14 +74,21 @@ def _send(bucket: Bucket, file: IO[bytes], day: ArchivedDay, key: str) -> bool:
     data = file.read(day.size + 1)
     if blob_hash(data) != day.sha256:
         return False
-    if not InMemory(data, day.sha256).create(bucket, key):
-        return _is_ours(bucket, day, key)
+    return bucket.create_unless_there(key, data) or _found(bucket, day, key)
+
+
+def _found(bucket: Bucket, day: ArchivedDay, key: str) -> bool:
+    if not _is_ours(bucket, day, key):
+        raise unavailable(RuntimeError("the object was there a moment ago, and is missing"), bucket.name(key))
     return True
 
 
 def _is_ours(bucket: Bucket, day: ArchivedDay, key: str) -> bool:
+    """Whether the object holds the day; false if there is none, `OccupiedError` if it is another one."""
     if holds(bucket, key, day.size, day.sha256):
         return True
+    if bucket.head(key) is None:
+        return False
     place = bucket.name(key)
     error = OccupiedError(
         f"{place}: an object with other content is there, and was left as it is; move it away, or give this log"

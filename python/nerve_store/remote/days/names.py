@@ -82,3 +82,18 @@ def next_generation(keys: Iterable[str]) -> int:
     """The first generation after those of a day's objects."""
     found = [parsed(key) for key in keys]
     return max((name[1] for name in found if name is not None), default=-1) + 1
+
+
+def newer_keys(keys: Iterable[str], objects: Iterable[DayObject]) -> dict[date, str]:
+    """The newest object of each day of which the database knows none that is as new."""
+    known: dict[date, int] = {}
+    for item in objects:
+        name = parsed(item.key)
+        if name is not None:
+            known[item.day] = max(name[1], known.get(item.day, -1))
+    newest: dict[date, tuple[int, str]] = {}
+    for key in keys:
+        name = parsed(key)
+        if name is not None and name[1] > known.get(name[0], -1):
+            newest[name[0]] = max((name[1], key), newest.get(name[0], (-1, "")))
+    return {day: key for day, (_, key) in newest.items()}
