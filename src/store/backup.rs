@@ -188,6 +188,7 @@ impl LogStore {
             archive_directory: Some(archive.to_owned()),
         };
         let problems = Self::open(&copy.staged.path(), config, &mut |_, _| check()).and_then(|opened| {
+            opened.archive().attach_as(self.archive());
             let verified = Arc::clone(opened.archive()).verify_rows(&mut |_, _| check());
             opened.close()?;
             Ok(verified?.problems)

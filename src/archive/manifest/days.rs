@@ -183,7 +183,7 @@ pub(crate) fn is_described(connection: &Connection, day: UtcDay) -> Result<bool>
 }
 
 /// What is needed to tell whether a file is still what the manifest says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
     pub(crate) file: DayFile,
     pub(crate) state: State,

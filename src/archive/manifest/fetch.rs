@@ -29,6 +29,13 @@ impl Archive {
         let _ = self.remote.set(remote);
     }
 
+    /// Reads them from where the store of `other` does.
+    pub fn attach_as(&self, other: &Self) {
+        if let Some(remote) = other.remote.get() {
+            self.attach(Arc::clone(remote));
+        }
+    }
+
     /// All objects that hold days, or may.
     pub fn objects(&self) -> Result<Vec<RemoteObject>> {
         self.log.database().read("read the manifest", remote::list)

@@ -88,7 +88,7 @@ impl Archive {
         };
         let Some(sealed) = sealed else { return Ok(()) };
         let again = |segment: &Segment| self.log.database().read("verify", |connection| segment.kinds(connection));
-        for table in segment.faults(&sealed, zones.as_deref(), &plan.kinds, again)? {
+        for table in segment.faults(&sealed, zones.as_deref(), &plan.look.segments.kinds, again)? {
             let reason = format!(
                 "the index of the log is damaged ({table} says another thing of ids {} to {} than their rows); \
                  reindex() rebuilds it",
@@ -96,7 +96,7 @@ impl Archive {
             );
             found.verified.problems.push(self.problem_inside(Some(segment.ids), reason));
         }
-        let is_restored = |id: i64| plan.restored.iter().any(|span| span.contains(id));
+        let is_restored = |id: i64| plan.look.segments.restored.iter().any(|span| span.contains(id));
         found.live.merge(&live.elements(|id| segment.had(id) && !is_restored(id)));
         Ok(())
     }
@@ -130,13 +130,13 @@ impl Archive {
             return Ok(Some(Cow::Owned(found)));
         }
         // The files answer for a segment that is wholly in them, and an index may never have seen what was put back.
-        if segment.is_made_up_of(&found, &plan.expired) {
+        if segment.is_made_up_of(&found, &plan.look.expired) {
             return Ok(None);
         }
         let is_archived = live.row_count() == 0 && segment.is_within(&plan.archived);
         let touches = |spans: &[IdSpan]| spans.iter().any(|span| span.intersect(segment.ids).is_some());
-        let is_changed = touches(&plan.changed);
-        if is_archived || (touches(&plan.restored) && !is_changed) {
+        let is_changed = touches(&plan.look.changed);
+        if is_archived || (touches(&plan.look.segments.restored) && !is_changed) {
             return Ok(None);
         }
         let (had, has) = (segment.row_count, found.row_count());

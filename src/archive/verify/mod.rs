@@ -4,6 +4,7 @@
 mod checks;
 mod found;
 mod ids;
+mod look;
 mod report;
 mod steps;
 

@@ -1,17 +1,15 @@
 //! The order of a verification: what is there to be checked, and checking it on all cores.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::Connection;
 
-use crate::archive::file::format::{Format, list_of_no_day, path_of};
+use crate::archive::file::format::{Format, path_of};
 use crate::archive::manifest::catalog::Archive;
 use crate::archive::manifest::days::Listed;
 use crate::archive::manifest::seen::DayFile;
-use crate::archive::manifest::{days, expired, remote, strays};
 use crate::archive::problem::Problem;
-use crate::archive::verify::found::{Extent, Found, Plan};
+use crate::archive::verify::found::{Extent, Found, Look, Plan};
 use crate::archive::verify::report::Verified;
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
@@ -19,8 +17,7 @@ use crate::base::parallel;
 use crate::base::parallel::News;
 use crate::base::progress::Progress;
 use crate::base::time::UtcDay;
-use crate::index::doubt;
-use crate::index::verify::{Segment, segments};
+use crate::index::verify::Segment;
 
 /// Segments that one step checks.
 const STEP_SEGMENTS: usize = 8;
@@ -60,73 +57,30 @@ impl Archive {
     }
 
     fn verify_extent(&self, extent: Extent, progress: &mut Progress<'_>) -> Result<Verified> {
-        let (files, mut found) = (self.files(), Found::default());
-        let files = found.verified.unless_unreadable(self.directory(), files)?.unwrap_or_else(|| Arc::new([]));
-        if extent == Extent::Rows {
-            found.verified.problems.clear();
-        }
-        let read = self.log.database().read("verify", |connection| {
-            Ok((
-                days::list(connection)?,
-                days::described(connection)?,
-                segments(connection)?,
-                days::pending(connection)?,
-                strays::faults(connection)?,
-                doubt::changed(connection, IdSpan::ALL)?,
-                expired::ids(connection)?,
-            ))
-        });
-        let (days, described, segments, pending, faults, changed, expired) = match read {
-            Ok(read) => read,
+        let (plan, mut found) = match self.planned(extent) {
+            Ok(looked) => looked,
             // Without a manifest or an index that can be read there is nothing to compare with.
             Err(Error::Corrupt { path, reason }) => {
-                found.verified.problems.push(Problem { path, day: None, ids: None, reason });
-                return Ok(found.verified);
+                let problems = vec![Problem { path, day: None, ids: None, reason }];
+                return Ok(Verified { problems, ..Verified::default() });
             }
             Err(error) => return Err(error),
         };
-        let unlisted = self.unlisted_files(&described, &files)?;
-        let archived = self.archived_ids(&days, &unlisted)?;
-        let unsealed = segments.unsealed();
-        let plan =
-            Plan { extent, days, archived, expired, restored: segments.restored, changed, kinds: segments.kinds };
-        let days = &plan.days;
+        let Look { days, segments, .. } = &plan.look;
         let mut steps = vec![Step::Database];
         if extent == Extent::Everything {
-            steps.push(Step::Unsealed(unsealed));
+            steps.push(Step::Unsealed(segments.unsealed()));
             steps.extend(days.iter().map(|listed| Step::Day(listed.day)));
-            steps.extend(unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
+            steps.extend(plan.unlisted.iter().map(|(day, format)| Step::Unlisted(*day, *format)));
         }
         steps.extend(segments.list.chunks(STEP_SEGMENTS).map(|segments| Step::Segments(segments.to_vec())));
         let total = steps.iter().map(|step| step.weight(days)).sum();
-        let problems = &mut found.verified.problems;
-        problems.extend(segments.faults.into_iter().chain(faults).map(|reason| self.problem_inside(None, reason)));
-        if extent == Extent::Everything {
-            match self.check_owner() {
-                Err(Error::Archive { path, reason } | Error::Io { path, reason, .. }) => {
-                    problems.push(Problem { path, day: None, ids: None, reason });
-                }
-                checked => checked?,
-            }
-            // That it cannot be listed is told above.
-            problems.extend(list_of_no_day(self.directory()).unwrap_or_default().into_iter().map(|path| {
-                let reason =
-                    "it is named after no day of the years 1970 to 9999, so that its rows are not read; move it elsewhere";
-                Problem { path, day: None, ids: None, reason: reason.to_owned() }
-            }));
-            for object in self.log.database().read("read the manifest", remote::undescribed)? {
-                if !object.has_file(&files) {
-                    let (path, reason) = (object.url().into(), remote::LOST.to_owned());
-                    problems.push(Problem { path, day: Some(object.day), ids: None, reason });
-                }
-            }
-            problems.extend(self.doubled_ids(days)?);
-            problems.extend(self.doubled_days(days, &files, &pending, &unlisted));
-        }
         progress(0, total)?;
         let (next, mut done) = (AtomicUsize::new(0), 0);
         let next = || steps.get(next.fetch_add(1, Ordering::Relaxed));
-        let work = |step: &Step, _: &dyn Fn() -> bool| Ok((step.weight(&plan.days), self.check(step, &plan)?));
+        let work = |step: &Step, _: &dyn Fn() -> bool| {
+            Ok((step.weight(days), self.settled(&plan, |plan| self.check(step, plan))?))
+        };
         parallel::watched(parallel::cores(), next, work, |news| {
             if let News::Done((weight, more)) = news {
                 done += weight;
@@ -145,7 +99,7 @@ impl Archive {
     }
 
     /// Days that have two files.
-    fn doubled_days(
+    pub(super) fn doubled_days(
         &self,
         days: &[Listed],
         files: &[DayFile],
@@ -203,6 +157,9 @@ impl Archive {
                 }
             }
             Step::Unsealed(spans) => self.check_unsealed(spans, found)?,
+            // A job has removed or adopted the file since.
+            Step::Day(day) if !plan.look.lists(*day) => {}
+            Step::Unlisted(day, format) if !plan.unlisted.contains(&(*day, *format)) => {}
             Step::Day(day) => self.check_day(*day, found)?,
             Step::Unlisted(day, format) => {
                 let unlisted = self.unlisted((*day, *format));

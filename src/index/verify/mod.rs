@@ -12,5 +12,5 @@ mod unreadable;
 pub(crate) use elements::Elements;
 pub(crate) use observed::Observed;
 pub(crate) use postings::check_postings;
-pub(crate) use segment::{Kinds, Live, Segment, list, segments};
+pub(crate) use segment::{Live, Segment, Segments, list, segments};
 pub(crate) use unreadable::Unreadable;

@@ -19,7 +19,7 @@ use crate::index::verify::unreadable::Unreadable;
 use crate::row::{COLUMNS, IndexedRow};
 
 /// A sealed segment, as it was sealed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Segment {
     pub(crate) ids: IdSpan,
     pub(crate) row_count: u64,
