@@ -367,8 +367,9 @@ def test_directory_that_cannot_be_made_is_named(route: Route, tmp_path: Path) ->
 
 def test_place_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    source_remote = route.options.get("source_remote", "memory://none")
     with pytest.raises(ns.StoreIOError, match=str(tmp_path / "file" / "x")) as refused:
-        copy(route.source, tmp_path / "target", remote=f"file://{tmp_path}/file/x", source_remote="memory://none")
+        copy(route.source, tmp_path / "target", remote=f"file://{tmp_path}/file/x", source_remote=source_remote)
     assert refused.value.errno == errno.ENOTDIR
 
 
