@@ -35,13 +35,29 @@ def check_remote(
         raise TypeError(f"{name} must be a URL or None, not {type(remote).__name__}")
     if remote is not None and not remote.startswith(_SCHEMES):
         known = ", ".join(_SCHEMES)
-        raise ValueError(f"{name} {remote!r} is no place in an object store: begin with {known}")
+        raise ValueError(f"{name} {without_login(remote)!r} is no place in an object store: begin with {known}")
+    if remote is not None:
+        check_query(remote, name)
     if remote is None and options is not None:
         raise ValueError(f"{name}_options are for {name} in an object store, and there is none")
     if isinstance(max_cache_bytes, bool) or not isinstance(max_cache_bytes, int):
         raise TypeError(f"max_cache_bytes must be int, not {type(max_cache_bytes).__name__}")
     if max_cache_bytes < 0:
         raise ValueError(f"max_cache_bytes is at least 0, not {max_cache_bytes}")
+
+
+def check_query(url: str, name: str) -> None:
+    """Refuse what clients of object stores drop in silence: the days would lie under a shorter prefix."""
+    for sign in "?#":
+        if sign in url:
+            raise ValueError(f"{name} {without_login(url)!r} must not contain {sign}; options are given beside it")
+
+
+def without_login(url: str) -> str:
+    """A URL of an object store, or what was given for one, without what stands before its last @."""
+    import re
+
+    return re.sub(r"^([^/@]*://)?.*@", r"\1", url, flags=re.DOTALL)
 
 
 def check_cache(directory: str, *others: str) -> None:

@@ -180,6 +180,29 @@ def test_damaged_object_is_told_and_no_wrong_row_is_read(place: Place, tmp_path:
         assert store.logs.verify().ok
 
 
+def test_damaged_object_that_is_moved_away_is_sent_anew_from_a_backup(memory: Place, tmp_path: Path) -> None:
+    """As the message says."""
+    with opened(memory, tmp_path) as store:
+        rows = filled(store.logs)
+        store.logs.archive_logs(now=NOW)
+        key = f"{day(1)}.jsonl"
+        good = content(memory, key)
+        bucket = Place(memory.name, memory.path, f"{memory.url}/logs", memory.options).bucket()
+        bucket.put(key, good.replace(b"tick", b"tock"))
+        with pytest.raises(ns.ArchiveCorruptError, match="move away the object, if it is there, and put a backup"):
+            store.logs.query(archived=True)
+        bucket.delete([key])
+        directory = Path(store.archive_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / key).write_bytes(good)
+        assert as_rows(store.logs.query(archived=True)) == rows
+        assert "in the cache or as a file" in store.logs.verify().problems[0].reason
+        store.logs.archive_logs(now=NOW)
+        assert content(memory, key) == good
+        assert as_rows(store.logs.query(archived=True)) == rows
+        assert store.logs.verify().ok
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_verify_looks_at_objects_whose_copy_is_in_the_cache(place: Place, tmp_path: Path, damage: str) -> None:
     with opened(place, tmp_path) as store:

@@ -15,6 +15,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
+from nerve_store._places import check_query, without_login
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
 from nerve_store.remote.failures import ShortObjectError, first_line, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
@@ -73,6 +74,7 @@ class Bucket:
     """The objects under a URL. Threads share it; a forked child must not use it (the client would hang)."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        check_query(url, "url")
         self.place = without_credentials(url)
         self._process = os.getpid()
         # Others report a missing object as the error of the whole request, which may have deleted some of the rest.
@@ -300,7 +302,7 @@ def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: d
             return LocalStore.from_url(url, mkdir=True)
     if scheme not in SCHEMES or (scheme not in {"file", "memory"} and not urlsplit(url).netloc):
         known = ", ".join(f"{one}://" for one in SCHEMES)
-        raise ValueError(f"{without_credentials(url)!r} is no place in an object store: begin with {known}")
+        raise ValueError(f"{without_login(url)!r} is no place in an object store: begin with {known}")
     provider = {name: config[name] for name in ("credential_provider",) if name in config}
     rest: Any = {name: value for name, value in config.items() if name not in provider}
     arguments: Any = {"config": rest, "client_options": client, "retry_config": retries, **provider}
@@ -308,7 +310,8 @@ def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: d
     try:
         return from_url(url, **arguments)
     except exceptions.BaseError as error:
-        raise ValueError(f"{without_credentials(url)}: an option is wrong: {first_line(error)}") from error
+        shown = without_login(url)
+        raise ValueError(f"{shown}: an option is wrong: {first_line(error).replace(url, shown)}") from None
 
 
 def _check_endpoint(scheme: str, config: Mapping[str, Any]) -> None:
@@ -323,5 +326,8 @@ def _check_endpoint(scheme: str, config: Mapping[str, Any]) -> None:
 def without_credentials(url: str) -> str:
     """The URL as messages may show it, without a slash at its end."""
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2] if ":" in parts.netloc.rpartition("@")[0] else parts.netloc
-    return urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
+    login, _, host = parts.netloc.rpartition("@")
+    if ":" in host and "@" in parts.path:  # a secret may have slashes
+        parts = urlsplit(without_login(url))
+        host = parts.netloc
+    return urlunsplit((parts.scheme, host if ":" in login else parts.netloc, parts.path, "", "")).rstrip("/")

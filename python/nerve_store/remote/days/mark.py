@@ -56,7 +56,9 @@ def missing_objects(bucket: Bucket, objects: Iterable[DayObject], told: set[str]
         if known.state == "current" and sizes.get(known.key) != known.size and place not in told:
             size = sizes.get(known.key)
             found = "it is missing" if size is None else f"it has {size} bytes and should have {known.size}"
-            problems.append(VerifyProblem(place, f"{found}; a copy is in the cache: put it back", known.day))
+            problems.append(
+                VerifyProblem(place, f"{found}; a copy is here, in the cache or as a file: put it back", known.day)
+            )
     return problems
 
 
