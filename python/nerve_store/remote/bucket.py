@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +17,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
-from nerve_store.remote.failures import ShortObjectError, first_line, told, told_of_files, unavailable
+from nerve_store.remote.failures import ShortObjectError, first_line, is_declined, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
 
 PAGE = 1000
@@ -27,6 +28,9 @@ _PARTS_AT_ONCE = 8
 _TRIES = 3
 _PATIENCE = 20.0
 """Seconds after which no request is begun anew."""
+_DELETE_TRIES = 5
+_DELETE_PATIENCE = 10.0
+"""Seconds after which a deletion that was declined is not begun anew, so that a lease outlives each of them."""
 _BULK = 500
 """Objects that one request deletes, where one request can delete several."""
 
@@ -223,11 +227,24 @@ class Bucket:
         return self._asked(key, head)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, at the most `deletions`; the request is sent once, so that it cannot arrive late."""
+        """Delete objects, at the most `deletions`.
+
+        A request without an answer is not sent again, since it may arrive late; one that was declined is.
+        """
         self.check()
-        with told(self.place), contextlib.suppress(FileNotFoundError):
-            paths = keys[0] if len(keys) == 1 else keys
-            interruptible(lambda: obstore.delete(self._once, paths))
+        paths = keys[0] if len(keys) == 1 else keys
+        end, pause = time.monotonic() + _DELETE_PATIENCE, 0.05
+        for left in reversed(range(_DELETE_TRIES)):
+            try:
+                with told(self.place), contextlib.suppress(FileNotFoundError):
+                    interruptible(lambda: obstore.delete(self._once, paths))
+            except StoreUnavailableError as error:
+                if not left or not is_declined(error) or time.monotonic() + pause > end:
+                    raise
+                time.sleep(pause)
+                pause *= 3
+            else:
+                return
 
     def copy(self, source: str, target: str) -> bool:
         """Copy an object within the store; whether there was one."""
@@ -248,12 +265,31 @@ class Bucket:
             return obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
 
     def list(self, folder: str | None = None) -> Iterator[list[Found]]:
-        """All objects under `folder`, page by page, in whatever order the store has."""
+        """All objects under `folder`, page by page, in whatever order the store has.
+
+        What breaks off goes on after the last key, unless the keys so far do not ascend.
+        """
         self.check()
+        pages, last, ascends, left = self._pages(folder, None), "", True, _TRIES - 1
+        while True:
+            try:
+                with told(self.place):
+                    page = interruptible(partial(next, pages, None))
+            except StoreUnavailableError:
+                if not left or not ascends:
+                    raise
+                pages, left = self._pages(folder, last or None), left - 1
+                continue
+            if not page:
+                return
+            keys = [meta["path"] for meta in page]
+            ascends, last, left = ascends and [last, *keys] == sorted([last, *keys]), keys[-1], _TRIES - 1
+            yield [_found(meta) for meta in page]
+
+    def _pages(self, folder: str | None, last: str | None) -> Iterator[Sequence[Any]]:
+        """What there is after the key `last`."""
         with told(self.place):
-            pages = obstore.list(self._store, folder, chunk_size=PAGE)
-            while page := interruptible(lambda: next(pages, None)):
-                yield [_found(meta) for meta in page]
+            return obstore.list(self._store, folder, offset=last, chunk_size=PAGE)
 
 
 def _found(meta: Any) -> Found:
