@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nerve_store as ns
 from contract.backends import Backend
 from contract.blob_places import Place
 from support import as_rows, child_environment
@@ -20,6 +22,8 @@ from support.archive import NOW, fill
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
+
+from nerve_store.remote.bucket import Bucket
 
 KILLED = """
 import json, os, signal, sys
@@ -70,3 +74,30 @@ def test_directory_of_a_killed_process_goes_with_the_next_log(
     assert set(scratch.iterdir()) == {used, link, *others}
     log.close()
     assert set(scratch.iterdir()) == {link, *others}
+
+
+@pytest.mark.parametrize("name", ["head", "get_parts"])
+def test_log_that_is_closed_while_a_day_is_fetched_says_so(
+    opened: Any, files: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with opened(files) as log:
+        fill(log, days=2)
+        log.archive_logs(now=NOW)
+    log = opened(files)
+    original = getattr(Bucket, name)
+
+    def closing(self: Bucket, *arguments: Any) -> Any:
+        thread = threading.Thread(target=log.close)
+        thread.start()
+        thread.join()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Bucket, name, closing)
+    with pytest.raises(ns.StoreClosedError):
+        log.query(archived=True)
+    with pytest.raises(ns.StoreClosedError):
+        log.query(archived=True)
+    assert list(scratch.iterdir()) == []

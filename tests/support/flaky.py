@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Fault = Callable[["Request"], str | None]
-"""Says what becomes of a request: one of `FAULTS`, "forbid" (403 without passing it on), or None for nothing."""
+"""Says what becomes of a request: one of `FAULTS`, "forbid" (403 without passing it on; to a deletion of keys 200 with
+an error for each, as S3 does), "key:CODE" (the same with another code), or None for nothing."""
 
 FAULTS = ("refuse", "busy", "conflict", "lose", "cut")
 """Refuse the connection; 503 without passing it on; 409 without passing it on; pass it on and lose the answer; pass it
@@ -41,6 +43,7 @@ class Request:
     method: str
     path: str
     number: int
+    body: bytes
 
 
 @dataclass
@@ -55,10 +58,10 @@ class Flaky:
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next(self, method: str, path: str) -> str | None:
+    def next(self, method: str, path: str, body: bytes) -> str | None:
         """Take a request down, and say what becomes of it."""
         with self.lock:
-            request = Request(method, path, len(self.requests))
+            request = Request(method, path, len(self.requests), body)
             self.requests.append(request)
             return None if self.fault is None else self.fault(request)
 
@@ -71,6 +74,14 @@ class Flaky:
                 return Answer(answer.status, answer.read(), dict(answer.getheaders()))
             except (OSError, http.client.HTTPException):
                 return None
+
+
+def _of_keys(body: bytes, code: str) -> Answer:
+    """An answer to a deletion of several keys, of which none was deleted."""
+    keys = re.findall("<Key>.*?</Key>", body.decode())
+    errors = "".join(f"<Error>{key}<Code>{code}</Code><Message>no</Message></Error>" for key in keys)
+    head = '<?xml version="1.0"?><DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    return Answer(200, f"{head}{errors}</DeleteResult>".encode(), {})
 
 
 class _Server(ThreadingHTTPServer):
@@ -95,9 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        what = state.next(self.command, self.path)
+        what = state.next(self.command, self.path, body)
         answer: Answer | None = None
-        if what in _REFUSALS:
+        if what is not None and self.path.endswith("?delete") and (what == "forbid" or what.startswith("key:")):
+            answer = _of_keys(body, "AccessDenied" if what == "forbid" else what.removeprefix("key:"))
+        elif what in _REFUSALS:
             code, name = _REFUSALS[what]
             answer = Answer(code, f"<Error><Code>{name}</Code><Message>no</Message></Error>".encode(), {})
         elif what != "refuse":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from nerve_store import BlobNotFoundError, BlobStore, normalize_blob_hash
@@ -20,7 +20,6 @@ _LEAST_DIGITS = 6
 _DIGITS = 64
 _SHARD_DIGITS = 2
 _SHOWN = 3
-_LISTINGS = 16
 
 
 def require_hash(blobs: BlobStore | ObjectBlobStore, text: str) -> str:
@@ -73,13 +72,12 @@ def blob_entries(blobs: BlobStore | ObjectBlobStore, *, long: bool) -> Iterator[
 
 def _object_entries(blobs: ObjectBlobStore, *, long: bool) -> Iterator[dict[str, object]]:
     """From the listings alone: to ask for each blob would take a request a blob."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from nerve_store.remote.blobs.keys import hash_in
     from nerve_store.remote.blobs.listing import shards
+    from nerve_store.remote.blobs.pool import Pool
 
     bucket = blobs._bucket  # noqa: SLF001
-    with ThreadPoolExecutor(_LISTINGS, thread_name_prefix="nerve_store-listing") as pool:
+    with closing(Pool()) as pool:
         for shard in shards(bucket, pool):
             for one in shard:
                 entry: dict[str, object] = {"hash": hash_in(one.key), "size": one.size}

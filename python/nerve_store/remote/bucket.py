@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,20 +18,24 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_ur
 
 from nerve_store._places import check_query, without_login
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
-from nerve_store.remote.failures import ShortObjectError, first_line, told, told_of_files, unavailable
+from nerve_store.remote.failures import ShortObjectError, first_line, is_declined, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
 
 PAGE = 1000
 """Keys of one answer to a listing."""
 PART_BYTES = 8 << 20
 """What is sent or fetched at a time of an object that is larger."""
-_PARTS_AT_ONCE = 8
+_PARTS_AT_ONCE = 3
+"""Parts that are sent at the same time: a link of 0.5 MB/s sends them within `_UPLOAD`."""
 _TRIES = 3
 _PATIENCE = 20.0
 """Seconds after which no request is begun anew."""
 _CONFLICTS = 10
 """How often an object is created anew where a conflict has stored nothing, each time after a longer pause."""
 _PAUSE = 0.02
+_DELETE_TRIES = 5
+_DELETE_PATIENCE = 10.0
+"""Seconds after which a deletion that was declined is not begun anew, so that a lease outlives each of them."""
 _BULK = 500
 """Objects that one request deletes, where one request can delete several."""
 
@@ -47,7 +52,19 @@ _CLIENT_OPTIONS = frozenset(
     "read_timeout timeout user_agent".split()
 )
 _VARIABLES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
-_CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=30)}
+_CLIENT: dict[str, Any] = {
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=30),
+    "timeout": timedelta(seconds=120),
+}
+"""A server may be silent for half a minute; parts that come may take longer, down to 0.25 MB/s."""
+_UPLOAD: dict[str, Any] = _CLIENT | {"read_timeout": timedelta(seconds=60), "timeout": timedelta(seconds=60)}
+"""The same of parts that are sent: the client counts the sending as silence."""
+_TIMES = frozenset(
+    "connect_timeout http2_keep_alive_interval http2_keep_alive_timeout pool_idle_timeout read_timeout timeout".split()
+)
+_MOST_SECONDS = 1e9
+_YES = frozenset(("1", "true", "on", "yes", "y"))
 DELETE_TIMEOUT = timedelta(seconds=20)
 """After this a request to delete has ended, whether it was answered or not."""
 
@@ -80,9 +97,10 @@ class Bucket:
         # Others report a missing object as the error of the whole request, which may have deleted some of the rest.
         self.deletions = _BULK if urlsplit(url).scheme == "s3" else 1
         config, client = _divided(options)
-        client = _CLIENT | _of_environment(urlsplit(url).scheme) | client
-        self._store = _opened(url, config, client, _RETRIES)
-        self._once = _opened(url, config, client | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
+        given = _of_environment(urlsplit(url).scheme) | client
+        self._store = _opened(url, config, _with(_CLIENT, given), _RETRIES)
+        self._uploads = _opened(url, config, _with(_UPLOAD, given), _RETRIES)
+        self._once = _opened(url, config, _with(_CLIENT, given) | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
 
     @property
     def is_inherited(self) -> bool:
@@ -173,7 +191,7 @@ class Bucket:
         def upload() -> None:
             try:
                 obstore.put(
-                    self._store,
+                    self._uploads,
                     key,
                     iter(pieces()),
                     use_multipart=True,
@@ -241,11 +259,24 @@ class Bucket:
         return self._asked(key, head)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, at the most `deletions`; the request is sent once, so that it cannot arrive late."""
+        """Delete objects, at the most `deletions`.
+
+        A request without an answer is not sent again, since it may arrive late; one that was declined is.
+        """
         self.check()
-        with told(self.place), contextlib.suppress(FileNotFoundError):
-            paths = keys[0] if len(keys) == 1 else keys
-            interruptible(lambda: obstore.delete(self._once, paths))
+        paths = keys[0] if len(keys) == 1 else keys
+        end, pause = time.monotonic() + _DELETE_PATIENCE, 0.05
+        for left in reversed(range(_DELETE_TRIES)):
+            try:
+                with told(self.place), contextlib.suppress(FileNotFoundError):
+                    interruptible(lambda: obstore.delete(self._once, paths))
+            except StoreUnavailableError as error:
+                if not left or not is_declined(error) or time.monotonic() + pause > end:
+                    raise
+                time.sleep(pause)
+                pause *= 3
+            else:
+                return
 
     def copy(self, source: str, target: str) -> bool:
         """Copy an object within the store; whether there was one."""
@@ -266,12 +297,31 @@ class Bucket:
             return obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
 
     def list(self, folder: str | None = None) -> Iterator[list[Found]]:
-        """All objects under `folder`, page by page, in whatever order the store has."""
+        """All objects under `folder`, page by page, in whatever order the store has.
+
+        What breaks off goes on after the last key, unless the keys so far do not ascend.
+        """
         self.check()
+        pages, last, ascends, left = self._pages(folder, None), "", True, _TRIES - 1
+        while True:
+            try:
+                with told(self.place):
+                    page = interruptible(partial(next, pages, None))
+            except StoreUnavailableError:
+                if not left or not ascends:
+                    raise
+                pages, left = self._pages(folder, last or None), left - 1
+                continue
+            if not page:
+                return
+            keys = [meta["path"] for meta in page]
+            ascends, last, left = ascends and [last, *keys] == sorted([last, *keys]), keys[-1], _TRIES - 1
+            yield [_found(meta) for meta in page]
+
+    def _pages(self, folder: str | None, last: str | None) -> Iterator[Sequence[Any]]:
+        """What there is after the key `last`."""
         with told(self.place):
-            pages = obstore.list(self._store, folder, chunk_size=PAGE)
-            while page := interruptible(lambda: next(pages, None)):
-                yield [_found(meta) for meta in page]
+            return obstore.list(self._store, folder, offset=last, chunk_size=PAGE)
 
 
 def _found(meta: Any) -> Found:
@@ -280,8 +330,37 @@ def _found(meta: Any) -> Found:
 
 def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the service, and those of the HTTP client."""
+    options = {_checked_name(name): _checked(name, value) for name, value in options.items()}
     client = {name: value for name, value in options.items() if name in _CLIENT_OPTIONS}
     return {name: value for name, value in options.items() if name not in _CLIENT_OPTIONS}, client
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an option must be str, not {type(name).__name__}")
+    return name
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The option as the client takes it: numbers are text, and seconds where it wants a time."""
+    if name == "credential_provider" or (name == "default_headers" and isinstance(value, Mapping)):
+        return value
+    if isinstance(value, str | bool) or (isinstance(value, timedelta) and name in _TIMES):
+        return value
+    if not isinstance(value, int | float):
+        raise TypeError(f"the option {name} must be str, bool or a number, not {type(value).__name__}")
+    if name not in _TIMES:
+        return str(value)
+    if not 0 <= value < _MOST_SECONDS:
+        raise ValueError(f"the option {name} is a number of seconds, not {value}")
+    return timedelta(seconds=value)
+
+
+def _with(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the client; a `timeout` that was given takes the place of the shorter ones of ours."""
+    if "timeout" in given:
+        ours = {name: value for name, value in ours.items() if name != "read_timeout"}
+    return ours | given
 
 
 def _of_environment(scheme: str) -> dict[str, str]:
@@ -298,36 +377,54 @@ def _opened(url: str, config: dict[str, Any], client: dict[str, Any], retries: d
     if scheme == "memory":
         return _memory.setdefault(url, MemoryStore())
     if scheme == "file":
-        with told_of_files(url):
-            return LocalStore.from_url(url, mkdir=True)
+        try:
+            with told_of_files(url):
+                return LocalStore.from_url(url, mkdir=True)
+        except (exceptions.BaseError, ValueError) as error:
+            raise ValueError(f"{url!r} names no directory of this machine: give file:///directory") from error
     if scheme not in SCHEMES or (scheme not in {"file", "memory"} and not urlsplit(url).netloc):
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise ValueError(f"{without_login(url)!r} is no place in an object store: begin with {known}")
     provider = {name: config[name] for name in ("credential_provider",) if name in config}
     rest: Any = {name: value for name, value in config.items() if name not in provider}
     arguments: Any = {"config": rest, "client_options": client, "retry_config": retries, **provider}
-    _check_endpoint(scheme, rest)
+    _check_endpoint(scheme, rest, may_be_plain=_allows_http(client | rest))
     try:
         return from_url(url, **arguments)
     except exceptions.BaseError as error:
         shown = without_login(url)
         raise ValueError(f"{shown}: an option is wrong: {first_line(error).replace(url, shown)}") from None
+    except (ValueError, TypeError) as error:
+        shown = without_login(url)
+        reason = first_line(error).replace(url, shown)
+        raise type(error)(f"{shown!r} is no URL, or an option is wrong: {reason}") from None
 
 
-def _check_endpoint(scheme: str, config: Mapping[str, Any]) -> None:
-    """What is no URL would end the client in a panic with the first request."""
+def _allows_http(options: Mapping[str, Any]) -> bool:
+    """Whether the service may be spoken to without encryption."""
+    named = (value for name, value in options.items() if name.lower().endswith("allow_http"))
+    return any(value is True or str(value).lower() in _YES for value in named)
+
+
+def _check_endpoint(scheme: str, config: Mapping[str, Any], *, may_be_plain: bool) -> None:
+    """What is no URL would end the client in a panic with the first request; it sends nothing to one of http alone."""
     named = {name: os.environ.get(f"{_VARIABLES[scheme]}{name.upper()}") for name in ("endpoint", "endpoint_url")}
     for name, value in (named | dict(config)).items():
         is_endpoint = name.lower().removesuffix("_url").endswith("endpoint")
         if is_endpoint and value and not str(value).startswith(("http://", "https://")):
             raise ValueError(f"{name} is a URL that begins with http:// or https://, not {str(value)[:80]!r}")
+        if is_endpoint and not may_be_plain and str(value).startswith("http://"):
+            raise ValueError(f"{name} is not encrypted (http://): give the option allow_http=True if that is meant")
 
 
 def without_credentials(url: str) -> str:
-    """The URL as messages may show it, without a slash at its end."""
-    parts = urlsplit(url)
-    login, _, host = parts.netloc.rpartition("@")
-    if ":" in host and "@" in parts.path:  # a secret may have slashes
-        parts = urlsplit(without_login(url))
-        host = parts.netloc
+    """The URL as messages may show it, without a slash at its end; a `ValueError` if it is none."""
+    try:
+        parts = urlsplit(url)
+        login, _, host = parts.netloc.rpartition("@")
+        if ":" in host and "@" in parts.path:  # a secret may have slashes
+            parts = urlsplit(without_login(url))
+            host = parts.netloc
+    except ValueError as error:
+        raise ValueError(f"{without_login(url)!r} is no URL of an object store: {error}") from None
     return urlunsplit((parts.scheme, host if ":" in login else parts.netloc, parts.path, "", "")).rstrip("/")

@@ -12,6 +12,15 @@ from obstore import exceptions
 from nerve_store.exceptions import NerveStoreError, StoreIOError, StoreUnavailableError
 
 _REFUSED = re.compile(r"Server returned non-2xx status code: (401|403|404) ")
+_OF_KEY = re.compile(r"DeleteObjects request failed.*\(code: (\w+)\)")
+"""What the client says of an answer of 200 to a deletion, which tells of an error for one of the keys."""
+_REFUSING_CODES = frozenset(
+    "AccessDenied AccountProblem AllAccessDisabled ExpiredToken InvalidAccessKeyId InvalidBucketState InvalidRequest "
+    "InvalidToken MethodNotAllowed NotImplemented ObjectLocked RequestTimeTooSkewed SignatureDoesNotMatch".split()
+)
+_DECLINED = re.compile(
+    r"Server returned (non-2xx status code: (429|500|503) |error response: .*<Code>(InternalError|SlowDown)</Code>)"
+)
 _OF_SYSTEM = re.compile(r"\(os error (\d+)\)")
 _CLASSES = {"401": exceptions.UnauthenticatedError, "403": exceptions.PermissionDeniedError, "404": FileNotFoundError}
 _LONGEST = 300
@@ -48,12 +57,21 @@ def translated(error: Exception, place: str) -> NerveStoreError:
             return refusal(errno.ENOENT, f"{reason}; the bucket or the object is missing", place)
         case exceptions.GenericError():
             # Of a refused listing the client has no other class.
+            of_key = _OF_KEY.search(str(error))
+            if of_key is not None and of_key[1] in _REFUSING_CODES:
+                return translated(exceptions.PermissionDeniedError(reason), place)
             refused = _REFUSED.search(str(error))
             if refused is None:
                 return unavailable(error, place)
             return translated(_CLASSES[refused[1]](reason), place)
         case _:
             return refusal(errno.EIO, reason, place)
+
+
+def is_declined(error: StoreUnavailableError) -> bool:
+    """Whether the store answered that it did not do what was asked: nothing of it can arrive late."""
+    reason = str(error.__cause__)
+    return _OF_KEY.search(reason) is not None or _DECLINED.search(reason) is not None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry
 from nerve_store._places import ARCHIVE_MARK, below, make_directory
-from nerve_store.exceptions import ArchiveError, StoreUnavailableError
+from nerve_store.exceptions import ArchiveError, StoreClosedError, StoreUnavailableError
 from nerve_store.postgres.archive.day import described
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
 from nerve_store.postgres.archive.directory import translated
@@ -51,6 +52,7 @@ class ObjectDays:
         """What was in the way of a day of the job that is under way."""
         self._unknown: list[str] = []
         """The objects of days that are there, and that the database does not know."""
+        self._is_closed = False
         self._remove = None
         if cache is None:
             scratch = Scratch()
@@ -93,6 +95,19 @@ class ObjectDays:
             yield file
 
     def _open(self, known: KnownDay) -> BinaryIO:
+        if not self._is_closed:
+            try:
+                return self._fetched(known)
+            except OSError:
+                if not self._is_closed:
+                    raise
+        if self._remove is not None:  # it may have been made anew
+            shutil.rmtree(self._cache.directory, ignore_errors=True)
+        error = StoreClosedError(f"{self.path}: the store is closed; open it again")
+        error.path = self.path
+        raise error
+
+    def _fetched(self, known: KnownDay) -> BinaryIO:
         key = self._key(known)
         with translated("fetch a day", self._cache.directory):
             for _ in range(_TRIES):
@@ -298,7 +313,8 @@ class ObjectDays:
         self.tidy(manifest)
 
     def close(self) -> None:
-        """Remove a cache that is this log's alone."""
+        """Remove a cache that is this log's alone; calls under way end with `StoreClosedError`."""
+        self._is_closed = True
         if self._remove is not None:
             self._remove()
 

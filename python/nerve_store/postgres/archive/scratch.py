@@ -9,6 +9,8 @@ import tempfile
 import time
 from contextlib import suppress
 
+from nerve_store._places import system_error
+
 _PREFIX = "nerve-store-cache-"
 """Not that of earlier versions, which held no lock."""
 _NEW = 60.0
@@ -19,8 +21,13 @@ class Scratch:
     """A directory for as long as its process lives, which holds a lock on it."""
 
     def __init__(self) -> None:
-        _remove_abandoned()
-        self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        """`StoreIOError` if there is no temporary directory."""
+        try:
+            _remove_abandoned()
+            self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        except OSError as error:
+            reason = f"no temporary directory for days: {error.strerror}; set TMPDIR, or give cache="
+            raise system_error(error, reason, error.filename or tempfile.tempdir or os.curdir) from error
         self._process = os.getpid()
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with suppress(OSError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from nerve_store.records import CollectReport
 from nerve_store.remote.blobs.keys import hash_of
 from nerve_store.remote.blobs.listing import AT_ONCE, SHARDS, folder_groups, in_turn, listed
+from nerve_store.remote.blobs.pool import Pool
 from nerve_store.remote.blobs.turns import Turn, turn
 from nerve_store.remote.bucket import Bucket, Found
 from nerve_store.types import Progress
@@ -23,7 +23,7 @@ class Collection:
     """One call of `collect`."""
 
     bucket: Bucket
-    pool: ThreadPoolExecutor
+    pool: Pool
     keep: frozenset[str]
     grace: timedelta
     is_dry: bool

@@ -6,10 +6,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from nerve_store._core import blob_hash
+from nerve_store._places import system_error
+from nerve_store.exceptions import StoreIOError
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 
 SMALL_BYTES = PART_BYTES
@@ -92,26 +95,46 @@ class Spool:
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SMALL_BYTES)  # noqa: SIM115 - `close` closes it
         self._digest = hashlib.sha256()
+        self._error: StoreIOError | None = None
         self.size = 0
 
     def write(self, piece: bytes | memoryview) -> int:
-        """Add bytes."""
-        self._file.write(piece)
+        """Add bytes; a `StoreFullError` or `StoreIOError` if the temporary file cannot take them, and ever after."""
+        self._check()
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            self._error = system_error(error, f"the temporary file cannot be written: {error.strerror}", _directory())
+            raise self._error from error
         self._digest.update(piece)
         self.size += len(piece)
         return len(piece)
 
     def content(self) -> Content:
         """All that was written."""
+        self._check()
         hash = self._digest.hexdigest()
         if self.size <= SMALL_BYTES:
             self._file.seek(0)
             return InMemory(self._file.read(), hash)
         return InFile(self._file, hash, self.size)
 
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
     def close(self) -> None:
         """Let go of the bytes."""
-        self._file.close()
+        with suppress(OSError):  # of bytes that were not written
+            self._file.close()
+
+
+def _directory() -> str:
+    """Where temporary files are; the current directory if there is no place for them."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.curdir
 
 
 def hashed(file: IO[bytes]) -> Content:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from nerve_store.remote.blobs.keys import hash_of
+from nerve_store.remote.blobs.pool import Pool
 from nerve_store.remote.bucket import PAGE, Bucket, Found
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
@@ -32,7 +33,7 @@ def folder_groups(bucket: Bucket) -> list[tuple[str | None, ...]]:
     return [SHARDS[at : at + AT_ONCE] for at in range(0, len(SHARDS), AT_ONCE)]
 
 
-def shards(bucket: Bucket, pool: ThreadPoolExecutor, first: str = "") -> Iterator[list[Found]]:
+def shards(bucket: Bucket, pool: Pool, first: str = "") -> Iterator[list[Found]]:
     """All blobs, a shard or more at a time; those of the shards before the `first` may be left out."""
     pages = bucket.list()
     page = next(pages, [])
@@ -43,7 +44,7 @@ def shards(bucket: Bucket, pool: ThreadPoolExecutor, first: str = "") -> Iterato
     yield from in_turn(pool, lambda shard: listed(bucket, shard), wanted, at_once=AT_ONCE)
 
 
-def hash_pages(bucket: Bucket, pool: ThreadPoolExecutor, last: str = "") -> Iterator[list[str]]:
+def hash_pages(bucket: Bucket, pool: Pool, last: str = "") -> Iterator[list[str]]:
     """The hashes of all blobs after the `last` one, in order; no page is empty."""
     for shard in shards(bucket, pool, last[:2]):
         hashes = [hash for one in shard if (hash := hash_of(one.key)) is not None and hash > last]
@@ -51,9 +52,7 @@ def hash_pages(bucket: Bucket, pool: ThreadPoolExecutor, last: str = "") -> Iter
             yield hashes
 
 
-def in_turn(
-    pool: ThreadPoolExecutor, call: Callable[[_Item], _Result], items: Iterable[_Item], *, at_once: int
-) -> Iterator[_Result]:
+def in_turn(pool: Pool, call: Callable[[_Item], _Result], items: Iterable[_Item], *, at_once: int) -> Iterator[_Result]:
     """The results of calls in the order of their items, so many of them under way; the first error ends them all."""
     waiting: deque[Future[_Result]] = deque()
     try:

@@ -6,9 +6,7 @@ import errno
 import io
 import os
 import stat
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -21,6 +19,7 @@ from nerve_store.remote.blobs.collect import Collection
 from nerve_store.remote.blobs.content import ChangedError, Content, InMemory, Spool, hashed, read_from
 from nerve_store.remote.blobs.keys import key_of
 from nerve_store.remote.blobs.listing import hash_pages, in_turn, shards
+from nerve_store.remote.blobs.pool import THREADS, Pool
 from nerve_store.remote.blobs.probe import check_format, prepare
 from nerve_store.remote.blobs.read import VERIFIED_FIRST, ObjectBlobReader, digest_of, missing, read
 from nerve_store.remote.blobs.turns import wait_for_turns
@@ -31,8 +30,6 @@ from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.failures import refusal
 from nerve_store.types import Data, File, Progress
 
-_THREADS = 32
-"""Requests under way of calls that make many."""
 _HOUR = timedelta(hours=1)
 
 
@@ -75,8 +72,7 @@ class ObjectBlobStore:
         self._is_read_only = Check.flag(read_only, "read_only")
         self._grace = _checked_grace(grace)
         self._bucket = Bucket(place, options or {})
-        self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Pool()
         if read_only:
             check_format(self._bucket)
         else:
@@ -111,7 +107,7 @@ class ObjectBlobStore:
             index, data = item
             return self._store(InMemory.of(Check.data(data, index)), verify=is_verified)
 
-        return list(in_turn(self._pool(), write, enumerate(given), at_once=2 * _THREADS))
+        return list(in_turn(self._pool(), write, enumerate(given), at_once=2 * THREADS))
 
     def write_file(self, file: File, *, verify: bool = False) -> str:
         """Store the content of a file, in constant memory, and return its sha256, lowercase hex.
@@ -243,13 +239,9 @@ class ObjectBlobStore:
         return BlobStats(self.root, count, size)
 
     def close(self) -> None:
-        """Let go of the threads; the next call makes new ones. There is nothing else to close."""
-        if self._bucket.is_inherited:
-            return
-        with self._lock:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown()
+        """Let go of the threads; calls under way, and the next one, make new ones. There is nothing else to close."""
+        if not self._bucket.is_inherited:
+            self._threads.close()
 
     def _name(self, hash: str) -> str:
         name = Check.hash(hash)
@@ -261,12 +253,9 @@ class ObjectBlobStore:
         if self._is_read_only:
             raise refusal(errno.EROFS, "the store was opened with read_only", self.root)
 
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> Pool:
         self._bucket.check()
-        with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="nerve_store-objects")
-            return self._threads
+        return self._threads
 
     def __enter__(self) -> Self:
         return self

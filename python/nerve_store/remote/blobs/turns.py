@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from nerve_store.exceptions import StoreBusyError, StoreIOError
+from nerve_store.exceptions import StoreBusyError, StoreIOError, StoreUnavailableError
 from nerve_store.remote.blobs.keys import COLLECTING
 from nerve_store.remote.bucket import Bucket, Found
+from nerve_store.remote.failures import is_declined
 
 LEASE = 60.0
 """Seconds after which a lease that nobody renewed is over."""
@@ -54,6 +55,9 @@ class Turn:
             self._bucket.delete(keys)
         except StoreIOError:
             self._count(-1)  # refused
+            raise
+        except StoreUnavailableError as error:
+            self._count(-is_declined(error))
             raise
         self._count(-1)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from nerve_store.exceptions import BlobNotFoundError, StoreIOError
 from nerve_store.records import BlobProblem, BlobVerifyReport
 from nerve_store.remote.blobs.keys import QUARANTINE, hash_in, key_of
 from nerve_store.remote.blobs.listing import in_turn, shards
+from nerve_store.remote.blobs.pool import Pool
 from nerve_store.remote.blobs.read import digest_of
 from nerve_store.remote.blobs.turns import Turn, turn
 from nerve_store.remote.bucket import Bucket, Found
@@ -18,9 +18,7 @@ _AT_ONCE = 8
 """Blobs that are read at the same time: each holds 16 MiB at the most."""
 
 
-def verify(
-    bucket: Bucket, pool: ThreadPoolExecutor, *, is_writable: bool, progress: Progress | None
-) -> BlobVerifyReport:
+def verify(bucket: Bucket, pool: Pool, *, is_writable: bool, progress: Progress | None) -> BlobVerifyReport:
     """Read every blob; with `is_writable`, damaged ones go to `quarantine/`."""
     total = sum(one.size for shard in shards(bucket, pool) for one in shard) if progress is not None else 0
     if progress is not None:
@@ -42,7 +40,7 @@ def verify(
     return BlobVerifyReport(count, size, tuple(problems))
 
 
-def _digests(bucket: Bucket, pool: ThreadPoolExecutor) -> Iterator[tuple[Found, str | None]]:
+def _digests(bucket: Bucket, pool: Pool) -> Iterator[tuple[Found, str | None]]:
     def read(found: Found) -> tuple[Found, str | None]:
         try:
             return found, digest_of(bucket, hash_in(found.key), found.size)
