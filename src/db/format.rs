@@ -35,6 +35,26 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).map_or(0, |word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]))
 }
 
+/// How many bytes a value of this kind has in a record; None if there is no such kind.
+#[inline]
+pub(crate) fn value_bytes(kind: u64) -> Option<u64> {
+    match kind {
+        0 | 8 | 9 => Some(0),
+        1..=4 => Some(kind),
+        5 => Some(6),
+        6 | 7 => Some(8),
+        10 | 11 => None,
+        _ => Some((kind - 12) / 2),
+    }
+}
+
+/// The integer of these bytes; None without any.
+#[inline]
+pub(crate) fn integer(bytes: &[u8]) -> Option<i64> {
+    let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1_i64 };
+    Some(bytes.iter().fold(sign, |value, byte| value << 8 | i64::from(*byte)))
+}
+
 /// How many bytes of a record are in its cell; the others overflow into pages of their own. `usable` are the bytes of a page
 /// that hold data.
 pub(crate) fn local_bytes(record_bytes: usize, usable: usize, is_index: bool) -> usize {

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 
 use crate::base::error::{Error, Result};
 use crate::base::time::{TimeSpan, check_timestamp, now};
-use crate::db::format::varint;
+use crate::db::format::{integer, value_bytes, varint};
 use crate::row::IndexedRow;
 use crate::row::texts::{Gathering, RawTexts, Texts};
 
@@ -121,20 +121,12 @@ impl<'a> RawRow<'a> {
         let mut next = || {
             let (kind, length) = varint(kinds)?;
             kinds = &kinds[length..];
-            let bytes = match kind {
-                0 | 8 | 9 => 0,
-                1..=4 => kind,
-                5 => 6,
-                6 => 8,
-                // Others are numbers with fractions, or bytes.
-                _ if kind >= 13 && kind % 2 == 1 => (kind - 13) / 2,
-                _ => return None,
-            };
+            let bytes = value_bytes(kind)?;
             let (value, rest) = values.split_at_checked(usize::try_from(bytes).ok()?)?;
             values = rest;
             Some((kind, value))
         };
-        let is_text = |kind: u64| kind >= 13;
+        let is_text = |kind: u64| kind >= 13 && kind % 2 == 1;
         // The id is in the cell, and NULL in the record.
         let (0, _) = next()? else { return None };
         let mut text = || {
@@ -142,14 +134,11 @@ impl<'a> RawRow<'a> {
         };
         let texts = (text()??, text()??, text()?, text()?);
         let timestamp = match next()? {
-            (0, _) => return None,
             (8, _) => 0,
             (9, _) => 1,
-            (kind, _) if is_text(kind) => return None,
-            (_, bytes) => {
-                let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1_i64 };
-                bytes.iter().fold(sign, |value, byte| value << 8 | i64::from(*byte))
-            }
+            (1..=6, bytes) => integer(bytes)?,
+            // NULL, a number with a fraction, or no number.
+            _ => return None,
         };
         (kinds.is_empty() && values.is_empty()).then_some(Self { id, timestamp, texts })
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::types::Value;
 
-use crate::db::format::varint;
+use crate::db::format::{integer, value_bytes, varint};
 
 /// How texts are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,29 +59,18 @@ pub(super) fn decode(record: &[u8], encoding: Encoding) -> Option<Vec<Value>> {
 }
 
 fn value(kind: u64, bytes: &[u8], encoding: Encoding) -> Option<(Value, usize)> {
-    let integer = |length: usize| {
-        let bytes = bytes.get(..length)?;
-        let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1_i64 };
-        Some((Value::Integer(bytes.iter().fold(sign, |value, byte| value << 8 | i64::from(*byte))), length))
+    let length = usize::try_from(value_bytes(kind)?).ok()?;
+    let bytes = bytes.get(..length)?;
+    let value = match kind {
+        0 => Value::Null,
+        1..=6 => Value::Integer(integer(bytes)?),
+        7 => Value::Real(f64::from_be_bytes(*bytes.first_chunk()?)),
+        8 => Value::Integer(0),
+        9 => Value::Integer(1),
+        _ if kind.is_multiple_of(2) => Value::Blob(bytes.to_vec()),
+        _ => Value::Text(encoding.text(bytes)?),
     };
-    match kind {
-        0 => Some((Value::Null, 0)),
-        1..=4 => integer(usize::try_from(kind).ok()?),
-        5 => integer(6),
-        6 => integer(8),
-        7 => Some((Value::Real(f64::from_be_bytes(*bytes.first_chunk()?)), 8)),
-        8 => Some((Value::Integer(0), 0)),
-        9 => Some((Value::Integer(1), 0)),
-        10 | 11 => None,
-        _ => {
-            let length = usize::try_from((kind - 12) / 2).ok()?;
-            let bytes = bytes.get(..length)?;
-            if kind.is_multiple_of(2) {
-                return Some((Value::Blob(bytes.to_vec()), length));
-            }
-            Some((Value::Text(encoding.text(bytes)?), length))
-        }
-    }
+    Some((value, length))
 }
 
 #[cfg(test)]

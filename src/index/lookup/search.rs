@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::IdSpan;
-use crate::index::lookup::candidates::candidates;
+use crate::index::lookup::candidates::{Candidate, candidates};
 use crate::index::lookup::check::{Check, Visit};
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::row::{COLUMNS, Entries, Filter, LogEntry, RawRow};
@@ -61,14 +61,9 @@ pub(crate) fn search_raw(
         order.check(row.id)?;
         visit(row)
     };
-    let mut check = Check::new(connection, filter, COLUMNS);
-    for candidate in candidates(connection, unmerged, filter)? {
-        check.run_raw(&candidate?, filter, &mut visit)?;
-        if check.has_enough() {
-            break;
-        }
-    }
-    Ok(())
+    each_candidate(connection, unmerged, filter, COLUMNS, |check, candidate| {
+        check.run_raw(candidate, filter, &mut visit)
+    })
 }
 
 /// The order in which rows come.
@@ -102,9 +97,20 @@ pub(super) fn each_match(
     columns: &str,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
+    each_candidate(connection, unmerged, filter, columns, |check, candidate| check.run(candidate, visit))
+}
+
+/// Has `run` look up one candidate after the other, until there are rows enough.
+fn each_candidate(
+    connection: &Connection,
+    unmerged: &UnmergedIndex,
+    filter: &Filter,
+    columns: &str,
+    mut run: impl FnMut(&mut Check<'_>, &Candidate) -> Result<()>,
+) -> Result<()> {
     let mut check = Check::new(connection, filter, columns);
     for candidate in candidates(connection, unmerged, filter)? {
-        check.run(&candidate?, visit)?;
+        run(&mut check, &candidate?)?;
         if check.has_enough() {
             break;
         }
