@@ -136,8 +136,12 @@ bench-remote: $(BUILT) ## the log on PostgreSQL, its days and blobs on S3, besid
 	PYTHONPATH=benches:tests $(BIN)/python -m remote.archiving
 	PYTHONPATH=benches:tests $(BIN)/python -m remote.objects
 
-torture-remote: $(BUILT) ## 5,000 lost connections and 100 crashes of the server, beside controls that lose and double rows
-	NERVE_TORTURE=long $(BIN)/python -m pytest -p no:xdist -o faulthandler_timeout=1800 tests/postgres/test_faults.py
+torture-remote: $(BUILT) ## 5,000 lost connections, 100 crashes, 10,000 races with a collector of blobs; each with a control
+	rm -f target/torture-remote-counts
+	NERVE_TORTURE=long NERVE_TORTURE_COUNTS=$(abspath target/torture-remote-counts) \
+		$(BIN)/python -m pytest -p no:xdist -o faulthandler_timeout=1800 tests/postgres/test_faults.py \
+		tests/remote/test_races.py; \
+	status=$$?; PYTHONPATH=tests $(BIN)/python -m support.counts target/torture-remote-counts; exit $$status
 
 torture: $(BUILT) ## long fault and crash sweeps, models, fuzzing; NERVE_TORTURE=long takes hours
 	PROPTEST_CASES=2000 cargo test --locked --no-default-features --quiet

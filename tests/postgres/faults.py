@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -75,8 +74,12 @@ class Losses:
             payload for payload, row_id in writers.acknowledged.items() if by_payload.get(payload, row_id) != row_id
         ]
 
+    def counts(self) -> dict[str, int]:
+        """How many rows were lost, doubled and so on."""
+        return {kind: len(rows) for kind, rows in vars(self).items()}
+
     def none(self) -> bool:
-        return not (self.lost or self.doubled or self.strange or self.reused or self.misnumbered)
+        return not any(self.counts().values())
 
 
 def kill_connections(url: str, count: int, *, application: str = "") -> int:
@@ -94,14 +97,6 @@ def kill_connections(url: str, count: int, *, application: str = "") -> int:
             killed += row[0] if row else 0
             time.sleep(0.002)
     return killed
-
-
-IS_LONG = os.environ.get("NERVE_TORTURE") == "long"
-
-
-def scaled(count: int, *, long: int) -> int:
-    """How often a sweep tries, or with NERVE_TORTURE=long; of the latter, on each of two versions of the server."""
-    return long if IS_LONG else count
 
 
 def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:

@@ -20,7 +20,8 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from nerve_store.postgres import PostgresLogStore
-from postgres.faults import IS_LONG, Losses, Writers, kill_connections, patiently, scaled
+from postgres.faults import Losses, Writers, kill_connections, patiently
+from support.counts import LONG, note, scaled
 from support.servers import Server
 
 KILLS = scaled(60, long=2_500)
@@ -63,9 +64,10 @@ def test_killed_connections_lose_and_double_nothing(place: Backend) -> None:
     assert isinstance(log, PostgresLogStore)
     with Writers(log, 8) as writers:
         killed = kill_connections(place.direct_url, KILLS, application=r"^CALL .*\.write")
-    assert killed >= (KILLS if IS_LONG else KILLS // 2)
+    assert killed >= (KILLS if LONG else KILLS // 2)
     assert writers.errors == []
     losses = Losses(writers, rows_of(log))
+    note("lost connections", place.name, killed=killed, acknowledged=len(writers.acknowledged), **losses.counts())
     assert losses.none(), vars(losses)
     assert writers.acknowledged.keys() == writers.attempted
     ids = [row_id for row_id, _ in rows_of(log)]
@@ -83,6 +85,7 @@ def test_plain_retry_doubles_rows_and_the_check_sees_it(place: Backend) -> None:
         doubled += len(Losses(writers, rows_of(log)).doubled)
         if doubled:
             break
+    note("lost connections, control", place.name, doubled=doubled)
     assert doubled
 
 
@@ -126,9 +129,16 @@ def crash_while_writing(server: Server, make: Any, rounds: int) -> tuple[int, Lo
     return acknowledged, Losses(writers, rows), reused
 
 
+def noted(sweep: str, server: Server, acknowledged: int, losses: Losses, reused: list[int], *, crashes: int) -> None:
+    counts = losses.counts()
+    counts["reused"] += len(reused)
+    note(sweep, server.version, crashes=crashes, acknowledged=acknowledged, **counts)
+
+
 def test_crash_of_the_server_keeps_what_was_acknowledged(own_server: Server) -> None:
     with slow_wal_writer(own_server):
         acknowledged, losses, reused = crash_while_writing(own_server, PostgresLogStore, CRASHES)
+    noted("crashes", own_server, acknowledged, losses, reused, crashes=CRASHES)
     assert acknowledged > 100
     assert losses.none(), vars(losses)
     assert reused == []
@@ -138,6 +148,7 @@ def test_crash_takes_what_was_not_flushed_and_the_check_sees_it(own_server: Serv
     """The control of the test above."""
     with slow_wal_writer(own_server):
         acknowledged, losses, reused = crash_while_writing(own_server, Unflushed, 3)
+    noted("crashes, control", own_server, acknowledged, losses, reused, crashes=3)
     assert acknowledged > 100
     assert losses.lost
     assert not losses.doubled

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
-import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ pytest.importorskip("obstore", reason="obstore is not installed; make venv insta
 from nerve_store.remote.blobs import collect, turns, write
 from nerve_store.remote.blobs.keys import COLLECTING
 from nerve_store.remote.bucket import Bucket, Found
+from remote.controls import CONTROLS
 
 Patch = pytest.MonkeyPatch
 HASH = ns.blob_hash(b"x")
@@ -32,15 +30,6 @@ HASH = ns.blob_hash(b"x")
 @pytest.fixture(params=PLACES[1:])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return made(request.param, tmp_path)
-
-
-def trust_what_exists(patch: Patch) -> None:
-    patch.setattr(write, "is_young", lambda found, grace: True)
-
-
-def put_and_trust(patch: Patch) -> None:
-    patch.setattr(write, "is_young", lambda found, grace: False)
-    patch.setattr(write, "wait_for_turns", lambda bucket: None)
 
 
 def collect_between(patch: Patch, during: Callable[[], None]) -> None:
@@ -54,7 +43,7 @@ def collect_between(patch: Patch, during: Callable[[], None]) -> None:
     patch.setattr(collect.Collection, "_delete", delete)
 
 
-@pytest.mark.parametrize("control", [None, trust_what_exists, put_and_trust])
+@pytest.mark.parametrize("control", [None, *CONTROLS])
 def test_blob_that_is_written_again_amid_a_collection_is_not_lost(
     place: Place, monkeypatch: Patch, control: Callable[[Patch], None] | None
 ) -> None:
@@ -86,47 +75,6 @@ def test_blob_that_is_written_again_amid_a_collection_is_not_lost(
         blobs.collect([], grace=timedelta(0))
         assert writes[0].result() == HASH
     assert (writer.read(HASH) == b"x") is (control is None)
-
-
-def test_800_writes_beside_a_collector_that_never_rests(directory: Place, monkeypatch: Patch) -> None:
-    """Old blobs are written again by four threads. The test above has the controls."""
-    monkeypatch.setattr(turns, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(turns, "_LONGEST_PAUSE", 0.005)
-    blobs = directory.open()
-    contents = [b"%d" % number for number in range(200)]
-    lost: list[str] = []
-    is_over = threading.Event()
-
-    def age(hash: str) -> None:
-        with suppress(FileNotFoundError):  # collected
-            os.utime(directory.path / hash[:2] / hash[2:], (0, 0))
-
-    def write_all(number: int) -> None:
-        own = directory.open()
-        for content in contents[number::4]:
-            hash = own.write(content)
-            for _ in range(4):
-                age(hash)
-                time.sleep(random.Random(content).random() / 200)
-                assert own.write(content) == hash
-                # From here on nobody may delete it for half an hour.
-                time.sleep(0.002)
-                if own.read(hash) != content:
-                    lost.append(hash)
-
-    def collect_all() -> None:
-        while not is_over.is_set():
-            blobs.collect([])
-
-    collector = threading.Thread(target=collect_all)
-    collector.start()
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(write_all, range(4)))
-    finally:
-        is_over.set()
-        collector.join()
-    assert lost == []
 
 
 def test_lease_of_a_collector_that_died_is_taken_over(place: Place, monkeypatch: Patch) -> None:

@@ -1,7 +1,7 @@
 """How much a sweep did: each test notes its figures, and `python -m support.counts FILE` adds them up.
 
-`NERVE_TORTURE_COUNTS` names the file; without it, the figures are only printed. `NERVE_TORTURE=long` makes the long
-sweeps of `make torture` ten times as long.
+`NERVE_TORTURE_COUNTS` names the file; without it, the figures are only printed. `NERVE_TORTURE=long` makes the sweeps
+of `make torture` ten times as long, and those of `make torture-remote` as long as its description says.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from pathlib import Path
 LONG = os.environ.get("NERVE_TORTURE") == "long"
 
 
+def scaled(count: int, *, long: int) -> int:
+    """How often a sweep tries, or a long one."""
+    return long if LONG else count
+
+
 def amount(count: int) -> int:
-    """How many of something a long sweep takes."""
-    return count * 10 if LONG else count
+    """How many of something a sweep takes; ten times as many in a long one."""
+    return scaled(count, long=10 * count)
 
 
 def note(sweep: str, detail: str, **figures: int) -> None:
