@@ -222,7 +222,7 @@ class ArchiveResult:
     are also logged as warnings of the logger `nerve_store`.
 
     Files are read for it that have another size, or were modified since they were archived; one that is missing is not
-    among them (`verify`). Of days of PostgreSQL in an object store, those are that are missing or have another size.
+    among them (`verify`). Of days in an object store, those are that are missing or have another size.
     """
 
 

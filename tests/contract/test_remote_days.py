@@ -17,6 +17,10 @@ from reference import Row
 from support import as_row, as_rows, day_files
 from support.archive import NOW, at, day, fill, message
 
+pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
+
+from nerve_store.remote.days import mark
+
 DAYS = 6
 READS: dict[str, Callable[[ns.LogStore], Any]] = {
     "query": lambda log: log.query(archived=True),
@@ -204,7 +208,9 @@ def test_damaged_object_that_is_moved_away_is_sent_anew_from_a_backup(memory: Pl
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_verify_looks_at_objects_whose_copy_is_in_the_cache(place: Place, tmp_path: Path, damage: str) -> None:
+def test_objects_whose_copy_is_in_the_cache_are_looked_at(
+    place: Place, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with opened(place, tmp_path) as store:
         rows = filled(store.logs)
         store.logs.archive_logs(now=NOW)
@@ -215,9 +221,43 @@ def test_verify_looks_at_objects_whose_copy_is_in_the_cache(place: Place, tmp_pa
             bucket.delete([key])
         else:
             bucket.put(key, content(place, key)[:-1])
-        report = store.logs.verify()
-        assert [(problem.path, problem.day) for problem in report.problems] == [(f"{place.url}/logs/{key}", day(1))]
+        told = [(f"{place.url}/logs/{key}", day(1))]
+        assert [(problem.path, problem.day) for problem in store.logs.verify().problems] == told
         assert as_rows(store.logs.query(archived=True)) == rows
+        # So do jobs, whether they have anything to move or not.
+        for is_late in (False, True):
+            if is_late:
+                store.logs.append("system", "late", timestamp=at(3))
+            result = store.logs.archive_logs(now=NOW)
+            assert [(problem.path, problem.day) for problem in result.problems] == told
+            assert [item.day for item in result.days] == [day(3)] * is_late
+        assert len([record for record in caplog.records if key in record.message]) == 2
+
+
+JOBS: dict[str, Callable[[ns.LogStore], Any]] = {
+    "expire": lambda log: log.expire_archive(before=day(3)),
+    "restore": lambda log: (log.restore_archive(day(1)), log.archive_logs(now=NOW)),
+    "merge": lambda log: (log.append("system", "late", timestamp=at(1)), log.archive_logs(now=NOW)),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_object_that_a_job_replaces_amid_a_verification_is_no_loss(
+    memory: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    with opened(memory, tmp_path) as store, opened(memory, tmp_path) as other:
+        filled(store.logs)
+        store.logs.archive_logs(now=NOW)
+        original = mark.listed
+
+        def beside(bucket: Any) -> dict[str, int]:
+            monkeypatch.setattr(mark, "listed", original)
+            JOBS[job](other.logs)
+            return original(bucket)
+
+        monkeypatch.setattr(mark, "listed", beside)
+        assert store.logs.verify().problems == ()
+        assert mark.listed is original
 
 
 def test_object_of_others_is_left_alone_and_the_other_days_are_moved(place: Place, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -241,6 +242,25 @@ def test_store_that_does_not_create_atomically_is_refused(memory: Place, monkeyp
     monkeypatch.setattr(Bucket, "create", original)
     memory.open().write("x")
     assert [one.key for page in memory.bucket().list() for one in page] == [".nerve-store", f"{HASH[:2]}/{HASH[2:]}"]
+
+
+@pytest.mark.parametrize("conflicts", [7, 8, 9])
+def test_conflicts_that_store_nothing_are_no_reason_to_refuse_a_store(
+    memory: Place, monkeypatch: Patch, conflicts: int
+) -> None:
+    """S3 may answer so to all that create the same object at the same time."""
+    original: Callable[[Bucket, str, bytes], bool] = Bucket.create
+    asked: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def create(self: Bucket, key: str, data: bytes) -> bool:
+        with lock:
+            asked[key] += key.startswith(".probe")
+            return not 0 < asked[key] <= conflicts and original(self, key, data)
+
+    monkeypatch.setattr(Bucket, "create", create)
+    memory.open()
+    assert memory.bucket().head(".nerve-store") is not None
 
 
 def test_store_is_probed_once(memory: Place, monkeypatch: Patch) -> None:

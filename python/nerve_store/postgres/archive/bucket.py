@@ -142,7 +142,7 @@ class ObjectDays:
     def problems(self, known: list[KnownDay], told: set[str]) -> list[VerifyProblem]:
         """Objects that are missing or have another size, although a copy in the cache could be read."""
         objects = [DayObject(item.day, item.key, "current", item.size, item.sha256) for item in known if item.key]
-        return mark.missing_objects(self.bucket, objects, told)
+        return mark.missing_objects(self.bucket, lambda: objects, told)
 
     def unknown(
         self,

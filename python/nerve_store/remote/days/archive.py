@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,9 @@ from nerve_store.remote.days.mark import claim, missing_objects
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
 from nerve_store.remote.days.names import DayObject
 from nerve_store.remote.days.unknown import check, check_place, unknown_keys
+
+_log = logging.getLogger("nerve_store")
+_OR_A_FILE = "or move away the object, if it is there, and put a backup of the file into the directory of the day files"
 
 
 class RemoteDays:
@@ -51,7 +55,7 @@ class RemoteDays:
         try:
             path = self._cache.path_of(sha256, size, lambda: pieces(self.bucket, key, size, sha256))
         except ArchiveCorruptError as error:
-            return "damaged", self._reason(error, key), 0
+            return "damaged", f"{self._reason(error, key)}; {_OR_A_FILE}", 0
         except StoreIOError as error:
             return "io", self._reason(error, key), error.errno or errno.EIO
         except NerveStoreError as error:
@@ -72,7 +76,8 @@ class RemoteDays:
     def after_job(self, log: LogStore, result: ArchiveResult, wait: float) -> ArchiveResult:
         """Move the files of all days to the object store; the result, with the URLs of those that are there.
 
-        Raises what is in the way after the days that nothing hindered have been moved.
+        Objects that are missing or have another size are among its problems. Raises what is in the way after the days
+        that nothing hindered have been moved.
         """
         moved: dict[date, str] = {}
         occupied: OccupiedError | None = None
@@ -96,15 +101,18 @@ class RemoteDays:
             if occupied is not None:
                 raise occupied
             remove_superseded(self.bucket, log)
+            problems = missing_objects(self.bucket, lambda: DayObject.all_of(log)) if objects else []
         finally:
             lock.release()
+        for problem in problems:
+            _log.warning("%s: %s", problem.path, problem.reason)
         named = tuple(replace(day, path=moved.get(day.day, day.path)) for day in result.days)
-        return replace(result, days=named)
+        return replace(result, days=named, problems=(*result.problems, *problems))
 
     def after_verification(self, log: LogStore, report: VerifyReport) -> VerifyReport:
         """The report, with the objects that are missing or of another size although a copy is in the cache."""
         told = {problem.path for problem in report.problems}
-        problems = missing_objects(self.bucket, DayObject.all_of(log), told)
+        problems = missing_objects(self.bucket, lambda: DayObject.all_of(log), told)
         return replace(report, problems=(*report.problems, *problems))
 
     def after_expiry(self, log: LogStore) -> None:

@@ -13,10 +13,7 @@ from nerve_store.remote.failures import ShortObjectError
 _PART = PART_BYTES // 2
 _PARTS = 4
 """Parts fetched at the same time."""
-_WAY_OUT = (
-    "restore it from a version or a copy of the bucket; or move away the object, if it is there, and put a backup of "
-    "the file into the archive's directory"
-)
+_WAY_OUT = "restore it from a version or a copy of the bucket"
 
 
 def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 
 from nerve_store._places import ARCHIVE_MARK
@@ -47,18 +47,24 @@ def listed(bucket: Bucket) -> dict[str, int]:
     return {found.key: found.size for page in bucket.list() for found in page}
 
 
-def missing_objects(bucket: Bucket, objects: Iterable[DayObject], told: set[str]) -> list[VerifyProblem]:
-    """The current objects that are missing or have another size, although a copy in the cache may be read."""
+def missing_objects(
+    bucket: Bucket, objects: Callable[[], Iterable[DayObject]], told: Container[str] = ()
+) -> list[VerifyProblem]:
+    """The current objects that are missing or have another size, although a copy in the cache may be read.
+
+    `objects` says what the database knows. It is asked again about what is missing: the day may have been expired, or
+    have become another object, since. The places in `told` are left out.
+    """
+    first = [known for known in objects() if known.state == "current"]
     sizes = listed(bucket)
+    missing = {one for one in first if sizes.get(one.key) != one.size and bucket.name(one.key) not in told}
     problems: list[VerifyProblem] = []
-    for known in objects:
-        place = bucket.name(known.key)
-        if known.state == "current" and sizes.get(known.key) != known.size and place not in told:
+    for known in objects() if missing else ():
+        if known in missing:
             size = sizes.get(known.key)
             found = "it is missing" if size is None else f"it has {size} bytes and should have {known.size}"
-            problems.append(
-                VerifyProblem(place, f"{found}; a copy is here, in the cache or as a file: put it back", known.day)
-            )
+            reason = f"{found}; a copy is here, in the cache or as a file: put it back"
+            problems.append(VerifyProblem(bucket.name(known.key), reason, known.day))
     return problems
 
 
