@@ -6,13 +6,15 @@ Each has a control that does the same without the measure under test, and that t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -25,6 +27,7 @@ from support.counts import LONG, note, scaled
 from support.servers import Server
 
 KILLS = scaled(60, long=2_500)
+FOLLOWER_KILLS = scaled(30, long=500)
 CRASHES = scaled(3, long=50)
 
 
@@ -202,29 +205,68 @@ def test_clean_restart_skips_no_ids(own_server: Server) -> None:
         assert patiently(lambda: log.append("system", "tick")).id == 2
 
 
+class Polling:
+    """A reader that asks for what comes after the last row it has seen."""
+
+    def __init__(self, log: PostgresLogStore) -> None:
+        self.ids: list[int] = []
+        self._log, self._is_over = log, False
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        self._work = self._pool.submit(self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._pool.shutdown()
+        self._work.result()
+
+    def _read(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._is_over
+            found = patiently(lambda: self._log.query(type="tick", after_id=self.ids[-1] if self.ids else 0))
+            self.ids += [entry.id for entry in found]
+
+
 def test_followers_live_through_lost_connections(place: Backend) -> None:
     log, reader = place.open(), place.open()
+    assert isinstance(reader, PostgresLogStore)
     followers = [reader.follow() for _ in range(2)]
-    seen: list[list[int]] = [[], []]
-    ending = threading.Event()
 
-    def follow(number: int) -> None:
-        for entry in followers[number]:
-            if entry.type == "end":
-                return
-            seen[number].append(entry.id)
+    def follow(number: int) -> list[int]:
+        return [entry.id for entry in itertools.takewhile(lambda entry: entry.type != "end", followers[number])]
 
-    threads = [threading.Thread(target=follow, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    with Writers(log, 8) as writers:
-        kill_connections(place.direct_url, 30, application=r"write|LISTEN|SELECT id")
-    log.append("system", "end")
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    ending.set()
-    assert seen == [sorted(writers.acknowledged.values())] * 2
+    with ThreadPoolExecutor(2) as pool:
+        following = [pool.submit(follow, number) for number in range(2)]
+        with Polling(reader) as polling:
+            with Writers(log, 8) as writers:
+                killed = kill_connections(place.direct_url, FOLLOWER_KILLS, application=r"write|LISTEN|SELECT id")
+            log.append("system", "end")
+        seen = [*(one.result(60) for one in following), polling.ids]
+    acknowledged = sorted(writers.acknowledged.values())
+    missed = sum(len(set(acknowledged) - set(ids)) for ids in seen)
+    note("followers", place.name, killed=killed, rows=len(acknowledged), missed=missed)
+    assert seen == [acknowledged] * 3
+
+
+def test_ids_that_are_given_before_the_commit_are_missed_and_the_check_sees_it(place: Backend) -> None:
+    """The control of the test above."""
+    log = place.open()
+    assert isinstance(log, PostgresLogStore)
+    rows = missed = 0
+    for _ in range(60):
+        control = Retrying(place.direct_url, place.schema)
+        with contextlib.closing(control), Polling(log) as polling, Writers(control, 8) as writers:
+            time.sleep(1)
+        acknowledged = set(writers.acknowledged.values())
+        rows += len(acknowledged)
+        missed += len(acknowledged - set(polling.ids))
+        if missed:
+            break
+    note("followers, control", place.name, rows=rows, missed=missed)
+    assert missed
 
 
 def test_server_that_is_gone_is_an_error_and_comes_back(own_server: Server) -> None:
