@@ -15,7 +15,7 @@ def trust_what_exists(patch: pytest.MonkeyPatch) -> None:
 def put_and_trust(patch: pytest.MonkeyPatch) -> None:
     """Put it again, and do not wait for the collector that may have listed it."""
     patch.setattr(write, "is_young", lambda found, grace: False)
-    patch.setattr(write, "wait_for_turns", lambda bucket: None)
+    patch.setattr(write, "wait_for_turns", lambda bucket, key: None)
 
 
 CONTROLS = (trust_what_exists, put_and_trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -101,6 +102,58 @@ def test_writer_waits_for_a_lease_and_no_longer_than_it_lasts(memory: Place, mon
         bucket.put(COLLECTING, b"held by one that died")
         monkeypatch.setattr(turns, "LEASE", 0.2)
         assert pool.submit(blobs.write, "x").result(30) == HASH
+
+
+@pytest.mark.parametrize(("age", "is_waited_for"), [(0, True), (100, True), (130, False), (86_400, False)])
+def test_lease_that_the_server_dates_long_ago_is_not_waited_for(
+    directory: Place, monkeypatch: Patch, age: int, is_waited_for: bool
+) -> None:
+    """As one that a killed collector left, or one whose credentials may delete nothing."""
+    watched: list[Found | None] = []
+    monkeypatch.setattr(turns, "_watch", lambda bucket, first: watched.append(first))
+    monkeypatch.setattr(write, "is_young", lambda found, grace: False)
+    blobs = directory.open()
+    blobs.write("x")
+    directory.bucket().put(COLLECTING, b"left")
+    then = time.time() - age
+    os.utime(directory.path / COLLECTING, (then, then))
+    assert blobs.write("x") == HASH
+    assert len(watched) == is_waited_for
+
+
+@pytest.mark.parametrize("call", ["write", "delete", "collect"])
+def test_lease_that_has_run_out_is_waited_for_once(memory: Place, monkeypatch: Patch, call: str) -> None:
+    monkeypatch.setattr(write, "is_young", lambda found, grace: False)
+    monkeypatch.setattr(turns, "LEASE", 0.2)
+    blobs, other = memory.open(), memory.open()
+    blobs.write_many(["x", "y"])
+    memory.bucket().put(COLLECTING, b"left")
+    waits: list[float] = []
+    original = time.sleep
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        original(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    blobs.write("x")
+    assert waits
+    waits.clear()
+    match call:
+        case "write":
+            other.write("y")
+        case "delete":
+            assert other.delete(HASH)
+        case _:
+            assert other.collect([], grace=timedelta(0)).deleted_count == 2
+    assert waits == []
+    if call == "collect":
+        # Another lease is another one's.
+        memory.bucket().put(COLLECTING, b"held")
+        monkeypatch.setattr(turns, "LEASE", 0.01)
+        blobs.write("x")
+        blobs.write("x")
+        assert waits
 
 
 def test_new_blobs_wait_for_nobody(memory: Place) -> None:

@@ -3,7 +3,8 @@
 A deletion cannot be made to depend on what it deletes. So whoever deletes holds `.collecting` while it lists and
 deletes, and a writer that stored a blob again where one was waits until whoever held it then has ended, and looks
 whether the blob is still there. No clock is compared with another machine's: a lease that stays the same for
-`LEASE` seconds of the one who looks is that of a process which is gone.
+`LEASE` seconds of the one who looks is that of a process which is gone, and so is one that the server dates far before
+what it has just stored.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ LEASE = 60.0
 """Seconds after which a lease that nobody renewed is over."""
 ROUND = 20.0
 """Seconds of a lease in which deletions may begin: each has ended long before the lease is over."""
+_SURELY_OVER = 2 * LEASE
+"""Seconds after which nobody waits for a lease any more, by the clock of the server, whose machines may differ."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+_run_out: dict[str, Found] = {}
+"""The lease of each place that this process has watched to its end; it may lie there for long."""
 
 
 class Turn:
@@ -85,9 +91,13 @@ def turn(bucket: Bucket) -> Iterator[Turn]:
     taken.end()
 
 
-def wait_for_turns(bucket: Bucket) -> None:
-    """Return once every lease that is held now has ended."""
-    _watch(bucket, bucket.head(COLLECTING))
+def wait_for_turns(bucket: Bucket, stored: str | None = None) -> None:
+    """Return once every lease that was held when this was called, or when `stored` was stored just now, has ended."""
+    lease = bucket.head(COLLECTING)
+    now = bucket.head(stored) if lease is not None and stored is not None else None
+    if lease is None or (now is not None and (now.modified - lease.modified).total_seconds() > _SURELY_OVER):
+        return
+    _watch(bucket, lease)
 
 
 def _watch(bucket: Bucket, first: Found | None) -> Found | None:
@@ -95,7 +105,8 @@ def _watch(bucket: Bucket, first: Found | None) -> Found | None:
     since, pause = time.monotonic(), _FIRST_PAUSE
     found = first
     while found is not None and _is_same(found, first):
-        if time.monotonic() - since > LEASE:
+        if _is_same(found, _run_out.get(bucket.place)) or time.monotonic() - since > LEASE:
+            _run_out[bucket.place] = found
             return found
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

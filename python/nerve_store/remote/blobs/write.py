@@ -38,7 +38,7 @@ def store(bucket: Bucket, content: Content, *, grace: timedelta, verify: bool) -
             return content.hash
         content.put(bucket, key)
         if found is not None:
-            wait_for_turns(bucket)
+            wait_for_turns(bucket, key)
         if _is_whole(bucket.head(key), content):
             return content.hash
     error = StoreBusyError(f"{bucket.name(key)}: others store and delete it without end; nothing is acknowledged")
