@@ -20,6 +20,7 @@ from nerve_store._places import check_query, without_login
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
 from nerve_store.remote.failures import ShortObjectError, first_line, is_declined, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
+from nerve_store.remote.link import Link
 
 PAGE = 1000
 """Keys of one answer to a listing."""
@@ -27,6 +28,10 @@ PART_BYTES = 8 << 20
 """What is sent or fetched at a time of an object that is larger."""
 _PARTS_AT_ONCE = 3
 """Parts that are sent at the same time: a link of 0.5 MB/s sends them within `_UPLOAD`."""
+_MOST_SENT = 2 * _PARTS_AT_ONCE * PART_BYTES
+"""Bytes that all requests send at the same time: a link of 1 MB/s sends them within `_UPLOAD`."""
+_SMALL_BODY = 256 << 10
+"""What a request may send without asking whether others send: 32 of them are little."""
 _TRIES = 3
 _PATIENCE = 20.0
 """Seconds after which no request is begun anew."""
@@ -59,7 +64,7 @@ _CLIENT: dict[str, Any] = {
 }
 """A server may be silent for half a minute; parts that come may take longer, down to 0.25 MB/s."""
 _UPLOAD: dict[str, Any] = _CLIENT | {"read_timeout": timedelta(seconds=60), "timeout": timedelta(seconds=60)}
-"""The same of parts that are sent: the client counts the sending as silence."""
+"""The same of what is sent and not small: the client counts the sending as silence."""
 _TIMES = frozenset(
     "connect_timeout http2_keep_alive_interval http2_keep_alive_timeout pool_idle_timeout read_timeout timeout".split()
 )
@@ -101,6 +106,7 @@ class Bucket:
         self._store = _opened(url, config, _with(_CLIENT, given), _RETRIES)
         self._uploads = _opened(url, config, _with(_UPLOAD, given), _RETRIES)
         self._once = _opened(url, config, _with(_CLIENT, given) | {"timeout": DELETE_TIMEOUT}, _NO_RETRIES)
+        self._link = Link(_MOST_SENT)
 
     @property
     def is_inherited(self) -> bool:
@@ -145,12 +151,19 @@ class Bucket:
 
         def create() -> bool:
             try:
-                obstore.put(self._store, key, data, mode="create")
+                self._send(key, data, mode="create")
             except exceptions.AlreadyExistsError:
                 return False
             return True
 
         return self._asked(key, create)
+
+    def _send(self, key: str, data: bytes, **options: Any) -> None:
+        if len(data) <= _SMALL_BODY:
+            obstore.put(self._store, key, data, use_multipart=False, **options)
+            return
+        with self._link.sending(len(data)):
+            obstore.put(self._uploads, key, data, use_multipart=False, **options)
 
     def create_unless_there(self, key: str, data: bytes) -> bool:
         """Store an object, or find one there; whether this call is known to have stored it.
@@ -167,7 +180,7 @@ class Bucket:
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object, whatever was there."""
-        self._asked(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
+        self._asked(key, lambda: self._send(key, data))
 
     def replace(self, key: str, data: bytes, tag: str | None) -> bool:
         """Store an object in place of the one that has this tag; whether it was still there."""
@@ -190,14 +203,15 @@ class Bucket:
 
         def upload() -> None:
             try:
-                obstore.put(
-                    self._uploads,
-                    key,
-                    iter(pieces()),
-                    use_multipart=True,
-                    chunk_size=PART_BYTES,
-                    max_concurrency=_PARTS_AT_ONCE,
-                )
+                with self._link.sending(_PARTS_AT_ONCE * PART_BYTES):
+                    obstore.put(
+                        self._uploads,
+                        key,
+                        iter(pieces()),
+                        use_multipart=True,
+                        chunk_size=PART_BYTES,
+                        max_concurrency=_PARTS_AT_ONCE,
+                    )
             except FileNotFoundError as error:
                 # The upload had ended, and the answer to that was lost: the client could not give it up any more.
                 raise unavailable(error, self.name(key)) from error
