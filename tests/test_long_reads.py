@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import nerve_store as ns
+from programs.faulted import POLLS, poll
 from support import foreign_script
 from support.archive import NOW, at
+from support.faults import run_faulted
 
 ROWS = 6_000
 """More than the core reads by a statement."""
@@ -102,6 +104,18 @@ def test_long_reads_find_every_row(tmp_path: Path, filters: dict[str, Any], is_l
         with store:
             assert_are_rows(store.query(**filters), wanted(filters, ROWS))
             assert_are_rows(list(store.iter(**filters)), wanted(filters, ROWS))
+
+
+@pytest.mark.parametrize("name", POLLS)
+def test_polls_do_not_look_at_each_frame_of_the_log(tmp_path: Path, name: str) -> None:
+    """What has no end is no longer than what there is."""
+    path = tmp_path / "logs.db"
+    with ns.LogStore(path, durability="normal") as store:
+        store.append_many(entries(1, ROWS))
+        for id in range(ROWS + 1, ROWS + 500):
+            store.append(*row(id))
+        few, many = (len(run_faulted(poll, reads=True, path=str(path), name=name, count=n).calls) for n in (5, 105))
+    assert (many - few) / 100 < 50
 
 
 def test_long_reads_beside_a_writer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,20 @@ def prepare_logs(directory: Path) -> Expected:
         assert logs.archived_days()[0].day == DAY
         logs.archive_logs(now=NOW, max_days=2, compression="zstd")
         fill(logs, days=5, per_day=2)
+    return Expected()
+
+
+def prepare_long(directory: Path) -> Expected:
+    """So many rows that they are taken from pages, the newest of which are in the write-ahead log alone."""
+    rows = [("system", "tick", None, message(n), at(n // 2_000)) for n in range(5_000)]
+    with ns.LogStore(directory / "open" / "logs.db", durability="normal") as logs:
+        logs.append_many(rows)
+    with ns.LogStore(directory / "open" / "logs.db", durability="normal") as logs:
+        for n in range(60):
+            logs.append_many(rows[n * 20 : n * 20 + 20])
+        for name in ("logs.db", "logs.db-wal"):
+            shutil.copy(directory / "open" / name, directory / name)
+    shutil.rmtree(directory / "open")
     return Expected()
 
 
@@ -83,6 +98,15 @@ def swept(tmp_path: Path, of: str, name: str, fault: int, per_call: int | None) 
 @pytest.mark.parametrize(("of", "name"), SWEEPS)
 def test_read_that_fails_is_right_or_refused(tmp_path: Path, of: str, name: str) -> None:
     assert swept(tmp_path, of, name, errno.EIO, 2).total() >= 5
+
+
+@pytest.mark.parametrize("size", [60, pytest.param(1_500, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("name", ["query", "iter", "count"])
+def test_long_read_that_fails_is_right_or_refused(tmp_path: Path, name: str, size: int) -> None:
+    arguments = {"name": name, "of": "logs"}
+    scenario = Scenario(read_twice, check, prepare=prepare_long, arguments=arguments, reads=True)
+    runs = sweep(scenario, tmp_path, errno.EIO, size=size)
+    note("faults of long reads", name, points=len(runs), refused=sum(bool(run.failures) for run in runs))
 
 
 @pytest.mark.torture

@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +133,45 @@ def test_a_write_ahead_log_that_holds_commits_is_never_ignored(mounted: Path, da
         assert "\n" not in said["message"]
     with ns.LogStore(data / "logs.db") as writable:
         assert writable.query()[-1].type == "newest"
+
+
+CUT_OFF = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
+database.execute("PRAGMA cache_size = 1")
+if sys.argv[3] == "over":
+    database.execute("UPDATE logs SET type = type")
+    database.close()
+    sys.exit()
+database.execute("BEGIN")
+database.execute("UPDATE logs SET type = 'uncommitted', payload = hex(zeroblob(20000))")
+os.kill(os.getpid(), 9)
+"""
+"""What another program does to a database in one of the modes that have a rollback journal."""
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_a_change_that_was_cut_off_is_never_read(mounted: Path, data: Path, mode: str) -> None:
+    """The journal that undoes it can be played back only where something can be written."""
+    done = subprocess.run([sys.executable, "-c", CUT_OFF, data / "logs.db", mode, "cut off"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    share(data)
+    for said, expected in ((read(mounted), errno.EROFS), (read(data, NOBODY), errno.EACCES)):
+        assert (said["error"], said["errno"]) == ("StoreIOError", expected), said
+        assert "logs.db-journal" in said["message"]
+        assert "copy" in said["message"]
+        assert "\n" not in said["message"]
+    with ns.LogStore(data / "logs.db") as writable:
+        assert [entry.type for entry in writable.query(archived=True)] == EXPECTED["query"]
+    assert read(mounted) == EXPECTED
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_a_journal_that_is_over_is_no_obstacle(mounted: Path, data: Path, mode: str) -> None:
+    subprocess.run([sys.executable, "-c", CUT_OFF, data / "logs.db", mode, "over"], check=True)
+    assert (data / "logs.db-journal").exists() is (mode != "delete")
+    assert read(mounted) == EXPECTED
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["with its log", "alone"])

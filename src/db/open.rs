@@ -259,7 +259,7 @@ pub(super) fn reader_of_read_only(context: Context<'_>) -> Result<Reader> {
     let reader = match obstacle {
         Some(obstacle) => {
             drop(connection);
-            let still = Still::of(context.path).ok_or_else(|| unlocked::log_needs_locks(context, obstacle))?;
+            let still = Still::of(context.path).ok_or_else(|| unlocked::needs_locks(context, obstacle))?;
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             Reader::unlocked(connect(context, &unlocked::uri(context.path), flags)?, still)
         }

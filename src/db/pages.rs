@@ -55,7 +55,7 @@ impl<'a> Pages<'a> {
         let Some(file) = File::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER) else { return Ok(None) };
         let mut header = [0; DATABASE_HEADER_BYTES];
         // The size of pages and the encoding never change, so that they may be read from the file.
-        if !file.read(&mut header, 0) || word(&header, 56) != UTF8 {
+        if file.read(&mut header, 0) != ffi::SQLITE_OK || word(&header, 56) != UTF8 {
             return Ok(None);
         }
         let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
@@ -116,7 +116,8 @@ impl<'a> Pages<'a> {
             }
             self.window.resize(count as usize * self.page_bytes, 0);
             self.first = first;
-            if self.file.read(&mut self.window, u64::from(first - 1) * self.page_bytes as u64) {
+            let offset = u64::from(first - 1) * self.page_bytes as u64;
+            if self.file.read(&mut self.window, offset) == ffi::SQLITE_OK {
                 return;
             }
         }
@@ -138,7 +139,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// The pages of which the log may have a frame; None if it has more than `most_frames`.
+/// The pages of which the log may have a frame; None if it has more than `most_frames`, or if it cannot be read.
 fn logged(log: File, page_bytes: usize, most_frames: u64) -> Option<HashSet<u32>> {
     let frame_bytes = (FRAME_HEADER_BYTES + page_bytes) as u64;
     let frames = log.size()?.saturating_sub(LOG_HEADER_BYTES as u64).div_ceil(frame_bytes);
@@ -148,11 +149,13 @@ fn logged(log: File, page_bytes: usize, most_frames: u64) -> Option<HashSet<u32>
     let mut logged = HashSet::new();
     let mut number = [0; 4];
     for frame in 0..frames {
-        // The log ends before: it began anew, which it does only while the file holds all that this transaction sees.
-        if !log.read(&mut number, LOG_HEADER_BYTES as u64 + frame * frame_bytes) {
-            break;
-        }
-        logged.insert(u32::from_be_bytes(number));
+        match log.read(&mut number, LOG_HEADER_BYTES as u64 + frame * frame_bytes) {
+            ffi::SQLITE_OK => logged.insert(u32::from_be_bytes(number)),
+            // The log ends before: it began anew, which it does only while the file holds all that this transaction sees.
+            ffi::SQLITE_IOERR_SHORT_READ => break,
+            // A frame may be there that is not known of.
+            _ => return None,
+        };
     }
     Some(logged)
 }
@@ -174,13 +177,15 @@ impl File {
         (outcome == ffi::SQLITE_OK && is_open).then_some(Self(file))
     }
 
-    /// Whether all of `buffer` could be read.
-    fn read(self, buffer: &mut [u8], offset: u64) -> bool {
-        let (Ok(count), Ok(offset)) = (c_int::try_from(buffer.len()), i64::try_from(offset)) else { return false };
+    /// Fills `buffer`; SQLite's code, `SQLITE_IOERR_SHORT_READ` if the file ends before.
+    fn read(self, buffer: &mut [u8], offset: u64) -> c_int {
+        let (Ok(count), Ok(offset)) = (c_int::try_from(buffer.len()), i64::try_from(offset)) else {
+            return ffi::SQLITE_TOOBIG;
+        };
         // SAFETY: see `of`; the connection is this thread's, and the buffer of that length.
         unsafe {
             let read = (*(*self.0).pMethods).xRead;
-            read.is_some_and(|read| read(self.0, buffer.as_mut_ptr().cast(), count, offset) == ffi::SQLITE_OK)
+            read.map_or(ffi::SQLITE_IOERR_READ, |read| read(self.0, buffer.as_mut_ptr().cast(), count, offset))
         }
     }
 

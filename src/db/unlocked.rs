@@ -2,10 +2,11 @@
 //!
 //! In WAL mode a reader needs the `-shm` file, which the last process to close a database removes. Where it cannot be made
 //! again, SQLite reads the database file alone (`immutable=1`), never looks whether it changes, and ignores the write-ahead
-//! log. That is right as long as the log holds nothing and the file stays as it is, which is looked at before and after
-//! each read.
+//! log, as it ignores the rollback journal of a change that was cut off. That is right as long as the two hold nothing and
+//! the file stays as it is, which is looked at before and after each read.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,9 @@ use rustix::io::Errno;
 
 use crate::base::error::Error;
 use crate::db::failure::{Context, refusal};
+
+const LOG: &str = "-wal";
+const JOURNAL: &str = "-journal";
 
 /// A database file that no process writes to, as it was when it was looked at.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,9 +29,10 @@ pub(super) struct Still {
 }
 
 impl Still {
-    /// The file at `path`; None if its write-ahead log holds something, or if one of the two cannot be looked at.
+    /// The file at `path`; None if its write-ahead log or its journal holds something, or if one of them cannot be looked
+    /// at.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        if !is_empty_or_missing(&beside(path, "-wal")) {
+        if !is_empty_or_missing(&beside(path, LOG)) || may_be_hot(&beside(path, JOURNAL)) {
             return None;
         }
         let file: Metadata = fs::symlink_metadata(path).ok().filter(Metadata::is_file)?;
@@ -61,13 +66,20 @@ pub(super) fn uri(path: &Path) -> PathBuf {
     PathBuf::from(uri + "?immutable=1")
 }
 
-/// Why a database cannot be read here although its write-ahead log could be, were there a place for locks.
-pub(super) fn log_needs_locks(context: Context<'_>, obstacle: Errno) -> Error {
+/// Why a database cannot be read here although it could be, were there a place for locks.
+pub(super) fn needs_locks(context: Context<'_>, obstacle: Errno) -> Error {
+    let journal = beside(context.path, JOURNAL);
+    let what = if may_be_hot(&journal) {
+        format!("{} is of a change that was cut off, which cannot be undone here", journal.display())
+    } else {
+        format!(
+            "{} holds commits, and its index {} can be neither opened nor made by this user",
+            beside(context.path, LOG).display(),
+            beside(context.path, "-shm").display(),
+        )
+    };
     let reason = format!(
-        "{} holds commits, and its index {} can be neither opened nor made by this user: copy both files to a directory that \
-         can be written, or let a user who may write here open and close the store",
-        beside(context.path, "-wal").display(),
-        beside(context.path, "-shm").display(),
+        "{what}: copy both files to a directory that can be written, or let a user who may write here open and close the store"
     );
     Error::errno(context.path, context.operation, obstacle.raw_os_error(), reason)
 }
@@ -81,7 +93,16 @@ pub(super) fn changed(context: Context<'_>) -> Error {
 fn is_empty_or_missing(path: &Path) -> bool {
     match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.is_file() && metadata.len() == 0,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    }
+}
+
+/// Whether a rollback journal may be that of a change that was cut off; the first byte of one that is over is zero.
+fn may_be_hot(path: &Path) -> bool {
+    let mut first = [0];
+    match File::open(path).and_then(|mut journal| journal.read_exact(&mut first)) {
+        Ok(()) => first != [0],
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof),
     }
 }
 
@@ -113,6 +134,11 @@ mod tests {
         fs::write(beside(&path, "-wal"), "commits").unwrap();
         assert!(!still.holds(&path) && Still::of(&path).is_none());
         fs::remove_file(beside(&path, "-wal")).unwrap();
+        for (journal, holds) in [("", true), ("\0\0\0", true), ("\u{d9}", false)] {
+            fs::write(beside(&path, "-journal"), journal).unwrap();
+            assert_eq!(still.holds(&path), holds, "{journal:?}");
+        }
+        fs::remove_file(beside(&path, "-journal")).unwrap();
         fs::write(&path, "xy").unwrap();
         assert!(!still.holds(&path));
     }

@@ -22,11 +22,18 @@ pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)
 
 /// From the first id that is not sealed to the last.
 pub(crate) fn unsealed_span(connection: &Connection) -> Result<Option<IdSpan>> {
-    let mut statement = connection
-        .prepare_cached("SELECT (SELECT min(id) FROM logs WHERE id > ?1), (SELECT max(id) FROM logs WHERE id > ?1)")?;
-    let bounds: (Option<i64>, Option<i64>) =
-        statement.query_row([sealed_end(connection)?], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(bounds.0.zip(bounds.1).and_then(|(first, last)| IdSpan::new(first, last)))
+    let unsealed = sealed_end(connection)?.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX));
+    Ok(unsealed.map(|ids| rows_within(connection, ids)).transpose()?.flatten())
+}
+
+/// From the least id to the greatest of the rows within `ids`; None if there are none.
+pub(crate) fn rows_within(connection: &Connection, ids: IdSpan) -> Result<Option<IdSpan>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT (SELECT min(id) FROM logs WHERE id >= ?1), (SELECT max(id) FROM logs WHERE id <= ?2)",
+    )?;
+    let (first, last): (Option<i64>, Option<i64>) =
+        statement.query_row(<(i64, i64)>::from(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
 }
 
 /// The last id that is sealed; below any if none is.

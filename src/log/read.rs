@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
+use crate::index::bounds::rows_within;
 use crate::index::lookup::candidates::is_dense;
 use crate::log::core::Core;
 use crate::row::{COLUMNS, Filter, LogEntry, RawRow};
@@ -33,13 +34,7 @@ pub(crate) fn each(core: &Core, filter: &Filter, visit: &mut dyn FnMut(LogEntry)
 /// From the least id to the greatest of the rows within the filter's bounds of ids, in the caller's transaction; None if
 /// there are none.
 pub(crate) fn ids(connection: &Connection, filter: &Filter) -> Result<Option<IdSpan>> {
-    let Some(ids) = filter.ids() else { return Ok(None) };
-    let mut statement = connection.prepare_cached(
-        "SELECT (SELECT min(id) FROM logs WHERE id >= ?1), (SELECT max(id) FROM logs WHERE id <= ?2)",
-    )?;
-    let (first, last): (Option<i64>, Option<i64>) =
-        statement.query_row(<(i64, i64)>::from(ids), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(first.zip(last).and_then(|(first, last)| IdSpan::new(first, last)))
+    Ok(filter.ids().map(|ids| rows_within(connection, ids)).transpose()?.flatten())
 }
 
 /// From the least id to the greatest of the rows that may match, and how many match; None if these are fewer than `least` ids.

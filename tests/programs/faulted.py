@@ -102,6 +102,24 @@ def read_twice(*, path: str, name: str, of: Literal["logs", "blobs"]) -> None:
             say(failure(error))
 
 
+POLLS: dict[str, Callable[[ns.LogStore, int], object]] = {
+    "after_id": lambda logs, last: logs.query(after_id=last),
+    "since": lambda logs, last: logs.query(since=10**12, after_id=last),
+    "newest": lambda logs, last: logs.query(after_id=last - 10, source="system"),
+    "descending": lambda logs, last: logs.query(after_id=last - 10, descending=True),
+    "iter": lambda logs, last: list(logs.iter(after_id=last)),
+}
+
+
+def poll(*, path: str, name: str, count: int) -> None:
+    """Ask a number of times for what comes after the newest row."""
+    with ns.LogStore(path, read_only=True) as logs:
+        (newest,) = logs.query(descending=True, limit=1)
+        for _ in range(count):
+            POLLS[name](logs, newest.id)
+        say({"polls": count})
+
+
 def read_carelessly(*, path: str) -> None:
     """The control: takes a file that it cannot read for one that is not there."""
     for _ in range(2):

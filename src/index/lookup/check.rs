@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection, Row, Statement};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::db::{Reached, each_record};
+use crate::index::bounds::rows_within;
 use crate::index::lookup::candidates::Candidate;
 use crate::row::{COLUMNS, Conditions, Filter, RawRow};
 
@@ -93,15 +94,20 @@ impl<'a> Check<'a> {
     pub(super) fn run_raw(&mut self, candidate: &Candidate, filter: &Filter, visit: &mut VisitRaw<'_>) -> Result<()> {
         let by_statement = &mut |row: &Row<'_>| visit(RawRow::of(row)?);
         let Candidate::Span(span) = candidate else { return self.run(candidate, by_statement) };
-        let rows = span.len().min(self.left);
-        if rows < LEAST_ROWS_OF_PAGES {
+        if span.len().min(self.left) < LEAST_ROWS_OF_PAGES {
             return self.run(candidate, by_statement);
         }
-        let mut rest = Some(*span);
+        // It may have no end, and a poll asks for what comes after the newest row.
+        let Some(span) = rows_within(self.connection, *span)? else { return Ok(()) };
+        let rows = span.len().min(self.left);
+        if rows < LEAST_ROWS_OF_PAGES {
+            return self.run(&Candidate::Span(span), by_statement);
+        }
+        let mut rest = Some(span);
         let left = &mut self.left;
         let table = ("logs", COLUMNS);
         let reached =
-            each_record(self.connection, table, *span, self.descending, most_frames(rows), &mut |id, record| {
+            each_record(self.connection, table, span, self.descending, most_frames(rows), &mut |id, record| {
                 let Some(row) = RawRow::of_record(id, record) else {
                     return Ok(ControlFlow::Break(Reached::Unreadable));
                 };
