@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::base::error::{Error, Result, quoted};
 use crate::base::interrupt::check_wait;
+use crate::db::file::File;
 
 /// What to do about a damaged database.
 const WAY_OUT: &str = "restore the file from a backup, or save what can be read with `nerve-store salvage`; see docs/durability.md, \"Damage, and the ways out\"";
@@ -63,6 +64,9 @@ impl Context<'_> {
                 self.system(errno, reason)
             }
             ErrorCode::OutOfMemory => self.system(libc::ENOMEM, message),
+            ErrorCode::DatabaseCorrupt if connection.is_some_and(has_failed_to_read) => {
+                self.system(libc::EIO, format!("the file could not be read; try again. If it is damaged, {WAY_OUT}"))
+            }
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
                 Error::corrupt(self.path, format!("{}: {message}; {WAY_OUT}", self.operation))
             }
@@ -118,6 +122,12 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 /// Whether `error` says that a file could not be opened or made.
 pub(super) fn is_unopenable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
+}
+
+/// Whether the device has failed to read a file of `connection`, which SQLite takes for damage of the file.
+fn has_failed_to_read(connection: &Connection) -> bool {
+    let files = [File::database(connection), File::log(connection)];
+    files.into_iter().flatten().any(|file| matches!(file.last_errno(), libc::EIO | libc::ENXIO))
 }
 
 /// The error number of the system call that failed last on `connection`.

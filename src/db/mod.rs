@@ -8,6 +8,7 @@ mod checkpoints;
 mod copy;
 mod database;
 mod failure;
+mod file;
 mod fork;
 pub(crate) mod format;
 // Elsewhere SQLite's off_t need not be libc's.

@@ -6,21 +6,19 @@
 //! it began anew: their pages come from SQLite, as those of the others in the log do.
 //!
 //! Without a log, in a database that another program put into another mode, a reader's lock keeps the file as it is.
-#![expect(unsafe_code, reason = "SQLite's own descriptors, since another one's end would end its locks")]
+#![expect(unsafe_code, reason = "the state of the transaction, which rusqlite does not tell of a borrowed connection")]
 
 use std::collections::HashSet;
-use std::ffi::{CStr, c_int, c_void};
-use std::ptr;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ffi};
 
 use crate::base::error::Result;
+use crate::db::file::{File, MAIN};
 use crate::db::format::word;
 
 /// Pages that are read at once where one lies near the one before.
 const WINDOW_PAGES: u32 = 16;
 
-const MAIN: &CStr = c"main";
 const DATABASE_HEADER_BYTES: usize = 100;
 const LOG_HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -52,7 +50,7 @@ impl<'a> Pages<'a> {
         if state != ffi::SQLITE_TXN_READ {
             return Ok(None);
         }
-        let Some(file) = File::of(connection, ffi::SQLITE_FCNTL_FILE_POINTER) else { return Ok(None) };
+        let Some(file) = File::database(connection) else { return Ok(None) };
         let mut header = [0; DATABASE_HEADER_BYTES];
         // The size of pages and the encoding never change, so that they may be read from the file.
         if file.read(&mut header, 0) != ffi::SQLITE_OK || word(&header, 56) != UTF8 {
@@ -66,7 +64,7 @@ impl<'a> Pages<'a> {
         if !page_bytes.is_power_of_two() || page_bytes < 512 || usable < 480 {
             return Ok(None);
         }
-        let logged = match File::of(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER) {
+        let logged = match File::log(connection) {
             Some(log) => match logged(log, page_bytes, most_frames) {
                 Some(logged) => logged,
                 None => return Ok(None),
@@ -158,41 +156,4 @@ fn logged(log: File, page_bytes: usize, most_frames: u64) -> Option<HashSet<u32>
         };
     }
     Some(logged)
-}
-
-/// A file that SQLite has open for a connection.
-#[derive(Clone, Copy)]
-struct File(*mut ffi::sqlite3_file);
-
-impl File {
-    /// The connection's file of this kind; None if it has none open.
-    fn of(connection: &Connection, kind: c_int) -> Option<Self> {
-        let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
-        // SAFETY: the handle is open, and with these kinds the call writes a pointer.
-        let outcome = unsafe {
-            ffi::sqlite3_file_control(connection.handle(), MAIN.as_ptr(), kind, (&raw mut file).cast::<c_void>())
-        };
-        // SAFETY: a file of SQLite's is there for as long as its connection; one that is not open has no methods.
-        let is_open = unsafe { file.as_ref().is_some_and(|file| !file.pMethods.is_null()) };
-        (outcome == ffi::SQLITE_OK && is_open).then_some(Self(file))
-    }
-
-    /// Fills `buffer`; SQLite's code, `SQLITE_IOERR_SHORT_READ` if the file ends before.
-    fn read(self, buffer: &mut [u8], offset: u64) -> c_int {
-        let (Ok(count), Ok(offset)) = (c_int::try_from(buffer.len()), i64::try_from(offset)) else {
-            return ffi::SQLITE_TOOBIG;
-        };
-        // SAFETY: see `of`; the connection is this thread's, and the buffer of that length.
-        unsafe {
-            let read = (*(*self.0).pMethods).xRead;
-            read.map_or(ffi::SQLITE_IOERR_READ, |read| read(self.0, buffer.as_mut_ptr().cast(), count, offset))
-        }
-    }
-
-    fn size(self) -> Option<u64> {
-        let mut size = 0;
-        // SAFETY: as in `read`; the call writes a number.
-        let outcome = unsafe { (*(*self.0).pMethods).xFileSize.map(|measure| measure(self.0, &raw mut size)) };
-        (outcome == Some(ffi::SQLITE_OK)).then(|| u64::try_from(size).ok())?
-    }
 }
