@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
+use crate::db::schema_version;
 
 /// Whether at least `rows` rows are not sealed yet; and about how many there are, as an upper bound.
 pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)> {
@@ -69,8 +70,17 @@ pub(crate) struct Ends {
     pub(crate) sealed: i64,
     /// The last id; below any if there is no row.
     pub(crate) last: i64,
-    /// Which index it is: another one after it was built anew.
-    pub(crate) build: Option<i64>,
+    pub(crate) edition: Edition,
+}
+
+/// What is known of the rows of one edition is not known of those of another: it changes when the index is built anew, by
+/// whichever process, and when another program replaces the content of the whole database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edition {
+    /// Of the index.
+    pub(super) build: Option<i64>,
+    /// SQLite's backup API puts the build of an older copy in the place of this one's, and raises this number.
+    pub(super) schema_version: i64,
 }
 
 /// All of them, by one statement.
@@ -84,7 +94,8 @@ pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
         statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     let sealed = sealed.unwrap_or(i64::MIN);
     let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
-    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN), build })
+    let edition = Edition { build, schema_version: schema_version(connection)? };
+    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN), edition })
 }
 
 /// The last id whose reference is in the merged postings; below any if none is.
