@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
-use crate::db::{Object, lacking, schema_version};
+use crate::db::{Object, lacking};
 use crate::index::lookup::restored;
 
 /// What other programs do to rows, in blocks of ids: 4,096 for rows that they delete, which costs later counts a look at the
@@ -182,9 +182,8 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Whether other programs' changes are noted, in the caller's transaction.
-    pub(crate) fn holds(&self, connection: &Connection) -> Result<bool> {
-        let version = schema_version(connection)?;
+    /// Whether other programs' changes are noted, in the caller's transaction, which sees this version of the schema.
+    pub(crate) fn holds(&self, connection: &Connection, version: i64) -> Result<bool> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, holds)) = known
             && of == version

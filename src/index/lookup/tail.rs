@@ -10,7 +10,6 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::time::TimeSpan;
-use crate::db::schema_version;
 use crate::index::bounds::Edition;
 use crate::row::Filter;
 
@@ -56,20 +55,35 @@ struct Known {
 impl TailCounts {
     /// The rows after the sealed ones that match, in the caller's transaction, of which none is in doubt; None if that
     /// cannot be told. The filter's bounds of ids and its reference do not count.
-    pub(super) fn count(&self, connection: &Connection, sealed_end: i64, filter: &Filter) -> Result<Option<u64>> {
-        self.with(connection, sealed_end, |known| known.matching(filter))
+    pub(super) fn count(
+        &self,
+        connection: &Connection,
+        schema_version: i64,
+        sealed_end: i64,
+        filter: &Filter,
+    ) -> Result<Option<u64>> {
+        self.with(connection, schema_version, sealed_end, |known| known.matching(filter))
     }
 
     /// How many there are, and when they were.
-    pub(super) fn estimate(&self, connection: &Connection, sealed_end: i64) -> Result<Estimate> {
-        self.with(connection, sealed_end, |known| Estimate { row_count: known.total, times: known.times })
+    pub(super) fn estimate(&self, connection: &Connection, schema_version: i64, sealed_end: i64) -> Result<Estimate> {
+        self.with(connection, schema_version, sealed_end, |known| Estimate {
+            row_count: known.total,
+            times: known.times,
+        })
     }
 
-    fn with<T>(&self, connection: &Connection, sealed_end: i64, tell: impl FnOnce(&Known) -> T) -> Result<T> {
+    fn with<T>(
+        &self,
+        connection: &Connection,
+        schema_version: i64,
+        sealed_end: i64,
+        tell: impl FnOnce(&Known) -> T,
+    ) -> Result<T> {
         let (last, build): (Option<i64>, Option<i64>) = connection
             .prepare_cached("SELECT (SELECT max(id) FROM logs), (SELECT max(build) FROM log_builds)")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let edition = Edition { build, schema_version: schema_version(connection)? };
+        let edition = Edition { build, schema_version };
         let last = last.map_or(sealed_end, |last| last.max(sealed_end));
         let mut shared = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match shared.as_mut().filter(|known| known.edition == edition && known.sealed_end >= sealed_end) {

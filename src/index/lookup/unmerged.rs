@@ -11,7 +11,8 @@ use hashbrown::hash_map::EntryRef;
 use rusqlite::Connection;
 
 use crate::base::error::Result;
-use crate::index::bounds::{Edition, Ends, ends};
+use crate::db::schema_version;
+use crate::index::bounds::{Edition, Ends, ends, ends_and_traces};
 use crate::index::build::postings::each_posting;
 use crate::index::doubt::Trust;
 use crate::index::lookup::tail::TailCounts;
@@ -60,29 +61,23 @@ impl UnmergedIndex {
     /// Like [`Self::ids`], also where another program has put rows among those that were passed, or changed them, and
     /// without those of the tail that it has deleted: a row that was never sealed is no round.
     pub(crate) fn ids_beside_others(&self, connection: &Connection, ref_key: &str) -> Result<UnmergedIds> {
-        let ends = ends(connection)?;
-        let mut statement = connection.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM log_changed WHERE last_id > ?1),
-                    coalesce((SELECT max(greatest) FROM log_ids) > ?2, false)",
-        )?;
-        // Sealing moves the mark to the sealed end, and the deletion of a later row moves it on. At first it is 0.
-        let bounds = [ends.merged, ends.sealed.max(0)];
-        let (has_changes, has_deletions) = statement.query_row(bounds, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if has_changes {
+        let (ends, traces) = ends_and_traces(connection)?;
+        if traces.has_changes {
             return State::read(connection, ends, ref_key);
         }
-        self.ids_within(connection, ref_key, ends, has_deletions)
+        self.ids_within(connection, ref_key, ends, traces.has_deletions)
     }
 
     /// Where the parts of the log end, and the rows with the reference of this key after the merged ones, in the caller's
     /// transaction; where another program put rows among others or changed them, what is there is not looked at again.
     pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(Ends, UnmergedIds)> {
-        let ends = ends(connection)?;
+        let ends = ends(connection, schema_version(connection)?)?;
         Ok((ends, self.ids_within(connection, ref_key, ends, false)?))
     }
 
-    /// With `has_deletions`, rows of the tail may have been deleted that must not be returned.
-    fn ids_within(
+    /// The same where the ends are known. With `has_deletions`, rows of the tail may have been deleted that must not be
+    /// returned.
+    pub(super) fn ids_within(
         &self,
         connection: &Connection,
         ref_key: &str,
