@@ -3,12 +3,14 @@
 Run as a process of its own, always: a second copy of SQLite inside the process of a store drops the store's POSIX
 locks as soon as it closes the file (docs/architecture.md). `support.foreign_sql` is the client.
 
-Request: {"path": str, "sql": str, "params": [...] | [[...], ...], "many": bool, "script": bool}
+Request: {"path": str, "sql": str, "params": [...] | [[...], ...], "many": bool, "script": bool}, or
+{"path": str, "source": str}: the content of the one is replaced by that of the other
 Answer: {"rows": [[...], ...]} or {"error": str}; bytes travel as {"hex": str}, in both directions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import sys
@@ -27,6 +29,10 @@ def answer(request: dict[str, Any]) -> list[list[Any]]:
     connection = sqlite3.connect(request["path"], isolation_level=None, timeout=20)
     try:
         connection.execute("PRAGMA synchronous = OFF")
+        if "source" in request:
+            with contextlib.closing(sqlite3.connect(request["source"], timeout=20)) as source:
+                source.backup(connection)
+            return []
         if request["script"]:
             connection.executescript(request["sql"])
             return []

@@ -298,11 +298,20 @@ def test_a_database_of_version_0_2_0_gets_a_mark_and_no_doubt(
         ((trigger,),) = store.sql("SELECT sql FROM sqlite_schema WHERE name = 'log_row_inserted'")
         before, _, rest = trigger.partition("\n  OR NEW.id <= (SELECT max(greatest)")
         former = before + rest[rest.index(")\n") :]
+        ((deleting,),) = store.sql("SELECT sql FROM sqlite_schema WHERE name = 'log_row_deleted'")
+        former_deleting = (
+            deleting[: deleting.index("\n  OR NOT EXISTS")]
+            + "\nBEGIN\n  INSERT OR REPLACE INTO log_deleted VALUES (OLD.id & -4096, OLD.id | 4095);\nEND"
+        )
     path = data_dir / "logs.db"
-    foreign_script(path, f"DROP TRIGGER log_row_inserted; {former}; DROP TABLE log_ids")
+    foreign_script(
+        path,
+        f"DROP TRIGGER log_row_inserted; DROP TRIGGER log_row_deleted; DROP TABLE log_ids; {former_deleting}; {former}",
+    )
     with opened(data_dir) as store:
         assert store.sql("SELECT * FROM log_deleted") == doubts
         assert store.sql("SELECT sql FROM sqlite_schema WHERE name = 'log_row_inserted'") == [(trigger,)]
+        assert store.sql("SELECT sql FROM sqlite_schema WHERE name = 'log_row_deleted'") == [(deleting,)]
     foreign_script(path, RESETS["emptied"])
     with opened(data_dir) as store:
         check_rows(store, last, append_many(store))

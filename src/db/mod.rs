@@ -44,7 +44,7 @@ pub use fork::prepare as prepare_for_forks;
 pub(crate) use name::stored_name;
 pub use open::UNFINISHED_BACKUP;
 pub use schema::{Derived, Object, SCHEMA_VERSION};
-pub(crate) use schema::{lacking, suit_triggers};
+pub(crate) use schema::{lacking, schema_version, suit_triggers};
 pub use sql::{NamedRows, SqlParams};
 pub(crate) use table::{Reached, each_record};
 pub(crate) use wal_condition::checksum as wal_checksum;

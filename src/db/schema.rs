@@ -215,6 +215,12 @@ pub(crate) fn lacking(
     Ok(lacking)
 }
 
+/// A number that rises whenever an object of the schema is made or dropped, and whenever another program replaces the whole
+/// content of the database (SQLite's backup API, a full vacuum).
+pub(crate) fn schema_version(connection: &Connection) -> Result<i64> {
+    Ok(connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?)
+}
+
 /// Whether an earlier form of the trigger is in its place.
 fn has_former(connection: &Connection, derived: &Derived, trigger: &Object) -> Result<bool> {
     let former = || derived.former_triggers.iter().filter(|former| former.name == trigger.name);

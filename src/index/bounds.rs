@@ -1,9 +1,12 @@
 //! Where the sealed rows end, and where the merged ones do.
 
-use rusqlite::Connection;
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, Row};
 
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
+use crate::db::schema_version;
 
 /// Whether at least `rows` rows are not sealed yet; and about how many there are, as an upper bound.
 pub(crate) fn unsealed(connection: &Connection, rows: u64) -> Result<(bool, u64)> {
@@ -76,27 +79,71 @@ pub(crate) struct Ends {
     pub(crate) sealed: i64,
     /// The last id; below any if there is no row.
     pub(crate) last: i64,
-    /// Which index it is: another one after it was built anew.
-    pub(crate) build: Option<i64>,
+    pub(crate) edition: Edition,
 }
 
-/// All of them, by one statement.
-pub(crate) fn ends(connection: &Connection) -> Result<Ends> {
-    let mut statement = connection.prepare_cached(
-        "SELECT (SELECT min(segment) FROM log_fresh),
-                (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs),
-                (SELECT max(build) FROM log_builds)",
-    )?;
-    let (fresh, sealed, last, build): (Option<i64>, Option<i64>, Option<i64>, Option<i64>) =
-        statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    let sealed = sealed.unwrap_or(i64::MIN);
-    let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
-    Ok(Ends { merged, sealed, last: last.unwrap_or(i64::MIN), build })
+/// What is known of the rows of one edition is not known of those of another: it changes when the index is built anew, by
+/// whichever process, and when another program replaces the content of the whole database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edition {
+    /// Of the index.
+    pub(super) build: Option<i64>,
+    /// SQLite's backup API puts the build of an older copy in the place of this one's, and raises this number.
+    pub(super) schema_version: i64,
+}
+
+/// What `Ends::of` reads.
+const ENDS: &str = "SELECT (SELECT min(segment) FROM log_fresh),
+ (SELECT last_id FROM log_segments ORDER BY first_id DESC LIMIT 1), (SELECT max(id) FROM logs),
+ (SELECT max(build) FROM log_builds)";
+
+/// The same, and the last id that another program has changed, and the mark of the ids that were given out.
+static ENDS_AND_TRACES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{ENDS}, (SELECT last_id FROM log_changed ORDER BY first_id DESC LIMIT 1), (SELECT max(greatest) FROM log_ids)"
+    )
+});
+
+impl Ends {
+    fn of(row: &Row<'_>, schema_version: i64) -> rusqlite::Result<Self> {
+        let (fresh, sealed): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+        let sealed = sealed.unwrap_or(i64::MIN);
+        let merged = fresh.map_or(sealed, |first| first.saturating_sub(1));
+        let last = row.get::<_, Option<i64>>(2)?.unwrap_or(i64::MIN);
+        Ok(Self { merged, sealed, last, edition: Edition { build: row.get(3)?, schema_version } })
+    }
+}
+
+/// All of them, by one statement, in a transaction that sees this version of the schema.
+pub(crate) fn ends(connection: &Connection, schema_version: i64) -> Result<Ends> {
+    Ok(connection.prepare_cached(ENDS)?.query_row([], |row| Ends::of(row, schema_version))?)
+}
+
+/// What other programs have left after the parts of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traces {
+    /// They have changed rows that are not merged, or put some among them.
+    pub(crate) has_changes: bool,
+    /// They may have deleted rows that are not sealed. Sealing moves the mark to the sealed end, at first it is 0, and the
+    /// deletion of a later row moves it on.
+    pub(crate) has_deletions: bool,
+}
+
+/// Both.
+pub(crate) fn ends_and_traces(connection: &Connection) -> Result<(Ends, Traces)> {
+    let schema_version = schema_version(connection)?;
+    let mut statement = connection.prepare_cached(&ENDS_AND_TRACES)?;
+    Ok(statement.query_row([], |row| {
+        let ends = Ends::of(row, schema_version)?;
+        let has_changes = row.get::<_, Option<i64>>(4)?.is_some_and(|last| last > ends.merged);
+        let has_deletions = row.get::<_, Option<i64>>(5)?.is_some_and(|mark| mark > ends.sealed.max(0));
+        Ok((ends, Traces { has_changes, has_deletions }))
+    })?)
 }
 
 /// The last id whose reference is in the merged postings; below any if none is.
 pub(crate) fn merged_end(connection: &Connection) -> Result<i64> {
-    Ok(ends(connection)?.merged)
+    Ok(ends(connection, schema_version(connection)?)?.merged)
 }
 
 #[cfg(test)]

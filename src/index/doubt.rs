@@ -3,7 +3,8 @@
 //!
 //! Invariants: a row that leaves, and an id at which another program inserts or overwrites, is noted in the transaction that
 //! does it: by [`TRIGGERS`] for other programs, and by the callers of [`note_deleted`] for this library. Spans of
-//! `log_deleted` consist of whole blocks, so that none overlaps another.
+//! `log_deleted` consist of whole blocks, so that none overlaps another. An id that another program frees is below the mark
+//! of the ids that were given out ([`crate::index::given`]), whatever becomes of SQLite's sequence.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,10 +16,11 @@ use crate::db::{Object, lacking};
 use crate::index::lookup::restored;
 
 /// What other programs do to rows, in blocks of ids: 4,096 for rows that they delete, which costs later counts a look at the
-/// block, and 256 for rows that they overwrite or put among others, which every later read looks at. This library's own
-/// connections run no triggers, and keep these tables themselves. An insertion is one among others if its id had been given
-/// out before, by SQLite's sequence or by the mark, or is below that of a row (an UPDATE of ids does not count as giving them
-/// out); `INSERT OR REPLACE` fires no trigger for the row that it deletes, but that one.
+/// block, and 256 for rows that they overwrite or put among others, which every later read looks at. A deletion moves the mark
+/// of the ids that were given out, too. This library's own connections run no triggers, and keep these tables themselves. An
+/// insertion is one among others if its id had been given out before, by SQLite's sequence or by the mark, or is below that
+/// of a row (an UPDATE of ids does not count as giving them out); `INSERT OR REPLACE` fires no trigger for the row that it
+/// deletes, but that one.
 ///
 /// They name no table that may be dropped alone, lest the other program's statement fail.
 pub(crate) static TRIGGERS: [Object; 3] = [
@@ -26,8 +28,13 @@ pub(crate) static TRIGGERS: [Object; 3] = [
         name: "log_row_deleted",
         sql: "CREATE TRIGGER log_row_deleted AFTER DELETE ON logs
 WHEN coalesce((SELECT last_id FROM log_deleted WHERE first_id <= OLD.id ORDER BY first_id DESC LIMIT 1) < OLD.id, 1)
+  OR NOT EXISTS (SELECT 1 FROM log_ids WHERE slot = 0 AND greatest >= OLD.id AND complement = ~greatest)
 BEGIN
-  INSERT OR REPLACE INTO log_deleted VALUES (OLD.id & -4096, OLD.id | 4095);
+  INSERT OR REPLACE INTO log_deleted SELECT OLD.id & -4096, OLD.id | 4095
+   WHERE coalesce((SELECT last_id FROM log_deleted WHERE first_id <= OLD.id ORDER BY first_id DESC LIMIT 1) < OLD.id, 1);
+  INSERT OR REPLACE INTO log_ids SELECT 0, OLD.id, ~OLD.id
+   WHERE OLD.id BETWEEN 1 AND 9223372036854775806
+     AND NOT EXISTS (SELECT 1 FROM log_ids WHERE slot = 0 AND greatest >= OLD.id AND complement = ~greatest);
 END",
     },
     Object {
@@ -52,16 +59,26 @@ END",
     },
 ];
 
-/// That of version 0.2.0, from before there was a mark of the ids that were given out.
-pub(crate) static FORMER_TRIGGERS: [Object; 1] = [Object {
-    name: "log_row_inserted",
-    sql: "CREATE TRIGGER log_row_inserted AFTER INSERT ON logs
+/// Those of version 0.2.0, from before there was a mark of the ids that were given out.
+pub(crate) static FORMER_TRIGGERS: [Object; 2] = [
+    Object {
+        name: "log_row_deleted",
+        sql: "CREATE TRIGGER log_row_deleted AFTER DELETE ON logs
+WHEN coalesce((SELECT last_id FROM log_deleted WHERE first_id <= OLD.id ORDER BY first_id DESC LIMIT 1) < OLD.id, 1)
+BEGIN
+  INSERT OR REPLACE INTO log_deleted VALUES (OLD.id & -4096, OLD.id | 4095);
+END",
+    },
+    Object {
+        name: "log_row_inserted",
+        sql: "CREATE TRIGGER log_row_inserted AFTER INSERT ON logs
 WHEN (NEW.id <= (SELECT max(seq) FROM sqlite_sequence WHERE name = 'logs') OR NEW.id < (SELECT max(id) FROM logs))
  AND coalesce((SELECT last_id FROM log_changed WHERE first_id <= NEW.id ORDER BY first_id DESC LIMIT 1) < NEW.id, 1)
 BEGIN
   INSERT OR REPLACE INTO log_changed VALUES (NEW.id & -256, NEW.id | 255);
 END",
-}];
+    },
+];
 
 /// Ids of a block of `log_deleted`, less one; the trigger has the same number.
 const BLOCK_MASK: i64 = 4_095;
@@ -165,10 +182,8 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Whether other programs' changes are noted, in the caller's transaction.
-    pub(crate) fn holds(&self, connection: &Connection) -> Result<bool> {
-        let mut statement = connection.prepare_cached("PRAGMA schema_version")?;
-        let version: i64 = statement.query_row([], |row| row.get(0))?;
+    /// Whether other programs' changes are noted, in the caller's transaction, which sees this version of the schema.
+    pub(crate) fn holds(&self, connection: &Connection, version: i64) -> Result<bool> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, holds)) = known
             && of == version

@@ -1,7 +1,8 @@
 //! Which ids were given out. SQLite notes the last one in its table of sequences, where another program may lower it, or
 //! delete it. The index therefore keeps a mark of its own.
 //!
-//! Invariants: no id up to the mark is given out, and none that was sealed is above it. The mark is stored twice, so that a
+//! Invariants: no id up to the mark is given out, and none is above it that was sealed, or whose row another program deleted
+//! (which the trigger of deletions notes). The mark is stored twice, so that a
 //! damaged one is told from a whole one and does not lead to wild ids.
 
 use std::sync::LazyLock;
@@ -42,6 +43,12 @@ pub(crate) fn last_given_id(connection: &Connection) -> Result<i64> {
     )?;
     let (noted, there): (Option<i64>, Option<i64>) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(noted.max(there).unwrap_or(i64::MIN))
+}
+
+/// The same, by the mark as well.
+pub(crate) fn given(connection: &Connection) -> Result<i64> {
+    let mark: Option<i64> = connection.query_row(&format!("SELECT {MARK}"), [], |row| row.get(0))?;
+    Ok(last_given_id(connection)?.max(mark.unwrap_or(i64::MIN)))
 }
 
 /// Makes the next id a greater one than `last`, in the caller's transaction.

@@ -15,7 +15,7 @@ pub trait Listener: Send + Sync {
 /// What followers of one log wait for.
 pub(crate) struct Changes {
     count: AtomicU64,
-    /// The greatest id that was announced.
+    /// The last id, as it was announced last.
     last_id: AtomicI64,
     waiting: AtomicUsize,
     turn: Mutex<()>,
@@ -44,7 +44,7 @@ impl Changes {
     /// Tells everyone who waits that there may be something new; `last_id` is the greatest id there now, if it is known.
     pub(crate) fn announce(&self, last_id: Option<i64>) {
         if let Some(last_id) = last_id {
-            self.last_id.fetch_max(last_id, Ordering::SeqCst);
+            self.last_id.store(last_id, Ordering::SeqCst);
         }
         self.count.fetch_add(1, Ordering::SeqCst);
         // A follower that is not counted yet has not looked at the count yet, and will see that it is another one.
@@ -59,9 +59,10 @@ impl Changes {
         }
     }
 
-    /// Whether there is a greater id than those that were announced.
+    /// Whether the last id is another one than was announced last. A lower one is news, too: another program has removed the
+    /// newest rows, and appends at their ids. An announcement that is late makes for one look too many.
     pub(crate) fn is_news(&self, last_id: i64) -> bool {
-        last_id > self.last_id.load(Ordering::SeqCst)
+        last_id != self.last_id.load(Ordering::SeqCst)
     }
 
     /// How often something was announced.

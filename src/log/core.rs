@@ -18,7 +18,7 @@ use crate::index::build::bytes::or_damaged;
 use crate::index::build::prune;
 use crate::index::build::sealer::{Archived, Sealer};
 use crate::index::doubt;
-use crate::index::given::{given_and_forgotten, last_given_id, raise_last_given_id};
+use crate::index::given::{given, given_and_forgotten, last_given_id, raise_last_given_id};
 use crate::index::lookup::tail::Estimate;
 use crate::index::lookup::unmerged::UnmergedIndex;
 use crate::index::lookup::{count, estimate, rounds, search};
@@ -208,10 +208,14 @@ impl Core {
         Ok(())
     }
 
-    /// Another program may have lowered SQLite's table of sequences.
+    /// Another program may have lowered SQLite's table of sequences, or put an older copy in the place of the content.
     fn keep_ids_rising(&self, connection: &Connection) -> Result<()> {
         let committed = self.committed.load(Ordering::Relaxed);
-        given_and_forgotten(connection, Some(committed))?.map_or(Ok(()), |last| raise_last_given_id(connection, last))
+        let Some(last) = given_and_forgotten(connection, Some(committed))? else { return Ok(()) };
+        // A database that knows nothing of what this handle has committed has lost what others have, too.
+        let is_older = given(connection)? < committed;
+        let last = if is_older { last.max(self.ids.bound()?) } else { last };
+        raise_last_given_id(connection, last)
     }
 
     /// Lets the database go on above the ids that may have been given out and lost, and above those that it has forgotten.

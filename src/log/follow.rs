@@ -147,6 +147,7 @@ pub fn read_page(core: &Core, filter: &Filter) -> Result<FollowedPage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::{Config, Database};
     use crate::log::{Log, LogConfig};
     use crate::row::NewLogEntry;
 
@@ -190,6 +191,25 @@ mod tests {
         expected.retain(|(_, source)| *source == "a");
         assert_eq!(seen_of_a.iter().map(|row| (row.id, row.source())).collect::<Vec<_>>(), expected);
         assert!(all.next_page(&log, Duration::from_millis(1), &read).unwrap().is_empty());
+    }
+
+    #[test]
+    fn rows_at_ids_that_another_program_freed_are_news() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs.db");
+        let log = Log::open(&path, LogConfig::default(), &mut |_, _| Ok(())).unwrap();
+        let row = NewLogEntry { source: "s", kind: "t", ref_id: None, payload: None, timestamp: Some(1) };
+        log.append_many(&[row; 9], None).unwrap();
+        let stranger = Database::open(&path, Config::default()).unwrap();
+        let run = |sql: &str| stranger.write("test", None, |connection| Ok(connection.execute_batch(sql)?)).unwrap();
+        run("DELETE FROM logs; DELETE FROM sqlite_sequence");
+        let mut follower = Follower::open(log.core(), Filter::default(), Duration::from_millis(5)).unwrap();
+        for id in 1..=3 {
+            assert!(follower.next_page(&log, Duration::ZERO, &|filter| read_page(&log, filter)).unwrap().is_empty());
+            run("INSERT INTO logs (source, type, timestamp) VALUES ('a', 'b', 7)");
+            let page = follower.next_page(&log, Duration::from_secs(30), &|filter| read_page(&log, filter)).unwrap();
+            assert_eq!(page.iter().map(|row| row.id).collect::<Vec<_>>(), [id]);
+        }
     }
 
     #[test]

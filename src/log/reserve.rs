@@ -116,6 +116,13 @@ impl IdReserve {
         Ok(())
     }
 
+    /// The greatest id that any process that is at work may have given out; below any if this one has given out none.
+    pub(crate) fn bound(&self) -> Result<i64> {
+        let state = self.state();
+        let bytes = state.record.as_ref().map_or(Ok(None), Record::read)?;
+        Ok(bytes.map_or(i64::MIN, |bytes| Bound::decode(&bytes).greatest))
+    }
+
     /// Removes the record, if no other process is at work; to be called when this handle gives out no more ids.
     pub(crate) fn end(&self) -> Result<()> {
         let Some(record) = std::mem::take(&mut *self.state()).record else { return Ok(()) };

@@ -71,16 +71,19 @@ _ASKING = threading.Lock()
 
 
 def _ask(path: str | os.PathLike[str], sql: str, params: Any, *, many: bool = False, script: bool = False) -> list[Any]:
+    return _request({"path": os.fspath(path), "sql": sql, "params": params, "many": many, "script": script})
+
+
+def _request(request: dict[str, Any]) -> list[Any]:
     process = _foreign()
     assert process.stdin is not None
     assert process.stdout is not None
-    request = {"path": os.fspath(path), "sql": sql, "params": params, "many": many, "script": script}
     with _ASKING:
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         reply = json.loads(process.stdout.readline())
     if "error" in reply:
-        raise RuntimeError(f"{reply['error']}: {sql}")
+        raise RuntimeError(f"{reply['error']}: {request.get('sql', 'backup')}")
     return [tuple(_decode(value) for value in row) for row in reply["rows"]]
 
 
@@ -97,3 +100,8 @@ def foreign_many(path: str | os.PathLike[str], sql: str, rows: Iterable[Iterable
 def foreign_script(path: str | os.PathLike[str], sql: str) -> None:
     """Run several statements in another process."""
     _ask(path, sql, [], script=True)
+
+
+def foreign_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Replace the content of the database `target` by SQLite's backup API, in another process."""
+    _request({"path": os.fspath(target), "source": os.fspath(source)})

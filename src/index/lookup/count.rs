@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
-use crate::index::bounds::{Division, divide, sealed_end};
+use crate::db::schema_version;
+use crate::index::bounds::{Division, divide, ends, sealed_end};
 use crate::index::build::offsets::{cardinality, decode};
 use crate::index::build::zones;
 use crate::index::doubt;
@@ -19,12 +20,13 @@ use crate::row::{Filter, index_key};
 
 /// How many rows match.
 pub(crate) fn count(connection: &Connection, unmerged: &UnmergedIndex, filter: &Filter) -> Result<u64> {
-    let counting = Counting { connection, unmerged, filter };
+    let schema_version = schema_version(connection)?;
+    let counting = Counting { connection, unmerged, filter, schema_version };
     let Some(ids) = filter.ids() else { return Ok(0) };
     // The index has the time of a row of another program that is no integer as the nearest integer, which such a bound
     // includes, and the row's own time is beyond it.
     let is_extreme = filter.since == Some(i64::MIN) || filter.until == Some(i64::MAX);
-    if filter.limit.is_some() || is_extreme || !unmerged.trust.holds(connection)? {
+    if filter.limit.is_some() || is_extreme || !unmerged.trust.holds(connection, schema_version)? {
         return counting.visit(ids);
     }
     let times = filter.times();
@@ -45,6 +47,7 @@ struct Counting<'a> {
     connection: &'a Connection,
     unmerged: &'a UnmergedIndex,
     filter: &'a Filter,
+    schema_version: i64,
 }
 
 impl Counting<'_> {
@@ -83,7 +86,8 @@ impl Counting<'_> {
 
     /// Of the rows of the reference of a key.
     fn of_reference(&self, ref_key: &str, span: IdSpan) -> Result<u64> {
-        let (ends, newest) = self.unmerged.ids(self.connection, ref_key)?;
+        let ends = ends(self.connection, self.schema_version)?;
+        let newest = self.unmerged.ids_within(self.connection, ref_key, ends, false)?;
         // What was read of the log's end by a later transaction is not the caller's.
         let Some(span) = IdSpan::new(span.first, span.last.min(ends.last)) else { return Ok(0) };
         let mut total = newest.ids.iter().filter(|id| span.contains(**id)).count() as u64;
@@ -252,7 +256,7 @@ impl Counting<'_> {
     /// Of the rows after the sealed ones.
     fn tail(&self, span: IdSpan, sealed_end: i64) -> Result<u64> {
         if span.last == i64::MAX && span.first == sealed_end.saturating_add(1) {
-            let known = self.unmerged.tail.count(self.connection, sealed_end, self.filter)?;
+            let known = self.unmerged.tail.count(self.connection, self.schema_version, sealed_end, self.filter)?;
             return known.map_or_else(|| self.visit(span), Ok);
         }
         self.visit(span)

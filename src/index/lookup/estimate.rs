@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use crate::base::error::Result;
 use crate::base::ids::IdSpan;
 use crate::base::time::TimeSpan;
+use crate::db::schema_version;
 use crate::index::bounds::{Division, divide, sealed_end};
 use crate::index::doubt;
 use crate::index::lookup::restored::{self, Stretch};
@@ -15,7 +16,8 @@ use crate::index::lookup::unmerged::UnmergedIndex;
 /// About how many rows there are; exact unless more than `most` are in doubt.
 pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: u64) -> Result<Estimate> {
     let end = sealed_end(connection)?;
-    let doubts = match unmerged.trust.holds(connection)? {
+    let schema_version = schema_version(connection)?;
+    let doubts = match unmerged.trust.holds(connection, schema_version)? {
         true => doubt::spans(connection, IdSpan::ALL)?,
         false => vec![IdSpan { first: i64::MIN, last: end }, IdSpan { first: end.saturating_add(1), last: i64::MAX }],
     };
@@ -25,7 +27,7 @@ pub(crate) fn estimate(connection: &Connection, unmerged: &UnmergedIndex, most: 
             Stretch::Indexed(span) => {
                 let tail = end.saturating_add(1);
                 if span.last == i64::MAX && span.first <= tail {
-                    total.add(unmerged.tail.estimate(connection, end)?);
+                    total.add(unmerged.tail.estimate(connection, schema_version, end)?);
                     if let Some(sealed) = IdSpan::new(span.first, end) {
                         total.add(of_segments(connection, sealed)?);
                     }

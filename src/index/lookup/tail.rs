@@ -1,7 +1,7 @@
 //! How many rows of each kind are not sealed yet, and when they were, as readers know it.
 //!
 //! Invariant: rows up to the last one seen are counted once. It is asked only where no row of the tail is in doubt, so that
-//! rows have only been added since.
+//! rows have only been added since, in one edition of the database.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use crate::base::error::Result;
 use crate::base::time::TimeSpan;
+use crate::index::bounds::Edition;
 use crate::row::Filter;
 
 /// What is known of rows without looking at each.
@@ -34,8 +35,8 @@ pub(crate) struct TailCounts {
 }
 
 struct Known {
-    /// The index that says what is sealed.
-    build: Option<i64>,
+    /// Of the database.
+    edition: Edition,
     /// After the sealed rows up to here.
     sealed_end: i64,
     /// Up to this row; at the sealed end, none.
@@ -54,29 +55,45 @@ struct Known {
 impl TailCounts {
     /// The rows after the sealed ones that match, in the caller's transaction, of which none is in doubt; None if that
     /// cannot be told. The filter's bounds of ids and its reference do not count.
-    pub(super) fn count(&self, connection: &Connection, sealed_end: i64, filter: &Filter) -> Result<Option<u64>> {
-        self.with(connection, sealed_end, |known| known.matching(filter))
+    pub(super) fn count(
+        &self,
+        connection: &Connection,
+        schema_version: i64,
+        sealed_end: i64,
+        filter: &Filter,
+    ) -> Result<Option<u64>> {
+        self.with(connection, schema_version, sealed_end, |known| known.matching(filter))
     }
 
     /// How many there are, and when they were.
-    pub(super) fn estimate(&self, connection: &Connection, sealed_end: i64) -> Result<Estimate> {
-        self.with(connection, sealed_end, |known| Estimate { row_count: known.total, times: known.times })
+    pub(super) fn estimate(&self, connection: &Connection, schema_version: i64, sealed_end: i64) -> Result<Estimate> {
+        self.with(connection, schema_version, sealed_end, |known| Estimate {
+            row_count: known.total,
+            times: known.times,
+        })
     }
 
-    fn with<T>(&self, connection: &Connection, sealed_end: i64, tell: impl FnOnce(&Known) -> T) -> Result<T> {
+    fn with<T>(
+        &self,
+        connection: &Connection,
+        schema_version: i64,
+        sealed_end: i64,
+        tell: impl FnOnce(&Known) -> T,
+    ) -> Result<T> {
         let (last, build): (Option<i64>, Option<i64>) = connection
             .prepare_cached("SELECT (SELECT max(id) FROM logs), (SELECT max(build) FROM log_builds)")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let edition = Edition { build, schema_version };
         let last = last.map_or(sealed_end, |last| last.max(sealed_end));
         let mut shared = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match shared.as_mut().filter(|known| known.build == build && known.sealed_end >= sealed_end) {
+        let known = match shared.as_mut().filter(|known| known.edition == edition && known.sealed_end >= sealed_end) {
             Some(known) => known,
-            None => shared.insert(Known::after(sealed_end, build)),
+            None => shared.insert(Known::after(sealed_end, edition)),
         };
         if known.sealed_end > sealed_end || known.seen > last {
             // The caller's transaction is older than what is known here.
             drop(shared);
-            let mut known = Known::after(sealed_end, build);
+            let mut known = Known::after(sealed_end, edition);
             known.read_on(connection)?;
             return Ok(tell(&known));
         }
@@ -86,9 +103,9 @@ impl TailCounts {
 }
 
 impl Known {
-    fn after(sealed_end: i64, build: Option<i64>) -> Self {
+    fn after(sealed_end: i64, edition: Edition) -> Self {
         Self {
-            build,
+            edition,
             sealed_end,
             seen: sealed_end,
             total: 0,

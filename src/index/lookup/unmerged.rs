@@ -1,8 +1,8 @@
 //! The rows that are not merged yet, as readers know them: which reference is in which of them, and which are rounds.
 //!
-//! Invariant: every row after `merged_end` up to `seen` is in it, except rows that were deleted. It grows as reads see
+//! Invariant: every row after `merged_end` up to `seen` is in it, with some that were deleted since. It grows as reads see
 //! more of the log, whichever process appended it, so that no row is looked at twice; writers have nothing to do with it.
-//! It is forgotten when the index is built anew, by whichever process.
+//! It is forgotten when the database has another edition.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,11 +10,11 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use rusqlite::Connection;
 
-use crate::base::error::{Error, Result};
-use crate::base::ids::IdSpan;
-use crate::index::bounds::{Ends, ends};
+use crate::base::error::Result;
+use crate::db::schema_version;
+use crate::index::bounds::{Edition, Ends, ends, ends_and_traces};
 use crate::index::build::postings::each_posting;
-use crate::index::doubt::{self, Trust};
+use crate::index::doubt::Trust;
 use crate::index::lookup::tail::TailCounts;
 use crate::row::COLUMNS;
 use crate::row::{IndexedRow, index_key, is_round};
@@ -37,46 +37,56 @@ pub(crate) struct UnmergedIndex {
 }
 
 struct State {
-    /// The index that it is of.
-    build: Option<i64>,
+    /// The edition that it is of.
+    edition: Option<Edition>,
     /// Rows up to here are merged.
     merged_end: i64,
     /// Of rows up to here, what is known is what was sealed.
     sealed: i64,
     /// Rows up to here have been looked at.
     seen: i64,
+    /// How many rows these are, from the sealed ones on.
+    tail_rows: u64,
     /// By key.
     refs: HashMap<Box<str>, UnmergedIds>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { build: None, merged_end: i64::MIN, sealed: i64::MIN, seen: i64::MIN, refs: HashMap::new() }
+        Self::after(i64::MIN, None)
     }
 }
 
 impl UnmergedIndex {
-    /// Like [`Self::ids`], also where another program has put rows among those that were passed, or changed them.
+    /// Like [`Self::ids`], also where another program has put rows among those that were passed, or changed them, and
+    /// without those of the tail that it has deleted: a row that was never sealed is no round.
     pub(crate) fn ids_beside_others(&self, connection: &Connection, ref_key: &str) -> Result<UnmergedIds> {
-        let ends = ends(connection)?;
-        let unmerged = ends.merged.checked_add(1).and_then(|first| IdSpan::new(first, i64::MAX));
-        if unmerged.map_or(Ok(true), |unmerged| Ok::<_, Error>(doubt::changed(connection, unmerged)?.is_empty()))? {
-            return self.ids_within(connection, ref_key, ends);
+        let (ends, traces) = ends_and_traces(connection)?;
+        if traces.has_changes {
+            return State::read(connection, ends, ref_key);
         }
-        State::read(connection, ends, ref_key)
+        self.ids_within(connection, ref_key, ends, traces.has_deletions)
     }
 
     /// Where the parts of the log end, and the rows with the reference of this key after the merged ones, in the caller's
     /// transaction; where another program put rows among others or changed them, what is there is not looked at again.
     pub(crate) fn ids(&self, connection: &Connection, ref_key: &str) -> Result<(Ends, UnmergedIds)> {
-        let ends = ends(connection)?;
-        Ok((ends, self.ids_within(connection, ref_key, ends)?))
+        let ends = ends(connection, schema_version(connection)?)?;
+        Ok((ends, self.ids_within(connection, ref_key, ends, false)?))
     }
 
-    fn ids_within(&self, connection: &Connection, ref_key: &str, ends: Ends) -> Result<UnmergedIds> {
+    /// The same where the ends are known. With `has_deletions`, rows of the tail may have been deleted that must not be
+    /// returned.
+    pub(super) fn ids_within(
+        &self,
+        connection: &Connection,
+        ref_key: &str,
+        ends: Ends,
+        has_deletions: bool,
+    ) -> Result<UnmergedIds> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.build != ends.build {
-            *state = State { build: ends.build, ..State::default() };
+        if state.edition != Some(ends.edition) {
+            *state = State { edition: Some(ends.edition), ..State::default() };
         }
         if ends.merged < state.merged_end {
             // The caller's transaction is older than what is known here, which forgot what it needs.
@@ -84,16 +94,22 @@ impl UnmergedIndex {
             return State::read(connection, ends, ref_key);
         }
         state.advance(ends.merged);
+        if has_deletions && !state.has_whole_tail(connection)? {
+            state.forget_tail();
+        }
         state.read_on(connection, ends)?;
         Ok(state.refs.get(ref_key).cloned().unwrap_or_default())
     }
 }
 
 impl State {
+    fn after(merged_end: i64, edition: Option<Edition>) -> Self {
+        Self { edition, merged_end, sealed: merged_end, seen: merged_end, tail_rows: 0, refs: HashMap::new() }
+    }
+
     /// What the caller's transaction sees of one reference, and is not kept.
     fn read(connection: &Connection, ends: Ends, ref_key: &str) -> Result<UnmergedIds> {
-        let Ends { merged, build, .. } = ends;
-        let mut state = Self { build, merged_end: merged, sealed: merged, seen: merged, refs: HashMap::new() };
+        let mut state = Self::after(ends.merged, Some(ends.edition));
         state.read_on(connection, ends)?;
         Ok(state.refs.remove(ref_key).unwrap_or_default())
     }
@@ -102,9 +118,12 @@ impl State {
         if merged_end == self.merged_end {
             return;
         }
+        if merged_end > self.sealed {
+            self.forget_tail();
+            self.sealed = merged_end;
+            self.seen = merged_end;
+        }
         self.merged_end = merged_end;
-        self.sealed = self.sealed.max(merged_end);
-        self.seen = self.seen.max(merged_end);
         self.refs.retain(|_, known| {
             for ids in [&mut known.ids, &mut known.rounds] {
                 ids.drain(..ids.partition_point(|id| *id <= merged_end));
@@ -113,12 +132,20 @@ impl State {
         });
     }
 
+    /// Whether no row of the tail has left since it was read.
+    fn has_whole_tail(&self, connection: &Connection) -> Result<bool> {
+        let mut statement = connection.prepare_cached("SELECT count(*) FROM logs WHERE id > ?1 AND id <= ?2")?;
+        let rows: u64 = statement.query_row([self.sealed, self.seen], |row| row.get(0))?;
+        Ok(rows == self.tail_rows)
+    }
+
     /// Forgets what was read of rows that were not sealed.
     fn forget_tail(&mut self) {
         if self.seen == self.sealed {
             return;
         }
         self.seen = self.sealed;
+        self.tail_rows = 0;
         self.refs.retain(|_, known| {
             for ids in [&mut known.ids, &mut known.rounds] {
                 ids.truncate(ids.partition_point(|id| *id <= self.sealed));
@@ -172,6 +199,7 @@ impl State {
                 }
             }
             self.seen = row.id;
+            self.tail_rows += 1;
         }
         Ok(())
     }
