@@ -239,8 +239,7 @@ class DirectoryDays:
             )
             error.path = self.of(found)
             raise error
-        manifest.settle(found, summary)
-        manifest.go_on_after(found.last_id)
+        manifest.take_in(found, summary)
 
     def current(self, manifest: Manifest, day: date) -> tuple[str | None, Iterator[tuple[LogEntry, bytes]]]:
         """What the day's file is; it is compared each time, for what is wrong in it would be written anew as right."""

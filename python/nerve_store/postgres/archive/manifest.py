@@ -118,12 +118,21 @@ class Manifest:
             ),
         )  # fmt: skip
 
-    def go_on_after(self, last_id: int | None) -> None:
-        """Give no id out again that a day has which was taken in."""
-        with self.session.transaction():
-            self.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self.name),))
-            self.execute(
-                "SELECT setval('@.log_id', %s) FROM @.log_id "
-                "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END",
-                (last_id, last_id),
-            )
+    def take_in(self, known: KnownDay, summary: DaySummary) -> None:
+        """A day that the database did not know, or not so, counts. Its ids are given to no other row, from before."""
+        go_on_after(self.session, self.name, known.last_id)
+        self.settle(known, summary)
+
+
+def go_on_after(session: Session, name: str, last_id: int | None, *, lock_timeout_ms: int = 0) -> None:
+    """Give no id out that a day has. Waits for the append lock, at the most so long; 0 is without end."""
+    with session.transaction():
+        session.execute(
+            "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
+            (str(lock_timeout_ms), lock_key(name)),
+        )
+        session.execute(
+            f"SELECT setval('{quoted(name)}.log_id', %s) FROM {quoted(name)}.log_id "
+            "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END".encode(),
+            (last_id, last_id),
+        )

@@ -1,0 +1,239 @@
+"""A database that was restored from a backup, while its archive and the fleet went on: no id is given to two rows."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import nerve_store as ns
+from postgres.restores import Database, assert_nothing_hidden, lived_on
+from support import child_environment
+from support.archive import NOW, at, day
+
+pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
+
+from nerve_store.postgres.archive import manifest
+from nerve_store.postgres.schema import lock_key
+
+PLACES = ("directory", "objects")
+PATIENCE = 60.0
+
+
+def _archive(kind: str, directory: Path) -> str:
+    if kind == "directory":
+        return str(directory / "days")
+    pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
+    return (directory / "bucket").as_uri()
+
+
+@pytest.fixture(params=PLACES)
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the days lie."""
+    return _archive(request.param, tmp_path)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> str:
+    """Where the days lie, as objects."""
+    return _archive("objects", tmp_path)
+
+
+@pytest.fixture
+def database(server: Any, archive: str, tmp_path: Path) -> Iterator[Database]:
+    """A database of its own on the server that all share."""
+    made = Database(server, tmp_path, archive)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def in_objects(server: Any, objects: str, tmp_path: Path) -> Iterator[Database]:
+    """The same, with its days in an object store."""
+    made = Database(server, tmp_path, objects)
+    yield made
+    made.remove()
+
+
+def take_in(log: ns.PostgresLogStore) -> None:
+    """Of days in an object store, opening has done it; of files, a job or this."""
+    log.reindex()
+
+
+KILLED = """
+import json, sys
+import nerve_store as ns
+from postgres.test_restores import STEPS, take_in
+from support.killing import killing
+
+url, archive, step, when = json.loads(sys.argv[1])
+owner, name = STEPS[step]
+setattr(owner, name, killing(getattr(owner, name), when))
+with ns.PostgresLogStore(url, archive=archive) as log:
+    take_in(log)
+"""
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "go on": (manifest, "go_on_after"),
+    "settle": (manifest.Manifest, "settle"),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_process_that_is_killed_while_it_takes_days_in_leaves_no_id_of_theirs(
+    database: Database, step: str, when: str
+) -> None:
+    with database.open() as log:
+        rows = [log.append("system", "kept", timestamp=at(1)) for _ in range(3)]
+    database.dump()
+    rows += lived_on(database)
+    database.restore()
+    database.tell_nothing()
+    task = json.dumps([database.url, database.archive, step, when])
+    killed = subprocess.run([sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    is_known = database.execute("SELECT count(*) FROM nerve.archive_days")[0][0]
+    with database.open() as log:
+        if not is_known:
+            take_in(log)
+        rows += [log.append("system", "new", timestamp=at(2)) for _ in range(3)]
+        take_in(log)
+        assert_nothing_hidden(log, rows)
+
+
+def test_day_that_another_process_is_about_to_take_in_gives_no_id_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one opens as soon as the day counts."""
+    with database.open() as log:
+        rows = [log.append("system", "kept", timestamp=at(1)) for _ in range(3)]
+    database.dump()
+    rows += lived_on(database)
+    database.restore()
+    database.tell_nothing()
+    settle = manifest.Manifest.settle
+
+    def settled(*arguments: Any) -> None:
+        settle(*arguments)
+        with ns.PostgresLogStore(database.url) as other:
+            rows.append(other.append("system", "new", timestamp=at(2)))
+
+    monkeypatch.setattr(manifest.Manifest, "settle", settled)
+    with database.open() as log:
+        take_in(log)
+        monkeypatch.undo()
+        assert len(rows) > 8
+        take_in(log)
+        assert_nothing_hidden(log, rows)
+
+
+def test_opener_that_waits_for_the_append_lock_and_is_killed_leaves_no_id(in_objects: Database) -> None:
+    with in_objects.open() as log:
+        rows = [log.append("system", "kept", timestamp=at(1)) for _ in range(3)]
+    in_objects.dump()
+    rows += lived_on(in_objects)
+    in_objects.restore()
+    in_objects.tell_nothing()
+    with psycopg.connect(in_objects.url, autocommit=True) as session:
+        session.execute("SELECT pg_advisory_lock(%s)", (lock_key("nerve"),))
+        script = "import sys, nerve_store as ns; ns.PostgresLogStore(sys.argv[1], archive=sys.argv[2])"
+        command = [sys.executable, "-c", script, in_objects.url, in_objects.archive]
+        with subprocess.Popen(command, env=child_environment()) as opener:
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not in_objects.execute(waiting)[0][0]:
+                assert opener.poll() is None
+            opener.kill()
+        in_objects.execute("SELECT pg_terminate_backend(pid, 30000) FROM pg_locks WHERE NOT granted")
+    with in_objects.open(busy_timeout=PATIENCE) as log:
+        rows += [log.append("system", "new", timestamp=at(2)) for _ in range(3)]
+        assert_nothing_hidden(log, rows)
+
+
+def test_opening_passes_the_ids_of_known_days(database: Database) -> None:
+    """As an earlier version left them, whose process was killed when the day counted."""
+    with database.open() as log:
+        rows = [log.append("system", "tick", timestamp=at(1)) for _ in range(3)]
+        log.archive_logs(now=NOW)
+    database.execute("SELECT setval('nerve.log_id', 1)")
+    with ThreadPoolExecutor(4) as pool:
+        logs = list(pool.map(lambda _: database.open(archive=None), range(4)))
+        rows += pool.map(lambda log: log.append("system", "new", timestamp=at(2)), logs)
+    for log in logs:
+        log.close()
+    with database.open() as log:
+        assert_nothing_hidden(log, rows)
+
+
+NOTED = """
+import json, sys
+import nerve_store as ns
+from nerve_store.remote.days import move
+from support.killing import killing
+
+url, archive, when, now = json.loads(sys.argv[1])
+move._send = killing(move._send, when)
+with ns.PostgresLogStore(url, archive=archive) as log:
+    log.archive_logs(now=now, wait=60)
+"""
+
+
+@pytest.mark.parametrize("grows", [False, True], ids=["as it was noted", "with more rows"])
+@pytest.mark.parametrize("when", ["before", "after"], ids=["before it is sent", "after it was sent"])
+def test_backup_that_noted_a_day_of_a_killed_job_takes_in_what_the_next_one_stored(
+    in_objects: Database, when: str, grows: bool
+) -> None:
+    with in_objects.open() as log:
+        rows = [log.append("system", "early", timestamp=at(1)) for _ in range(3)]
+        log.archive_logs(now=NOW)
+        rows += [log.append("system", "late", timestamp=at(1)) for _ in range(2)]
+    task = json.dumps([in_objects.url, in_objects.archive, when, NOW])
+    killed = subprocess.run([sys.executable, "-c", NOTED, task], env=child_environment(), timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [key for key, state in _objects(in_objects) if state == "pending"] == [f"{day(1)}.1.jsonl"]
+    in_objects.dump()
+    with in_objects.open() as log:
+        if grows:
+            rows.append(log.append("system", "later", timestamp=at(1)))
+        log.archive_logs(now=NOW, wait=PATIENCE)
+        assert_nothing_hidden(log, rows)
+    in_objects.restore()
+    with pytest.raises(ns.ArchiveError, match="older than the object store"):
+        in_objects.open(read_only=True)
+    with in_objects.open() as log:
+        rows.append(log.append("system", "new", timestamp=at(2)))
+        assert_nothing_hidden(log, rows)
+        log.archive_logs(now=NOW)
+        log.reindex()
+        assert_nothing_hidden(log, rows)
+        assert log.query() == []
+
+
+def test_object_in_the_place_of_the_noted_one_is_not_taken_in(in_objects: Database) -> None:
+    with in_objects.open() as log:
+        log.append("system", "early", timestamp=at(1))
+        log.archive_logs(now=NOW)
+        log.append("system", "late", timestamp=at(1))
+    task = json.dumps([in_objects.url, in_objects.archive, "before", NOW])
+    subprocess.run([sys.executable, "-c", NOTED, task], env=child_environment(), timeout=120, check=False)
+    with in_objects.open() as log:
+        bucket: Any = log._archive
+        content = bucket.bucket.get(f"{day(1)}.jsonl", longest=1 << 20)
+        bucket.bucket.put(f"{day(1)}.1.jsonl", content + content.replace(b'"id":1', b'"id":3'))
+        bucket.bucket.delete([f"{day(1)}.jsonl"])
+    with pytest.raises(ns.ArchiveError, match="as the database knows it"):
+        in_objects.open(busy_timeout=PATIENCE)
+
+
+def _objects(database: Database) -> list[tuple[str, str]]:
+    return [
+        (key, state) for key, state in database.execute("SELECT key, state FROM nerve.archive_objects ORDER BY key")
+    ]
