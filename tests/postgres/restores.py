@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,13 @@ from typing import Any
 import psycopg
 
 import nerve_store as ns
+from postgres.faults import patiently
 from support import as_rows
 from support.archive import NOW, at
 from support.servers import Server
+
+SKIPPED = 1_000_000
+"""How many ids, at the least, a database skips that may have been brought back."""
 
 _numbers = itertools.count()
 
@@ -69,7 +74,8 @@ class Database:
 
     def copy(self) -> None:
         """Take a backup by a copy of the database, on the same server."""
-        self.execute(f"CREATE DATABASE {self.name}_copy TEMPLATE {self.name}", "postgres")
+        self.end_sessions()
+        patiently(lambda: self.execute(f"CREATE DATABASE {self.name}_copy TEMPLATE {self.name}", "postgres"))
 
     def rename_copy(self) -> None:
         """Lose the database, and put that one in its place."""
@@ -96,13 +102,10 @@ class Database:
         for path in ((self.server.directory / "cold"), *(self.server.directory / "cold").rglob("*")):
             os.chown(path, owner.st_uid, owner.st_gid)
 
-    def tell_nothing(self) -> None:
-        """As if the database could not tell that it is another one, as after a rollback of the whole machine."""
-        self.execute("DELETE FROM nerve.alive")
-        columns = self.execute("SELECT FROM pg_attribute WHERE attrelid = 'nerve.alive'::regclass AND attname = 'xid'")
-        values = "(started, file, xid) SELECT pg_postmaster_start_time(), pg_relation_filepath('nerve.alive'), "
-        values += "pg_current_xact_id()::xid"
-        self.execute(f"INSERT INTO nerve.alive {values if columns else 'DEFAULT VALUES'}")
+    def end_sessions(self) -> None:
+        self.execute(
+            f"SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = '{self.name}'", "postgres"
+        )
 
     def drop(self) -> None:
         self.execute(f"DROP DATABASE {self.name} WITH (FORCE)", "postgres")
@@ -110,6 +113,26 @@ class Database:
     def remove(self) -> None:
         with suppress(psycopg.Error):
             self.drop()
+
+
+RESTORES: dict[str, tuple[Callable[[Database], None], Callable[[Database], None]]] = {
+    "dump": (Database.dump, Database.restore),
+    "dump of rows": (Database.dump, Database.restore_rows),
+    "copy of the database": (Database.copy, Database.rename_copy),
+    "copy of the stopped server": (Database.stop_and_copy, Database.put_back),
+    "base backup": (Database.back_up_base, Database.put_back),
+}
+"""How a database is backed up, and how it comes back from that."""
+
+
+def tell_nothing(url: str) -> None:
+    """As if the database could not tell that it was brought back, as after a rollback of the whole machine."""
+    with psycopg.connect(url, autocommit=True) as session, session.transaction():
+        session.execute("DELETE FROM nerve.alive")
+        session.execute(
+            "INSERT INTO nerve.alive (started, file, xid) "
+            "VALUES (pg_postmaster_start_time(), pg_relation_filepath('nerve.alive'), pg_current_xact_id()::xid)"
+        )
 
 
 def lived_on(database: Database) -> list[ns.LogEntry]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import psycopg
 import pytest
 
 import nerve_store as ns
-from postgres.restores import Database, assert_nothing_hidden, lived_on
+from postgres.faults import patiently
+from postgres.restores import RESTORES, SKIPPED, Database, assert_nothing_hidden, lived_on, tell_nothing
 from support import child_environment
 from support.archive import NOW, at, day
+from support.servers import Server
 
 pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
 
@@ -48,7 +51,7 @@ def objects(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def database(server: Any, archive: str, tmp_path: Path) -> Iterator[Database]:
+def database(server: Server, archive: str, tmp_path: Path) -> Iterator[Database]:
     """A database of its own on the server that all share."""
     made = Database(server, tmp_path, archive)
     yield made
@@ -56,7 +59,7 @@ def database(server: Any, archive: str, tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def in_objects(server: Any, objects: str, tmp_path: Path) -> Iterator[Database]:
+def in_objects(server: Server, objects: str, tmp_path: Path) -> Iterator[Database]:
     """The same, with its days in an object store."""
     made = Database(server, tmp_path, objects)
     yield made
@@ -66,6 +69,103 @@ def in_objects(server: Any, objects: str, tmp_path: Path) -> Iterator[Database]:
 def take_in(log: ns.PostgresLogStore) -> None:
     """Of days in an object store, opening has done it; of files, a job or this."""
     log.reindex()
+
+
+@pytest.fixture
+def alone(own_server: Server, archive: str, tmp_path: Path) -> Database:
+    """The same on a server of its own, which may be lost as a whole."""
+    return Database(own_server, tmp_path, archive)
+
+
+def append_again(log: ns.PostgresLogStore, kind: str) -> ns.LogEntry:
+    entry: ns.LogEntry = patiently(lambda: log.append("system", kind, timestamp=at(2), key=kind))
+    return entry
+
+
+@pytest.mark.parametrize("way", RESTORES)
+def test_restored_database_gives_no_id_again_whoever_writes(alone: Database, way: str) -> None:
+    """A process that was there before the backup, one that knows no archive, and one that knows it."""
+    back_up, restore = RESTORES[way]
+    living = ns.PostgresLogStore(alone.url, busy_timeout=PATIENCE)
+    rows = [living.append("system", "kept", timestamp=at(1)) for _ in range(3)]
+    living.create_workflow_run("run-1", "deploy")
+    rows += living.query(after_id=rows[-1].id)
+    back_up(alone)
+    zombie = patiently(lambda: living.claim_workflow_run("lost", lease=timedelta(minutes=5)))
+    assert zombie is not None
+    rows += [row for row in lived_on(alone) if row.type == "lost"]
+    restore(alone)
+    rows.append(append_again(living, "living"))
+    other = alone.open(archive=None)
+    rows.append(append_again(other, "without the archive"))
+    # Whose claim was lost with the database can change nothing.
+    with pytest.raises(ns.ClaimLostError):
+        living.renew_claim(zombie)
+    claim = other.claim_workflow_run("new", lease=timedelta(minutes=5))
+    assert claim is not None
+    for change in (lambda: living.renew_claim(zombie), lambda: living.transition("run-1", "completed", claim=zombie)):
+        with pytest.raises(ns.ClaimLostError):
+            change()
+    with alone.open() as log:
+        rows.append(append_again(log, "with the archive"))
+        take_in(log)
+        rows += log.query(type="started")
+        assert_nothing_hidden(log, rows)
+        log.archive_logs(now=NOW)
+        assert_nothing_hidden(log, rows)
+    living.close()
+    other.close()
+
+
+def test_writers_that_see_a_restored_database_at_once_skip_once(database: Database) -> None:
+    with database.open() as log:
+        log.append("system", "tick", timestamp=at(1))
+    database.dump()
+    database.restore()
+    logs = [database.open(archive=None) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        given = sorted(entry.id for entry in pool.map(lambda log: log.append("system", "tick"), logs))
+    for log in logs:
+        log.close()
+    assert given == list(range(given[0], given[0] + 8))
+    assert given[0] > 1 + SKIPPED
+
+
+def test_clock_that_went_back_skips_all_the_same(database: Database) -> None:
+    with database.open() as log:
+        log.append("system", "tick")
+        ahead = 1 << 52
+        database.execute(f"SELECT setval('nerve.log_id', {ahead}); DELETE FROM nerve.alive")
+        assert log.append("system", "tick").id == ahead + SKIPPED + 1
+
+
+def test_older_schema_skips_once_when_it_is_brought_up_to_date(database: Database) -> None:
+    """Its row is the same in a dump."""
+    old = database.open()
+    last = old.append("system", "tick").id
+    database.execute("ALTER TABLE nerve.alive DROP COLUMN started, DROP COLUMN file, DROP COLUMN xid")
+    database.execute("UPDATE nerve.state SET schema_version = 4")
+    with database.open() as log:
+        first = log.append("system", "tick").id
+        assert first > last + SKIPPED
+        # A process that was there before goes on.
+        assert [old.append("system", "tick").id, log.append("system", "tick").id] == [first + 1, first + 2]
+    old.close()
+
+
+def test_follower_goes_on_after_a_restore(database: Database) -> None:
+    """It has seen rows that are lost, and sees all that come."""
+    with database.open() as log:
+        kept = log.append("system", "kept", timestamp=at(1))
+        database.dump()
+        lost = log.append("system", "lost", timestamp=at(1))
+    database.restore()
+    with database.open() as log:
+        new = [log.append("system", "new", timestamp=at(2)) for _ in range(3)]
+        follower = log.follow(after_id=lost.id)
+        assert [next(follower) for _ in new] == new
+        follower = log.follow(after_id=0)
+        assert [next(follower) for _ in range(4)] == [kept, *new]
 
 
 KILLED = """
@@ -97,7 +197,7 @@ def test_process_that_is_killed_while_it_takes_days_in_leaves_no_id_of_theirs(
     database.dump()
     rows += lived_on(database)
     database.restore()
-    database.tell_nothing()
+    tell_nothing(database.url)
     task = json.dumps([database.url, database.archive, step, when])
     killed = subprocess.run([sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -119,7 +219,7 @@ def test_day_that_another_process_is_about_to_take_in_gives_no_id_away(
     database.dump()
     rows += lived_on(database)
     database.restore()
-    database.tell_nothing()
+    tell_nothing(database.url)
     settle = manifest.Manifest.settle
 
     def settled(*arguments: Any) -> None:
@@ -142,7 +242,7 @@ def test_opener_that_waits_for_the_append_lock_and_is_killed_leaves_no_id(in_obj
     in_objects.dump()
     rows += lived_on(in_objects)
     in_objects.restore()
-    in_objects.tell_nothing()
+    tell_nothing(in_objects.url)
     with psycopg.connect(in_objects.url, autocommit=True) as session:
         session.execute("SELECT pg_advisory_lock(%s)", (lock_key("nerve"),))
         script = "import sys, nerve_store as ns; ns.PostgresLogStore(sys.argv[1], archive=sys.argv[2])"
