@@ -168,6 +168,87 @@ def test_follower_goes_on_after_a_restore(database: Database) -> None:
         assert [next(follower) for _ in range(4)] == [kept, *new]
 
 
+def give_ids_twice(database: Database) -> list[ns.LogEntry]:
+    """What a restored database of an earlier version did: the rows of the archive, and others with ids of theirs."""
+    with database.open() as log:
+        log.append("system", "kept", timestamp=at(1))
+    database.dump()
+    lived_on(database)
+    with database.open() as log:
+        archived = log.query(archived=True)
+    database.restore()
+    tell_nothing(database.url)
+    with database.open(archive=None) as log:
+        for number in range(2):
+            log.append("system", "twice", "ref-1", timestamp=at(2), key=f"key-{number}")
+        log.create_workflow_run("run-1", "deploy")
+        assert log.claim_workflow_run("worker", lease=timedelta(minutes=5)) is not None
+        assert [entry.id for entry in log.query(after_id=1)] == [entry.id for entry in archived[1:5]]
+    return archived
+
+
+def test_ids_that_were_given_twice_hide_no_row(database: Database) -> None:
+    archived = give_ids_twice(database)
+    if "://" not in database.archive:
+        with (
+            database.open() as log,
+            pytest.raises(ns.ArchiveError, match=r"reindex\(\) gives those of the database new"),
+        ):
+            log.archive_logs(now=NOW)
+    with database.open() as log:
+        take_in(log)
+        found = log.query(archived=True)
+        assert found[: len(archived)] == archived
+        assert [entry.type for entry in found[len(archived) :]] == ["twice", "twice", "queued", "started"]
+        # What knows them by their ids knows the new ones.
+        assert log.append("system", "twice", "ref-1", timestamp=at(2), key="key-0").id == found[len(archived)].id
+        assert [run.run_id for run in log.query_workflow_runs()] == ["run-1"]
+        assert log.verify().ok
+        log.archive_logs(now=NOW)
+        assert log.query(archived=True) == found
+        assert log.verify().ok
+
+
+def test_known_day_with_ids_that_were_given_twice_is_told_and_mended(database: Database) -> None:
+    """As an earlier version took it in."""
+    with database.open() as log:
+        rows = [log.append("system", "tick", timestamp=at(1)) for _ in range(3)]
+        log.archive_logs(now=NOW)
+        twice = [log.append("system", "twice", timestamp=at(2)) for _ in range(2)]
+        restored = [log.append("system", "kept", timestamp=at(1))]
+        log.archive_logs(now=at(3), retention=timedelta(0), max_days=1)
+        log.restore_archive(day(1))
+        assert log.verify().ok, "the same rows in both places"
+        for entry, taken in zip(twice, rows, strict=False):
+            database.execute(f"DELETE FROM nerve.logs WHERE id = {taken.id}")
+            database.execute(f"UPDATE nerve.logs SET id = {taken.id} WHERE id = {entry.id}")
+        (problem,) = log.verify().problems
+        assert (problem.day, problem.first_id, problem.last_id) == (day(1), rows[0].id, rows[1].id)
+        assert "reindex()" in problem.reason
+        log.reindex()
+        found = log.query(archived=True)
+        assert [entry.type for entry in found] == ["tick", "tick", "tick", "kept", "twice", "twice"]
+        assert found[:4] == [*rows, *restored]
+        assert log.verify().ok
+
+
+def test_day_that_was_expired_after_the_backup_is_forgotten_when_it_is_expired_again(in_objects: Database) -> None:
+    with in_objects.open() as log:
+        log.append("system", "old", timestamp=at(1))
+        rows = [log.append("system", "new", timestamp=at(3))]
+        log.archive_logs(now=NOW)
+        in_objects.dump()
+        log.expire_archive(before=day(2))
+    in_objects.restore()
+    with in_objects.open() as log:
+        for call in (lambda: log.query(archived=True), log.reindex):
+            with pytest.raises(ns.ArchiveCorruptError, match="forgotten by expire_archive"):
+                call()
+        log.expire_archive(before=day(2))
+        log.reindex()
+        assert_nothing_hidden(log, rows)
+
+
 KILLED = """
 import json, sys
 import nerve_store as ns

@@ -125,17 +125,23 @@ class Archives(Reads):
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Check the rows of the database and every day of the archive; what is wrong is in the report.
 
-        Ids that occur twice, and of each file or object the sha256, every line, and what the database says of it; of
-        objects in the cache, also whether they are there with their size. A run's state is not compared with its rows:
-        a program may log a row without changing the run. The server checks its own pages, and that states are known.
+        Ids that are of two rows, both in the database or one in a day; of each file or object the sha256, every line,
+        and what the database says of it; of objects in the cache, also whether they are there with their size. A run's
+        state is not compared with its rows: a program may log a row without changing the run. The server checks its own
+        pages, and that states are known.
         """
         Check.progress(progress)
         reader = self._reader()
         return verify(self._connections, self._schema, reader, self._archive, self._path, progress=progress)
 
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
-        """Describe the days of the archive anew, each as it is; files that are missing are forgotten.
+        """Describe the days of the archive anew, each as it is.
 
+        Files that are missing in a directory are forgotten. A missing object is an `ArchiveCorruptError`, because a
+        bucket that is the wrong one has none either: `expire_archive` forgets days whose objects were expired after
+        the backup that the database comes from.
+
+        Rows of the database whose ids a day has given to other rows get new ids, and a claim by one of them is lost.
         Days are taken in that the database does not know, such as files that were copied to the directory or to the
         folder `logs/` of the object store, with their names.
         """
