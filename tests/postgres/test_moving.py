@@ -66,6 +66,44 @@ def test_log_moves_to_a_server_and_back(place: Backend, directory: Path) -> None
     assert left == []
 
 
+GAPS = (1_000_000, 1 << 31, 1 << 32, (1 << 32) + 9, 28_622_322_942_135, (1 << 53) - 40)
+"""Ids after which a server went on once it had been restarted or brought back."""
+
+
+def test_gaps_between_ids_are_kept_both_ways(place: Backend, directory: Path) -> None:
+    """Few rows, and more than 32 bits between them, in the archive as well as in the database."""
+    with opened(place) as log:
+        for number, last in enumerate(GAPS):
+            place.execute(f"SELECT setval('log_id', {last})")
+            log.append_many([("system", "tick", f"ref-{number % 2}", "x", at(number % 3, n)) for n in range(4)])
+        ids = [entry.id for entry in log.query()]
+        log.archive_logs(now=at(3), retention=timedelta(0))
+        log.append_many([("system", "late", "ref-0", "x", at(n)) for n in range(6)])
+        late = [entry.id for entry in log.query(type="late")]
+        before = content(log)
+    ids += late
+    assert len(ids) == 4 * len(GAPS) + 6
+    copy(address(place), str(directory.parent / "home"), finish=True)
+    copy(str(directory.parent / "home"), address(place, "_back"), finish=True)
+    with ns.LogStore(directory.parent / "home" / "logs.db") as home, opened(place, "_back") as back:
+        moved: tuple[ns.LogStore | PostgresLogStore, ...] = (home, back)
+        for one in moved:
+            assert content(one) == before
+            assert [entry.id for entry in one.query(archived=True)] == ids
+            assert [entry.id for entry in one.query(archived=True, descending=True, limit=9)] == ids[:-10:-1]
+            assert [entry.id for entry in one.iter(type="late")] == late
+            assert one.count(archived=True, after_id=1 << 31) == sum(row_id > 1 << 31 for row_id in ids)
+            assert one.count(ref_id="ref-0", type="late") == 6
+            follower = one.follow(after_id=0)
+            assert [next(follower).id for _ in ids] == ids
+            assert one.verify().ok
+            one.reindex()
+            one.archive_logs(now=at(9), retention=timedelta(0))
+            assert [entry.id for entry in one.query(archived=True)] == ids
+            assert [entry.id for entry in one.query(archived=True, ref_id="ref-0", type="late")] == late
+            assert one.append("system", "tick").id == ids[-1] + 1
+
+
 def test_source_is_written_to_meanwhile(place: Backend, directory: Path) -> None:
     """Rows come, days leave for the archive, and one comes back, while the copy is under way."""
     ending = threading.Event()

@@ -12,7 +12,7 @@ from nerve_store.exceptions import NerveStoreError, SchemaVersionError
 from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Session
 
-VERSION = 4
+VERSION = 5
 MIGRATIONS: dict[int, str] = {
     2: """
 ALTER TABLE @S@.archive_days ADD COLUMN place text COLLATE "C", ADD COLUMN object text COLLATE "C";
@@ -25,6 +25,10 @@ UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@
 """,
     3: "",
     4: "DROP FUNCTION IF EXISTS @S@.ensure_day(date);",
+    5: """
+ALTER TABLE @S@.alive ADD COLUMN IF NOT EXISTS started timestamptz, ADD COLUMN IF NOT EXISTS file text,
+  ADD COLUMN IF NOT EXISTS xid xid;
+""",
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
 

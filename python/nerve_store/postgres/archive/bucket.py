@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from functools import partial
 from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry
@@ -29,7 +30,7 @@ from nerve_store.remote.days import mark
 from nerve_store.remote.days.cache import STAGED, Cache
 from nerve_store.remote.days.content import copied, mismatch, pieces
 from nerve_store.remote.days.move import OccupiedError, move, remove_superseded
-from nerve_store.remote.days.names import DayObject, newer_keys, parsed
+from nerve_store.remote.days.names import DayObject, lost_keys, newer_keys, parsed
 
 _WHOSE = (
     f"the database does not know this day, and no {ARCHIVE_MARK} there says whose it is; give this log another prefix. "
@@ -157,7 +158,7 @@ class ObjectDays:
             self._is_ours = True
         listed = mark.listed(self.bucket)
         # Asked for after the listing: what a job stores meanwhile was noted before.
-        newer = newer_keys(listed, [DayObject(*fields) for fields in objects()])
+        newer = _untaken(listed, [DayObject(*fields) for fields in objects()])
         if found is None and newer:
             newer = self._without_mark(newer, days())
         return [self.bucket.name(key) for key in newer.values()]
@@ -194,9 +195,10 @@ class ObjectDays:
         for known in known_objects:
             if known.state == "gone" and known.key in listed:
                 objects._supersede_object(known.key)  # of a job that had lost its session, and stored it all the same
-        for day, key in sorted(newer_keys(listed, known_objects).items()):
+        noted = {known.key: known.sha256 for known in known_objects}
+        for day, key in sorted(_untaken(listed, known_objects).items()):
             try:
-                self._take_in(manifest, day, key)
+                self._take_in(manifest, day, key, noted.get(key))
             except ArchiveError as error:
                 self._occupied = self._occupied or error
         names = {known.key for known in DayObject.all_of(objects)}
@@ -207,26 +209,36 @@ class ObjectDays:
             if item.key is not None and listed.get(item.key) != item.size
         ]
 
-    def _take_in(self, manifest: Manifest, day: date, key: str) -> None:
+    def _take_in(self, manifest: Manifest, day: date, key: str, noted: str | None) -> None:
+        """An object counts as the day; `noted` is the sha256 that the database knows of it."""
         place = self.bucket.name(key)
-        with translated("fetch a day", self._cache.directory):
-            make_directory(self._cache.directory)
-            with tempfile.TemporaryFile(dir=self._cache.directory) as file:
-                size, sha256, stored_at = copied(self.bucket, key, file)
+        with self._fetched_apart(key) as (file, (size, sha256, stored_at)):
+
+            def rows() -> Iterator[tuple[LogEntry, bytes]]:
                 file.seek(0)
-                rows = read_day(file, place, day, _form(key))
-                found, summary = described(
-                    rows, day, _form(key), (size, sha256), archived_at=stored_at, place=self.bucket.place, key=key
-                )
-        known = manifest.find(day)
-        is_of_day = known is None or known.sha256 == sha256
-        if known is not None and known.key is not None:
-            # The database is older than the object, which has all rows of the one before.
-            is_of_day = is_of_day or known.row_count < found.row_count
-        if not is_of_day:
-            raise mark.refusal(place, f"it is not the day {day} as the database knows it; move it away")
-        manifest.settle(found, summary)
-        manifest.go_on_after(found.last_id)
+                return read_day(file, place, day, _form(key))
+
+            found, summary = described(
+                rows(), day, _form(key), (size, sha256), archived_at=stored_at, place=self.bucket.place, key=key
+            )
+            known = manifest.find(day)
+            is_of_day = known is None or known.sha256 == sha256
+            if known is not None and known.key is not None:
+                # The database is older than the object, which has all rows of the one before.
+                is_of_day = is_of_day or known.row_count < found.row_count
+            if not is_of_day or noted not in (None, sha256):
+                raise mark.refusal(place, f"it is not the day {day} as the database knows it; move it away")
+            manifest.take_in(found, summary, place, lambda: (entry for entry, _ in rows()), renumbers=True)
+
+    @contextlib.contextmanager
+    def _fetched_apart(self, key: str) -> Iterator[tuple[BinaryIO, tuple[int, str, int]]]:
+        """An object of which nobody knows what it should be, and its size, its sha256 and its time."""
+        with contextlib.ExitStack() as stack:
+            with translated("fetch a day", self._cache.directory):
+                make_directory(self._cache.directory)
+                file = stack.enter_context(tempfile.TemporaryFile(dir=self._cache.directory))
+                content = copied(self.bucket, key, file)
+            yield file, content
 
     def _describe_current(self, manifest: Manifest, described_days: set[date], progress: Progress) -> None:
         """Describe days anew from their objects, without those `described_days`."""
@@ -238,7 +250,7 @@ class ObjectDays:
                     rows, item.day, item.format, (item.size, item.sha256), archived_at=item.archived_at or clock(),
                     place=item.place, key=item.key,
                 )  # fmt: skip
-            manifest.settle(found, summary)
+            manifest.take_in(found, summary, self.of(item), partial(self._entries, item), renumbers=True)
             if progress is not None:
                 progress(done, len(items))
 
@@ -250,6 +262,9 @@ class ObjectDays:
     def _rows(self, known: KnownDay) -> Iterator[tuple[LogEntry, bytes]]:
         with self.opened(known) as file:
             yield from read_day(file, self.of(known), known.day, known.format)
+
+    def _entries(self, known: KnownDay) -> Iterator[LogEntry]:
+        return (entry for entry, _ in self._rows(known))
 
     def store(self, manifest: Manifest, day: date, form: str, write: Write) -> tuple[KnownDay, DaySummary] | None:
         """Stage, note, send, read back, settle. What bears the name of the day and is not ours is left as it is."""
@@ -317,6 +332,11 @@ class ObjectDays:
         self._is_closed = True
         if self._remove is not None:
             self._remove()
+
+
+def _untaken(listed: Mapping[str, int], objects: list[DayObject]) -> dict[date, str]:
+    """The objects that are there and are to be taken in, by day."""
+    return {**lost_keys(listed, objects), **newer_keys(listed, objects)}
 
 
 def _form(key: str) -> str:

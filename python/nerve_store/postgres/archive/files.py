@@ -231,7 +231,15 @@ class DirectoryDays:
                 raise error
             self._directory.remove(day, form)
 
-    def _take_in(self, manifest: Manifest, item: KnownDay | None, found: KnownDay, summary: DaySummary) -> None:
+    def _take_in(
+        self,
+        manifest: Manifest,
+        item: KnownDay | None,
+        found: KnownDay,
+        summary: DaySummary,
+        *,
+        renumbers: bool = False,
+    ) -> None:
         if item is not None and item.key is not None and item.sha256 != found.sha256:
             # A copy of what the object was before it gained rows.
             error = ArchiveError(
@@ -239,8 +247,13 @@ class DirectoryDays:
             )
             error.path = self.of(found)
             raise error
-        manifest.settle(found, summary)
-        manifest.go_on_after(found.last_id)
+        manifest.take_in(
+            found,
+            summary,
+            self.of(found),
+            lambda: (entry for entry, _ in self._rows(found.day, found.format)),
+            renumbers=renumbers,
+        )
 
     def current(self, manifest: Manifest, day: date) -> tuple[str | None, Iterator[tuple[LogEntry, bytes]]]:
         """What the day's file is; it is compared each time, for what is wrong in it would be written anew as right."""
@@ -311,7 +324,7 @@ class DirectoryDays:
         for day in sorted(gone):
             manifest.forget(day)
         for done, (day, forms) in enumerate(files.items(), 1):
-            self._take_in(manifest, known.get(day), *self._describe(day, forms[-1]))
+            self._take_in(manifest, known.get(day), *self._describe(day, forms[-1]), renumbers=True)
             self._remove_copies(day, forms)
             if progress is not None:
                 progress(done, len(files))

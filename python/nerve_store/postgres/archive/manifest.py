@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from nerve_store._core import LogEntry
+from nerve_store.postgres.archive.clashes import clashing_ids, refusal
 from nerve_store.postgres.archive.known import COLUMNS, DaySummary, KnownDay
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.schema import lock_key, quoted
@@ -16,6 +19,10 @@ from nerve_store.postgres.texts import encode
 PINNED = "EXISTS (SELECT FROM {s}.workflow_runs r WHERE r.run_id = l.ref_id AND r.status IN ('queued', 'started'))"
 """Whether the row `l` stays because its run is active."""
 OBJECTS = "SELECT day, key, state, size, sha256 FROM @.archive_objects ORDER BY day, key"
+
+_IDS = (("logs", "id"), ("keys", "id"), ("workflow_runs", "created_id"), ("workflow_runs", "token"))
+"""Where ids of rows of the database are."""
+_log = logging.getLogger("nerve_store")
 
 
 class Manifest:
@@ -118,12 +125,51 @@ class Manifest:
             ),
         )  # fmt: skip
 
-    def go_on_after(self, last_id: int | None) -> None:
-        """Give no id out again that a day has which was taken in."""
+    def take_in(
+        self,
+        known: KnownDay,
+        summary: DaySummary,
+        path: str,
+        rows: Callable[[], Iterator[LogEntry]],
+        *,
+        renumbers: bool,
+    ) -> None:
+        """A day that the database did not know, or not so, counts. Its ids are given to no other row, from before.
+
+        Other rows of the database that have ids of its `rows` get new ones, or are an `ArchiveError`.
+        """
+        go_on_after(self.session, self.name, known.last_id)
+        ids = clashing_ids(lambda call: call(self.session), self.schema, known, rows)
+        if ids:
+            if not renumbers:
+                raise refusal(path, ids)
+            self._renumber(ids)
+            _log.warning("%s: %d rows of the database had ids of other rows of it, and have new ones", path, len(ids))
+        self.settle(known, summary)
+
+    def _renumber(self, ids: list[int]) -> None:
+        """Give rows of the database new ids. A claim by one of them is lost; its lease runs out."""
         with self.session.transaction():
-            self.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self.name),))
-            self.execute(
-                "SELECT setval('@.log_id', %s) FROM @.log_id "
-                "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END",
-                (last_id, last_id),
-            )
+            last = int(self.execute("SELECT @.lock_ids(0)")[0][0])
+            new = list(range(last + 1, last + 1 + len(ids)))
+            for table, column in _IDS:
+                self.execute(
+                    f"UPDATE @.{table} t SET {column} = m.new FROM unnest(%s::bigint[], %s::bigint[]) AS m(old, new) "
+                    f"WHERE t.{column} = m.old",
+                    (ids, new),
+                )
+            self.execute("SELECT setval('@.log_id', %s)", (new[-1],))
+
+
+def go_on_after(session: Session, name: str, last_id: int | None, *, lock_timeout_ms: int = 0) -> None:
+    """Give no id out that a day has. Waits for the append lock, at the most so long; 0 is without end."""
+    with session.transaction():
+        session.execute(
+            "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
+            (str(lock_timeout_ms), lock_key(name)),
+        )
+        session.execute(
+            f"SELECT setval('{quoted(name)}.log_id', %s) FROM {quoted(name)}.log_id "
+            "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END".encode(),
+            (last_id, last_id),
+        )

@@ -17,7 +17,7 @@ from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import failures
 from nerve_store.postgres.archive.job import ArchiveJob, release_lock, take_lock
 from nerve_store.postgres.archive.known import KnownDay
-from nerve_store.postgres.archive.manifest import OBJECTS, Manifest
+from nerve_store.postgres.archive.manifest import OBJECTS, Manifest, go_on_after
 from nerve_store.postgres.archive.restore import restore
 from nerve_store.postgres.archive.verify import verify
 from nerve_store.postgres.entries import now as clock
@@ -125,17 +125,23 @@ class Archives(Reads):
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Check the rows of the database and every day of the archive; what is wrong is in the report.
 
-        Ids that occur twice, and of each file or object the sha256, every line, and what the database says of it; of
-        objects in the cache, also whether they are there with their size. A run's state is not compared with its rows:
-        a program may log a row without changing the run. The server checks its own pages, and that states are known.
+        Ids that are of two rows, both in the database or one in a day; of each file or object the sha256, every line,
+        and what the database says of it; of objects in the cache, also whether they are there with their size. A run's
+        state is not compared with its rows: a program may log a row without changing the run. The server checks its own
+        pages, and that states are known.
         """
         Check.progress(progress)
         reader = self._reader()
         return verify(self._connections, self._schema, reader, self._archive, self._path, progress=progress)
 
     def reindex(self, *, progress: Callable[[int, int], object] | None = None) -> None:
-        """Describe the days of the archive anew, each as it is; files that are missing are forgotten.
+        """Describe the days of the archive anew, each as it is.
 
+        Files that are missing in a directory are forgotten. A missing object is an `ArchiveCorruptError`, because a
+        bucket that is the wrong one has none either: `expire_archive` forgets days whose objects were expired after
+        the backup that the database comes from.
+
+        Rows of the database whose ids a day has given to other rows get new ids, and a claim by one of them is lost.
         Days are taken in that the database does not know, such as files that were copied to the directory or to the
         folder `logs/` of the object store, with their names.
         """
@@ -200,6 +206,7 @@ class Archives(Reads):
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects, self._reader().known)
         if not self._read_only:
+            self._pass_archived_ids()
             self._archive.take(self._path, self._reader().known)
         if not unknown:
             return
@@ -213,6 +220,16 @@ class Archives(Reads):
         with self._exclusive(self._connections.busy_timeout) as manifest:
             self._archive.prepare(manifest)
             self._archive.tidy(manifest)
+
+    def _pass_archived_ids(self) -> None:
+        """Whatever became of a process that took a day in: no id of a day is given to another row."""
+        last_id = self._value(
+            f"SELECT max(d.last_id) FROM {self._schema}.archive_days d, {self._schema}.log_id i "
+            "WHERE d.last_id > CASE WHEN i.is_called THEN i.last_value ELSE i.last_value - 1 END"
+        )
+        if last_id is not None:
+            patience = self._connections.lock_timeout_ms
+            self._connections.read(lambda session: go_on_after(session, self._name, last_id, lock_timeout_ms=patience))
 
     def _identity(self) -> str:
         return str(self._value(f"SELECT store_id FROM {self._schema}.state"))

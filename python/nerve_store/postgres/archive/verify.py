@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nerve_store.exceptions import ArchiveError
+from nerve_store.postgres.archive.clashes import clashing_ids, reason
 from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.lines import problem_of, read_day
@@ -43,6 +45,8 @@ def verify(
         # A job that was killed may have published the file, and not said so yet.
         if problem is not None and all(_problem_of(days, state) for state in reader.states(item.day)):
             found.append(problem)
+        elif ids := clashing_ids(connections.read, schema, item, partial(reader.rows_of, item)):
+            found.append(VerifyProblem(days.of(item), reason(ids), item.day, ids[0], ids[-1]))
         done += item.row_count
         if progress is not None:
             progress(done, total)

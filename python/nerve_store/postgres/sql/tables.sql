@@ -1,14 +1,22 @@
--- Version 4 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
+-- Version 5 of the schema. `@S@` is the quoted schema, `@LOCK@` the key of its append lock.
 CREATE TABLE @S@.state (            -- one row
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   schema_version int NOT NULL,
   store_id uuid NOT NULL DEFAULT gen_random_uuid()
 );
 
--- Has one row since the server last came up from anything but a clean shutdown: PostgreSQL empties an unlogged table
--- when it recovers from a crash, and it is empty on a promoted standby and in a restored backup. See `lock_ids`.
-CREATE UNLOGGED TABLE @S@.alive (one boolean PRIMARY KEY DEFAULT true CHECK (one));
-INSERT INTO @S@.alive DEFAULT VALUES;
+-- Its row says of itself what is true as long as nothing was lost or brought back. PostgreSQL empties an unlogged table when
+-- it recovers: after a crash, after that of one backend, on a promoted standby, from a base backup. A copy of the files is
+-- run by a server that was started later; a copy of the database lies in other files; what restores a dump writes the row
+-- in a transaction of its own. See `lock_ids`.
+CREATE UNLOGGED TABLE @S@.alive (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  started timestamptz,              -- when the server was started
+  file text,                        -- the file of this table, whose name has the oid of the database
+  xid xid                           -- the transaction that wrote the row
+);
+INSERT INTO @S@.alive (started, file, xid)
+  VALUES (pg_postmaster_start_time(), pg_relation_filepath('@S@.alive'), pg_current_xact_id()::xid);
 
 CREATE SEQUENCE @S@.log_id;
 
@@ -107,4 +115,4 @@ CREATE TABLE @S@.archive_refs (     -- which references occur in which day
 CREATE INDEX archive_refs_ref ON @S@.archive_refs USING hash (ref_id);
 CREATE INDEX archive_refs_day ON @S@.archive_refs (day);
 
-INSERT INTO @S@.state (schema_version) VALUES (4);
+INSERT INTO @S@.state (schema_version) VALUES (5);

@@ -10,10 +10,15 @@ BEGIN
   PERFORM set_config('synchronous_commit', 'off', true), set_config('lock_timeout', wait::text, true),
     pg_advisory_xact_lock(@LOCK@);
   SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
-  IF NOT EXISTS (SELECT FROM @S@.alive) THEN
-    -- The server came back without its last commits. Ids that a reader saw must not be given again to other rows.
-    last := last + 1000000;
-    INSERT INTO @S@.alive DEFAULT VALUES;
+  IF NOT EXISTS (SELECT FROM @S@.alive WHERE started = pg_postmaster_start_time()
+      AND file = pg_relation_filepath(tableoid) AND xid = xmin) THEN
+    -- The last commits may be gone, or those of days if this comes from a backup. Ids that a reader saw must not be given
+    -- again to other rows: they go on after the microseconds since 2026, of which more have passed than rows were written,
+    -- however often the lost server skipped since the backup. Until the year 2311 a double holds them.
+    last := greatest(last + 1000000, ((extract(epoch FROM clock_timestamp()) - 1767225600) * 1000000)::bigint);
+    DELETE FROM @S@.alive;
+    INSERT INTO @S@.alive (started, file, xid)
+      VALUES (pg_postmaster_start_time(), pg_relation_filepath('@S@.alive'), pg_current_xact_id()::xid);
     PERFORM setval('@S@.log_id', last);
   END IF;
   RETURN last;

@@ -25,7 +25,17 @@ def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:
 
 def mismatch(bucket: Bucket, key: str, found: int | None, size: int) -> ArchiveCorruptError:
     """The error of an object that has another size than `size`; `found` None: it is missing."""
-    return damaged(bucket, key, "it is missing" if found is None else f"it has {found} bytes and should have {size}")
+    return (
+        _missing(bucket, key) if found is None else damaged(bucket, key, f"it has {found} bytes and should have {size}")
+    )
+
+
+def _missing(bucket: Bucket, key: str) -> ArchiveCorruptError:
+    return damaged(
+        bucket,
+        key,
+        "it is missing (a day that was expired after the backup of this database is forgotten by expire_archive)",
+    )
 
 
 def pieces(bucket: Bucket, key: str, size: int, sha256: str) -> Iterator[bytes]:
@@ -45,7 +55,7 @@ def copied(bucket: Bucket, key: str, file: IO[bytes]) -> tuple[int, str, int]:
     """Write an object of which nothing is known into a file: its size, its sha256, and when it was stored."""
     found = bucket.head(key)
     if found is None:
-        raise damaged(bucket, key, "it is missing")
+        raise _missing(bucket, key)
     digest = hashlib.sha256()
     for piece in _parts(bucket, key, found.size):
         digest.update(piece)
@@ -71,5 +81,5 @@ def _parts(bucket: Bucket, key: str, size: int) -> Iterator[bytes]:
         except ShortObjectError as short:
             raise damaged(bucket, key, str(short)) from None
         if parts is None:
-            raise damaged(bucket, key, "it is missing")
+            raise _missing(bucket, key)
         yield from parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -82,6 +82,19 @@ def next_generation(keys: Iterable[str]) -> int:
     """The first generation after those of a day's objects."""
     found = [parsed(key) for key in keys]
     return max((name[1] for name in found if name is not None), default=-1) + 1
+
+
+def lost_keys(keys: Container[str], objects: Iterable[DayObject]) -> dict[date, str]:
+    """The objects that were about to be sent for a day and are there, while the day's current one is missing.
+
+    The database was restored from a backup of a time between the note and the end of a job: that the object is there
+    and the one before is gone shows that a later job has ended the work.
+    """
+    known = list(objects)
+    missing = {item.day for item in known if item.state == "current" and item.key not in keys}
+    return {
+        item.day: item.key for item in known if item.state == "pending" and item.day in missing and item.key in keys
+    }
 
 
 def newer_keys(keys: Iterable[str], objects: Iterable[DayObject]) -> dict[date, str]:
