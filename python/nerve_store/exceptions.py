@@ -44,7 +44,7 @@ class StoreClosedError(NerveStoreError):
 
 
 class ForkedStoreError(NerveStoreError):
-    """A forked child used a store that its parent opened; open the store again in the child."""
+    """A forked child used its parent's store, or an object store after its parent; the message names the way out."""
 
 
 class StoreBusyError(NerveStoreError, TimeoutError):

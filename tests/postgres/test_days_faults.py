@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Generator
@@ -274,3 +275,21 @@ def test_at_random(name: str) -> None:
     if reason is not None:
         pytest.skip(reason)
     run_state_machine_as_test(type("Machine", (ServerMachine,), {"backend_name": name}))
+
+
+def test_child_of_a_process_that_used_an_object_store_is_told(place: Backend, opened: Any, files: Place) -> None:
+    """Its client would hang there; without the archive the log can be opened."""
+    opened(files).append("system", "tick")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        done = 1
+        try:
+            ns.PostgresLogStore(place.url, schema=place.schema, archive=files.url)
+        except ns.ForkedStoreError as error:
+            if "spawn" in str(error):
+                with ns.PostgresLogStore(place.url, schema=place.schema) as log:
+                    done = 0 if log.append("system", "tock").id == 2 else 1
+        finally:
+            os._exit(done)
+    assert os.waitpid(child, 0)[1] == 0

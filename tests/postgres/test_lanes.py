@@ -12,10 +12,11 @@ import pytest
 from contract.backends import Backend
 from nerve_store.postgres import PostgresLogStore, lanes
 from nerve_store.postgres.jobs import Job
+from support.signals import Interrupted
 
 
-def interrupting(original: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
-    """`original`, whose first call raises KeyboardInterrupt before or after its work."""
+def interrupting(original: Callable[..., Any], error: type[BaseException], *, after: bool) -> Callable[..., Any]:
+    """`original`, whose first call raises what a handler may raise, before or after its work."""
     calls: list[int] = []
 
     def call(*arguments: Any, **options: Any) -> Any:
@@ -24,16 +25,22 @@ def interrupting(original: Callable[..., Any], *, after: bool) -> Callable[..., 
             return original(*arguments, **options)
         if after:
             original(*arguments, **options)
-        raise KeyboardInterrupt
+        raise error
 
     return call
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Interrupted])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("place_of", ["_send", "_tell", "_may_pass", "write", "_reconnect"])
 @pytest.mark.parametrize("is_first", [False, True], ids=["later", "first"])
 def test_interrupted_leader_loses_and_doubles_nothing(
-    place: Backend, monkeypatch: pytest.MonkeyPatch, place_of: str, after: bool, is_first: bool
+    place: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    place_of: str,
+    after: bool,
+    is_first: bool,
+    error: type[BaseException],
 ) -> None:
     log = place.open(writers=1)
     assert isinstance(log, PostgresLogStore)
@@ -51,11 +58,11 @@ def test_interrupted_leader_loses_and_doubles_nothing(
         time.sleep(0.005)
     log._lanes._free.append(lane)
     owner: Any = lanes if place_of == "_tell" else lanes.Lane
-    monkeypatch.setattr(owner, place_of, interrupting(getattr(owner, place_of), after=after))
+    monkeypatch.setattr(owner, place_of, interrupting(getattr(owner, place_of), error, after=after))
     interrupted = False
     try:
         log.append("system", "own")
-    except KeyboardInterrupt:
+    except error:
         interrupted = True
     monkeypatch.undo()
     for thread in threads:

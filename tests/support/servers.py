@@ -192,8 +192,8 @@ def shared(version: str) -> Server:
 
 
 @functools.cache
-def shared_bouncer(version: str) -> str:
-    """The URL of a pooler in transaction mode before the shared cluster."""
+def shared_bouncer(version: str, pool_mode: str = "transaction", **settings: str) -> str:
+    """The URL of a pooler before the shared cluster."""
     server = shared(version)
     program = pgbouncer()
     assert program is not None
@@ -203,8 +203,8 @@ def shared_bouncer(version: str) -> str:
     (directory / "pgbouncer.ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
         f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {directory}/users.txt\n"
-        "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 200\n"
-        "ignore_startup_parameters = extra_float_digits\n"
+        f"pool_mode = {pool_mode}\nmax_client_conn = 200\nignore_startup_parameters = extra_float_digits\n"
+        + "".join(f"{name} = {value}\n" for name, value in {"default_pool_size": "20", **settings}.items())
     )
     # `auth_type = any` needs the database's user named.
     text = (directory / "pgbouncer.ini").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from nerve_store import NerveStoreError
@@ -22,6 +23,7 @@ __all__ = ["examine_server"]
 _OLDEST = 150_000
 _MOST_SKEW_MS = 2_000
 _LONG_SECONDS = 3_600
+_CONNECT_SECONDS = 5.0
 _RESTORE = "restore the server from its backup, or repair the rows by hand"
 _WRITTEN = ("logs", "meta", "workflow_runs", "writers", "keys", "alive")
 _READ = ("state", "archive_days", "archive_refs")
@@ -44,6 +46,7 @@ def examine_server(
             findings += _role(store)
             findings += _clocks(store)
             findings += _sessions(store)
+            findings.append(_pooler(place, store.path))
             findings += _tables(store)
             told, can_be_read = examine_days(store, objects)
             findings += told
@@ -160,6 +163,20 @@ def _sessions(store: Log) -> Iterator[Finding]:
     if int(longest) > _LONG_SECONDS:
         action = "end it: as long as it lasts, VACUUM frees nothing"
         yield Finding("warning", "transactions", f"one has been open for {int(longest) // 60} minutes", action)
+
+
+def _pooler(place: Place, shown: str) -> Finding:
+    from nerve_store.postgres.address import Address
+    from nerve_store.postgres.connections import Connections
+
+    address = Address.of(place.data)
+    direct = address.listen_url or address.url
+    with closing(Connections(direct, place=shown, busy_timeout=_CONNECT_SECONDS, max_connections=1)) as connections:
+        is_shared = connections.read(connections.is_shared)
+    if not is_shared:
+        return Finding("ok", "pooler", "none that shares the session of archive jobs and notices")
+    what = "it shares sessions: archive jobs and copies are refused, and followers and claims hear of nothing"
+    return Finding("warning", "pooler", what, "add listen_url=… to the URL, an address that goes around the pooler")
 
 
 def _tables(store: Log) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from nerve_store.postgres.arrays import Integers, parameters
 from nerve_store.postgres.claims import LONGEST_TERM
 from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.filters import ROW
+from nerve_store.postgres.locks import take_lock
 from nerve_store.postgres.schema import COPYING, create, is_there, lock_key, quoted, rename, tables
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
@@ -55,8 +56,8 @@ class ServerTarget(Target):
         self._remote = remote
         self._partitions: set[date] = set()
         direct = address.listen_url or address.url
-        connections = Connections(direct, place=self.place, busy_timeout=_PATIENCE, max_connections=1)
-        self._session, self._lock_timeout_ms = connections.reach(), connections.lock_timeout_ms
+        self._connections = Connections(direct, place=self.place, busy_timeout=_PATIENCE, max_connections=1)
+        self._session, self._lock_timeout_ms = self._connections.reach(), self._connections.lock_timeout_ms
         self._open = ExitStack()
         self._open.callback(self._session.close)
         try:
@@ -84,7 +85,7 @@ class ServerTarget(Target):
 
     def _exclude_others(self) -> None:
         """Two at once would write rows twice: the lock lives as long as the session, which writes everything."""
-        if self._execute("SELECT pg_backend_pid()").fetchone()[0] != self._session.info.backend_pid:
+        if self._connections.is_shared(self._session):
             raise NerveStoreError(
                 f"{self.place}: a pooler gives this session to others, too; add listen_url=… to the URL of the target,"
                 " an address that goes around it"
@@ -92,7 +93,7 @@ class ServerTarget(Target):
         self._execute("SELECT set_config('lock_timeout', %s, false)", (str(self._lock_timeout_ms),))
         # The server may not have noticed yet that one before was killed.
         end = time.monotonic() + _PATIENCE
-        while not self._execute("SELECT pg_try_advisory_lock(%s)", (lock_key(self._staged, "copy"),)).fetchone()[0]:
+        while not take_lock(self._session, lock_key(self._staged, "copy")):
             if time.monotonic() > end:
                 raise NerveStoreError(f"{self.place}: another copy to it is under way")
             time.sleep(0.1)

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -31,6 +31,8 @@ _MOST_IDLE = 8
 """Connections that are kept although no call uses them."""
 _LONGEST_LOCK_TIMEOUT_MS = 2**31 - 1
 """What the server takes, 24.8 days."""
+_LOOKS = 20
+"""How often a pooler may give a client what it had before, until it is taken for one in session mode."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to reach the server."""
 
@@ -103,6 +105,25 @@ class Connections:
         session = psycopg.connect(url or self.url, autocommit=True, prepare_threshold=None, **self._options)
         arrays.register(session)
         return session
+
+    def is_shared(self, session: Session, url: str | None = None) -> bool:
+        """Whether a pooler gives the server's end of this connection to other clients, too; `url` as in `connect`.
+
+        Locks, settings and LISTEN of such a session are not the caller's own.
+        """
+        own = _backend(session)
+        if own == session.info.backend_pid:
+            return False
+        # A pooler's number, in whatever mode. Whether what serves this client stays its own shows in who gets it next:
+        # the same client, if poolers take turns, or another one, if they lend what was used last.
+        with closing(self.connect(url)) as other:
+            for _ in range(_LOOKS):
+                if _backend(session) != own:
+                    return True
+                with other.transaction():
+                    if own == _backend(other) or own != _backend(session):
+                        return True
+        return False
 
     def reach(self, url: str | None = None) -> Session:
         """A new connection, within `busy_timeout`; `StoreUnavailableError` if there is none to be had."""
@@ -197,6 +218,13 @@ class Connections:
         self._closed = True
         if os.getpid() == self._process:
             self.drop_idle()
+
+
+def _backend(session: Session) -> int:
+    """The number of the process that serves the session at this moment."""
+    row = session.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _may_pass(error: psycopg.Error) -> bool:

@@ -3,6 +3,7 @@
 A lane is one connection that writes, with a row of its own in `writers`: its epoch, the number of its last call and
 what that call gave. After a loss, `recover` takes the append lock, raises the epoch (so that the old call, which may
 still wait for the lock, is refused) and says whether the last call was committed. If not, the same call is sent again.
+A caller that is interrupted asks nothing: who leads the lane next does, for those that shared the commit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from nerve_store._core import Columns
-from nerve_store.exceptions import StoreUnavailableError
+from nerve_store.exceptions import NerveStoreError, StoreUnavailableError
 from nerve_store.postgres import failures
 from nerve_store.postgres.arrays import parameters
 from nerve_store.postgres.connections import Connections, Session
@@ -43,8 +44,11 @@ class Lane:
         self._session: Session | None = None
         self._epoch = self._seq = 0
         self._jobs: list[Job] = []
-        """What was last given to be written, and the number under which it was sent, if it was."""
+        """What was last given to be written."""
         self._sent: int | None = None
+        """The number under which it was sent, as long as its outcome is not known."""
+        self.left: list[Job] = []
+        """Jobs of it whose callers wait, while the one that led was interrupted."""
         self._write = f"CALL {schema}.write(%s, %s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
         self._recover = f"CALL {schema}.recover(%s, %s, NULL, NULL, NULL, NULL)"
         self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
@@ -70,14 +74,20 @@ class Lane:
         is_durable = any(job.is_durable for job in jobs)
         _tell(jobs, *self._call((*arrays, operations, is_durable)))
 
-    def settle(self, jobs: list[Job]) -> bool:
-        """After a call for these jobs that was interrupted: whether they were committed, and if so, tell them."""
-        if self._jobs is not jobs or self._sent is None:
-            return False
+    def is_in_doubt(self) -> bool:
+        """Whether what was last written, or not, was sent and may be committed."""
+        return self._sent is not None
+
+    def has_sent(self, job: Job) -> bool:
+        """Whether the job is part of what is in doubt."""
+        return self.is_in_doubt() and job in self._jobs
+
+    def settle(self) -> bool:
+        """Whether what is in doubt was committed; if so, tell it."""
         seq, first_id, outcomes = self._reconnect()
         if seq != self._sent:
             return False
-        _tell(jobs, first_id, outcomes)
+        _tell(self._jobs, first_id, outcomes)
         return True
 
     def _call(self, arguments: tuple[Any, ...]) -> tuple[int, Any]:
@@ -116,6 +126,7 @@ class Lane:
         place = self._connections.place
         if is_in_doubt or not isinstance(error, psycopg.Error):
             raise failures.unavailable(place, error, is_unknown=is_in_doubt) from error
+        self._sent = None
         failures.fail(error, place)
 
     def _committed(self, sent: int | None, error: psycopg.Error) -> tuple[int, Any]:
@@ -125,7 +136,7 @@ class Lane:
         except (psycopg.Error, StoreUnavailableError) as other:
             self._fail(other, is_in_doubt=True)
         if seq != sent:
-            failures.fail(error, self._connections.place)
+            self._fail(error, is_in_doubt=False)
         return first_id, outcomes
 
     def _send(self, seq: int, arguments: tuple[Any, ...]) -> tuple[int, Any]:
@@ -213,26 +224,40 @@ class Lanes:
             if job.lane is None:
                 job.wait()
             if job.lane is not None:
+                self._settle(job.lane)
+            if job.lane is not None and not job.has_ended():
                 with self._mutex:
                     jobs = self._take(job)
                 self._commit(job.lane, jobs, own=job)
+        except BaseException as interrupt:
+            if self._may_be_written(job):
+                interrupt.add_note(f"{self._connections.place}: what the call was writing may be written all the same")
+            raise
         finally:
             self._leave(job)
         if job.error is not None:
             raise job.error
         return job
 
+    def _may_be_written(self, job: Job) -> bool:
+        with self._mutex:
+            if job.has_ended():
+                return job.error is None
+            is_led_by_another = job.lane is None and job not in self._waiting
+            return is_led_by_another or any(lane.has_sent(job) for lane in self._all)
+
     def _leave(self, job: Job) -> None:
         with self._mutex:
             # Interrupted before anything was done for it.
-            with suppress(ValueError):
-                self._waiting.remove(job)
+            for waiting in (self._waiting, *(lane.left for lane in self._all)):
+                with suppress(ValueError):
+                    waiting.remove(job)
             lane, job.lane = job.lane, None
             if lane is not None:
                 self._hand_on(lane)
 
     def _hand_on(self, lane: Lane) -> None:
-        for next_job in self._waiting:
+        for next_job in (*lane.left, *self._waiting):
             if next_job.lane is None:
                 next_job.lane = lane
                 next_job.wake()
@@ -261,29 +286,48 @@ class Lanes:
 
     def _commit(self, lane: Lane, jobs: list[Job], *, own: Job) -> None:
         try:
-            lane.write(jobs)
-        except Exception as error:  # noqa: BLE001 - each waiting caller gets it
-            if len(jobs) > 1 and not isinstance(error, StoreUnavailableError):
-                # One of them is refused by the server itself: the others are not to suffer for it.
-                for job in jobs:
-                    self._commit(lane, [job], own=own)
-                return
-            for job in jobs:
-                if not job.has_ended():
-                    job.fail(error)
+            self._write(lane, jobs)
         except BaseException:
-            # The interrupt is this caller's; the other jobs of the commit are not to suffer for it.
-            others = [other for other in jobs if other is not own]
-            try:
-                is_committed = lane.settle(jobs)
-            except BaseException:
-                for job in others:
-                    job.fail(failures.unavailable(self._connections.place, "interrupted", is_unknown=True))
-                raise
-            if not is_committed:
-                with self._mutex:
-                    self._waiting.extendleft(reversed(others))
+            # The interrupt is this caller's; the other jobs are not to suffer for it.
+            others = [job for job in jobs if job is not own and not job.has_ended()]
+            with self._mutex:
+                lane.left = [job for job in others if lane.has_sent(job)]
+                self._waiting.extendleft(reversed([job for job in others if job not in lane.left]))
             raise
+
+    def _write(self, lane: Lane, jobs: list[Job]) -> None:
+        """Give each job its outcome; what is raised is no outcome, but an interrupt."""
+        try:
+            lane.write(jobs)
+        except StoreUnavailableError as error:
+            for job in jobs:
+                job.fail(error)
+        except (NerveStoreError, ValueError) as error:
+            if lane.is_in_doubt():
+                raise
+            if len(jobs) == 1:
+                jobs[0].fail(error)
+                return
+            # One of them is refused by the server itself: the others are not to suffer for it.
+            for job in jobs:
+                self._write(lane, [job])
+
+    def _settle(self, lane: Lane) -> None:
+        """Tell those whom an interrupted caller left what became of their commit, or let them wait anew."""
+        if not lane.left:
+            return
+        try:
+            is_committed = lane.settle()
+        except (NerveStoreError, psycopg.Error) as error:
+            for job in lane.left:
+                if not job.has_ended():
+                    job.fail(failures.unavailable(self._connections.place, error, is_unknown=True))
+            lane.left = []
+            return
+        with self._mutex:
+            left, lane.left = lane.left, []
+            if not is_committed:
+                self._waiting.extendleft(reversed(left))
 
     def close(self) -> None:
         """Wait for what is under way, and close the lanes."""

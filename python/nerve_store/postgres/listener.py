@@ -17,7 +17,7 @@ from nerve_store.postgres.schema import channel
 LOOK_SECONDS = 1.0
 """How often a follower looks although nothing woke it: a notice may be lost with its connection."""
 _DEAF_SECONDS = 0.05
-"""The same, while there is no connection that could hear one."""
+"""The same, while there is no connection that could hear one, and there will be."""
 _TURN_SECONDS = 0.2
 """How long closing a store may take on account of the thread."""
 
@@ -32,7 +32,7 @@ class Listener:
         self._changed = threading.Condition()
         self._notices = 0
         self._run_notices = 0
-        self._is_listening = False
+        self._is_settled = False
         self._told: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
         self._is_ending = False
@@ -57,7 +57,7 @@ class Listener:
 
     def patience(self, seconds: float) -> float:
         """How long to wait: while nothing is heard yet, time is all there is to go by."""
-        return seconds if self._is_listening else min(seconds, _DEAF_SECONDS)
+        return seconds if self._is_settled else min(seconds, _DEAF_SECONDS)
 
     def wait(self, known: int, seconds: float, *, of_runs: bool = False) -> None:
         """Wait for another commit than those known, at most so long."""
@@ -99,14 +99,19 @@ class Listener:
             try:
                 if session is None:
                     session = self._connections.connect(self._url)
-                    session.execute(self._listen)
-                    self._is_listening = True
+                    is_shared = self._connections.is_shared(session, self._url)
+                    if not is_shared:
+                        session.execute(self._listen)
+                    self._is_settled = True
                     # What was committed meanwhile gave a notice that nobody heard.
                     self.wake()
+                    if is_shared:
+                        # The notices would go to whoever has the session then. Followers look from time to time.
+                        break
                 for notice in session.notifies(timeout=_TURN_SECONDS, stop_after=1):
                     self._count(notice.payload == "run")
             except psycopg.Error:
-                self._is_listening = False
+                self._is_settled = False
                 if session is not None:
                     with suppress(psycopg.Error):
                         session.close()

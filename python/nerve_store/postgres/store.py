@@ -32,7 +32,8 @@ class PostgresLogStore(Appends, Runs, Claims, Threads, Follows, Arrows, Archives
     - `archive_options`: the `options` of `ObjectBlobStore`. `cache`: a directory for days that were fetched, which
       processes may share; by default a temporary one. `max_cache_bytes`: what it may hold; a day that is larger is
       kept alone.
-    - `listen_url`: goes around a pooler in transaction mode (pgbouncer), for notices and archive jobs.
+    - `listen_url`: goes around a pooler in transaction mode (pgbouncer), for notices and archive jobs; without it these
+      jobs are refused behind one (`ArchiveError`), as is an opening that is to take in days.
     - `durability`: what a returned call survives. "full": a crash of the server; "normal": the end of this process,
       while a crash of the server may drop the newest commits.
     - `read_only`: refuse every write, and make no table.

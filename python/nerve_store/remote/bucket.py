@@ -77,6 +77,12 @@ SCHEMES = ("s3", "gs", "az", "file", "memory")
 
 _Answer = TypeVar("_Answer")
 
+_of_client: int | None = None
+"""The process that made the first request, of this one's ancestors or itself.
+
+The client has one runtime a process, which begins with the first request and cannot begin anew: its threads are missing
+in a forked child, where every request would hang.
+"""
 _memory: dict[str, MemoryStore] = {}
 """The stores of `memory:` URLs: one a URL, as long as the process lives."""
 
@@ -93,12 +99,16 @@ class Found:
 
 
 class Bucket:
-    """The objects under a URL. Threads share it; a forked child must not use it (the client would hang)."""
+    """The objects under a URL. Threads share it; a forked child must not use it.
+
+    Once a process has made a request, its forked children can open no bucket, either (`ForkedStoreError`).
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         check_query(url, "url")
         self.place = without_credentials(url)
         self._process = os.getpid()
+        self.check()
         # Others report a missing object as the error of the whole request, which may have deleted some of the rest.
         self.deletions = _BULK if urlsplit(url).scheme == "s3" else 1
         config, client = _divided(options)
@@ -114,20 +124,28 @@ class Bucket:
         return os.getpid() != self._process
 
     def check(self) -> None:
-        """`ForkedStoreError` in a process that was forked from the one that opened the bucket."""
-        if self.is_inherited:
-            forked = ForkedStoreError(
-                "this process was forked from the one that opened the store; open the store again in the child"
-            )
-            forked.path = self.place
-            raise forked
+        """`ForkedStoreError` in a process that was forked from the one that opened the bucket, or used another one."""
+        if not self.is_inherited and _of_client in (None, os.getpid()):
+            return
+        forked = ForkedStoreError(
+            f"{self.place}: this process was forked from one that had opened an object store, whose client works in no "
+            "child; begin the child by spawn or forkserver, or fork before, and open the store in the child"
+        )
+        forked.path = self.place
+        raise forked
+
+    def _begin(self) -> None:
+        """Called before each request."""
+        global _of_client  # noqa: PLW0603 - the client's runtime is the process's
+        self.check()
+        _of_client = os.getpid()
 
     def _asked(self, key: str, ask: Callable[[], _Answer]) -> _Answer:
         """The answer to a request that may be repeated.
 
         The client repeats most of what fails by itself, but not a body that breaks off.
         """
-        self.check()
+        self._begin()
         end = time.monotonic() + _PATIENCE
         for left in reversed(range(_TRIES)):
             try:
@@ -184,7 +202,7 @@ class Bucket:
 
     def replace(self, key: str, data: bytes, tag: str | None) -> bool:
         """Store an object in place of the one that has this tag; whether it was still there."""
-        self.check()
+        self._begin()
         with told(self.name(key)):
             if isinstance(self._store, LocalStore):  # it cannot compare; a directory has one machine's processes
                 obstore.put(self._store, key, data)
@@ -277,7 +295,7 @@ class Bucket:
 
         A request without an answer is not sent again, since it may arrive late; one that was declined is.
         """
-        self.check()
+        self._begin()
         paths = keys[0] if len(keys) == 1 else keys
         end, pause = time.monotonic() + _DELETE_PATIENCE, 0.05
         for left in reversed(range(_DELETE_TRIES)):
@@ -294,7 +312,7 @@ class Bucket:
 
     def copy(self, source: str, target: str) -> bool:
         """Copy an object within the store; whether there was one."""
-        self.check()
+        self._begin()
         with told(self.name(source)):
             try:
                 interruptible(lambda: obstore.copy(self._store, source, target))
@@ -304,7 +322,7 @@ class Bucket:
 
     def signed(self, key: str) -> str | None:
         """A URL by which anyone can ask for the headers of an object for a minute; None where the kind has none."""
-        self.check()
+        self._begin()
         if not isinstance(self._store, S3Store):
             return None
         with told(self.name(key)):
@@ -315,7 +333,7 @@ class Bucket:
 
         What breaks off goes on after the last key, unless the keys so far do not ascend.
         """
-        self.check()
+        self._begin()
         pages, last, ascends, left = self._pages(folder, None), "", True, _TRIES - 1
         while True:
             try:

@@ -7,12 +7,11 @@ deleted by id, never by time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import BinaryIO
 
-import psycopg
 from psycopg import Copy, errors
 
 from nerve_store._core import ARCHIVED_UP_TO, MAX_TIMESTAMP
@@ -21,7 +20,6 @@ from nerve_store.postgres.archive.days import Days
 from nerve_store.postgres.archive.known import DaySummary, KnownDay, day_start
 from nerve_store.postgres.archive.manifest import PINNED, Manifest
 from nerve_store.postgres.arrays import Integers
-from nerve_store.postgres.connections import Session
 from nerve_store.postgres.entries import now as clock
 from nerve_store.postgres.filters import COLUMNS
 from nerve_store.postgres.schema import lock_key
@@ -230,18 +228,3 @@ class ArchiveJob:
                 self._session.execute(
                     f"INSERT INTO {self._schema}.meta (key, value) VALUES (%s, %s)", (ARCHIVED_UP_TO, day.isoformat())
                 )
-
-
-def take_lock(session: Session, name: str) -> bool:
-    """Take the archive's lock for as long as the session lives; False if another job has it."""
-    row = session.execute("SELECT pg_try_advisory_lock(%s)", (lock_key(name, "archive"),)).fetchone()
-    return bool(row and row[0])
-
-
-def release_lock(session: Session, name: str) -> None:
-    """Give the lock back. The end of the session does that, too, but only once the server has seen it."""
-    with suppress(psycopg.Error):
-        session.execute("SELECT pg_advisory_unlock(%s)", (lock_key(name, "archive"),))
-
-
-__all__ = ["ArchiveJob", "RipeDay", "release_lock", "take_lock"]

@@ -15,14 +15,16 @@ import psycopg
 from nerve_store._core import DEFAULT_RETENTION, MAX_TIMESTAMP, Check, LogEntry, last_archivable_day
 from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import failures
-from nerve_store.postgres.archive.job import ArchiveJob, release_lock, take_lock
+from nerve_store.postgres.archive.job import ArchiveJob
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.archive.manifest import OBJECTS, Manifest, go_on_after
 from nerve_store.postgres.archive.restore import restore
 from nerve_store.postgres.archive.verify import verify
 from nerve_store.postgres.entries import now as clock
+from nerve_store.postgres.locks import release_lock, take_lock
 from nerve_store.postgres.pages import paged
 from nerve_store.postgres.reads import PostgresIterator, Reads
+from nerve_store.postgres.schema import lock_key
 from nerve_store.records import ArchivedDay, ArchiveResult, VerifyReport
 from nerve_store.types import Timestamp
 
@@ -181,12 +183,14 @@ class Archives(Reads):
     def _exclusive(self, patience: float) -> Iterator[Manifest]:
         """What the database says of the days, on a session of its own that holds the archive's lock.
 
-        It goes around a pooler, which would share it.
+        It goes around a pooler: one that gives the session to others as well would give them the lock, too.
         """
-        session = self._connections.reach(self._direct_url)
+        session, key = self._connections.reach(self._direct_url), lock_key(self._name, "archive")
         try:
+            if self._connections.is_shared(session, self._direct_url):
+                raise self._needs_own_session()
             end = time.monotonic() + patience
-            while not take_lock(session, self._name):
+            while not take_lock(session, key):
                 left = end - time.monotonic()
                 if left <= 0:
                     reason = "another archive job is under way; wait for it, or say wait="
@@ -197,11 +201,19 @@ class Archives(Reads):
             try:
                 yield Manifest(session, self._name, self._path, self._columns_of_days)
             finally:
-                release_lock(session, self._name)
+                release_lock(session, key)
         except psycopg.Error as error:
             failures.fail(error, self._path)
         finally:
             session.close()
+
+    def _needs_own_session(self) -> ArchiveError:
+        error = ArchiveError(
+            f"{self._path}: a pooler gives this session to others, too, and archive jobs, or an opening that takes in "
+            "days, need one of their own; give listen_url, an address that goes around the pooler"
+        )
+        error.path = self._path
+        return error
 
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects, self._reader().known)

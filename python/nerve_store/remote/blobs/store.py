@@ -41,7 +41,7 @@ class ObjectBlobStore:
     """Content-addressed bytes under a URL of an object store, named by their sha256: `BlobStore`, for many machines.
 
     Any number of threads, processes and machines may share it. Reads verify the digest and never return wrong bytes.
-    A forked child must open its own (`ForkedStoreError`).
+    A forked child must open its own, and can open none once its parent has used an object store (`ForkedStoreError`).
 
     - `url`: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` (with `account_name`); for tests,
       `file:///directory` and `memory://name` (which lives as long as the process).
