@@ -50,7 +50,7 @@ def _lines_of(file: BinaryIO, path: str, form: str) -> Iterator[bytes]:
         yield from file
         return
     zstandard = _zstandard()
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
     try:
         yield from io.BufferedReader(reader, 1 << 18)
     except zstandard.ZstdError as error:
