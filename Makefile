@@ -65,7 +65,7 @@ demo: $(BUILT) ## a daemon's day on a fresh directory, and what the command line
 
 test: $(BUILT) ## the Rust core without Python, then the package
 	PROPTEST_RNG_SEED=1 cargo test --locked --no-default-features --quiet
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 lint: $(BUILT) ## formats, lints, types, the stub, the order of the modules, and the core's independence of Python
 	cargo fmt --check
