@@ -228,7 +228,7 @@ class ObjectDays:
                 is_of_day = is_of_day or known.row_count < found.row_count
             if not is_of_day or noted not in (None, sha256):
                 raise mark.refusal(place, f"it is not the day {day} as the database knows it; move it away")
-            manifest.take_in(found, summary, place, lambda: (entry for entry, _ in rows()), renumbers=True)
+            manifest.take_in(found, summary, place, rows, renumbers=True)
 
     @contextlib.contextmanager
     def _fetched_apart(self, key: str) -> Iterator[tuple[BinaryIO, tuple[int, str, int]]]:
@@ -250,7 +250,7 @@ class ObjectDays:
                     rows, item.day, item.format, (item.size, item.sha256), archived_at=item.archived_at or clock(),
                     place=item.place, key=item.key,
                 )  # fmt: skip
-            manifest.take_in(found, summary, self.of(item), partial(self._entries, item), renumbers=True)
+            manifest.take_in(found, summary, self.of(item), partial(self._rows, item), renumbers=True)
             if progress is not None:
                 progress(done, len(items))
 
@@ -262,9 +262,6 @@ class ObjectDays:
     def _rows(self, known: KnownDay) -> Iterator[tuple[LogEntry, bytes]]:
         with self.opened(known) as file:
             yield from read_day(file, self.of(known), known.day, known.format)
-
-    def _entries(self, known: KnownDay) -> Iterator[LogEntry]:
-        return (entry for entry, _ in self._rows(known))
 
     def store(self, manifest: Manifest, day: date, form: str, write: Write) -> tuple[KnownDay, DaySummary] | None:
         """Stage, note, send, read back, settle. What bears the name of the day and is not ours is left as it is."""

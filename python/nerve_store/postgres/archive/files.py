@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from io import BufferedReader
 from typing import BinaryIO, TypeAlias
 
@@ -247,13 +248,8 @@ class DirectoryDays:
             )
             error.path = self.of(found)
             raise error
-        manifest.take_in(
-            found,
-            summary,
-            self.of(found),
-            lambda: (entry for entry, _ in self._rows(found.day, found.format)),
-            renumbers=renumbers,
-        )
+        rows = partial(self._rows, found.day, found.format)
+        manifest.take_in(found, summary, self.of(found), rows, renumbers=renumbers)
 
     def current(self, manifest: Manifest, day: date) -> tuple[str | None, Iterator[tuple[LogEntry, bytes]]]:
         """What the day's file is; it is compared each time, for what is wrong in it would be written anew as right."""

@@ -130,16 +130,17 @@ class Manifest:
         known: KnownDay,
         summary: DaySummary,
         path: str,
-        rows: Callable[[], Iterator[LogEntry]],
+        rows: Callable[[], Iterator[tuple[LogEntry, bytes]]],
         *,
         renumbers: bool,
     ) -> None:
         """A day that the database did not know, or not so, counts. Its ids are given to no other row, from before.
 
-        Other rows of the database that have ids of its `rows` get new ones, or are an `ArchiveError`.
+        `rows` reads it, with its lines. Other rows of the database that have their ids get new ones, or are an
+        `ArchiveError`.
         """
         go_on_after(self.session, self.name, known.last_id)
-        ids = clashing_ids(lambda call: call(self.session), self.schema, known, rows)
+        ids = clashing_ids(lambda call: call(self.session), self.schema, known, lambda: (entry for entry, _ in rows()))
         if ids:
             if not renumbers:
                 raise refusal(path, ids)
