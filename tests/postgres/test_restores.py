@@ -268,17 +268,23 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_process_that_is_killed_while_it_takes_days_in_leaves_no_id_of_theirs(
-    database: Database, step: str, when: str
-) -> None:
+def brought_back(database: Database) -> list[ns.LogEntry]:
+    """Restore a dump, which the database cannot tell; the rows of before it and of after it, which were archived."""
     with database.open() as log:
         rows = [log.append("system", "kept", timestamp=at(1)) for _ in range(3)]
     database.dump()
     rows += lived_on(database)
     database.restore()
     tell_nothing(database.url)
+    return rows
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_process_that_is_killed_while_it_takes_days_in_leaves_no_id_of_theirs(
+    database: Database, step: str, when: str
+) -> None:
+    rows = brought_back(database)
     task = json.dumps([database.url, database.archive, step, when])
     killed = subprocess.run([sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -295,12 +301,7 @@ def test_day_that_another_process_is_about_to_take_in_gives_no_id_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one opens as soon as the day counts."""
-    with database.open() as log:
-        rows = [log.append("system", "kept", timestamp=at(1)) for _ in range(3)]
-    database.dump()
-    rows += lived_on(database)
-    database.restore()
-    tell_nothing(database.url)
+    rows = brought_back(database)
     settle = manifest.Manifest.settle
 
     def settled(*arguments: Any) -> None:
