@@ -135,7 +135,7 @@ def available(name: str) -> str | None:
         return f"PostgreSQL {version} is not installed; make services installs it"
     if name.endswith(("-memory", "-s3")) and importlib.util.find_spec("obstore") is None:
         return "obstore is not installed; make venv installs it"
-    if name.endswith("-s3") and (reason := objects.missing("versitygw")) is not None:
+    if name.endswith("-s3") and (reason := objects.missing(objects.best())) is not None:
         return reason
     if name.endswith("pgbouncer") and servers.pgbouncer() is None:
         return "pgbouncer is not installed; make services installs it"
@@ -156,7 +156,7 @@ def opened(name: str, directory: Path) -> Iterator[Backend]:
         if name.endswith("-memory"):
             backend.archive_url = f"memory://{backend.schema}"
         elif name.endswith("-s3"):
-            backend.archive_url, backend.archive_options = objects.shared("versitygw").bucket()
+            backend.archive_url, backend.archive_options = objects.shared(objects.best()).bucket()
     try:
         with backend.stack:
             yield backend

@@ -15,8 +15,10 @@ from contract.blob_places import Place, made
 from support import servers
 from support.servers import Server
 
+VERSIONS = [pytest.param(version, marks=pytest.mark.server) for version in ("15", "18")]
 
-@pytest.fixture(params=["15", "18"])
+
+@pytest.fixture(params=VERSIONS)
 def server(request: pytest.FixtureRequest) -> Server:
     """A server that all tests of the process share."""
     reason = available(f"postgresql-{request.param}")
@@ -31,7 +33,7 @@ def place(server: Server, tmp_path: Path) -> Iterator[Backend]:
     yield from opened_backend(f"postgresql-{server.version}", tmp_path)
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=VERSIONS)
 def own_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of the test's own, to be crashed."""
     reason = available(f"postgresql-{request.param}")

@@ -22,6 +22,7 @@ from nerve_store.moving import copy
 from nerve_store.postgres import PostgresLogStore, listener, locks, schema
 from nerve_store.postgres.archive import job
 from nerve_store.postgres.connections import Connections
+from postgres.conftest import VERSIONS
 from support import servers
 from support.archive import NOW, at, day, fill
 
@@ -44,7 +45,7 @@ JOBS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=VERSIONS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """A place for one log on a server before which there are poolers."""
     reason = available(f"postgresql-{request.param}-pgbouncer")

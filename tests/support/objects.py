@@ -129,6 +129,11 @@ def started(command: Callable[[int], list[str]], directory: Path) -> int:
     return port
 
 
+def best() -> str:
+    """The server to test with, if only one is: moto is slow, but comes from the registry of Python's packages."""
+    return "versitygw" if missing("versitygw") is None else "moto"
+
+
 @functools.cache
 def shared(name: str) -> S3Server:
     """The server of this name that the tests of this process share."""
