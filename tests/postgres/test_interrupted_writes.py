@@ -16,7 +16,7 @@ import pytest
 
 import nerve_store as ns
 from contract.backends import Backend
-from nerve_store.postgres import lanes
+from nerve_store.postgres import lane
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.schema import lock_key
 from support.servers import Server
@@ -144,10 +144,10 @@ def test_ctrl_c_ends_a_loop_that_repeats_what_is_unavailable(own_server: Server)
 @pytest.mark.parametrize("error", RAISED)
 def test_write_that_was_not_sent_says_nothing_of_it(place: Backend, error: type[BaseException]) -> None:
     log: Any = place.open(writers=1)
-    lane = log._lanes._free.pop()
+    free = log._lanes._free.pop()
     with interrupted(error) as caught:
         log.append("system", "own")
-    log._lanes._free.append(lane)
+    log._lanes._free.append(free)
     assert notes(caught) == ""
     log.append("system", "next")
     assert [row.type for row in log.query()] == ["next"]
@@ -171,12 +171,12 @@ class Group:
             self.errors.append(error)
 
     def __enter__(self) -> Self:
-        lane = self.log._lanes._free.pop()
+        free = self.log._lanes._free.pop()
         for number, thread in enumerate(self._threads):
             thread.start()
             while len(self.log._lanes._waiting) <= number:
                 time.sleep(0.005)
-        self.log._lanes._free.append(lane)
+        self.log._lanes._free.append(free)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -225,8 +225,8 @@ def test_interrupt_of_a_commit_that_is_divided_leaves_no_other_waiting(
     """One of the jobs is refused, so that each is written by itself."""
     log: Any = place.open(writers=1)
     log.append("system", "first")
-    monkeypatch.setattr(lanes, "_MOST_MESSAGE_BYTES", 100_000)
-    original, calls = lanes.Lane.write, 0
+    monkeypatch.setattr(lane, "_MOST_MESSAGE_BYTES", 100_000)
+    original, calls = lane.Lane.write, 0
 
     def write(self: Any, jobs: list[Job]) -> None:
         nonlocal calls
@@ -236,7 +236,7 @@ def test_interrupt_of_a_commit_that_is_divided_leaves_no_other_waiting(
         original(self, jobs)
 
     with Group(log, size_1=200_000) as group:
-        monkeypatch.setattr(lanes.Lane, "write", write)
+        monkeypatch.setattr(lane.Lane, "write", write)
         with suppress(error):
             log.append("system", "own")
     assert [type(found) for found in group.errors] == [ValueError] or number > 5

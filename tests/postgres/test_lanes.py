@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.backends import Backend
-from nerve_store.postgres import PostgresLogStore, lanes
+from nerve_store.postgres import PostgresLogStore, lane
 from nerve_store.postgres.jobs import Job
 from support.signals import Interrupted
 
@@ -50,14 +50,14 @@ def test_interrupted_leader_loses_and_doubles_nothing(
     for number, job in enumerate(others):
         job.append(log._row("system", f"other-{number}", None, None, 1))
     # The others wait for the one lane when this thread begins to lead, and share its commit.
-    lane = log._lanes._free.pop()
+    free = log._lanes._free.pop()
     threads = [threading.Thread(target=log._lanes.run, args=(job,)) for job in others]
     for thread in threads:
         thread.start()
     while len(log._lanes._waiting) < len(others):
         time.sleep(0.005)
-    log._lanes._free.append(lane)
-    owner: Any = lanes if place_of == "_tell" else lanes.Lane
+    log._lanes._free.append(free)
+    owner: Any = lane if place_of == "_tell" else lane.Lane
     monkeypatch.setattr(owner, place_of, interrupting(getattr(owner, place_of), error, after=after))
     interrupted = False
     try:
@@ -102,7 +102,7 @@ def test_call_that_the_server_cannot_take_is_refused_unsent(
 ) -> None:
     log: Any = place.open()
     log.append("system", "before")
-    monkeypatch.setattr(lanes, "_MOST_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(lane, "_MOST_MESSAGE_BYTES", 100_000)
     with pytest.raises(ValueError, match="100,000 bytes"):
         write(log, [("system", "tick", None, "x" * 20_000, 1)] * 6)
     assert log.append_many([("system", "tick", None, "x" * 20_000, 1)] * 4) == range(2, 6)
@@ -112,17 +112,17 @@ def test_call_that_the_server_cannot_take_is_refused_unsent(
 
 def test_limit_of_a_call_is_what_the_server_takes() -> None:
     """Its length is a word of the message: MaxAllocSize less one."""
-    assert 1_000_000_000 < lanes._MOST_MESSAGE_BYTES < 0x3FFFFFFF - 1
+    assert 1_000_000_000 < lane._MOST_MESSAGE_BYTES < 0x3FFFFFFF - 1
 
 
 def test_call_that_is_too_long_is_not_the_error_of_others(place: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     log: Any = place.open(writers=1)
     log.append("system", "before")
-    monkeypatch.setattr(lanes, "_MOST_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(lane, "_MOST_MESSAGE_BYTES", 100_000)
     jobs = [Job(is_durable=True) for _ in range(3)]
     for number, job in enumerate(jobs):
         job.append(log._row("system", f"other-{number}", None, "x" * (200_000 if number == 1 else 5), 1))
-    lane = log._lanes._free.pop()
+    free = log._lanes._free.pop()
     refused: list[int] = []
 
     def run(number: int) -> None:
@@ -136,7 +136,7 @@ def test_call_that_is_too_long_is_not_the_error_of_others(place: Backend, monkey
         thread.start()
     while len(log._lanes._waiting) < len(jobs):
         time.sleep(0.005)
-    log._lanes._free.append(lane)
+    log._lanes._free.append(free)
     log.append("system", "own")
     for thread in threads:
         thread.join(20)

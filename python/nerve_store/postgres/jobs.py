@@ -59,9 +59,9 @@ class Job:
         """Whether its outcome is known."""
         return self._has_ended
 
-    def wait(self) -> None:
-        """Wait until it is woken; a signal interrupts."""
-        self._sleep.acquire()
+    def wait(self, timeout: float = -1) -> None:
+        """Wait until it is woken, for so many seconds at the most; a signal interrupts."""
+        self._sleep.acquire(timeout=timeout)
 
     def wake(self) -> None:
         """Wake its caller, once."""

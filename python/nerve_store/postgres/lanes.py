@@ -1,201 +1,31 @@
-"""Writing: jobs that wait share a commit, and each is applied exactly once, also over a lost connection.
+"""Writing: jobs that wait share a commit.
 
-A lane is one connection that writes, with a row of its own in `writers`: its epoch, the number of its last call and
-what that call gave. After a loss, `recover` takes the append lock, raises the epoch (so that the old call, which may
-still wait for the lock, is refused) and says whether the last call was committed. If not, the same call is sent again.
-A caller that is interrupted asks nothing: who leads the lane next does, for those that shared the commit.
+One of the callers leads a lane and commits for all. Jobs of few rows go by one lane at a time, so that they share its
+commits: a call costs the server and the client more than a row does. Callers that shared the last commit are awaited
+for a moment before the next one. Other lanes are for jobs of many rows.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import uuid
 from collections import deque
 from contextlib import suppress
-from typing import Any, NoReturn
 
 import psycopg
-from psycopg import errors
-from psycopg.types.json import Jsonb
 
-from nerve_store._core import Columns
 from nerve_store.exceptions import NerveStoreError, StoreUnavailableError
 from nerve_store.postgres import failures
-from nerve_store.postgres.arrays import parameters
-from nerve_store.postgres.connections import Connections, Session
-from nerve_store.postgres.jobs import Job, as_operations
-from nerve_store.postgres.refusals import refusal
+from nerve_store.postgres.connections import Connections
+from nerve_store.postgres.jobs import Job
+from nerve_store.postgres.lane import Lane
 
 _MOST_ROWS, _MOST_BYTES = 20_000, 16 << 20
 """Of one commit, unless a single job has more."""
-_MOST_MESSAGE_BYTES = (1 << 30) - (1 << 16)
-"""Of a call, as it is sent: the server takes messages of up to 1 GiB, and 64 KiB leave room for what is not rows."""
-_FENCED = "NS001"
-
-
-class Lane:
-    """One connection that writes; used by one thread at a time."""
-
-    def __init__(self, connections: Connections, schema: str) -> None:
-        self._connections = connections
-        self._writer = uuid.uuid4()
-        self._session: Session | None = None
-        self._epoch = self._seq = 0
-        self._jobs: list[Job] = []
-        """What was last given to be written."""
-        self._sent: int | None = None
-        """The number under which it was sent, as long as its outcome is not known."""
-        self.left: list[Job] = []
-        """Jobs of it whose callers wait, while the one that led was interrupted."""
-        self._write = f"CALL {schema}.write(%s, %s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
-        self._recover = f"CALL {schema}.recover(%s, %s, NULL, NULL, NULL, NULL)"
-        self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
-
-    def write(self, jobs: list[Job]) -> None:
-        """Commit the jobs, and tell each its outcome."""
-        self._sent = None
-        self._jobs = jobs
-        columns = jobs[0].columns
-        if len(jobs) > 1:
-            columns = Columns()
-            for job in jobs:
-                columns.extend(job.columns)
-        is_plain = all(job.is_plain for job in jobs)
-        described = None if is_plain else json.dumps(as_operations(jobs))
-        arrays = parameters(columns)
-        size = sum(len(array.data) for array in arrays) + len(described or "")
-        if size > _MOST_MESSAGE_BYTES:
-            raise ValueError(
-                f"one call takes {_MOST_MESSAGE_BYTES:,} bytes of rows on PostgreSQL, not {size:,}: divide them"
-            )
-        operations = None if described is None else Jsonb(described, dumps=str)
-        is_durable = any(job.is_durable for job in jobs)
-        _tell(jobs, *self._call((*arrays, operations, is_durable)))
-
-    def is_in_doubt(self) -> bool:
-        """Whether what was last written, or not, was sent and may be committed."""
-        return self._sent is not None
-
-    def has_sent(self, job: Job) -> bool:
-        """Whether the job is part of what is in doubt."""
-        return self.is_in_doubt() and job in self._jobs
-
-    def settle(self) -> bool:
-        """Whether what is in doubt was committed; if so, tell it."""
-        seq, first_id, outcomes = self._reconnect()
-        if seq != self._sent:
-            return False
-        _tell(self._jobs, first_id, outcomes)
-        return True
-
-    def _call(self, arguments: tuple[Any, ...]) -> tuple[int, Any]:
-        end = time.monotonic() + self._connections.busy_timeout
-        sent: int | None = None
-        is_in_doubt = False
-        while True:
-            try:
-                if self._session is None:
-                    known = self._reconnect()
-                    if known[0] == sent:
-                        return known[1], known[2]
-                is_in_doubt = False
-                self._sent = sent = self._seq + 1
-                return self._send(sent, arguments)
-            except psycopg.Error as error:
-                is_passing = self._may_pass(error)
-                # Whoever waited for the lock in vain committed nothing. Any other error may be of the flush.
-                is_in_doubt = is_in_doubt or (sent is not None and not isinstance(error, errors.LockNotAvailable))
-                self._drop()
-                if is_passing and time.monotonic() < end:
-                    continue
-                if is_in_doubt and not is_passing:
-                    return self._committed(sent, error)
-                self._fail(error, is_in_doubt=is_in_doubt)
-            except StoreUnavailableError as error:
-                if is_in_doubt:
-                    self._fail(error.__cause__ or error, is_in_doubt=True)
-                raise
-            except BaseException:
-                # An interrupt in the middle of a call: the next one asks first what became of it.
-                self._drop()
-                raise
-
-    def _fail(self, error: BaseException, *, is_in_doubt: bool) -> NoReturn:
-        place = self._connections.place
-        if is_in_doubt or not isinstance(error, psycopg.Error):
-            raise failures.unavailable(place, error, is_unknown=is_in_doubt) from error
-        self._sent = None
-        failures.fail(error, place)
-
-    def _committed(self, sent: int | None, error: psycopg.Error) -> tuple[int, Any]:
-        """What the call gave if it was committed all the same: the error may be of the flush after it."""
-        try:
-            seq, first_id, outcomes = self._reconnect()
-        except (psycopg.Error, StoreUnavailableError) as other:
-            self._fail(other, is_in_doubt=True)
-        if seq != sent:
-            self._fail(error, is_in_doubt=False)
-        return first_id, outcomes
-
-    def _send(self, seq: int, arguments: tuple[Any, ...]) -> tuple[int, Any]:
-        assert self._session is not None
-        own = (self._writer, self._connections.lock_timeout_ms, self._epoch, seq)
-        cursor = self._session.execute(self._write, (*own, *arguments), binary=True)
-        row = cursor.fetchone()
-        assert row is not None
-        self._seq = seq
-        return row[0], row[1]
-
-    def _may_pass(self, error: psycopg.Error) -> bool:
-        """Whether another connection may do, and the call is to be sent again if it was not committed."""
-        is_fenced = error.sqlstate == _FENCED
-        # While the call waited, the partition of a row's day was made; the default one refuses the row by then.
-        is_late = isinstance(error, errors.CheckViolation) and error.diag.table_name == "logs_rest"
-        return is_fenced or is_late or failures.is_lost(error, self._session) or failures.is_demoted(error)
-
-    def _reconnect(self) -> tuple[int, int, Any]:
-        """The number of the last call that was committed, its first id, and what it gave."""
-        self._drop()
-        session = self._connections.reach()
-        try:
-            row = session.execute(self._recover, (self._writer, self._connections.lock_timeout_ms)).fetchone()
-        except BaseException:
-            session.close()
-            raise
-        assert row is not None
-        self._session = session
-        self._epoch, self._seq, first_id, outcomes = row
-        return self._seq, first_id, outcomes
-
-    def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            with suppress(psycopg.Error):
-                session.close()
-
-    def close(self) -> None:
-        """Give back what the lane has in the database, and its connection."""
-        if self._session is not None:
-            with suppress(psycopg.Error):
-                self._session.execute(self._forget, (self._writer,))
-            self._drop()
-
-
-def _tell(jobs: list[Job], first_id: int, outcomes: Any) -> None:
-    if outcomes is None:
-        for job in jobs:
-            job.succeed(first_id, [])
-            first_id += len(job.columns)
-        return
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        if "done" in outcome:
-            results = outcome["done"]
-            # What only appends has the ids from its first row on, as where all jobs of a commit only append.
-            job.succeed(results[0]["id"] if job.is_plain else 0, results)
-        else:
-            job.fail(refusal(outcome["refused"]))
+_FEW_ROWS, _FEW_BYTES = 100, 64 << 10
+"""Of a job that waits for the commit that is under way in place of one of its own beside it."""
+_LONGEST_WAIT = 0.0005
+"""Seconds that those who shared the last commit are awaited; a quarter of its time at the most."""
 
 
 class Lanes:
@@ -208,27 +38,29 @@ class Lanes:
         self._all = list(self._free)
         self._mutex = threading.Lock()
         self._idle = threading.Condition(self._mutex)
+        self._gathering: Job | None = None
+        """The job of a caller that leads, and awaits others."""
 
     def run(self, job: Job) -> Job:
         """Commit the job, with others that wait; returns it once its outcome is known, or raises what refused it.
 
-        A caller that finds a free lane leads: it commits what waits, its own job included, and hands the lane to the
+        A caller that is given a free lane leads: it commits what waits, its own job included, and hands the lane to the
         first of those that came meanwhile. Each of the others sleeps until its job is committed or it is to lead.
         """
         self._connections.check()
         with self._mutex:
             self._waiting.append(job)
-            if self._free:
-                job.lane = self._free.pop()
+            self._begin(job)
+            leader = self._gathering
+            if leader is not None and len(self._waiting) >= leader.lane.expected:
+                leader.wake()
         try:
-            if job.lane is None:
-                job.wait()
+            job.wait()
             if job.lane is not None:
                 self._settle(job.lane)
             if job.lane is not None and not job.has_ended():
-                with self._mutex:
-                    jobs = self._take(job)
-                self._commit(job.lane, jobs, own=job)
+                self._gather(job)
+                self._commit(job.lane, self._take(job), own=job)
         except BaseException as interrupt:
             if self._may_be_written(job):
                 interrupt.add_note(f"{self._connections.place}: what the call was writing may be written all the same")
@@ -257,16 +89,46 @@ class Lanes:
                 self._hand_on(lane)
 
     def _hand_on(self, lane: Lane) -> None:
-        for next_job in (*lane.left, *self._waiting):
-            if next_job.lane is None:
-                next_job.lane = lane
-                next_job.wake()
-                return
+        left = next((job for job in lane.left if job.lane is None), None)
+        if left is not None:
+            self._give(lane, left)
+            return
         self._free.append(lane)
         self._idle.notify_all()
+        first = next((job for job in self._waiting if job.lane is None), None)
+        if first is not None:
+            self._begin(first)
+
+    def _begin(self, job: Job) -> None:
+        """Let the job's caller lead, unless all lanes are taken or the job is to follow a small commit."""
+        is_to_follow = _is_small(job) and any(lane.is_small for lane in self._all if lane not in self._free)
+        if self._free and not is_to_follow:
+            self._give(self._free.pop(), job)
+
+    def _give(self, lane: Lane, job: Job) -> None:
+        lane.is_small = _is_small(job)
+        job.lane = lane
+        job.wake()
+
+    def _gather(self, job: Job) -> None:
+        """Give those who shared the last commit a moment to come again."""
+        lane: Lane = job.lane
+        with self._mutex:
+            if lane.expected <= len(self._waiting) or self._gathering is not None:
+                return
+            self._gathering = job
+        try:
+            job.wait(min(lane.took / 4, _LONGEST_WAIT))
+        finally:
+            with self._mutex:
+                self._gathering = None
 
     def _take(self, own: Job) -> list[Job]:
         """The leader's own job and others that wait, without those whose callers lead another lane."""
+        with self._mutex:
+            return self._taken(own)
+
+    def _taken(self, own: Job) -> list[Job]:
         self._waiting.remove(own)
         jobs, passed = [own], []
         rows, size = len(own.columns), own.columns.payload_bytes
@@ -282,11 +144,15 @@ class Lanes:
                 passed.append(job)
             self._waiting.popleft()
         self._waiting.extendleft(reversed(passed))
+        own.lane.is_small = all(map(_is_small, jobs))
         return jobs
 
     def _commit(self, lane: Lane, jobs: list[Job], *, own: Job) -> None:
+        began = time.monotonic()
         try:
             self._write(lane, jobs)
+            lane.took = time.monotonic() - began
+            lane.expected = len(jobs) + len(self._waiting)
         except BaseException:
             # The interrupt is this caller's; the other jobs are not to suffer for it.
             others = [job for job in jobs if job is not own and not job.has_ended()]
@@ -336,3 +202,7 @@ class Lanes:
                 self._idle.wait(1.0)
         for lane in self._all:
             lane.close()
+
+
+def _is_small(job: Job) -> bool:
+    return len(job.columns) <= _FEW_ROWS and job.columns.payload_bytes <= _FEW_BYTES
