@@ -7,9 +7,11 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, TypeVar
 
-    from nerve_store.exceptions import StoreIOError
+    from nerve_store.exceptions import NerveStoreError, StoreIOError
+
+    AnyError = TypeVar("AnyError", bound=NerveStoreError)
 
 MAX_CACHE_BYTES = 1 << 30
 ARCHIVE_MARK = ".nerve-store"
@@ -99,6 +101,13 @@ def sync_directory(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def error_at(kind: type[AnyError], path: str, reason: str) -> AnyError:
+    """An error of this kind about a place, which its message begins with."""
+    error = kind(f"{path}: {reason}")
+    error.path = path
+    return error
 
 
 def system_error(error: OSError, reason: str, path: str) -> StoreIOError:

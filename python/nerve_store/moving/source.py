@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nerve_store._core import BlobStore, LogEntry
-from nerve_store._places import below
+from nerve_store._places import below, error_at
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import file_pieces
@@ -58,12 +58,12 @@ class Source(ABC):
         if "://" not in day.path:
             return lambda: file_pieces(day.path, day.sha256)
         if self._remote is None:
-            error = StoreUnavailableError(
-                f"{day.path}: the day {day.day} lies in an object store: name it as the source's"
-                " (source_remote=…, on the command line --source-remote)"
+            raise error_at(
+                StoreUnavailableError,
+                day.path,
+                f"the day {day.day} lies in an object store: name it as the source's"
+                " (source_remote=…, on the command line --source-remote)",
             )
-            error.path = day.path
-            raise error
         from nerve_store.moving.objects import Objects, object_pieces
 
         bucket = Objects(self._remote.url, self._remote.options).bucket

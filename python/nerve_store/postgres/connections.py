@@ -14,6 +14,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import ForkedStoreError, StoreClosedError
 from nerve_store.postgres import arrays, failures
 from nerve_store.postgres.interruption import check_interruption, interruptible
@@ -88,16 +89,13 @@ class Connections:
         """Raise if the store is closed, or another process's, or if the call was interrupted."""
         check_interruption()
         if os.getpid() != self._process:
-            forked = ForkedStoreError(
-                f"{self.place}: this process was forked from the one that opened the store; "
-                "open the store again in the child"
+            raise error_at(
+                ForkedStoreError,
+                self.place,
+                "this process was forked from the one that opened the store; open the store again in the child",
             )
-            forked.path = self.place
-            raise forked
         if self._closed:
-            error = StoreClosedError(f"{self.place}: the store is closed; open it again")
-            error.path = self.place
-            raise error
+            raise error_at(StoreClosedError, self.place, "the store is closed; open it again")
 
     def connect(self, url: str | None = None) -> Session:
         """A new connection, in autocommit; `psycopg.Error` if there is none to be had."""

@@ -10,6 +10,7 @@ import psycopg
 
 from nerve_store._core import Check, LogEntry, stored_rows
 from nerve_store._pages import Pages
+from nerve_store._places import error_at
 from nerve_store.exceptions import QueryTimeoutError
 from nerve_store.postgres import failures
 from nerve_store.postgres.archive.known import COLUMNS as COLUMNS_OF_DAYS
@@ -179,9 +180,9 @@ class Reads(OpenPostgres):
         except psycopg.errors.QueryCanceled as error:
             if timeout is None:
                 failures.fail(error, self._path)
-            late = QueryTimeoutError(f"{self._path}: the statement did not end within {timeout} seconds")
-            late.path = self._path
-            raise late from None
+            raise error_at(
+                QueryTimeoutError, self._path, f"the statement did not end within {timeout} seconds"
+            ) from None
         except psycopg.errors.InsufficientPrivilege as error:
             failures.fail(error, self._path)
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import psycopg
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import NerveStoreError, SchemaVersionError
 from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Session
@@ -94,11 +95,11 @@ def prepare(
 
 
 def _unfinished(place: str) -> NerveStoreError:
-    error = NerveStoreError(
-        f"{place}: a copy that was not finished: finish it (nerve-store copy --finish), or drop the schema"
+    return error_at(
+        NerveStoreError,
+        place,
+        "a copy that was not finished: finish it (nerve-store copy --finish), or drop the schema",
     )
-    error.path = place
-    return error
 
 
 def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) -> bool:

@@ -39,7 +39,7 @@ class PostgresLogStore(Appends, Runs, Claims, Threads, Follows, Arrows, Archives
     - `read_only`: refuse every write, and make no table.
     - `busy_timeout`: seconds to wait for a lock (`StoreBusyError`) or for the server (`StoreUnavailableError`).
     - `max_payload_bytes`: the longest payload accepted, in bytes of UTF-8.
-    - `max_connections`: connections for reads; `writers`: for writes. Jobs of few rows share the commits of one of them.
+    - `max_connections`: connections for reads; `writers`: for writes. Jobs of few rows share the commits of one.
     """
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
-from nerve_store._places import check_query, without_login
+from nerve_store._places import check_query, error_at, without_login
 from nerve_store.exceptions import ForkedStoreError, StoreUnavailableError
 from nerve_store.remote.failures import ShortObjectError, first_line, is_declined, told, told_of_files, unavailable
 from nerve_store.remote.interruptible import interruptible
@@ -127,12 +127,12 @@ class Bucket:
         """`ForkedStoreError` in a process that was forked from the one that opened the bucket, or used another one."""
         if not self.is_inherited and _of_client in (None, os.getpid()):
             return
-        forked = ForkedStoreError(
-            f"{self.place}: this process was forked from one that had opened an object store, whose client works in no "
-            "child; begin the child by spawn or forkserver, or fork before, and open the store in the child"
+        raise error_at(
+            ForkedStoreError,
+            self.place,
+            "this process was forked from one that had opened an object store, whose client works in no "
+            "child; begin the child by spawn or forkserver, or fork before, and open the store in the child",
         )
-        forked.path = self.place
-        raise forked
 
     def _begin(self) -> None:
         """Called before each request."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry
-from nerve_store._places import ARCHIVE_MARK, below, make_directory
+from nerve_store._places import ARCHIVE_MARK, below, error_at, make_directory
 from nerve_store.exceptions import ArchiveError, StoreClosedError, StoreUnavailableError
 from nerve_store.postgres.archive.day import described
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
@@ -79,12 +79,12 @@ class ObjectDays:
         """The key of a day's object; raises for a day that does not lie here."""
         self.bucket.check()
         if known.key is None:
-            error = ArchiveError(
-                f"{self.path}: the day {known.day} is a file in a directory, and this log was opened with archive=URL: "
-                f"open it with that directory, or copy {known.day}.{known.format} to {self.path} and call reindex()"
+            raise error_at(
+                ArchiveError,
+                self.path,
+                f"the day {known.day} is a file in a directory, and this log was opened with archive=URL: "
+                f"open it with that directory, or copy {known.day}.{known.format} to {self.path} and call reindex()",
             )
-            error.path = self.path
-            raise error
         if not self._has(known):
             raise elsewhere(known)
         return known.key
@@ -104,9 +104,7 @@ class ObjectDays:
                     raise
         if self._remove is not None:  # it may have been made anew
             shutil.rmtree(self._cache.directory, ignore_errors=True)
-        error = StoreClosedError(f"{self.path}: the store is closed; open it again")
-        error.path = self.path
-        raise error
+        raise error_at(StoreClosedError, self.path, "the store is closed; open it again")
 
     def _fetched(self, known: KnownDay) -> BinaryIO:
         key = self._key(known)
@@ -121,11 +119,11 @@ class ObjectDays:
                     continue
                 finally:
                     self._cache.unpin(path)
-        error = StoreUnavailableError(
-            f"{self.of(known)}: its file is dropped from the cache before it can be opened: give the cache more room"
+        raise error_at(
+            StoreUnavailableError,
+            self.of(known),
+            "its file is dropped from the cache before it can be opened: give the cache more room",
         )
-        error.path = self.of(known)
-        raise error
 
     def check(self, known: KnownDay) -> None:
         """Fetch the object, unless this process has compared a copy that is in the cache."""
@@ -170,7 +168,7 @@ class ObjectDays:
             return newer
         for day, key in sorted(newer.items()):
             if day not in places:
-                raise mark.refusal(self.bucket.name(key), _WHOSE)
+                raise error_at(ArchiveError, self.bucket.name(key), _WHOSE)
         # Files that were copied here wait for `reindex`.
         return {day: key for day, key in newer.items() if places[day] is not None}
 
@@ -227,7 +225,7 @@ class ObjectDays:
                 # The database is older than the object, which has all rows of the one before.
                 is_of_day = is_of_day or known.row_count < found.row_count
             if not is_of_day or noted not in (None, sha256):
-                raise mark.refusal(place, f"it is not the day {day} as the database knows it; move it away")
+                raise error_at(ArchiveError, place, f"it is not the day {day} as the database knows it; move it away")
             manifest.take_in(found, summary, place, rows, renumbers=True)
 
     @contextlib.contextmanager

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from nerve_store._core import LogEntry, stored_rows
-from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.known import KnownDay
 from nerve_store.postgres.arrays import Integers
 from nerve_store.postgres.connections import Session
@@ -46,10 +45,3 @@ def reason(ids: list[int]) -> str:
         "were given twice, by a database that was older than the day. If the days are this log's, reindex() gives "
         "those of the database new ids"
     )
-
-
-def refusal(path: str, ids: list[int]) -> ArchiveError:
-    """The error of a day that would hide rows of the database."""
-    error = ArchiveError(f"{path}: {reason(ids)}")
-    error.path = path
-    return error

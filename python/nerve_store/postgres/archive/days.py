@@ -8,6 +8,7 @@ from datetime import date
 from typing import BinaryIO, Protocol, TypeAlias
 
 from nerve_store._core import LogEntry
+from nerve_store._places import error_at
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.postgres.archive.known import DaySummary, KnownDay
 from nerve_store.postgres.archive.manifest import Manifest
@@ -98,9 +99,8 @@ class Days(Protocol):
 def elsewhere(known: KnownDay) -> StoreUnavailableError:
     """The error of a day whose object lies where the log was not told to look."""
     place = str(known.place).removesuffix("/logs")
-    error = StoreUnavailableError(
-        f"{known.url}: the day {known.day} lies there, and this log was opened without it: "
-        f"open it with archive={place!r}"
+    return error_at(
+        StoreUnavailableError,
+        str(known.url),
+        f"the day {known.day} lies there, and this log was opened without it: open it with archive={place!r}",
     )
-    error.path = known.url
-    return error

@@ -12,6 +12,7 @@ from io import BufferedReader
 from typing import BinaryIO, TypeAlias
 
 from nerve_store._core import LogEntry
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveCorruptError, ArchiveError
 from nerve_store.postgres.archive.day import described, digest_of
 from nerve_store.postgres.archive.days import ObjectFields, Progress, Write, elsewhere
@@ -224,12 +225,11 @@ class DirectoryDays:
             # Each is looked for after the one before: both are in the order of the ids.
             if not all(line in lines for _, line in self._rows(day, form)):
                 path = self._directory.of(day, form)
-                error = ArchiveError(
-                    f"{path}: it has rows that {self._directory.of(day, kept)}, the file of the day, has not; "
-                    "move it away"
+                raise error_at(
+                    ArchiveError,
+                    path,
+                    f"it has rows that {self._directory.of(day, kept)}, the file of the day, has not; move it away",
                 )
-                error.path = path
-                raise error
             self._directory.remove(day, form)
 
     def _take_in(
@@ -243,11 +243,9 @@ class DirectoryDays:
     ) -> None:
         if item is not None and item.key is not None and item.sha256 != found.sha256:
             # A copy of what the object was before it gained rows.
-            error = ArchiveError(
-                f"{self.of(found)}: it is not the content of {item.url}, where the day lies; move it away"
+            raise error_at(
+                ArchiveError, self.of(found), f"it is not the content of {item.url}, where the day lies; move it away"
             )
-            error.path = self.of(found)
-            raise error
         rows = partial(self._rows, found.day, found.format)
         manifest.take_in(found, summary, self.of(found), rows, renumbers=renumbers)
 

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any, BinaryIO
 
 from nerve_store._core import LogEntry, utc_day
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveCorruptError, ArchiveError
 from nerve_store.postgres.archive.directory import ZSTD
 from nerve_store.postgres.archive.known import KnownDay
@@ -65,9 +66,7 @@ def missing(path: str, row_count: int | None = None) -> ArchiveCorruptError:
 
 def corrupt(path: str, reason: str, way_out: str = "restore the file from a backup") -> ArchiveCorruptError:
     """The error of a damaged day file."""
-    error = ArchiveCorruptError(f"{path}: {reason}; {way_out}")
-    error.path = path
-    return error
+    return error_at(ArchiveCorruptError, path, f"{reason}; {way_out}")
 
 
 def problem_of(error: ArchiveError, day: date, known: KnownDay | None = None) -> VerifyProblem:

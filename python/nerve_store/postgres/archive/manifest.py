@@ -10,7 +10,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from nerve_store._core import LogEntry
-from nerve_store.postgres.archive.clashes import clashing_ids, refusal
+from nerve_store._places import error_at
+from nerve_store.exceptions import ArchiveError
+from nerve_store.postgres.archive.clashes import clashing_ids, reason
 from nerve_store.postgres.archive.known import COLUMNS, DaySummary, KnownDay
 from nerve_store.postgres.connections import Session
 from nerve_store.postgres.schema import lock_key, quoted
@@ -143,7 +145,7 @@ class Manifest:
         ids = clashing_ids(lambda call: call(self.session), self.schema, known, lambda: (entry for entry, _ in rows()))
         if ids:
             if not renumbers:
-                raise refusal(path, ids)
+                raise error_at(ArchiveError, path, reason(ids))
             self._renumber(ids)
             _log.warning("%s: %d rows of the database had ids of other rows of it, and have new ones", path, len(ids))
         self.settle(known, summary)

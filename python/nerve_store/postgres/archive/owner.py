@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from nerve_store._places import ARCHIVE_MARK
+from nerve_store._places import ARCHIVE_MARK, error_at
 from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.directory import ArchiveDirectory
 
@@ -53,12 +53,15 @@ class Owner:
             mark = Mark(str(fields["id"]), str(fields["database"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             path = os.path.join(directory, ARCHIVE_MARK)
-            raise _refusal(
-                path, "it should say whose archive this is, and cannot be read; remove it, and the next job writes it"
+            raise error_at(
+                ArchiveError,
+                path,
+                "it should say whose archive this is, and cannot be read; remove it, and the next job writes it",
             ) from error
         if mark.id != self._own():
             other = mark.database if "://" in mark.database else os.path.join(directory, mark.database)
-            raise _refusal(
+            raise error_at(
+                ArchiveError,
                 directory,
                 f"it is the archive of another log, {other}: give this one a directory of its own. If it is the same"
                 f" log, remove {ARCHIVE_MARK} from the directory",
@@ -77,9 +80,3 @@ class Owner:
         if content is None or self._compare(content).schema != wanted.schema:
             self._directory.put_mark(json.dumps(asdict(wanted)).encode() + b"\n", replace=content is not None)
         self.check()
-
-
-def _refusal(path: str, reason: str) -> ArchiveError:
-    error = ArchiveError(f"{path}: {reason}")
-    error.path = path
-    return error

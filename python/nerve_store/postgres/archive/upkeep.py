@@ -13,6 +13,7 @@ from typing import Any, Literal
 import psycopg
 
 from nerve_store._core import DEFAULT_RETENTION, MAX_TIMESTAMP, Check, LogEntry, last_archivable_day
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import failures
 from nerve_store.postgres.archive.job import ArchiveJob
@@ -208,12 +209,12 @@ class Archives(Reads):
             session.close()
 
     def _needs_own_session(self) -> ArchiveError:
-        error = ArchiveError(
-            f"{self._path}: a pooler gives this session to others, too, and archive jobs, or an opening that takes in "
-            "days, need one of their own; give listen_url, an address that goes around the pooler"
+        return error_at(
+            ArchiveError,
+            self._path,
+            "a pooler gives this session to others, too, and archive jobs, or an opening that takes in "
+            "days, need one of their own; give listen_url, an address that goes around the pooler",
         )
-        error.path = self._path
-        return error
 
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects, self._reader().known)
@@ -223,12 +224,12 @@ class Archives(Reads):
         if not unknown:
             return
         if self._read_only:
-            error = ArchiveError(
-                f"{unknown[0]}: the database does not know this day: it is older than the object store; "
-                "open the log for writing once, which takes in what is there"
+            raise error_at(
+                ArchiveError,
+                unknown[0],
+                "the database does not know this day: it is older than the object store; "
+                "open the log for writing once, which takes in what is there",
             )
-            error.path = unknown[0]
-            raise error
         with self._exclusive(self._connections.busy_timeout) as manifest:
             self._archive.prepare(manifest)
             self._archive.tidy(manifest)
@@ -260,9 +261,7 @@ class Archives(Reads):
         if known is not None:
             return known
         path = f"{self._archive.path}/{day.isoformat()}.jsonl"
-        error = ArchiveError(f"{path}: there is no such day in the archive")
-        error.path = path
-        raise error
+        raise error_at(ArchiveError, path, "there is no such day in the archive")
 
     def _checked_rows(self, known: KnownDay) -> Iterator[LogEntry]:
         for entry in self._reader().rows_of(known):

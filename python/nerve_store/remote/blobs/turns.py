@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import StoreBusyError, StoreIOError, StoreUnavailableError
 from nerve_store.remote.blobs.keys import COLLECTING
 from nerve_store.remote.bucket import Bucket, Found
@@ -129,9 +130,7 @@ def _taken(bucket: Bucket) -> tuple[Found, float]:
             since = time.monotonic()
             if bucket.replace(COLLECTING, content, left.tag) and (mine := bucket.head(COLLECTING)) is not None:
                 return mine, since
-    error = StoreBusyError(f"{bucket.name(COLLECTING)}: others collect or verify without end; try again")
-    error.path = bucket.name(COLLECTING)
-    raise error
+    raise error_at(StoreBusyError, bucket.name(COLLECTING), "others collect or verify without end; try again")
 
 
 def _is_same(one: Found | None, other: Found | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import BlobNotFoundError, StoreBusyError
 from nerve_store.remote.blobs.content import SMALL_BYTES, Content
 from nerve_store.remote.blobs.keys import key_of
@@ -41,9 +42,7 @@ def store(bucket: Bucket, content: Content, *, grace: timedelta, verify: bool) -
             wait_for_turns(bucket, key)
         if _is_whole(bucket.head(key), content):
             return content.hash
-    error = StoreBusyError(f"{bucket.name(key)}: others store and delete it without end; nothing is acknowledged")
-    error.path = bucket.name(key)
-    raise error
+    raise error_at(StoreBusyError, bucket.name(key), "others store and delete it without end; nothing is acknowledged")
 
 
 def is_young(found: Found, grace: timedelta) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import IO
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveCorruptError
 from nerve_store.remote.bucket import PART_BYTES, Bucket
 from nerve_store.remote.failures import ShortObjectError
@@ -18,9 +19,7 @@ _WAY_OUT = "restore it from a version or a copy of the bucket"
 
 def damaged(bucket: Bucket, key: str, reason: str) -> ArchiveCorruptError:
     """The error of an object that is not what it should be."""
-    error = ArchiveCorruptError(f"{bucket.name(key)}: {reason}; {_WAY_OUT}")
-    error.path = bucket.name(key)
-    return error
+    return error_at(ArchiveCorruptError, bucket.name(key), f"{reason}; {_WAY_OUT}")
 
 
 def mismatch(bucket: Bucket, key: str, found: int | None, size: int) -> ArchiveCorruptError:

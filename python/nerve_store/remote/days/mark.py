@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 
-from nerve_store._places import ARCHIVE_MARK
+from nerve_store._places import ARCHIVE_MARK, error_at
 from nerve_store.exceptions import ArchiveError, StoreUnavailableError
 from nerve_store.records import VerifyProblem
 from nerve_store.remote.bucket import Bucket
@@ -71,16 +71,10 @@ def missing_objects(
 def compare(bucket: Bucket, identity: str | None, found: str | None) -> None:
     """`ArchiveError` if the owner that was found is another log."""
     if identity is not None and found != identity:
-        raise refusal(
+        raise error_at(
+            ArchiveError,
             bucket.name(ARCHIVE_MARK),
             "the days there are those of another database; give this one another prefix, or restore the database that"
             " has them. Leave this object where it is. One that was made anew gets the days from copies of them:"
             " docs/beyond-one-machine.md",
         )
-
-
-def refusal(place: str, reason: str) -> ArchiveError:
-    """The error of a place whose days are not this log's, or not only."""
-    error = ArchiveError(f"{place}: {reason}")
-    error.path = place
-    return error

@@ -6,6 +6,7 @@ import os
 from typing import IO
 
 from nerve_store._core import blob_hash
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveError
 from nerve_store.records import ArchivedDay
 from nerve_store.remote.blobs.content import ChangedError, InFile
@@ -90,12 +91,12 @@ def _is_ours(bucket: Bucket, day: ArchivedDay, key: str) -> bool:
     if bucket.head(key) is None:
         return False
     place = bucket.name(key)
-    error = OccupiedError(
-        f"{place}: an object with other content is there, and was left as it is; move it away, or give this log"
-        f" another prefix. The file of {day.day} stays where it is"
+    raise error_at(
+        OccupiedError,
+        place,
+        "an object with other content is there, and was left as it is; move it away, or give this log"
+        f" another prefix. The file of {day.day} stays where it is",
     )
-    error.path = place
-    raise error
 
 
 def remove_superseded(bucket: Bucket, log: Manifest) -> None:

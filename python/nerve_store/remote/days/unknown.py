@@ -10,11 +10,11 @@ from datetime import date
 from pathlib import Path
 
 from nerve_store._core import LogStore
-from nerve_store._places import ARCHIVE_MARK
-from nerve_store.exceptions import ArchiveCorruptError, StoreUnavailableError
+from nerve_store._places import ARCHIVE_MARK, error_at
+from nerve_store.exceptions import ArchiveCorruptError, ArchiveError, StoreUnavailableError
 from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days.content import copied, holds
-from nerve_store.remote.days.mark import compare, listed, owner, refusal
+from nerve_store.remote.days.mark import compare, listed, owner
 from nerve_store.remote.days.names import DayObject, Manifest, newer_keys, parsed
 
 _OLDER = (
@@ -41,7 +41,7 @@ def check(bucket: Bucket, log: LogStore) -> None:
         # It may have been replaced, or expired, since.
         is_left = newer_keys([key], DayObject.all_of(log)) and bucket.head(key) is not None
         if is_left and not _has_rows(bucket, key, log, day, files.get(day)):
-            raise refusal(bucket.name(key), _OLDER)
+            raise error_at(ArchiveError, bucket.name(key), _OLDER)
 
 
 def check_place(bucket: Bucket, log: LogStore) -> None:
@@ -57,12 +57,11 @@ def _refuse_another_place(bucket: Bucket, log: LogStore, keys: Container[str]) -
         place, _, key = day.path.rpartition("/")
         if "://" in day.path and place != bucket.place and key not in keys:
             remote = place.removesuffix("/logs")
-            error = StoreUnavailableError(
-                f"{day.path}: the day {day.day} lies there, and not in {bucket.place}: open the store with "
-                f"remote={remote!r}"
+            raise error_at(
+                StoreUnavailableError,
+                day.path,
+                f"the day {day.day} lies there, and not in {bucket.place}: open the store with remote={remote!r}",
             )
-            error.path = day.path
-            raise error
 
 
 def unknown_keys(bucket: Bucket, log: Manifest) -> dict[date, list[str]]:
