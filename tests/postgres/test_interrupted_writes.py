@@ -19,6 +19,7 @@ from contract.backends import Backend
 from nerve_store.postgres import lane
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.schema import lock_key
+from postgres.held import hold, let_go
 from support.servers import Server
 from support.signals import Interrupted, handler, signal_after
 
@@ -144,10 +145,10 @@ def test_ctrl_c_ends_a_loop_that_repeats_what_is_unavailable(own_server: Server)
 @pytest.mark.parametrize("error", RAISED)
 def test_write_that_was_not_sent_says_nothing_of_it(place: Backend, error: type[BaseException]) -> None:
     log: Any = place.open(writers=1)
-    free = log._lanes._free.pop()
+    hold(log)
     with interrupted(error) as caught:
         log.append("system", "own")
-    log._lanes._free.append(free)
+    let_go(log)
     assert notes(caught) == ""
     log.append("system", "next")
     assert [row.type for row in log.query()] == ["next"]
@@ -166,17 +167,17 @@ class Group:
 
     def _run(self, job: Job) -> None:
         try:
-            self.log._lanes.run(job)
+            self.log._lanes.run(job, Job.has_ended)
         except BaseException as error:  # noqa: BLE001
             self.errors.append(error)
 
     def __enter__(self) -> Self:
-        free = self.log._lanes._free.pop()
+        hold(self.log)
         for number, thread in enumerate(self._threads):
             thread.start()
             while len(self.log._lanes._waiting) <= number:
                 time.sleep(0.005)
-        self.log._lanes._free.append(free)
+        let_go(self.log)
         return self
 
     def __exit__(self, *_: object) -> None:

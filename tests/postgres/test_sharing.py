@@ -56,7 +56,7 @@ class Callers:
         job = Job(is_durable=True)
         for _ in range(rows):
             job.append(CheckedRow("system", "tick", None, "x" * size, 1))
-        self.threads.append(threading.Thread(target=self.lanes.run, args=(job,)))
+        self.threads.append(threading.Thread(target=self.lanes.run, args=(job, Job.has_ended)))
         self.threads[-1].start()
         until(lambda: job in self.lanes._waiting or any(job in jobs for jobs in self.commits))
         return job
@@ -109,7 +109,7 @@ def test_small_job_does_not_wait_for_a_large_one(callers: Callers, many: dict[st
     follower = callers.run()
     callers.end(0)
     # The lane of the large job is free; the small commit is followed all the same.
-    until(lambda: len(callers.lanes._free) == 1)
+    until(lambda: free(callers) == 1)
     assert len(callers.commits) == 2
     callers.end(1)
     callers.has_begun(3)
@@ -134,13 +134,13 @@ def test_callers_that_do_not_come_again_are_awaited_once(callers: Callers, monke
     share(callers, 3)
     monkeypatch.setattr(lanes, "_LONGEST_WAIT", 0.01)
     for number in range(2, 4):
-        lane = callers.lanes._free[-1]
+        lane = callers.lanes._all[0]
         assert lane.expected == (3 if number == 2 else 1)
         job = callers.run()
         callers.has_begun(number + 1)
         assert callers.commits[number] == [job]
         callers.end(number)
-        until(lambda: len(callers.lanes._free) == 2)
+        until(lambda: free(callers) == 2)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -167,7 +167,7 @@ def test_interrupt_of_a_leader_that_awaits_others_leaves_them_their_turn(
 
     def lead() -> None:
         try:
-            callers.lanes.run(Job(is_durable=True))
+            callers.lanes.run(Job(is_durable=True), Job.has_ended)
         except BaseException as caught:  # noqa: BLE001 - what the test asks for
             raised.append(caught)
 
@@ -182,6 +182,10 @@ def test_interrupt_of_a_leader_that_awaits_others_leaves_them_their_turn(
     callers.end(2)
 
 
+def free(callers: Callers) -> int:
+    return sum(lane.leader is None for lane in callers.lanes._all)
+
+
 def share(callers: Callers, count: int) -> None:
     """One commit alone, then one that so many share."""
     callers.run()
@@ -191,10 +195,10 @@ def share(callers: Callers, count: int) -> None:
     callers.has_begun(2)
     assert callers.commits[1] == shared
     callers.end(1)
-    until(lambda: len(callers.lanes._free) == 2)
+    until(lambda: free(callers) == 2)
 
 
 def wait_long(callers: Callers, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that only the awaited end."""
     monkeypatch.setattr(lanes, "_LONGEST_WAIT", LONG)
-    callers.lanes._free[-1].took = 4 * LONG
+    callers.lanes._all[0].took = 4 * LONG

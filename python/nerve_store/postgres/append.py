@@ -8,9 +8,27 @@ from nerve_store._core import Check, LogEntry
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.batch import PostgresBatch
 from nerve_store.postgres.claims import carried
+from nerve_store.postgres.entries import CheckedRow
+from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.operations import key_operation
 from nerve_store.records import RunClaim
 from nerve_store.types import Durability, JsonArgument, Row, Timestamp
+
+
+def _stored(row: CheckedRow, job: Job) -> LogEntry:
+    """The row that the job appended, or that one with its key did before."""
+    if job.is_plain:
+        return row.stored(job.first_id)
+    (result,) = job.results
+    if "timestamp" in result:
+        row = row._replace(timestamp=result["timestamp"])
+    return row.stored(result["id"])
+
+
+def _ids(job: Job) -> range:
+    """The ids of the rows that the job appended."""
+    first_id = job.first_id if job.is_plain else job.results[0]["id"]
+    return range(first_id, first_id + len(job.columns))
 
 
 class Appends(OpenPostgres):
@@ -41,13 +59,7 @@ class Appends(OpenPostgres):
             job.append(row)
         else:
             job.change(key_operation(key, row), row)
-        self._commit(job)
-        if job.is_plain:
-            return row.stored(job.first_id)
-        (result,) = job.results
-        if "timestamp" in result:
-            row = row._replace(timestamp=result["timestamp"])
-        return row.stored(result["id"])
+        return self._commit(job, lambda job: _stored(row, job))
 
     def append_many(
         self,
@@ -62,13 +74,10 @@ class Appends(OpenPostgres):
         before anything is written; an error names the index of the row. Rows of over 1 GiB together are a `ValueError`.
         """
         job = self._job(durability, carried(claim))
-        rows = job.append_many(entries, rules=self._rules, claim=claim)
-        if not rows:
+        if not job.append_many(entries, rules=self._rules, claim=claim):
             self._check_writable()
             return range(0)
-        self._commit(job)
-        first_id = job.first_id if job.is_plain else job.results[0]["id"]
-        return range(first_id, first_id + rows)
+        return self._commit(job, _ids)
 
     def batch(self, *, durability: Durability | None = None, claim: RunClaim | None = None) -> PostgresBatch:
         """Many things in one commit: a context manager that writes at its end what was noted, all or nothing."""

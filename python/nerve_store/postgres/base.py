@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Self, TypeVar
 
 from nerve_store._core import Check
 from nerve_store._places import MAX_CACHE_BYTES, without_password
@@ -22,6 +22,8 @@ from nerve_store.types import Durability, Timestamp
 
 _OBJECTS_VERSION = 2
 """The first version of the schema that knows days in object stores."""
+
+_Result = TypeVar("_Result")
 
 
 class OpenPostgres:
@@ -126,12 +128,16 @@ class OpenPostgres:
         wanted = self._durability if durability is None else Check.durability(durability)
         return Job(is_durable=wanted == "full", claim=claim)
 
-    def _commit(self, job: Job) -> Job:
+    def _commit(self, job: Job, result: Callable[[Job], _Result]) -> _Result:
+        """Commit the job; returns what `result` makes of it. An interrupt until then says that it may be written."""
         self._check_writable()
-        self._lanes.run(job)
-        if job.is_durable and job.is_plain:
-            self._durable_id = max(self._durable_id, job.first_id + len(job.columns) - 1)
-        return job
+
+        def end(job: Job) -> _Result:
+            if job.is_durable and job.is_plain:
+                self._durable_id = max(self._durable_id, job.first_id + len(job.columns) - 1)
+            return result(job)
+
+        return self._lanes.run(job, end)
 
     def _row(
         self, source: str, type: str, ref_id: str | None, payload: str | None, timestamp: Timestamp | None

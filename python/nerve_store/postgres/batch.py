@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from nerve_store._core import Check
 from nerve_store.postgres.claims import carried
+from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.operations import change_operation, create_operation, key_operation, meta_key, run_operation
 from nerve_store.postgres.texts import encode
 from nerve_store.records import RunClaim, WorkflowRun
@@ -126,7 +127,9 @@ class PostgresBatch:
             self._store._check_writable()
             self.ids = ()
             return
-        job = self._store._commit(self._job)
+        self._store._commit(self._job, self._end)
+
+    def _end(self, job: Job) -> None:
         if job.is_plain:
             self.ids = tuple(range(job.first_id, job.first_id + len(job.columns)))
             return

@@ -10,7 +10,7 @@ from typing import Any
 from nerve_store._core import Check
 from nerve_store.postgres.base import OpenPostgres
 from nerve_store.postgres.entries import now
-from nerve_store.postgres.jobs import Operation
+from nerve_store.postgres.jobs import Job, Operation
 from nerve_store.postgres.operations import as_run
 from nerve_store.postgres.texts import decode, encode, encode_all
 from nerve_store.records import RunClaim, WorkflowRun
@@ -37,6 +37,14 @@ def _required(claim: RunClaim) -> dict[str, Any]:
 
 def _claimed(found: dict[str, Any]) -> RunClaim:
     return RunClaim(as_run(found["run"]), decode(found["owner"]), found["attempt"], found["token"], found["expires_at"])
+
+
+def _found(job: Job) -> tuple[RunClaim | None, float]:
+    """The claim of a run, and after how many seconds to look again without one."""
+    (found,) = job.results
+    due = found.get("due")
+    pause = _LONGEST_LOOK if due is None else min(max(due, 1) / 1000, _LONGEST_LOOK)
+    return (_claimed(found) if "token" in found else None), pause
 
 
 class Claims(OpenPostgres):
@@ -91,10 +99,7 @@ class Claims(OpenPostgres):
         def look() -> tuple[RunClaim | None, float]:
             job = self._job(durability)
             job.change({**operation, "timestamp": now()})
-            found = self._commit(job).results[0]
-            due = found.get("due")
-            pause = _LONGEST_LOOK if due is None else min(max(due, 1) / 1000, _LONGEST_LOOK)
-            return (_claimed(found) if "token" in found else None), pause
+            return self._commit(job, _found)
 
         return look
 
@@ -106,7 +111,7 @@ class Claims(OpenPostgres):
             "run_id": encode(claim.run.run_id),
             "lease": None if lease is None else min(Check.lease(lease), LONGEST_TERM),
         })  # fmt: skip
-        return _claimed(self._commit(job).results[0])
+        return self._commit(job, lambda job: _claimed(job.results[0]))
 
     def release_claim(self, claim: RunClaim, *, delay: float | timedelta = 0.0) -> WorkflowRun:
         """Give the run back: `interrupted` and `queued` in one commit; not to be claimed before `delay` is over."""
@@ -117,4 +122,4 @@ class Claims(OpenPostgres):
             "timestamp": now(),
             "delay": min(Check.seconds_or_delta(delay, "delay"), LONGEST_TERM),
         })  # fmt: skip
-        return as_run(self._commit(job).results[0])
+        return self._commit(job, lambda job: as_run(job.results[0]))

@@ -56,7 +56,10 @@ class Connections:
         self._process = os.getpid()
         self._idle: list[Session] = []
         self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(max_connections)
+        self._changed = threading.Condition(self._lock)
+        self._max_connections = max_connections
+        self._lent: dict[object, Session | None] = {}
+        """What borrowers have; None: not yet."""
         self._closed = False
         # A URL that is none is an error of the caller, and told before anything is tried.
         try:
@@ -147,22 +150,15 @@ class Connections:
     def borrowed(self) -> Iterator[Session]:
         """A connection for the time of a block; a block that raises something unforeseen gives it up."""
         self.check()
-        self._places.acquire()
+        borrower = object()
         try:
-            with self._lock:
-                session = self._idle.pop() if self._idle else None
-            if session is None:
-                session = self.reach()
-            try:
-                with interruptible(session):
-                    yield session
-            except BaseException:
-                self._give_up(session)
-                raise
-            else:
-                self._give_back(session)
-        finally:
-            self._places.release()
+            session = self._lend(borrower)
+            with interruptible(session):
+                yield session
+            self._give_back(borrower)
+        except BaseException:
+            self._give_up(borrower)
+            raise
 
     def read(self, call: Callable[[Session], _Result]) -> _Result:
         """What `call` reads on a connection; on another one, within `busy_timeout`, if the first is lost."""
@@ -182,23 +178,45 @@ class Connections:
                     if not failures.is_lost(error, session):
                         raise
                     lost = error
-                    self._give_up(session)
+                    self._close(session)
             # All that were kept are of the server that is gone.
             self.drop_idle()
             self.check()
             if time.monotonic() > end:
                 raise failures.unavailable(self.place, lost) from lost
 
-    def _give_back(self, session: Session) -> None:
-        if session.closed:
-            return
-        with self._lock:
-            if not self._closed and len(self._idle) < _MOST_IDLE:
-                self._idle.append(session)
-                return
-        session.close()
+    # An interrupt may come between any two of the steps below. What is lent is then given up by the borrower.
 
-    def _give_up(self, session: Session) -> None:
+    def _lend(self, borrower: object) -> Session:
+        with self._lock:
+            while len(self._lent) >= self._max_connections:
+                self._changed.wait()
+            self._lent[borrower] = session = self._idle[-1] if self._idle else None
+            if session is not None:
+                self._idle.pop()
+        if session is None:
+            self._lent[borrower] = session = self.reach()
+        return session
+
+    def _give_back(self, borrower: object) -> None:
+        with self._lock:
+            session = self._lent[borrower]
+            if session and not session.closed and not self._closed and len(self._idle) < _MOST_IDLE:
+                del self._lent[borrower]
+                self._idle.append(session)
+                self._changed.notify()
+                return
+        self._give_up(borrower)
+
+    def _give_up(self, borrower: object) -> None:
+        session = self._lent.get(borrower)
+        if session is not None:
+            self._close(session)
+        with self._lock:
+            self._lent.pop(borrower, None)
+            self._changed.notify()
+
+    def _close(self, session: Session) -> None:
         if os.getpid() == self._process:
             with suppress(psycopg.Error):
                 session.close()
@@ -208,8 +226,7 @@ class Connections:
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:
-            with suppress(psycopg.Error):
-                session.close()
+            self._close(session)
 
     def close(self) -> None:
         """Close what is kept, and refuse later calls."""

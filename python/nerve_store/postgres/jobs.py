@@ -27,8 +27,8 @@ class Job:
         self.first_id = 0
         self.results: list[Any] = []
         self.error: BaseException | None = None
-        self.lane: Any = None
-        """The lane that its caller is to lead, if that is why it was woken."""
+        self.is_queued = False
+        """Whether it was given to be committed."""
         self._has_ended = False
         self._sleep = threading.Lock()
         self._sleep.acquire()
@@ -58,6 +58,11 @@ class Job:
     def has_ended(self) -> bool:
         """Whether its outcome is known."""
         return self._has_ended
+
+    def check(self) -> None:
+        """Raise what refused it."""
+        if self.error is not None:
+            raise self.error
 
     def wait(self, timeout: float = -1) -> None:
         """Wait until it is woken, for so many seconds at the most; a signal interrupts."""

@@ -43,6 +43,10 @@ class Lane:
         """What was last given to be written."""
         self._sent: int | None = None
         """The number under which it was sent, as long as its outcome is not known."""
+        self.leader: Job | None = None
+        """The job whose caller uses it; None: it is free."""
+        self.taken: list[Job] = []
+        """The jobs of the commit that is under way."""
         self.left: list[Job] = []
         """Jobs of it whose callers wait, while the one that led was interrupted."""
         self.is_small = True

@@ -58,7 +58,7 @@ class Runs(OpenPostgres):
         row = self._row("workflow", str(state), Check.run_id(run_id), Check.payload(payload, json), timestamp)
         job = self._job(durability)
         job.change(create_operation(row, workflow, state, not_before=not_before, exist_ok=exist_ok), row)
-        return as_run(self._commit(job).results[0])
+        return self._commit(job, lambda job: as_run(job.results[0]))
 
     def upsert_workflow_run(
         self,
@@ -79,7 +79,7 @@ class Runs(OpenPostgres):
         row, operation = run_operation(entry, run, force=force, rules=self._rules)
         job = self._job(durability, carried(claim, row.ref_id))
         job.change(operation, row)
-        return row.stored(self._commit(job).results[0]["id"])
+        return self._commit(job, lambda job: row.stored(job.results[0]["id"]))
 
     append_with_workflow_update = upsert_workflow_run
 
@@ -107,7 +107,7 @@ class Runs(OpenPostgres):
         row = self._row("workflow", str(state), run_id, Check.payload(payload, json), timestamp)
         job = self._job(durability, carried(claim, run_id))
         job.change(change_operation(row, state, expect=expect, exit_code=exit_code), row)
-        return as_run(self._commit(job).results[0])
+        return self._commit(job, lambda job: as_run(job.results[0]))
 
     def get_workflow_run(self, run_id: str) -> WorkflowRun | None:
         """The run, or None."""
@@ -236,8 +236,7 @@ class Runs(OpenPostgres):
             "before": Check.time(before, "before"),
             "workflow": encode_all(Check.texts(workflow, "workflow")),
         })  # fmt: skip
-        deleted: int = self._commit(job).results[0]
-        return deleted
+        return self._commit(job, lambda job: int(job.results[0]))
 
     def _runs(self, condition: str, parameters: dict[str, Any], order: str, limit: int | None) -> list[WorkflowRun]:
         self._connections.check()

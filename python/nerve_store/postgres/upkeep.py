@@ -30,13 +30,13 @@ class Upkeep(Reads):
         """Set the value under `key`, as durable as the store."""
         job = self._job(None)
         job.change({"op": "set_meta", "key": meta_key(key), "value": encode(Check.text(value, "value"))})
-        self._commit(job)
+        self._commit(job, lambda _: None)
 
     def delete_meta(self, key: str) -> bool:
         """Delete the value under `key`; False if there was none."""
         job = self._job(None)
         job.change({"op": "delete_meta", "key": meta_key(key)})
-        return bool(self._commit(job).results[0])
+        return self._commit(job, lambda job: bool(job.results[0]))
 
     def list_meta(self, prefix: str = "") -> dict[str, str]:
         """The values whose keys begin with `prefix`, by key, in order."""
