@@ -1,12 +1,18 @@
-"""What the tests of days in an object store share."""
+"""What the tests of days share."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
+import nerve_store as ns
 from contract.blob_places import Place
 from support import as_row, as_rows
 from support.archive import at
+
+PATIENCE = 60.0
+"""Seconds until the server has seen that a session ended."""
 
 
 def bucket(archive: Place) -> Any:
@@ -31,3 +37,14 @@ def assert_whole(log: Any, archive: Place, rows: list[Any]) -> None:
     assert log.query() == []
     assert log.verify().ok
     assert [item.path for item in log.archived_days()] == [f"{archive.url}/logs/{key}" for key in keys(archive)]
+
+
+def once_it_may(call: Callable[[], Any]) -> Any:
+    """What the call gives as soon as the killed job's session has ended."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except ns.ArchiveBusyError:
+            assert time.monotonic() < end
+            time.sleep(0.02)

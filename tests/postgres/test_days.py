@@ -15,7 +15,7 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend
 from contract.blob_places import Place
-from postgres.stored import assert_whole, keys, late
+from postgres.stored import PATIENCE, assert_whole, keys, late, once_it_may
 from support import as_rows, child_environment
 from support.archive import NOW, at, day, fill
 
@@ -29,9 +29,6 @@ from nerve_store.remote.bucket import Bucket
 from nerve_store.remote.days import move as move_file
 
 DAYS = 3
-PATIENCE = 60.0
-"""Seconds until the server has seen that a session ended."""
-
 STEPS: dict[str, tuple[Any, str]] = {
     "begin": (Objects, "_begin_upload"),
     "send": (Bucket, "create"),
@@ -98,6 +95,35 @@ def test_day_that_grows_after_a_kill_makes_what_was_sent_superfluous(
         rows.append(late(log, 0))
         log.archive_logs(now=NOW, wait=PATIENCE)
         assert_whole(log, files, rows)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_days_that_are_expired_after_a_kill_do_not_come_back(
+    place: Backend, opened: Any, files: Place, step: str, when: str, is_new: bool
+) -> None:
+    with opened(files) as log:
+        fill(log, days=DAYS)
+        if not is_new:
+            log.archive_logs(now=NOW)
+            for n in range(DAYS):
+                late(log, n)
+    task = json.dumps([place.url, place.schema, files.url, step, when, 1, NOW])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL or is_new  # what is superfluous is not deleted where nothing is
+    with opened(files) as log:
+        live = as_rows(log.query())
+        once_it_may(lambda: log.expire_archive(before=day(DAYS)))
+        assert log.archived_days() == []
+    with opened(files) as log:
+        assert log.archived_days() == []
+        assert as_rows(log.query(archived=True)) == live
+        log.archive_logs(now=NOW)
+        assert as_rows(log.query(archived=True)) == live
+        assert log.verify().ok
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import nerve_store as ns
 from contract.backends import Backend
 from contract.blob_places import Place
 from contract.test_archive_damage import READS, archived
-from postgres.stored import late
+from postgres.stored import PATIENCE, late, once_it_may
 from reference import Row
 from support import as_rows, child_environment, day_files
 from support.archive import NOW, at, content_of, day, fill
@@ -30,9 +31,6 @@ from nerve_store.postgres.archive.day import digest_of
 from nerve_store.postgres.archive.directory import ArchiveDirectory, StagedFile
 
 DAYS = 2
-PATIENCE = 60.0
-"""Seconds until the server has seen that a session ended."""
-
 STEPS: dict[str, tuple[Any, str]] = {
     "announce": (manifest.Manifest, "announce"),
     "publish": (StagedFile, "publish"),
@@ -76,13 +74,8 @@ def test_modes(place: Backend, files: Place, tmp_path: Path, kind: str) -> None:
         os.umask(before)
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])
-@pytest.mark.parametrize("compression", [None, "zstd"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-def test_kill_at_any_step_loses_and_hides_nothing(
-    place: Backend, step: str, when: str, compression: str | None, is_new: bool
-) -> None:
+def after_a_kill(place: Backend, step: str, when: str, compression: str | None, is_new: bool) -> tuple[Any, list[Any]]:
+    """A log of which a job was killed, and its rows."""
     log: Any = place.open()
     rows = fill(log, days=DAYS)
     if not is_new:
@@ -91,6 +84,17 @@ def test_kill_at_any_step_loses_and_hides_nothing(
     task = json.dumps([place.url, place.schema, str(place.archive), step, when, compression, NOW])
     killed = subprocess.run([sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
+    return log, rows
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_kill_at_any_step_loses_and_hides_nothing(
+    place: Backend, step: str, when: str, compression: str | None, is_new: bool
+) -> None:
+    log, rows = after_a_kill(place, step, when, compression, is_new)
 
     def assert_all_is_there() -> None:
         assert as_rows(log.query(archived=True)) == rows
@@ -108,6 +112,43 @@ def test_kill_at_any_step_loses_and_hides_nothing(
         assert len(day_files(place.archive)) == len(content_of_days(place)) == DAYS
         rows.append(late(log, 0))
         assert_all_is_there()
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_days_of_a_killed_job_are_restored(
+    place: Backend, step: str, when: str, compression: str | None, is_new: bool
+) -> None:
+    log, rows = after_a_kill(place, step, when, compression, is_new)
+    for item in log.archived_days():
+        once_it_may(functools.partial(log.restore_archive, item.day))
+    assert as_rows(log.query()) == rows
+    assert as_rows(log.query(archived=True)) == rows
+    log.archive_logs(now=NOW)
+    assert as_rows(log.query(archived=True)) == rows
+    assert log.query() == []
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new days", "late rows"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_days_of_a_killed_job_are_expired(
+    place: Backend, step: str, when: str, compression: str | None, is_new: bool
+) -> None:
+    """What the job had not deleted from the database stays there, and is archived anew."""
+    log, rows = after_a_kill(place, step, when, compression, is_new)
+    live = as_rows(log.query())
+    expired = once_it_may(lambda: log.expire_archive(before=day(DAYS)))
+    assert log.archived_days() == []
+    left = as_rows(log.query(archived=True))
+    assert left == live
+    assert len(left) + sum(item.row_count for item in expired) >= len(rows)
+    log.archive_logs(now=NOW)
+    assert as_rows(log.query(archived=True)) == left
+    assert log.verify().ok
 
 
 def content_of_days(place: Backend) -> list[str]:

@@ -122,6 +122,7 @@ class Archives(Reads):
         Check.progress(progress)
         self._check_writable()
         with self._exclusive(0.0) as manifest:
+            self._take_in_left(manifest)
             known = self._known(day)
             return restore(manifest.session, self._schema, self._archive, known, progress=progress)
 
@@ -161,6 +162,8 @@ class Archives(Reads):
         Check.day(before, "before")
         self._check_job(is_dry=Check.flag(dry_run, "dry_run"))
         with self._exclusive(0.0) as manifest:
+            if not dry_run:
+                self._take_in_left(manifest)
             kept = {
                 row[0]
                 for row in manifest.execute(
@@ -172,6 +175,11 @@ class Archives(Reads):
             if not dry_run:
                 self._archive.expire(manifest, expired)
             return [item.record(self._archive.of(item)) for item in expired]
+
+    def _take_in_left(self, manifest: Manifest) -> None:
+        """What a killed job published counts, before a day is put back or removed."""
+        if manifest.announced():
+            self._archive.prepare(manifest, is_idle=True)
 
     def _check_job(self, *, is_dry: bool) -> None:
         """A job that changes nothing may be done by a store that only reads."""
