@@ -19,10 +19,11 @@ import nerve_store as ns
 from contract.backends import Backend, available
 from contract.backends import opened as opened_backend
 from nerve_store.moving import copy, server, shelf
+from nerve_store.moving.days import Days
 from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
 from postgres.moved import content
-from support.archive import NOW, at, damage_file
+from support.archive import NOW, at, damage_file, day
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -323,6 +324,89 @@ def test_damaged_day_of_an_unfinished_copy_is_copied_anew(place: Backend, schema
             copy(data, address(place, schema), finish=True)
     copy(data, address(place, schema), finish=True)
     check_same(place, schema, data)
+
+
+def expire_first_day(data: Path) -> None:
+    """What a cron job does at the source."""
+    with ns.Store(data) as store:
+        assert store.logs.expire_archive(before=day(1))
+
+
+@pytest.fixture(params=["files", "objects"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the days of the target lie."""
+    return str(request.param)
+
+
+def finish(place: Backend, schema: str, data: Path, kind: str, *, finish: bool = True) -> bool:
+    if kind == "files":
+        return copy(data, address(place, schema), finish=finish).is_finished
+    url = f"{place.direct_url}?schema={schema}"
+    return copy(data, url, remote=(place.directory / "objects").as_uri(), finish=finish).is_finished
+
+
+def check_finished(place: Backend, schema: str, data: Path, kind: str) -> None:
+    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
+    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
+        names = [name for name in content(source.logs) if name != "files"]
+        assert {name: content(target)[name] for name in names} == {name: content(source.logs)[name] for name in names}
+        assert target.verify().ok
+
+
+@pytest.mark.parametrize("step", ["bring", "index"])
+def test_day_that_expires_while_a_copy_is_finished(
+    place: Backend, schema: str, data: Path, kind: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call says that the source was written to; once nothing is written any more, one is finished."""
+    with ns.Store(data) as store:
+        for number in range(6):
+            payload = '{"role":"user","content":"x"}'
+            store.logs.append("workflow", "thread_workflow_message", "run", payload, at(number))
+        store.logs.upsert_workflow_run(
+            ("workflow", "completed", "run", None, at(5)), ns.WorkflowRun("run", "build", "completed", at(5), 0)
+        )
+        store.logs.archive_logs(now=at(4), retention=timedelta(0))
+    owner: Any = Days if step == "bring" else ServerTarget
+    method: Callable[..., Any] = getattr(owner, step)
+
+    def expiring(self: Any, *arguments: Any) -> Any:
+        result = method(self, *arguments)
+        expire_first_day(data)
+        return result
+
+    monkeypatch.setattr(owner, step, expiring)
+    with pytest.raises(ns.NerveStoreError, match="written to while"):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    assert finish(place, schema, data, kind)
+    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
+    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
+        assert target.query(archived=True) == source.logs.query(archived=True)
+        assert target.archived_days()[0].day == day(1)
+        # Those that are left are numbered from 1.
+        assert [one.round for one in target.get_thread_rounds("run", limit=100)] == [5, 4, 3, 2, 1]
+        assert target.verify().ok
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_day_of_an_interrupted_copy_expires(
+    place: Backend, schema: str, data: Path, kind: str, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the call was killed before it noted the file that it had stored, or after."""
+    note = ServerTarget.note_day
+
+    def interrupted(target: ServerTarget, item: Any) -> None:
+        if is_noted:
+            note(target, item)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ServerTarget, "note_day", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    expire_first_day(data)
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
 
 
 @pytest.mark.parametrize("mask", [0, 0o022])

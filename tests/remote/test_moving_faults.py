@@ -26,6 +26,7 @@ from support.foreign import foreign_sql
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
+from nerve_store.moving.days import Days
 from nerve_store.moving.directory import DirectoryTarget
 from nerve_store.moving.objects import Objects
 from nerve_store.moving.shelf import Directory
@@ -348,6 +349,80 @@ def test_finish_refuses_a_source_that_is_written_to(route: Route, what: str, mon
     with route.opened_source() as source, route.opened() as target:
         assert target.logs.query(archived=True) == source.logs.query(archived=True)
         assert set(source.blobs) <= set(target.blobs)
+
+
+def expire_first_day(route: Route) -> None:
+    """What a cron job does at the source."""
+    with route.opened_source() as store:
+        assert store.logs.expire_archive(before=day(1))
+
+
+@pytest.mark.parametrize("step", ["bring", "index", "publish"])
+def test_day_that_expires_while_a_copy_is_finished(route: Route, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call says that the source was written to, or is finished; once nothing is written any more, one is."""
+    owner: Any = Days if step == "bring" else DirectoryTarget
+    method: Callable[..., Any] = getattr(owner, step)
+
+    def expiring(self: Any, *arguments: Any) -> Any:
+        result = method(self, *arguments)
+        expire_first_day(route)
+        return result
+
+    monkeypatch.setattr(owner, step, expiring)
+    if step == "publish":
+        assert route(finish=True).is_finished
+        return
+    with pytest.raises(ns.NerveStoreError, match="written to while"):
+        route(finish=True)
+    monkeypatch.undo()
+    assert route(finish=True).is_finished
+    check_same(route)
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_day_of_an_interrupted_copy_expires(route: Route, is_noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the call was killed before it noted the file that it had stored, or after."""
+    note = DirectoryTarget.note_day
+
+    def interrupted(target: DirectoryTarget, item: Any) -> None:
+        if is_noted:
+            note(target, item)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DirectoryTarget, "note_day", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        route()
+    monkeypatch.undo()
+    assert [path.name for path in route.days.iterdir() if path.name.startswith(str(day(0)))]
+    expire_first_day(route)
+    assert route(finish=True).is_finished
+    check_same(route)
+    assert not [path.name for path in route.days.iterdir() if path.name.startswith(str(day(0)))]
+
+
+@pytest.mark.parametrize("point", ["replace_state", "publish"])
+@pytest.mark.parametrize("first", ["files", "objects"])
+def test_day_expires_that_an_earlier_call_brought_to_another_place(
+    directory: Place, tmp_path: Path, first: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ns.Store(tmp_path / "data", remote=f"{directory.url}/source") as store:
+        store.logs.append_many([("system", "tick", "ref", str(n), at(n % 6, n)) for n in range(60)])
+        store.logs.archive_logs(now=at(4), retention=timedelta(0))
+    files = Route(tmp_path / "data", tmp_path / "there", source_remote=f"{directory.url}/source")
+    objects = Route(files.source, files.target, remote=f"{directory.url}/there", **files.options)
+    before, after = (files, objects) if first == "files" else (objects, files)
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DirectoryTarget, point, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        before(finish=True)
+    monkeypatch.undo()
+    expire_first_day(files)
+    assert after(finish=True).is_finished
+    check_same(after)
+    assert first == "objects" or not any(before.days.iterdir())
 
 
 def test_arguments_that_are_none(tmp_path: Path) -> None:

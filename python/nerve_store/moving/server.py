@@ -238,10 +238,9 @@ class ServerTarget(Target):
 
     def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
         if self.shelf is not None:
-            if self._remote is not None:
-                # It takes in what is there, and nothing of what a call that was killed had taken in.
-                for table in ("archive_days", "archive_refs", "archive_objects"):
-                    self._execute(f"DELETE FROM @.{table}")
+            # It takes in what is there, and nothing of what an earlier call had taken in.
+            for table in ("archive_days", "archive_refs", "archive_objects"):
+                self._execute(f"DELETE FROM @.{table}")
             self._log.reindex()
             # A file tells when it was copied, or when it was archived for the first time.
             for day, time_ms in archived_at.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,6 +18,7 @@ from nerve_store.moving.state import KnownDay
 
 LONGEST_MARK = 64 << 10
 _STAGE = ".stage-"
+_DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl(\.zst)?", re.ASCII)
 _CHUNK = 1 << 20
 
 
@@ -95,6 +97,10 @@ class Shelf(ABC):
     @abstractmethod
     def put(self, file: DayFile) -> None:
         """Store a day, in place of what was there of it; it is durable, and was read back."""
+
+    @abstractmethod
+    def days(self) -> set[str]:
+        """The days of which something is here. Once the place is claimed, all of it is this copy's."""
 
     @abstractmethod
     def remove(self, day: str) -> None:
@@ -178,6 +184,9 @@ class Directory(Shelf):
             self._remove(file.item.day, but=name)
             os.rename(staged, os.path.join(self.place, name))
         sync_directory(self.place)
+
+    def days(self) -> set[str]:
+        return {name.partition(".")[0] for name in os.listdir(self.place) if _DAY_FILE.fullmatch(name)}
 
     def remove(self, day: str) -> None:
         self._remove(day, but="")

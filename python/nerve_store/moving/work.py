@@ -177,11 +177,14 @@ class _Copy:
         state = self._source.state()
         row_count = self._compare_rows()
         self._target.replace_state(state)
-        self._days.index()
+        refused = self._days.index()
+        # Comes first: what differs has been changed at the source meanwhile, as by a job.
         if self._source.fingerprint() != before or self._digest_of_blobs() != blobs:
             raise NerveStoreError(
                 "the source was written to while the copy was finished: end what writes to it, and finish again"
             )
+        if refused is not None:
+            raise refused
         self._target.publish()
         self._days.release()
         return CopyReport(
