@@ -22,6 +22,7 @@ from nerve_store.moving import copy, server, shelf
 from nerve_store.moving.days import Days
 from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
+from nerve_store.postgres import schema as postgres_schema
 from postgres.moved import content
 from support.archive import NOW, at, damage_file, day
 from support.cli import Cli
@@ -66,6 +67,27 @@ def check_same(place: Backend, schema: str, data: Path) -> None:
         assert target.verify().ok
 
 
+@pytest.fixture(params=["files", "objects"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the days of the target lie."""
+    return str(request.param)
+
+
+def finish(place: Backend, schema: str, data: Path, kind: str, *, finish: bool = True) -> bool:
+    if kind == "files":
+        return copy(data, address(place, schema), finish=finish).is_finished
+    url = f"{place.direct_url}?schema={schema}"
+    return copy(data, url, remote=(place.directory / "objects").as_uri(), finish=finish).is_finished
+
+
+def check_finished(place: Backend, schema: str, data: Path, kind: str) -> None:
+    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
+    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
+        names = [name for name in content(source.logs) if name != "files"]
+        assert {name: content(target)[name] for name in names} == {name: content(source.logs)[name] for name in names}
+        assert target.verify().ok
+
+
 def test_log_of_the_name_under_which_a_copy_is_made_stays(place: Backend, schema: str, data: Path) -> None:
     with opened(place, f"{schema}_copying") as other:
         other.append("mine", "tick")
@@ -88,6 +110,60 @@ def test_unfinished_copy_is_opened_by_no_store(place: Backend, schema: str, data
         copy(address(place, f"{schema}_copying"), data.parent / "new")
     assert copy(data, address(place, schema), finish=True).is_finished
     check_same(place, schema, data)
+
+
+def schemas(place: Backend, schema: str) -> list[str]:
+    found = execute(place, f"SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, '{schema}') ORDER BY 1")
+    return [str(row[0]) for row in found]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_store_that_is_opened_too_early_makes_no_log(
+    place: Backend, schema: str, data: Path, kind: str, read_only: bool
+) -> None:
+    """A worker that is started with the URL of the target before the copy to it is finished."""
+    finish(place, schema, data, kind, finish=False)
+    for archive in (None, place.directory / "days", (place.directory / "objects").as_uri()):
+        with pytest.raises(ns.NerveStoreError, match="copy --finish") as refused:
+            PostgresLogStore(place.direct_url, schema=schema, archive=archive, read_only=read_only)
+        assert refused.value.path is not None
+        assert f"drop the schema {schema}_copying" in str(refused.value)
+    assert schemas(place, schema) == [f"{schema}_copying"]
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
+
+
+def test_copy_that_begins_while_a_store_is_opened(
+    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is first has the name."""
+    make = postgres_schema.lock_name
+
+    def begins(*arguments: Any) -> None:
+        monkeypatch.undo()
+        copy(data, address(place, schema))
+        make(*arguments)
+
+    monkeypatch.setattr(postgres_schema, "lock_name", begins)
+    with pytest.raises(ns.NerveStoreError, match="copy --finish"):
+        opened(place, schema)
+    assert copy(data, address(place, schema), finish=True).is_finished
+    check_same(place, schema, data)
+
+
+def test_store_that_is_opened_while_a_copy_begins(
+    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = postgres_schema.lock_name
+
+    def opens(*arguments: Any) -> None:
+        opened(place, schema).close()
+        lock(*arguments)
+
+    monkeypatch.setattr(server, "lock_name", opens)
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(data, address(place, schema))
+    assert schemas(place, schema) == [schema]
 
 
 def test_schema_that_was_made_before_is_refused_before_anything_is_done(
@@ -330,27 +406,6 @@ def expire_first_day(data: Path) -> None:
     """What a cron job does at the source."""
     with ns.Store(data) as store:
         assert store.logs.expire_archive(before=day(1))
-
-
-@pytest.fixture(params=["files", "objects"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Where the days of the target lie."""
-    return str(request.param)
-
-
-def finish(place: Backend, schema: str, data: Path, kind: str, *, finish: bool = True) -> bool:
-    if kind == "files":
-        return copy(data, address(place, schema), finish=finish).is_finished
-    url = f"{place.direct_url}?schema={schema}"
-    return copy(data, url, remote=(place.directory / "objects").as_uri(), finish=finish).is_finished
-
-
-def check_finished(place: Backend, schema: str, data: Path, kind: str) -> None:
-    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
-    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
-        names = [name for name in content(source.logs) if name != "files"]
-        assert {name: content(target)[name] for name in names} == {name: content(source.logs)[name] for name in names}
-        assert target.verify().ok
 
 
 @pytest.mark.parametrize("step", ["bring", "index"])

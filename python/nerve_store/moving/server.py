@@ -29,14 +29,23 @@ from nerve_store.postgres.claims import LONGEST_TERM
 from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.filters import ROW
 from nerve_store.postgres.locks import take_lock
-from nerve_store.postgres.schema import COPYING, create, is_there, lock_key, quoted, rename, tables
+from nerve_store.postgres.schema import (
+    COPYING,
+    COPYING_SUFFIX,
+    create,
+    is_there,
+    lock_key,
+    lock_name,
+    quoted,
+    rename,
+    tables,
+)
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
 from nerve_store.protocols import Blobs
 from nerve_store.records import WorkflowRunStatus
 
-_SUFFIX = "_copying"
-_MOST_NAME = 40 - len(_SUFFIX)
+_MOST_NAME = 40 - len(COPYING_SUFFIX)
 _PATIENCE = 30.0
 """Seconds to wait for a lock: that of another copy to the same place, or one of the server's."""
 _PARTITIONED = timedelta(days=60)
@@ -49,7 +58,7 @@ class ServerTarget(Target):
     def __init__(self, address: Address, remote: Remote | None = None) -> None:
         if len(address.schema) > _MOST_NAME:
             raise ValueError(f"the name of the schema may have {_MOST_NAME} letters while a log is copied to it")
-        self._name, self._staged = address.schema, address.schema + _SUFFIX
+        self._name, self._staged = address.schema, address.schema + COPYING_SUFFIX
         self._schema = quoted(self._staged)
         self.place = f"{without_password(address.url)}#{self._name}"
         self.shelf = _shelf(address, remote)
@@ -63,8 +72,10 @@ class ServerTarget(Target):
         try:
             with self.translated():
                 self._exclude_others()
-                self._refuse_what_is_there()
-                self._prepare()
+                with self._session.transaction():
+                    lock_name(self._session, self._name, self._lock_timeout_ms)
+                    self._refuse_what_is_there()
+                    self._prepare()
             # Brings an older schema up to date.
             self._log = self._open.enter_context(
                 opened(replace(address, schema=self._staged), remote, kind=_UnfinishedLogStore)
@@ -253,6 +264,7 @@ class ServerTarget(Target):
     def publish(self) -> None:
         try:
             with self._session.transaction():
+                lock_name(self._session, self._name, self._lock_timeout_ms)
                 self._execute("DROP TABLE @.copying, @.copying_days")
                 rename(self._session, self._staged, self._name)
         except errors.DuplicateSchema as error:
