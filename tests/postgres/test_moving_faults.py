@@ -20,6 +20,7 @@ from contract.backends import Backend, available
 from contract.backends import opened as opened_backend
 from nerve_store.moving import copy, server, shelf
 from nerve_store.moving.days import Days
+from nerve_store.moving.objects import Objects
 from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
 from nerve_store.postgres import schema as postgres_schema
@@ -275,6 +276,63 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
     with opened(place, schema) as log:
         assert content(log) == before
         assert log.verify().ok
+
+
+@pytest.mark.parametrize("point", ["publish", "release"])
+def test_call_whose_end_was_lost_is_repeated_any_number_of_times(
+    place: Backend, schema: str, data: Path, kind: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed once all was done, or the answer to its last request did not come."""
+    owner: Any = ServerTarget if point == "publish" else shelf.Directory if kind == "files" else Objects
+    method: Callable[..., Any] = getattr(owner, point)
+
+    def lost(*arguments: Any) -> None:
+        method(*arguments)
+        raise ns.StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(owner, point, lost)
+    with pytest.raises(ns.StoreUnavailableError):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    for _ in range(2):
+        assert finish(place, schema, data, kind)
+        check_finished(place, schema, data, kind)
+    with ns.Store(data) as store:
+        store.logs.append("system", "tick")
+    with pytest.raises(ns.NerveStoreError, match="written to since"):
+        finish(place, schema, data, kind)
+
+
+def test_copy_without_an_archive_is_repeated_any_number_of_times(place: Backend, schema: str, tmp_path: Path) -> None:
+    """There is no mark of it."""
+    source, target = tmp_path / "data", f"{place.direct_url}?schema={schema}"
+    with ns.Store(source) as store:
+        store.logs.append("system", "tick")
+    reports = [copy(source, target, finish=finish) for finish in (True, True, False)]
+    assert [(report.is_finished, report.row_count, report.day_count) for report in reports] == [(True, 1, 0)] * 3
+    assert len({report.target for report in reports}) == 1
+    with ns.Store(tmp_path / "other") as store:
+        store.logs.append("system", "tick")
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(tmp_path / "other", target, finish=True)
+    # Back, and there once more.
+    assert copy(target, tmp_path / "home", finish=True).is_finished
+    assert copy(target, tmp_path / "home", finish=True).is_finished
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(tmp_path / "home", target, finish=True)
+
+
+def test_log_that_was_there_before_is_not_taken_for_a_copy(place: Backend, schema: str, data: Path, kind: str) -> None:
+    """Also one that was made, with the name of the target, beside a copy to it."""
+    finish(place, schema, data, kind, finish=False)
+    execute(place, f"ALTER SCHEMA {schema}_copying RENAME TO {schema}_b")
+    PostgresLogStore(place.direct_url, schema=schema).close()
+    execute(place, f"ALTER SCHEMA {schema}_b RENAME TO {schema}_copying")
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        finish(place, schema, data, kind)
+    execute(place, f"DROP SCHEMA {schema} CASCADE")
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
 
 
 def test_days_of_a_copy_that_was_given_up_are_not_those_of_the_next(place: Backend, schema: str, data: Path) -> None:

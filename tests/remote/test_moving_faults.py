@@ -100,15 +100,14 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
             route(target=tmp_path / "second")
     with ns.Store(tmp_path / "other") as other:
         other.logs.append("system", "tick")
-    with pytest.raises(ns.NerveStoreError, match="already"):
-        copy(tmp_path / "other", route.target, remote=route.options.get("remote"), source_remote="memory://none")
-    assert {path.name: path.read_bytes() for path in route.days.iterdir()} == files
-    report = route()
-    assert report.is_finished
-    assert (report.row_count, report.blob_count) == (0, 1)
     with pytest.raises(ns.NerveStoreError, match="already") as refused:
-        route()
+        copy(tmp_path / "other", route.target, remote=route.options.get("remote"), source_remote="memory://none")
     assert type(pickle.loads(pickle.dumps(refused.value))) is ns.NerveStoreError
+    assert {path.name: path.read_bytes() for path in route.days.iterdir()} == files
+    for _ in range(2):
+        report = route()
+        assert report.is_finished
+        assert (report.row_count, report.blob_count) == (0, 1)
     assert {path.name: path.read_bytes() for path in route.days.iterdir()} == {
         name: content for name, content in files.items() if name != ".copying"
     }
@@ -423,6 +422,65 @@ def test_day_expires_that_an_earlier_call_brought_to_another_place(
     assert after(finish=True).is_finished
     check_same(after)
     assert first == "objects" or not any(before.days.iterdir())
+
+
+@pytest.mark.parametrize("point", ["publish", "release"])
+def test_call_whose_end_was_lost_is_repeated_any_number_of_times(
+    route: Route, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed once all was done, or the answer to its last request did not come."""
+    shelf = Objects if "remote" in route.options else Directory
+    owner: Any = DirectoryTarget if point == "publish" else shelf
+    method: Callable[..., Any] = getattr(owner, point)
+
+    def lost(*arguments: Any) -> None:
+        method(*arguments)
+        raise ns.StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(owner, point, lost)
+    with pytest.raises(ns.StoreUnavailableError):
+        route(finish=True)
+    monkeypatch.undo()
+    check_same(route)
+    reports = [route(finish=finish) for finish in (True, True, False)]
+    with route.opened() as store:
+        found = (len(store.logs.archived_days()), store.logs.count())
+    for report in reports:
+        assert report.is_finished
+        assert (report.target, report.day_count, report.row_count) == (str(route.target), *found)
+    assert ".copying" not in [path.name for path in route.days.iterdir()]
+    check_same(route)
+
+
+def test_finished_copy_of_a_source_that_goes_on_is_told(route: Route) -> None:
+    """Jobs that move or expire days write nothing that would be missing."""
+    route(finish=True)
+    with route.opened_source() as store:
+        store.logs.archive_logs(now=NOW)
+        store.logs.expire_archive(before=day(1))
+    assert route(finish=True).is_finished
+    with route.opened() as store:
+        store.logs.append("system", "tick", None, "at the target")
+    assert route(finish=True).is_finished
+    writes: list[Callable[[ns.LogStore], object]] = [
+        lambda log: log.set_meta("a", "b"),
+        lambda log: log.append("system", "tick"),
+        lambda log: log.create_workflow_run("run", "build"),
+    ]
+    for write in writes:
+        with route.opened_source() as store:
+            write(store.logs)
+        for finish in (True, False):
+            with pytest.raises(ns.NerveStoreError, match="written to since") as refused:
+                route(finish=finish)
+            assert refused.value.path is not None
+
+
+def test_finished_copy_is_not_one_to_another_place(route: Route, directory: Place) -> None:
+    """Its days are not where this call says that they are."""
+    route(finish=True)
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(route.source, route.target, **(route.options | {"remote": f"{directory.url}/elsewhere"}), finish=True)
 
 
 def test_arguments_that_are_none(tmp_path: Path) -> None:

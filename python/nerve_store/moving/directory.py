@@ -16,7 +16,7 @@ from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreBusy
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.state import KnownDay, Origin, State
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.protocols import Blobs
 from nerve_store.store import attach_days
@@ -81,7 +81,7 @@ class DirectoryTarget(Target):
             raise self._is_there()
 
     def _is_there(self) -> TargetExistsError:
-        return TargetExistsError(f"{self._final} is there already; name a directory without a log", self.shelf)
+        return TargetExistsError(self.place, self._final, "name a directory without one", self.shelf)
 
     def _exclude_others(self, path: str) -> None:
         """Two at once would write rows twice: the first one has the lock until it ends."""
@@ -252,7 +252,13 @@ class DirectoryTarget(Target):
             return self._remote.blobs(read_only=False)
         return BlobStore(os.path.join(self.place, "blobs"))
 
-    def publish(self) -> None:
+    def publish(self, origin: Origin) -> None:
+        with self._database:
+            self._database.execute("DROP TABLE IF EXISTS copied_from")
+            self._database.execute("CREATE TABLE copied_from (source TEXT, days TEXT, written TEXT)")
+            self._database.execute(
+                "INSERT INTO copied_from VALUES (?, ?, ?)", (origin.source, origin.days, origin.written)
+            )
         is_busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         self._database.close()
         if is_busy:
@@ -261,7 +267,7 @@ class DirectoryTarget(Target):
         try:
             os.link(self._path, self._final)
         except FileExistsError as error:
-            raise NerveStoreError(str(self._is_there())) from error
+            raise self._is_there().told() from error
         sync_directory(self.place)
         self._tidy()
 

@@ -20,7 +20,7 @@ from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreIOEr
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import KnownDay, KnownKey, RunState, State
+from nerve_store.moving.state import KnownDay, KnownKey, Origin, RunState, State
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
@@ -123,7 +123,7 @@ class ServerTarget(Target):
             )
 
     def _is_there(self) -> TargetExistsError:
-        return TargetExistsError(f"{self.place} is there already; name another schema", self.shelf)
+        return TargetExistsError(self.place, self.place, "name another schema", self.shelf)
 
     def _prepare(self) -> None:
         notes = (
@@ -261,14 +261,17 @@ class ServerTarget(Target):
     def blobs(self) -> Blobs | None:
         return None if self._remote is None else self._remote.blobs(read_only=False)
 
-    def publish(self) -> None:
+    def publish(self, origin: Origin) -> None:
         try:
             with self._session.transaction():
                 lock_name(self._session, self._name, self._lock_timeout_ms)
                 self._execute("DROP TABLE @.copying, @.copying_days")
+                self._execute("CREATE TABLE @.copied_from (source text, days text, written text)")
+                values = (origin.source, origin.days, origin.written)
+                self._execute("INSERT INTO @.copied_from VALUES (%s, %s, %s)", values)
                 rename(self._session, self._staged, self._name)
         except errors.DuplicateSchema as error:
-            raise NerveStoreError(str(self._is_there())) from error
+            raise self._is_there().told() from error
 
     def close(self) -> None:
         self._open.close()
