@@ -112,7 +112,7 @@ def _end(source: Source, place: str, remote: Remote | None, exists: TargetExists
                 shelf.release()
         if origin.written != source.written():
             raise exists.told(
-                "the copy of this source was finished; the source was written to since, and what was written is not here"
+                "the copy of this source was finished, and the source was written to since, which is not here"
             ) from None
         log, state = found.log, found.state()
         return CopyReport(
