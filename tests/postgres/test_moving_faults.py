@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend, available
 from contract.backends import opened as opened_backend
-from nerve_store.moving import copy, server, shelf
+from nerve_store.moving import copy, server, shelf, source
 from nerve_store.moving.days import Days
 from nerve_store.moving.objects import Objects
 from nerve_store.moving.server import ServerTarget
@@ -165,6 +166,16 @@ def test_store_that_is_opened_while_a_copy_begins(
     with pytest.raises(ns.NerveStoreError, match="already"):
         copy(data, address(place, schema))
     assert schemas(place, schema) == [schema]
+
+
+@pytest.mark.parametrize("query", ["schema=", "schema=a%20b", f"schema={'a' * 33}", "schema={schema}&archive="])
+def test_parameters_that_are_none_are_refused_before_anything_is_done(
+    place: Backend, schema: str, data: Path, query: str
+) -> None:
+    before = schemas(place, "")
+    with pytest.raises(ValueError, match=r"schema|^archive is an empty path"):
+        copy(data, f"{place.direct_url}?{query.format(schema=schema)}")
+    assert schemas(place, "") == before
 
 
 def test_schema_that_was_made_before_is_refused_before_anything_is_done(
@@ -520,6 +531,40 @@ def test_day_of_an_interrupted_copy_expires(
     expire_first_day(data)
     assert finish(place, schema, data, kind)
     check_finished(place, schema, data, kind)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, ns.StoreFullError), (errno.EDQUOT, ns.StoreFullError), (errno.EIO, ns.StoreIOError)],
+)
+def test_disk_of_the_day_files_is_named(
+    place: Backend, schema: str, data: Path, side: str, number: int, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the server."""
+
+    def failing(*_arguments: object) -> Iterator[bytes]:
+        with shelf.named(str(data / "archive")) if side == "source" else nullcontext():
+            raise OSError(number, os.strerror(number))
+        yield b""
+
+    monkeypatch.setattr(source, "file_pieces", failing)
+    with pytest.raises(expected) as refused:
+        copy(data, address(place, schema), finish=True)
+    assert refused.value.path == str(data / "archive" if side == "source" else place.directory / "days")
+    monkeypatch.undo()
+    copy(data, address(place, schema), finish=True)
+    check_same(place, schema, data)
+
+
+def test_days_in_a_directory_elsewhere_are_told(place: Backend, schema: str, data: Path, tmp_path: Path) -> None:
+    (data / "archive" / "logs").rename(tmp_path / "elsewhere")
+    with pytest.raises(ns.ArchiveCorruptError, match=r"archive_dir.*symbolic link") as refused:
+        copy(data, address(place, schema))
+    assert refused.value.path == str(data / "archive" / "logs" / f"{day(0)}.jsonl")
+    (data / "archive" / "logs").symlink_to(tmp_path / "elsewhere")
+    assert copy(data, address(place, schema), finish=True).is_finished
+    check_same(place, schema, data)
 
 
 @pytest.mark.parametrize("mask", [0, 0o022])

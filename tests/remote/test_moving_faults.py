@@ -484,12 +484,26 @@ def test_finished_copy_is_not_one_to_another_place(route: Route, directory: Plac
 
 
 def test_arguments_that_are_none(tmp_path: Path) -> None:
-    sides: list[tuple[Any, Any]] = [(None, tmp_path), (tmp_path, None), (tmp_path, 7)]
-    for source, target in sides:
-        with pytest.raises(TypeError, match="path must be"):
-            copy(source, target)
+    arguments: list[tuple[str, Any]] = [
+        *((name, wrong) for name in ("source", "target") for wrong in (None, 7, b"x")),
+        *((f"{name}remote", wrong) for name in ("", "source_") for wrong in (7, tmp_path)),
+        *((f"{name}remote_options", wrong) for name in ("", "source_") for wrong in (7, "x", [1], [("a", 1)])),
+        ("finish", "no"),
+        ("finish", 1),
+        ("progress", 5),
+    ]
+    for name, wrong in arguments:
+        given: dict[str, Any] = {"source": tmp_path, "target": tmp_path / "there", "remote": "memory://x", name: wrong}
+        if name == "source_remote_options":
+            given["source_remote"] = "memory://y"
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            copy(**given)
+    for name in ("source", "target"):
+        with pytest.raises(ValueError, match=f"^{name} is an empty path"):
+            copy(*("" if name == side else tmp_path for side in ("source", "target")))
     with pytest.raises(ValueError, match="source_remote_options are for source_remote"):
         copy(tmp_path, tmp_path, source_remote_options={"a": 1})
+    assert os.listdir(tmp_path) == []
 
 
 def test_directory_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:

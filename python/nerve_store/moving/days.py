@@ -50,7 +50,7 @@ class Days:
             failures.update(failed.keys())
             for item, error in failed.items():
                 if failures[item] == _TRIES:
-                    raise ArchiveCorruptError(f"{error}: it is not what the source says of it") from error
+                    raise _lasting(error) from error
             time.sleep(_PAUSE)
         return copied
 
@@ -109,6 +109,18 @@ class Days:
         """The days are those of a whole log."""
         if self._target.shelf is not None:
             self._target.shelf.release()
+
+
+def _lasting(error: Exception) -> ArchiveCorruptError:
+    """The error about a file of the source that stays what it should not be."""
+    if isinstance(error, FileNotFoundError):
+        return error_at(
+            ArchiveCorruptError,
+            str(error.filename),
+            "there is no such file, and the source has this day: put it back. If the days lie in another directory "
+            "(archive_dir), let archive/logs be a symbolic link to it, and copy again",
+        )
+    return error_at(ArchiveCorruptError, str(error), "it is not what the source says of it")
 
 
 def _known(day: ArchivedDay) -> KnownDay:

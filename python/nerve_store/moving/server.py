@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors
 
 from nerve_store._core import MAX_TIMESTAMP, Columns, LogEntry, stored_rows, utc_day
-from nerve_store._places import without_password
+from nerve_store._places import directory_path, without_password
 from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreIOError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
@@ -56,6 +56,7 @@ class ServerTarget(Target):
     """Builds the tables in a schema of another name."""
 
     def __init__(self, address: Address, remote: Remote | None = None) -> None:
+        quoted(address.schema)  # what is no name is refused before anything is done
         if len(address.schema) > _MOST_NAME:
             raise ValueError(f"the name of the schema may have {_MOST_NAME} letters while a log is copied to it")
         self._name, self._staged = address.schema, address.schema + COPYING_SUFFIX
@@ -313,7 +314,7 @@ def _shelf(address: Address, remote: Remote | None) -> Shelf | None:
         from nerve_store.moving.objects import Objects
 
         return Objects(remote.url, remote.options)
-    return None if address.archive is None else Directory(address.archive)
+    return None if address.archive is None else Directory(directory_path(address.archive, "archive"))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -72,6 +72,17 @@ class Claim:
             )
 
 
+@contextmanager
+def named(path: str) -> Generator[None]:
+    """Let an error of the operating system name this path if it names none, as one of a write does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 class Shelf(ABC):
     """A place for the files of days, that no other log may use."""
 
@@ -164,11 +175,12 @@ class Directory(Shelf):
         path = os.path.join(self.place, f"{_STAGE}{secrets.token_hex(8)}")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with open(descriptor, "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(descriptor)
-            yield path
+            with named(self.place):
+                with open(descriptor, "wb") as file:
+                    file.writelines(pieces)
+                    file.flush()
+                    os.fsync(descriptor)
+                yield path
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -214,7 +226,7 @@ def _digest(path: str) -> str:
 def file_pieces(path: str, sha256: str) -> Iterator[bytes]:
     """The content of a file; `ReplacedError` at its end if it is another one."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with named(path), open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             yield chunk

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nerve_store._core import LogEntry, LogStore
+from nerve_store._core import Check, LogEntry, LogStore
 from nerve_store._places import MAX_CACHE_BYTES, below, is_url
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.blobs import bring_blobs, digest_of
@@ -81,8 +81,10 @@ def copy(
     is the unfinished copy of another log, if another call writes to it, or if with `finish` the source was written to
     meanwhile; `CorruptStoreError` for what a server does not take, and the errors of both stores.
     """
-    source, here = Remote.of(source, source_remote, source_remote_options, name="source_remote")
-    target, there = Remote.of(target, remote, remote_options)
+    finish = Check.flag(finish, "finish")
+    Check.progress(progress)
+    source, here = Remote.of(source, source_remote, source_remote_options, names=("source", "source_remote"))
+    target, there = Remote.of(target, remote, remote_options, names=("target", "remote"))
     if there is not None and here is not None and below(there.url, "") == below(here.url, ""):
         raise NerveStoreError(f"{there.url} is the source's: name another prefix")
     with closing(_source(source, here)) as reading:
