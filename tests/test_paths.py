@@ -74,6 +74,14 @@ def test_object_store_is_said_to_have_an_argument_of_its_own(tmp_path: Path, mon
         copy("data", "mysql://h/x")
 
 
+def test_empty_path_is_not_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, call in CALLS.items():
+        with pytest.raises(ValueError, match=rf"^{name.split()[0]} is an empty path"):
+            call("")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("path", ["a:/b", "a:b", "://b", "1a://b", "a b://c", "./s3://b", "é://b"])
 def test_paths_that_are_no_urls(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
