@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from nerve_store.exceptions import NerveStoreError, StoreIOError
+    from nerve_store.types import Path
 
     AnyError = TypeVar("AnyError", bound=NerveStoreError)
 
@@ -29,6 +30,43 @@ def is_url(place: str) -> bool:
     return place.startswith(("postgresql://", "postgres://"))
 
 
+def refuse_url(place: str, name: str, remote: str = "remote=") -> None:
+    """Refuse a URL where a directory is wanted: it would be taken for one below the current directory.
+
+    `name` is that of the argument; `remote` is what names an object store instead.
+    """
+    scheme, found, _ = place.partition("://")
+    letters = scheme.replace("+", "").replace("-", "").replace(".", "")
+    if not (found and scheme[:1].isalpha() and scheme.isascii() and letters.isalnum()):
+        return
+    if is_url(place):
+        raise ValueError(f"{name} is a URL of PostgreSQL's, and must be a directory: {without_password(place)}")
+    if f"{scheme}://" in _SCHEMES:
+        way_out = f"an object store is named by {remote}"
+    else:
+        way_out = "a log on a server begins with postgresql://"
+    raise ValueError(f"{name} {without_login(place)!r} is a URL, and no directory: {way_out}")
+
+
+def directory_path(path: Path, name: str = "path", *, remote: str = "remote=") -> str:
+    """The absolute path of a directory; `name` is that of the argument, `remote` of one for an object store."""
+    given: Any = path  # what a caller without a type checker passes
+    text: Any = os.fspath(given) if isinstance(given, str) or hasattr(given, "__fspath__") else given
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be str or os.PathLike, not {type(text).__name__}")
+    if not text:
+        raise ValueError(f"{name} is an empty path")
+    if "\0" in text:
+        raise ValueError(f"{name} is no path: it contains a NUL character")
+    refuse_url(text, name, remote)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        error.reason += f" in {name}"
+        raise
+    return os.path.abspath(text)
+
+
 def check_remote(
     remote: object, options: Mapping[str, Any] | None, max_cache_bytes: object, *, name: str = "remote"
 ) -> None:
@@ -40,12 +78,21 @@ def check_remote(
         raise ValueError(f"{name} {without_login(remote)!r} is no place in an object store: begin with {known}")
     if remote is not None:
         check_query(remote, name)
+    check_options(options, f"{name}_options")
     if remote is None and options is not None:
         raise ValueError(f"{name}_options are for {name} in an object store, and there is none")
     if isinstance(max_cache_bytes, bool) or not isinstance(max_cache_bytes, int):
         raise TypeError(f"max_cache_bytes must be int, not {type(max_cache_bytes).__name__}")
     if max_cache_bytes < 0:
         raise ValueError(f"max_cache_bytes is at least 0, not {max_cache_bytes}")
+
+
+def check_options(options: object, name: str) -> None:
+    """Refuse what has no names; `name` is that of the argument."""
+    from collections.abc import Mapping
+
+    if not isinstance(options, Mapping | None):
+        raise TypeError(f"{name} must be a mapping or None, not {type(options).__name__}")
 
 
 def check_query(url: str, name: str) -> None:

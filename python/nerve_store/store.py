@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nerve_store._core import BlobStore, LogStore
-from nerve_store._places import MAX_CACHE_BYTES, below, check_cache, check_remote, is_url
+from nerve_store._places import MAX_CACHE_BYTES, below, check_cache, check_remote, directory_path, is_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,19 +226,3 @@ def attach_days(
     except BaseException:
         logs.close()
         raise
-
-
-def directory_path(path: Path, name: str = "path") -> str:
-    """The absolute path of a directory; `name` is that of the argument."""
-    given: Any = path  # what a caller without a type checker passes
-    text: Any = os.fspath(given) if isinstance(given, str) or hasattr(given, "__fspath__") else given
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be str or os.PathLike, not {type(text).__name__}")
-    if "\0" in text:
-        raise ValueError(f"{name} is no path: it contains a NUL character")
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        error.reason += f" in {name}"
-        raise
-    return os.path.abspath(text)

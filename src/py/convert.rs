@@ -81,7 +81,11 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Count {
     }
 }
 
-/// A path that can be one: not empty, no NUL.
+/// What is said of a URL in the place of a path; what is given is not shown, since it may have a password.
+const NO_PATH: &str = "is a URL, and must be a path of this machine: Store takes an object store as remote=, and \
+                       PostgresLogStore a log on a server";
+
+/// A path that can be one: not empty, no NUL, no URL.
 pub(super) struct FilePath(pub(super) PathBuf);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
@@ -98,10 +102,21 @@ impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
             Err(Refusal::Value("is an empty path".to_owned()))
         } else if bytes.contains(&0) {
             Err(Refusal::Value("is no path: it contains a NUL character".to_owned()))
+        } else if begins_as_url(bytes) {
+            Err(Refusal::Value(NO_PATH.to_owned()))
         } else {
             Ok(Self(path))
         }
     }
+}
+
+/// Whether there is a scheme: taken for a path, it would be a directory below the current one.
+fn begins_as_url(path: &[u8]) -> bool {
+    let end = path.windows(3).position(|part| part == b"://");
+    end.and_then(|end| path.get(..end)).is_some_and(|scheme| {
+        scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(byte))
+    })
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for UtcDay {

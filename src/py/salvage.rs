@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::base::ids::IdSpan;
+use crate::py::argument::{Arg, arguments};
 use crate::py::call::Long;
 use crate::py::convert::FilePath;
 use crate::py::results::{Record, Tuple, import_records};
@@ -20,11 +21,12 @@ use crate::py::results::{Record, Tuple, import_records};
 #[pyo3(signature = (damaged, target, *, progress = None))]
 pub(super) fn salvage<'py>(
     py: Python<'py>,
-    damaged: FilePath,
-    target: FilePath,
+    damaged: Arg<FilePath>,
+    target: Arg<FilePath>,
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static REPORT: Record = Record::new("SalvageReport");
+    arguments!(damaged, target);
     import_records(py)?;
     let long = Long::reporting_to(progress)?;
     let salvaged = long.run(py, move |report| crate::salvage::salvage(&damaged.0, &target.0, report))?;

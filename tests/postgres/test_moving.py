@@ -203,11 +203,10 @@ def test_killed_copy_goes_on_and_is_never_taken_for_whole(place: Backend, direct
             with pytest.raises(ns.NerveStoreError):
                 opened(place, read_only=True)
         if is_whole:
-            again = copy(source, target)
-            assert again.is_finished
-            assert (again.row_count, again.run_count) == (len(expected["live"]), len(expected["runs"]))
-            with pytest.raises(ns.NerveStoreError, match="already"):
-                copy(source, target, finish=True)
+            for finish in (False, True):
+                again = copy(source, target, finish=finish)
+                assert again.is_finished
+                assert (again.row_count, again.run_count) == (len(expected["live"]), len(expected["runs"]))
     if towards == "directory":
         with ns.LogStore(Path(target) / "logs.db") as log:
             assert content(log) == expected
@@ -261,8 +260,10 @@ def test_places_that_hold_something_are_refused(place: Backend, directory: Path)
         copy(str(directory), f"{place.direct_url}?schema={place.schema}&archive={foreign}")
     assert os.listdir(foreign) == ["2020-01-01.jsonl"]
     copy(str(directory), address(place), finish=True)
+    with ns.LogStore(directory.parent / "other" / "logs.db") as other:
+        other.append("system", "tick")
     with pytest.raises(ns.NerveStoreError, match="already"):
-        copy(str(directory), address(place))
+        copy(str(directory.parent / "other"), address(place))
     with pytest.raises(ns.NerveStoreError, match="already"):
         copy(address(place), str(directory))
     full = directory.parent / "full"

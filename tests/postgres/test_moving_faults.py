@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import pytest
 import nerve_store as ns
 from contract.backends import Backend, available
 from contract.backends import opened as opened_backend
-from nerve_store.moving import copy, server, shelf
+from nerve_store.moving import copy, server, shelf, source
+from nerve_store.moving.days import Days
+from nerve_store.moving.objects import Objects
 from nerve_store.moving.server import ServerTarget
 from nerve_store.postgres import PostgresLogStore
+from nerve_store.postgres import schema as postgres_schema
 from postgres.moved import content
-from support.archive import NOW, at, damage_file
+from support.archive import NOW, at, damage_file, day
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -65,6 +69,27 @@ def check_same(place: Backend, schema: str, data: Path) -> None:
         assert target.verify().ok
 
 
+@pytest.fixture(params=["files", "objects"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the days of the target lie."""
+    return str(request.param)
+
+
+def finish(place: Backend, schema: str, data: Path, kind: str, *, finish: bool = True) -> bool:
+    if kind == "files":
+        return copy(data, address(place, schema), finish=finish).is_finished
+    url = f"{place.direct_url}?schema={schema}"
+    return copy(data, url, remote=(place.directory / "objects").as_uri(), finish=finish).is_finished
+
+
+def check_finished(place: Backend, schema: str, data: Path, kind: str) -> None:
+    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
+    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
+        names = [name for name in content(source.logs) if name != "files"]
+        assert {name: content(target)[name] for name in names} == {name: content(source.logs)[name] for name in names}
+        assert target.verify().ok
+
+
 def test_log_of_the_name_under_which_a_copy_is_made_stays(place: Backend, schema: str, data: Path) -> None:
     with opened(place, f"{schema}_copying") as other:
         other.append("mine", "tick")
@@ -87,6 +112,70 @@ def test_unfinished_copy_is_opened_by_no_store(place: Backend, schema: str, data
         copy(address(place, f"{schema}_copying"), data.parent / "new")
     assert copy(data, address(place, schema), finish=True).is_finished
     check_same(place, schema, data)
+
+
+def schemas(place: Backend, schema: str) -> list[str]:
+    found = execute(place, f"SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, '{schema}') ORDER BY 1")
+    return [str(row[0]) for row in found]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_store_that_is_opened_too_early_makes_no_log(
+    place: Backend, schema: str, data: Path, kind: str, read_only: bool
+) -> None:
+    """A worker that is started with the URL of the target before the copy to it is finished."""
+    finish(place, schema, data, kind, finish=False)
+    for archive in (None, place.directory / "days", (place.directory / "objects").as_uri()):
+        with pytest.raises(ns.NerveStoreError, match="copy --finish") as refused:
+            PostgresLogStore(place.direct_url, schema=schema, archive=archive, read_only=read_only)
+        assert refused.value.path is not None
+        assert f"drop the schema {schema}_copying" in str(refused.value)
+    assert schemas(place, schema) == [f"{schema}_copying"]
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
+
+
+def test_copy_that_begins_while_a_store_is_opened(
+    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is first has the name."""
+    make = postgres_schema.lock_name
+
+    def begins(*arguments: Any) -> None:
+        monkeypatch.undo()
+        copy(data, address(place, schema))
+        make(*arguments)
+
+    monkeypatch.setattr(postgres_schema, "lock_name", begins)
+    with pytest.raises(ns.NerveStoreError, match="copy --finish"):
+        opened(place, schema)
+    assert copy(data, address(place, schema), finish=True).is_finished
+    check_same(place, schema, data)
+
+
+def test_store_that_is_opened_while_a_copy_begins(
+    place: Backend, schema: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = postgres_schema.lock_name
+
+    def opens(*arguments: Any) -> None:
+        opened(place, schema).close()
+        lock(*arguments)
+
+    monkeypatch.setattr(server, "lock_name", opens)
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(data, address(place, schema))
+    assert schemas(place, schema) == [schema]
+
+
+@pytest.mark.parametrize("query", ["schema=", "schema=a%20b", f"schema={'a' * 33}", "schema={schema}&archive="])
+def test_parameters_that_are_none_are_refused_before_anything_is_done(
+    place: Backend, schema: str, data: Path, query: str
+) -> None:
+    before = schemas(place, "")
+    with pytest.raises(ValueError, match=r"schema|^archive is an empty path"):
+        copy(data, f"{place.direct_url}?{query.format(schema=schema)}")
+    assert schemas(place, "") == before
 
 
 def test_schema_that_was_made_before_is_refused_before_anything_is_done(
@@ -198,6 +287,63 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
     with opened(place, schema) as log:
         assert content(log) == before
         assert log.verify().ok
+
+
+@pytest.mark.parametrize("point", ["publish", "release"])
+def test_call_whose_end_was_lost_is_repeated_any_number_of_times(
+    place: Backend, schema: str, data: Path, kind: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed once all was done, or the answer to its last request did not come."""
+    owner: Any = ServerTarget if point == "publish" else shelf.Directory if kind == "files" else Objects
+    method: Callable[..., Any] = getattr(owner, point)
+
+    def lost(*arguments: Any) -> None:
+        method(*arguments)
+        raise ns.StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(owner, point, lost)
+    with pytest.raises(ns.StoreUnavailableError):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    for _ in range(2):
+        assert finish(place, schema, data, kind)
+        check_finished(place, schema, data, kind)
+    with ns.Store(data) as store:
+        store.logs.append("system", "tick")
+    with pytest.raises(ns.NerveStoreError, match="written to since"):
+        finish(place, schema, data, kind)
+
+
+def test_copy_without_an_archive_is_repeated_any_number_of_times(place: Backend, schema: str, tmp_path: Path) -> None:
+    """There is no mark of it."""
+    source, target = tmp_path / "data", f"{place.direct_url}?schema={schema}"
+    with ns.Store(source) as store:
+        store.logs.append("system", "tick")
+    reports = [copy(source, target, finish=finish) for finish in (True, True, False)]
+    assert [(report.is_finished, report.row_count, report.day_count) for report in reports] == [(True, 1, 0)] * 3
+    assert len({report.target for report in reports}) == 1
+    with ns.Store(tmp_path / "other") as store:
+        store.logs.append("system", "tick")
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(tmp_path / "other", target, finish=True)
+    # Back, and there once more.
+    assert copy(target, tmp_path / "home", finish=True).is_finished
+    assert copy(target, tmp_path / "home", finish=True).is_finished
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(tmp_path / "home", target, finish=True)
+
+
+def test_log_that_was_there_before_is_not_taken_for_a_copy(place: Backend, schema: str, data: Path, kind: str) -> None:
+    """Also one that was made, with the name of the target, beside a copy to it."""
+    finish(place, schema, data, kind, finish=False)
+    execute(place, f"ALTER SCHEMA {schema}_copying RENAME TO {schema}_b")
+    PostgresLogStore(place.direct_url, schema=schema).close()
+    execute(place, f"ALTER SCHEMA {schema}_b RENAME TO {schema}_copying")
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        finish(place, schema, data, kind)
+    execute(place, f"DROP SCHEMA {schema} CASCADE")
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
 
 
 def test_days_of_a_copy_that_was_given_up_are_not_those_of_the_next(place: Backend, schema: str, data: Path) -> None:
@@ -322,6 +468,102 @@ def test_damaged_day_of_an_unfinished_copy_is_copied_anew(place: Backend, schema
         with pytest.raises(ns.ArchiveCorruptError, match="copy again"):
             copy(data, address(place, schema), finish=True)
     copy(data, address(place, schema), finish=True)
+    check_same(place, schema, data)
+
+
+def expire_first_day(data: Path) -> None:
+    """What a cron job does at the source."""
+    with ns.Store(data) as store:
+        assert store.logs.expire_archive(before=day(1))
+
+
+@pytest.mark.parametrize("step", ["bring", "index"])
+def test_day_that_expires_while_a_copy_is_finished(
+    place: Backend, schema: str, data: Path, kind: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call says that the source was written to; once nothing is written any more, one is finished."""
+    with ns.Store(data) as store:
+        for number in range(6):
+            payload = '{"role":"user","content":"x"}'
+            store.logs.append("workflow", "thread_workflow_message", "run", payload, at(number))
+        store.logs.upsert_workflow_run(
+            ("workflow", "completed", "run", None, at(5)), ns.WorkflowRun("run", "build", "completed", at(5), 0)
+        )
+        store.logs.archive_logs(now=at(4), retention=timedelta(0))
+    owner: Any = Days if step == "bring" else ServerTarget
+    method: Callable[..., Any] = getattr(owner, step)
+
+    def expiring(self: Any, *arguments: Any) -> Any:
+        result = method(self, *arguments)
+        expire_first_day(data)
+        return result
+
+    monkeypatch.setattr(owner, step, expiring)
+    with pytest.raises(ns.NerveStoreError, match="written to while"):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    assert finish(place, schema, data, kind)
+    archive = place.directory / "days" if kind == "files" else (place.directory / "objects").as_uri()
+    with ns.Store(data) as source, PostgresLogStore(place.direct_url, schema=schema, archive=archive) as target:
+        assert target.query(archived=True) == source.logs.query(archived=True)
+        assert target.archived_days()[0].day == day(1)
+        # Those that are left are numbered from 1.
+        assert [one.round for one in target.get_thread_rounds("run", limit=100)] == [5, 4, 3, 2, 1]
+        assert target.verify().ok
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_day_of_an_interrupted_copy_expires(
+    place: Backend, schema: str, data: Path, kind: str, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the call was killed before it noted the file that it had stored, or after."""
+    note = ServerTarget.note_day
+
+    def interrupted(target: ServerTarget, item: Any) -> None:
+        if is_noted:
+            note(target, item)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ServerTarget, "note_day", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finish(place, schema, data, kind)
+    monkeypatch.undo()
+    expire_first_day(data)
+    assert finish(place, schema, data, kind)
+    check_finished(place, schema, data, kind)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOSPC, ns.StoreFullError), (errno.EDQUOT, ns.StoreFullError), (errno.EIO, ns.StoreIOError)],
+)
+def test_disk_of_the_day_files_is_named(
+    place: Backend, schema: str, data: Path, side: str, number: int, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the server."""
+
+    def failing(*_arguments: object) -> Iterator[bytes]:
+        with shelf.named(str(data / "archive")) if side == "source" else nullcontext():
+            raise OSError(number, os.strerror(number))
+        yield b""
+
+    monkeypatch.setattr(source, "file_pieces", failing)
+    with pytest.raises(expected) as refused:
+        copy(data, address(place, schema), finish=True)
+    assert refused.value.path == str(data / "archive" if side == "source" else place.directory / "days")
+    monkeypatch.undo()
+    copy(data, address(place, schema), finish=True)
+    check_same(place, schema, data)
+
+
+def test_days_in_a_directory_elsewhere_are_told(place: Backend, schema: str, data: Path, tmp_path: Path) -> None:
+    (data / "archive" / "logs").rename(tmp_path / "elsewhere")
+    with pytest.raises(ns.ArchiveCorruptError, match=r"archive_dir.*symbolic link") as refused:
+        copy(data, address(place, schema))
+    assert refused.value.path == str(data / "archive" / "logs" / f"{day(0)}.jsonl")
+    (data / "archive" / "logs").symlink_to(tmp_path / "elsewhere")
+    assert copy(data, address(place, schema), finish=True).is_finished
     check_same(place, schema, data)
 
 

@@ -21,6 +21,8 @@ from support.objects import S3Server
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 pytest.importorskip("psycopg", reason="psycopg is not installed; make services installs it")
 
+from nerve_store.remote.bucket import Bucket
+
 DAYS = 4
 MARK = ".nerve-store"
 
@@ -79,6 +81,32 @@ def test_days_without_a_mark_are_not_taken_for_none(
         assert as_rows(log.query(archived=True))[: len(rows)] == rows
         assert log.verify().ok
         assert keys(files) == before
+
+
+@pytest.mark.parametrize("what", ["days of another log", "unreadable mark", "days without a mark", "no answer"])
+def test_opening_that_raises_makes_no_schema(
+    place: Backend, opened: Any, files: Place, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(files) as log:
+        fill(log, days=DAYS)
+        log.archive_logs(now=NOW)
+    place.execute(f"DROP SCHEMA {place.schema} CASCADE")
+    expected: type[ns.NerveStoreError] = ns.ArchiveError
+    if what == "unreadable mark":
+        bucket(files).put(MARK, b"?")
+    elif what == "days without a mark":
+        bucket(files).delete([MARK])
+    elif what == "no answer":
+        expected = ns.StoreUnavailableError
+
+        def unanswered(*_arguments: object, **_options: object) -> None:
+            raise expected("no answer")
+
+        monkeypatch.setattr(Bucket, "get", unanswered)
+    for kind in (ns.PostgresLogStore, ns.AsyncPostgresLogStore):
+        with pytest.raises(expected):
+            kind(place.url, schema=place.schema, archive=files.url)
+    place.execute(f"CREATE SCHEMA {place.schema}")  # there is none
 
 
 def test_lost_mark_is_put_back_by_the_next_job(opened: Any, files: Place) -> None:

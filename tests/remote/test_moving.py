@@ -239,8 +239,7 @@ def test_killed_copy_goes_on_and_is_never_taken_for_whole(data: Path, directory:
         assert len(list(store.blobs)) == 41
         assert store.logs.verify().ok
     assert sorted(objects(directory).values()) == sorted(expected["files"].values())
-    with pytest.raises(ns.NerveStoreError, match="already"):
-        copy(str(data), str(there), finish=True, **target(directory))
+    assert copy(str(data), str(there), finish=True, **target(directory)).is_finished
 
 
 def test_places_that_hold_something_are_refused(data: Path, directory: Place, tmp_path: Path) -> None:
@@ -288,7 +287,9 @@ def test_damaged_content_is_not_copied(data: Path, directory: Place, tmp_path: P
 def test_command_line(data: Path, directory: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = Cli(tmp_path / "unused", capsys)
     words = ["copy", str(data), str(tmp_path / "there"), "--remote", directory.url]
-    assert "and 41 blobs of 41" in cli(*words).out
+    told = cli(*words).out
+    assert "and 41 blobs of 41" in told
+    assert "the same command once more, with --finish" in told
     finished = cli(*words, "--finish", "--json").json
     assert (finished["is_finished"], finished["copied_blobs"], finished["blob_count"]) == (True, 0, 41)
     home = ["copy", str(tmp_path / "there"), str(tmp_path / "home"), "--source-remote", directory.url, "--finish"]
@@ -300,6 +301,8 @@ def test_command_line(data: Path, directory: Place, tmp_path: Path, capsys: pyte
     assert "there is none" in cli.misused("copy", "a", "b", "--source-remote-option", "a=b")
     assert "takes no --max-cache-bytes" in cli.misused("copy", "a", "b", "--max-cache-bytes", "1")
     assert "no place in an object store" in cli.misused("copy", "a", "b", "--source-remote", "b")
+    assert "SOURCE 's3://a' is a URL" in cli.misused("copy", "s3://a", "b")
+    assert "named by --remote" in cli.misused("copy", "postgresql://a/b", "s3://b")
 
 
 def test_variable_is_not_taken_for_one_of_the_two_places(

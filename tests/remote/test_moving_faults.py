@@ -26,6 +26,7 @@ from support.foreign import foreign_sql
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
+from nerve_store.moving.days import Days
 from nerve_store.moving.directory import DirectoryTarget
 from nerve_store.moving.objects import Objects
 from nerve_store.moving.shelf import Directory
@@ -99,15 +100,14 @@ def test_mark_that_outlived_its_copy_is_taken_for_nothing_else(
             route(target=tmp_path / "second")
     with ns.Store(tmp_path / "other") as other:
         other.logs.append("system", "tick")
-    with pytest.raises(ns.NerveStoreError, match="already"):
-        copy(tmp_path / "other", route.target, remote=route.options.get("remote"), source_remote="memory://none")
-    assert {path.name: path.read_bytes() for path in route.days.iterdir()} == files
-    report = route()
-    assert report.is_finished
-    assert (report.row_count, report.blob_count) == (0, 1)
     with pytest.raises(ns.NerveStoreError, match="already") as refused:
-        route()
+        copy(tmp_path / "other", route.target, remote=route.options.get("remote"), source_remote="memory://none")
     assert type(pickle.loads(pickle.dumps(refused.value))) is ns.NerveStoreError
+    assert {path.name: path.read_bytes() for path in route.days.iterdir()} == files
+    for _ in range(2):
+        report = route()
+        assert report.is_finished
+        assert (report.row_count, report.blob_count) == (0, 1)
     assert {path.name: path.read_bytes() for path in route.days.iterdir()} == {
         name: content for name, content in files.items() if name != ".copying"
     }
@@ -350,13 +350,160 @@ def test_finish_refuses_a_source_that_is_written_to(route: Route, what: str, mon
         assert set(source.blobs) <= set(target.blobs)
 
 
+def expire_first_day(route: Route) -> None:
+    """What a cron job does at the source."""
+    with route.opened_source() as store:
+        assert store.logs.expire_archive(before=day(1))
+
+
+@pytest.mark.parametrize("step", ["bring", "index", "publish"])
+def test_day_that_expires_while_a_copy_is_finished(route: Route, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call says that the source was written to, or is finished; once nothing is written any more, one is."""
+    owner: Any = Days if step == "bring" else DirectoryTarget
+    method: Callable[..., Any] = getattr(owner, step)
+
+    def expiring(self: Any, *arguments: Any) -> Any:
+        result = method(self, *arguments)
+        expire_first_day(route)
+        return result
+
+    monkeypatch.setattr(owner, step, expiring)
+    if step == "publish":
+        assert route(finish=True).is_finished
+        return
+    with pytest.raises(ns.NerveStoreError, match="written to while"):
+        route(finish=True)
+    monkeypatch.undo()
+    assert route(finish=True).is_finished
+    check_same(route)
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_day_of_an_interrupted_copy_expires(route: Route, is_noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the call was killed before it noted the file that it had stored, or after."""
+    note = DirectoryTarget.note_day
+
+    def interrupted(target: DirectoryTarget, item: Any) -> None:
+        if is_noted:
+            note(target, item)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DirectoryTarget, "note_day", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        route()
+    monkeypatch.undo()
+    assert [path.name for path in route.days.iterdir() if path.name.startswith(str(day(0)))]
+    expire_first_day(route)
+    assert route(finish=True).is_finished
+    check_same(route)
+    assert not [path.name for path in route.days.iterdir() if path.name.startswith(str(day(0)))]
+
+
+@pytest.mark.parametrize("point", ["replace_state", "publish"])
+@pytest.mark.parametrize("first", ["files", "objects"])
+def test_day_expires_that_an_earlier_call_brought_to_another_place(
+    directory: Place, tmp_path: Path, first: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ns.Store(tmp_path / "data", remote=f"{directory.url}/source") as store:
+        store.logs.append_many([("system", "tick", "ref", str(n), at(n % 6, n)) for n in range(60)])
+        store.logs.archive_logs(now=at(4), retention=timedelta(0))
+    files = Route(tmp_path / "data", tmp_path / "there", source_remote=f"{directory.url}/source")
+    objects = Route(files.source, files.target, remote=f"{directory.url}/there", **files.options)
+    before, after = (files, objects) if first == "files" else (objects, files)
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DirectoryTarget, point, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        before(finish=True)
+    monkeypatch.undo()
+    expire_first_day(files)
+    assert after(finish=True).is_finished
+    check_same(after)
+    assert first == "objects" or not any(before.days.iterdir())
+
+
+@pytest.mark.parametrize("point", ["publish", "release"])
+def test_call_whose_end_was_lost_is_repeated_any_number_of_times(
+    route: Route, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed once all was done, or the answer to its last request did not come."""
+    shelf = Objects if "remote" in route.options else Directory
+    owner: Any = DirectoryTarget if point == "publish" else shelf
+    method: Callable[..., Any] = getattr(owner, point)
+
+    def lost(*arguments: Any) -> None:
+        method(*arguments)
+        raise ns.StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(owner, point, lost)
+    with pytest.raises(ns.StoreUnavailableError):
+        route(finish=True)
+    monkeypatch.undo()
+    check_same(route)
+    reports = [route(finish=finish) for finish in (True, True, False)]
+    with route.opened() as store:
+        found = (len(store.logs.archived_days()), store.logs.count())
+    for report in reports:
+        assert report.is_finished
+        assert (report.target, report.day_count, report.row_count) == (str(route.target), *found)
+    assert ".copying" not in [path.name for path in route.days.iterdir()]
+    check_same(route)
+
+
+def test_finished_copy_of_a_source_that_goes_on_is_told(route: Route) -> None:
+    """Jobs that move or expire days write nothing that would be missing."""
+    route(finish=True)
+    with route.opened_source() as store:
+        store.logs.archive_logs(now=NOW)
+        store.logs.expire_archive(before=day(1))
+    assert route(finish=True).is_finished
+    with route.opened() as store:
+        store.logs.append("system", "tick", None, "at the target")
+    assert route(finish=True).is_finished
+    writes: list[Callable[[ns.LogStore], object]] = [
+        lambda log: log.set_meta("a", "b"),
+        lambda log: log.append("system", "tick"),
+        lambda log: log.create_workflow_run("run", "build"),
+    ]
+    for write in writes:
+        with route.opened_source() as store:
+            write(store.logs)
+        for finish in (True, False):
+            with pytest.raises(ns.NerveStoreError, match="written to since") as refused:
+                route(finish=finish)
+            assert refused.value.path is not None
+
+
+def test_finished_copy_is_not_one_to_another_place(route: Route, directory: Place) -> None:
+    """Its days are not where this call says that they are."""
+    route(finish=True)
+    with pytest.raises(ns.NerveStoreError, match="already"):
+        copy(route.source, route.target, **(route.options | {"remote": f"{directory.url}/elsewhere"}), finish=True)
+
+
 def test_arguments_that_are_none(tmp_path: Path) -> None:
-    sides: list[tuple[Any, Any]] = [(None, tmp_path), (tmp_path, None), (tmp_path, 7)]
-    for source, target in sides:
-        with pytest.raises(TypeError, match="path must be"):
-            copy(source, target)
+    arguments: list[tuple[str, Any]] = [
+        *((name, wrong) for name in ("source", "target") for wrong in (None, 7, b"x")),
+        *((f"{name}remote", wrong) for name in ("", "source_") for wrong in (7, tmp_path)),
+        *((f"{name}remote_options", wrong) for name in ("", "source_") for wrong in (7, "x", [1], [("a", 1)])),
+        ("finish", "no"),
+        ("finish", 1),
+        ("progress", 5),
+    ]
+    for name, wrong in arguments:
+        given: dict[str, Any] = {"source": tmp_path, "target": tmp_path / "there", "remote": "memory://x", name: wrong}
+        if name == "source_remote_options":
+            given["source_remote"] = "memory://y"
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            copy(**given)
+    for name in ("source", "target"):
+        with pytest.raises(ValueError, match=f"^{name} is an empty path"):
+            copy(*("" if name == side else tmp_path for side in ("source", "target")))
     with pytest.raises(ValueError, match="source_remote_options are for source_remote"):
         copy(tmp_path, tmp_path, source_remote_options={"a": 1})
+    assert os.listdir(tmp_path) == []
 
 
 def test_directory_that_cannot_be_made_is_named(route: Route, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support import is_one_line
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
+from nerve_store.moving import copy
 from nerve_store.postgres.archive.scratch import Scratch
 from nerve_store.remote import bucket
 from nerve_store.remote.bucket import PART_BYTES, Bucket
@@ -42,6 +43,26 @@ ENDPOINT = "http://127.0.0.1:9"
 def test_option_of_another_type_is_named(options: dict[Any, Any], named: str) -> None:
     with pytest.raises(TypeError, match=named):
         Bucket("s3://bucket/x", options)
+
+
+@pytest.mark.parametrize("options", [5, "x", [1], [("endpoint", "x")], True])
+def test_options_that_are_no_mapping_are_named(options: Any, tmp_path: Path) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "options": lambda: ns.ObjectBlobStore("s3://b/x", options=options),
+        "remote_options": lambda: ns.Store(tmp_path / "data", remote="s3://b/x", remote_options=options),
+        "archive_options": lambda: ns.PostgresLogStore(
+            "postgresql://127.0.0.1:9/x", archive="s3://b/x", archive_options=options
+        ),
+        "source_remote_options": lambda: copy(
+            tmp_path / "data", "there", source_remote="s3://b/x", source_remote_options=options
+        ),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{name} must be a mapping or None, not {type(options).__name__}$"):
+            call()
+    with pytest.raises(TypeError, match=r"^remote_options must be a mapping"):
+        ns.AsyncStore(tmp_path / "data", remote="s3://b/x", remote_options=options)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nerve_store._places import MAX_CACHE_BYTES, below, check_remote, is_url
+from nerve_store._places import MAX_CACHE_BYTES, below, check_remote, directory_path, is_url
 from nerve_store.aio.blobs import AsyncBlobStore
 from nerve_store.aio.store import AsyncLogStore
 from nerve_store.store import (
@@ -14,7 +14,6 @@ from nerve_store.store import (
     SEGMENT_ROWS,
     attach_days,
     cache_directory,
-    directory_path,
     refuse_server_options,
     remote_of_server,
 )

@@ -6,7 +6,7 @@ import argparse
 
 from nerve_store.cli.arguments import not_empty
 from nerve_store.cli.output import print_json, print_text
-from nerve_store.cli.place import Place, remote_option, remote_url
+from nerve_store.cli.place import Place, refuse_other_urls, remote_option, remote_url
 from nerve_store.cli.problem import Problem
 from nerve_store.cli.progress import progress_bar
 from nerve_store.cli.stores import log_path, require_directory
@@ -48,6 +48,11 @@ def _run(arguments: argparse.Namespace) -> int:
     source = Place(arguments.source, arguments.source_remote, options if arguments.source_remote else None)
     if options and source.remote is None:
         arguments.usage_error("--source-remote-option is for a --source-remote, and there is none")
+    for data, name, remote in (
+        (arguments.source, "SOURCE", "--source-remote"),
+        (arguments.target, "DEST", "--remote"),
+    ):
+        refuse_other_urls(data, name, remote, arguments.usage_error)
     if not source.is_server:
         require_directory(source)
     try:
@@ -74,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
         blobs = f" and {format_count(report.copied_blobs, 'blob')} of {report.blob_count}"
     print_text(f"{report.target}: copied {format_count(report.copied_rows, 'row')} and {days}{blobs}")
     if not report.is_finished:
-        print_text("end what writes to SOURCE, and finish: nerve-store copy --finish SOURCE DEST", "  ")
+        print_text("end what writes to SOURCE, and finish: the same command once more, with --finish", "  ")
         return 0
     print_text(
         f"finished: {format_count(report.row_count or 0, 'row')}, {format_count(report.run_count or 0, 'run')}, "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
-from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, without_password, without_remote
+from nerve_store._places import MAX_CACHE_BYTES, check_remote, is_url, refuse_url, without_password, without_remote
 from nerve_store.cli.arguments import integer, not_empty
 
-__all__ = ["Place", "add_place_options", "place_of", "remote_option", "remote_url"]
+__all__ = ["Place", "add_place_options", "place_of", "refuse_other_urls", "remote_option", "remote_url"]
 
 _DEFAULT_DATA = "data"
 _DATA_VARIABLE = "NERVE_STORE_DATA"
@@ -70,6 +70,15 @@ def remote_option(text: str) -> tuple[str, str]:
     return name, value
 
 
+def refuse_other_urls(data: str, name: str, remote: str, usage_error: Callable[[str], NoReturn]) -> None:
+    """Exit with a usage error if the place of a log is a URL, and none of a server."""
+    if not is_url(data):
+        try:
+            refuse_url(data, name, remote)
+        except ValueError as error:
+            usage_error(str(error))
+
+
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where: without defaults, which would undo what stood before the command."""
     parser.add_argument(
@@ -103,6 +112,8 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
 def place_of(arguments: argparse.Namespace, local: Sequence[str]) -> Place:
     """What the options name; exits with a usage error if a command of `local` was given a remote."""
     data = getattr(arguments, "data", None) or os.environ.get(_DATA_VARIABLE) or _DEFAULT_DATA
+    given = "--data" if getattr(arguments, "data", None) else _DATA_VARIABLE
+    refuse_other_urls(data, given, "--remote", arguments.parser.error)
     remote: str | None = getattr(arguments, "remote", None)
     options = getattr(arguments, "remote_option", ())
     name = arguments.parser.prog.split()[1]

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 
+from nerve_store._places import error_at
 from nerve_store.exceptions import ArchiveCorruptError, NerveStoreError
 from nerve_store.moving.shelf import Claim, DayFile, ReplacedError, Shelf
 from nerve_store.moving.source import Source
@@ -49,7 +50,7 @@ class Days:
             failures.update(failed.keys())
             for item, error in failed.items():
                 if failures[item] == _TRIES:
-                    raise ArchiveCorruptError(f"{error}: it is not what the source says of it") from error
+                    raise _lasting(error) from error
             time.sleep(_PAUSE)
         return copied
 
@@ -58,13 +59,13 @@ class Days:
         copied = 0
         failed: dict[KnownDay, Exception] = {}
         wanted = {_known(day): day for day in self._source.days()}
-        days = {item.day for item in wanted}
         noted = self._target.days()
         known = {item for item in noted & wanted.keys() if shelf.has(item, wanted[item].size)}
         for item in noted - known:
             self._target.forget_day(item)
-            if item.day not in days:
-                shelf.remove(item.day)
+        # Also one that a call stored and did not note, or found to be another one.
+        for unwanted in sorted(shelf.days() - {item.day for item in wanted}):
+            shelf.remove(unwanted)
         for item in sorted(wanted.keys() - known, key=lambda item: item.day):
             day = wanted[item]
             try:
@@ -76,35 +77,50 @@ class Days:
             copied += 1
         return copied, failed
 
-    def index(self) -> None:
-        """Let the target take the days in; refuse one that does not know those of the source, with the same bytes."""
+    def index(self) -> ArchiveCorruptError | None:
+        """Let the target take the days in; an error if it does not know those of the source, with the same bytes.
+
+        The next call copies the days anew that differ.
+        """
         days = self._source.days()
         wanted = {str(day.day): day.sha256 for day in days}
         try:
             found = self._target.index({str(day.day): day.archived_at for day in days if day.archived_at is not None})
-            different = {day for day in wanted.keys() | found.keys() if wanted.get(day) != found.get(day)}
         except ArchiveCorruptError as error:
-            self._refuse(self._damaged(days), error)
-            raise
-        self._refuse(different)
+            return self._refused(self._damaged(days), error) or error
+        return self._refused({day for day in wanted.keys() | found.keys() if wanted.get(day) != found.get(day)})
 
     def _damaged(self, days: list[ArchivedDay]) -> set[str]:
         shelf = self._target.shelf
         return set() if shelf is None else {str(day.day) for day in days if not shelf.holds(_known(day), day.size)}
 
-    def _refuse(self, different: set[str], error: Exception | None = None) -> None:
-        """Raise if there are any; the next call copies them anew."""
+    def _refused(self, different: set[str], cause: Exception | None = None) -> ArchiveCorruptError | None:
         for item in self._target.days():
             if item.day in different:
                 self._target.forget_day(item)
-        if different:
-            place = os.devnull if self._target.shelf is None else self._target.shelf.place
-            raise ArchiveCorruptError(f"{place}: {min(different)} is not the source's; copy again") from error
+        if not different:
+            return None
+        place = os.devnull if self._target.shelf is None else self._target.shelf.place
+        error = error_at(ArchiveCorruptError, place, f"{min(different)} is not the source's; copy again")
+        error.__cause__ = cause
+        return error
 
     def release(self) -> None:
         """The days are those of a whole log."""
         if self._target.shelf is not None:
             self._target.shelf.release()
+
+
+def _lasting(error: Exception) -> ArchiveCorruptError:
+    """The error about a file of the source that stays what it should not be."""
+    if isinstance(error, FileNotFoundError):
+        return error_at(
+            ArchiveCorruptError,
+            str(error.filename),
+            "there is no such file, and the source has this day: put it back. If the days lie in another directory "
+            "(archive_dir), let archive/logs be a symbolic link to it, and copy again",
+        )
+    return error_at(ArchiveCorruptError, str(error), "it is not what the source says of it")
 
 
 def _known(day: ArchivedDay) -> KnownDay:

@@ -16,7 +16,7 @@ from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreBusy
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.state import KnownDay, Origin, State
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.protocols import Blobs
 from nerve_store.store import attach_days
@@ -43,7 +43,8 @@ class DirectoryTarget(Target):
         self.place = os.path.abspath(directory)
         self._remote = remote
         self._objects = None if remote is None else _objects_at(remote)
-        self.shelf = self._objects or Directory(os.path.join(self.place, "archive", "logs"))
+        self._files = os.path.join(self.place, "archive", "logs")
+        self.shelf = self._objects or Directory(self._files)
         self._final = os.path.join(self.place, "logs.db")
         self._path, self._notes, lock = (os.path.join(self.place, name) for name in (COPY_DATABASE, _NOTES, _LOCK))
         self._own = [self._notes, f"{self._notes}-journal", self._path, f"{self._path}-shm", f"{self._path}-wal", lock]
@@ -80,7 +81,7 @@ class DirectoryTarget(Target):
             raise self._is_there()
 
     def _is_there(self) -> TargetExistsError:
-        return TargetExistsError(f"{self._final} is there already; name a directory without a log", self.shelf)
+        return TargetExistsError(self.place, self._final, "name a directory without one", self.shelf)
 
     def _exclude_others(self, path: str) -> None:
         """Two at once would write rows twice: the first one has the lock until it ends."""
@@ -195,7 +196,9 @@ class DirectoryTarget(Target):
             self._database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', ?)", (state.last_id,))
 
     def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
+        self._forget_days()
         if self._objects is not None:
+            self._remove_files()
             self._note_objects(self._objects)
         self._database.close()
         with LogStore(self._path) as store:
@@ -211,6 +214,22 @@ class DirectoryTarget(Target):
             self._database.executemany("UPDATE archive_days SET archived_at = ? WHERE day = ?", times)
         return {str(day.day): day.sha256 for day in days}
 
+    def _forget_days(self) -> None:
+        """An earlier call may have taken in others."""
+        with self._database:
+            for table in ("archive_days", "archive_contents", "archive_refs"):
+                self._database.execute(f"DELETE FROM {table}")
+            self._database.execute("DROP TABLE IF EXISTS archive_remote")
+
+    def _remove_files(self) -> None:
+        """Remove the days that a call brought here which named no object store."""
+        files = Directory(self._files)
+        claim = files.claimed()
+        if claim is not None and claim.target == self.identity:
+            for day in files.days():
+                files.remove(day)
+            files.release()
+
     def _note_objects(self, objects: Objects) -> None:
         """Let the manifest say which object each day is, and nothing else: `reindex` then describes them."""
         rows = [
@@ -219,9 +238,6 @@ class DirectoryTarget(Target):
             for key, size in objects.objects.get(day.day, {}).items()
         ]
         with self._database:
-            for table in ("archive_days", "archive_contents", "archive_refs"):
-                self._database.execute(f"DELETE FROM {table}")
-            self._database.execute("DROP TABLE IF EXISTS archive_remote")
             self._database.execute(
                 "CREATE TABLE archive_remote (day TEXT NOT NULL, key TEXT NOT NULL, state INTEGER NOT NULL,"
                 " size INTEGER NOT NULL, sha256 TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (day, key))"
@@ -236,7 +252,13 @@ class DirectoryTarget(Target):
             return self._remote.blobs(read_only=False)
         return BlobStore(os.path.join(self.place, "blobs"))
 
-    def publish(self) -> None:
+    def publish(self, origin: Origin) -> None:
+        with self._database:
+            self._database.execute("DROP TABLE IF EXISTS copied_from")
+            self._database.execute("CREATE TABLE copied_from (source TEXT, days TEXT, written TEXT)")
+            self._database.execute(
+                "INSERT INTO copied_from VALUES (?, ?, ?)", (origin.source, origin.days, origin.written)
+            )
         is_busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         self._database.close()
         if is_busy:
@@ -245,7 +267,7 @@ class DirectoryTarget(Target):
         try:
             os.link(self._path, self._final)
         except FileExistsError as error:
-            raise NerveStoreError(str(self._is_there())) from error
+            raise self._is_there().told() from error
         sync_directory(self.place)
         self._tidy()
 

@@ -72,6 +72,9 @@ class Objects(Shelf):
         """Make the prefix this log's."""
         mark.claim(self.bucket, log)
 
+    def days(self) -> set[str]:
+        return {day for day, there in self.objects.items() if there}
+
     def remove(self, day: str) -> None:
         self._remove(day, but="")
 

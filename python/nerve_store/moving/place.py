@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nerve_store._places import below, check_remote, is_url, without_remote
+from nerve_store._places import below, check_remote, directory_path, is_url, without_remote
 from nerve_store.exceptions import NerveStoreError
-from nerve_store.store import directory_path
 
 if TYPE_CHECKING:
     from nerve_store.protocols import Blobs
@@ -24,18 +23,19 @@ class Remote:
 
     @classmethod
     def of(
-        cls, place: Path, url: str | None, options: Mapping[str, Any] | None, *, name: str = "remote"
+        cls, place: Path, url: str | None, options: Mapping[str, Any] | None, *, names: tuple[str, str]
     ) -> tuple[str, Remote | None]:
         """The place of a log without the object store that it names, and that, or `url`; None if there is none.
 
-        `name` is that of the argument `url`.
+        `names` are those of the arguments `place` and `url`.
         """
-        place = place if isinstance(place, str) and is_url(place) else directory_path(place)
+        is_server = isinstance(place, str) and is_url(place)
+        place = str(place) if is_server else directory_path(place, names[0], remote=f"{names[1]}=")
         place, named = without_remote(place) if is_url(place) else (place, None)
         if named is not None and url is not None:
             raise NerveStoreError(f"two object stores are named: {named} in the URL, and {url}")
         url = named if url is None else url
-        check_remote(url, options, 0, name=name)
+        check_remote(url, options, 0, name=names[1])
         return place, None if url is None else cls(url, options)
 
     def blobs(self, *, read_only: bool) -> Blobs:

@@ -15,12 +15,12 @@ import psycopg
 from psycopg import errors
 
 from nerve_store._core import MAX_TIMESTAMP, Columns, LogEntry, stored_rows, utc_day
-from nerve_store._places import without_password
+from nerve_store._places import directory_path, without_password
 from nerve_store.exceptions import CorruptStoreError, NerveStoreError, StoreIOError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Directory, Shelf
 from nerve_store.moving.source import LEAST_ID
-from nerve_store.moving.state import KnownDay, KnownKey, RunState, State
+from nerve_store.moving.state import KnownDay, KnownKey, Origin, RunState, State
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.postgres import failures
 from nerve_store.postgres.address import Address
@@ -29,14 +29,23 @@ from nerve_store.postgres.claims import LONGEST_TERM
 from nerve_store.postgres.connections import Connections
 from nerve_store.postgres.filters import ROW
 from nerve_store.postgres.locks import take_lock
-from nerve_store.postgres.schema import COPYING, create, is_there, lock_key, quoted, rename, tables
+from nerve_store.postgres.schema import (
+    COPYING,
+    COPYING_SUFFIX,
+    create,
+    is_there,
+    lock_key,
+    lock_name,
+    quoted,
+    rename,
+    tables,
+)
 from nerve_store.postgres.store import PostgresLogStore
 from nerve_store.postgres.texts import encode
 from nerve_store.protocols import Blobs
 from nerve_store.records import WorkflowRunStatus
 
-_SUFFIX = "_copying"
-_MOST_NAME = 40 - len(_SUFFIX)
+_MOST_NAME = 40 - len(COPYING_SUFFIX)
 _PATIENCE = 30.0
 """Seconds to wait for a lock: that of another copy to the same place, or one of the server's."""
 _PARTITIONED = timedelta(days=60)
@@ -47,9 +56,10 @@ class ServerTarget(Target):
     """Builds the tables in a schema of another name."""
 
     def __init__(self, address: Address, remote: Remote | None = None) -> None:
+        quoted(address.schema)  # what is no name is refused before anything is done
         if len(address.schema) > _MOST_NAME:
             raise ValueError(f"the name of the schema may have {_MOST_NAME} letters while a log is copied to it")
-        self._name, self._staged = address.schema, address.schema + _SUFFIX
+        self._name, self._staged = address.schema, address.schema + COPYING_SUFFIX
         self._schema = quoted(self._staged)
         self.place = f"{without_password(address.url)}#{self._name}"
         self.shelf = _shelf(address, remote)
@@ -63,8 +73,10 @@ class ServerTarget(Target):
         try:
             with self.translated():
                 self._exclude_others()
-                self._refuse_what_is_there()
-                self._prepare()
+                with self._session.transaction():
+                    lock_name(self._session, self._name, self._lock_timeout_ms)
+                    self._refuse_what_is_there()
+                    self._prepare()
             # Brings an older schema up to date.
             self._log = self._open.enter_context(
                 opened(replace(address, schema=self._staged), remote, kind=_UnfinishedLogStore)
@@ -112,7 +124,7 @@ class ServerTarget(Target):
             )
 
     def _is_there(self) -> TargetExistsError:
-        return TargetExistsError(f"{self.place} is there already; name another schema", self.shelf)
+        return TargetExistsError(self.place, self.place, "name another schema", self.shelf)
 
     def _prepare(self) -> None:
         notes = (
@@ -238,10 +250,9 @@ class ServerTarget(Target):
 
     def index(self, archived_at: Mapping[str, int]) -> dict[str, str]:
         if self.shelf is not None:
-            if self._remote is not None:
-                # It takes in what is there, and nothing of what a call that was killed had taken in.
-                for table in ("archive_days", "archive_refs", "archive_objects"):
-                    self._execute(f"DELETE FROM @.{table}")
+            # It takes in what is there, and nothing of what an earlier call had taken in.
+            for table in ("archive_days", "archive_refs", "archive_objects"):
+                self._execute(f"DELETE FROM @.{table}")
             self._log.reindex()
             # A file tells when it was copied, or when it was archived for the first time.
             for day, time_ms in archived_at.items():
@@ -251,13 +262,17 @@ class ServerTarget(Target):
     def blobs(self) -> Blobs | None:
         return None if self._remote is None else self._remote.blobs(read_only=False)
 
-    def publish(self) -> None:
+    def publish(self, origin: Origin) -> None:
         try:
             with self._session.transaction():
+                lock_name(self._session, self._name, self._lock_timeout_ms)
                 self._execute("DROP TABLE @.copying, @.copying_days")
+                self._execute("CREATE TABLE @.copied_from (source text, days text, written text)")
+                values = (origin.source, origin.days, origin.written)
+                self._execute("INSERT INTO @.copied_from VALUES (%s, %s, %s)", values)
                 rename(self._session, self._staged, self._name)
         except errors.DuplicateSchema as error:
-            raise NerveStoreError(str(self._is_there())) from error
+            raise self._is_there().told() from error
 
     def close(self) -> None:
         self._open.close()
@@ -299,7 +314,7 @@ def _shelf(address: Address, remote: Remote | None) -> Shelf | None:
         from nerve_store.moving.objects import Objects
 
         return Objects(remote.url, remote.options)
-    return None if address.archive is None else Directory(address.archive)
+    return None if address.archive is None else Directory(directory_path(address.archive, "archive"))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,6 +18,7 @@ from nerve_store.moving.state import KnownDay
 
 LONGEST_MARK = 64 << 10
 _STAGE = ".stage-"
+_DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}\.jsonl(\.zst)?", re.ASCII)
 _CHUNK = 1 << 20
 
 
@@ -70,6 +72,17 @@ class Claim:
             )
 
 
+@contextmanager
+def named(path: str) -> Generator[None]:
+    """Let an error of the operating system name this path if it names none, as one of a write does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 class Shelf(ABC):
     """A place for the files of days, that no other log may use."""
 
@@ -95,6 +108,10 @@ class Shelf(ABC):
     @abstractmethod
     def put(self, file: DayFile) -> None:
         """Store a day, in place of what was there of it; it is durable, and was read back."""
+
+    @abstractmethod
+    def days(self) -> set[str]:
+        """The days of which something is here. Once the place is claimed, all of it is this copy's."""
 
     @abstractmethod
     def remove(self, day: str) -> None:
@@ -158,11 +175,12 @@ class Directory(Shelf):
         path = os.path.join(self.place, f"{_STAGE}{secrets.token_hex(8)}")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with open(descriptor, "wb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(descriptor)
-            yield path
+            with named(self.place):
+                with open(descriptor, "wb") as file:
+                    file.writelines(pieces)
+                    file.flush()
+                    os.fsync(descriptor)
+                yield path
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -178,6 +196,9 @@ class Directory(Shelf):
             self._remove(file.item.day, but=name)
             os.rename(staged, os.path.join(self.place, name))
         sync_directory(self.place)
+
+    def days(self) -> set[str]:
+        return {name.partition(".")[0] for name in os.listdir(self.place) if _DAY_FILE.fullmatch(name)}
 
     def remove(self, day: str) -> None:
         self._remove(day, but="")
@@ -205,7 +226,7 @@ def _digest(path: str) -> str:
 def file_pieces(path: str, sha256: str) -> Iterator[bytes]:
     """The content of a file; `ReplacedError` at its end if it is another one."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with named(path), open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             yield chunk

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,12 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from nerve_store._core import BlobStore, LogEntry
+from nerve_store._core import ARCHIVED_UP_TO, BlobStore, LogEntry
 from nerve_store._places import below, error_at
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import file_pieces
-from nerve_store.moving.state import KnownKey, RunState, State
+from nerve_store.moving.state import KnownKey, Origin, RunState, State
 from nerve_store.protocols import Blobs, Log
 from nerve_store.records import ArchivedDay
 
@@ -24,6 +26,9 @@ LEAST_ID = -(2**63)
 
 class Source(ABC):
     """A log that others may write to."""
+
+    _has_origin: str
+    """A query for whether it says of which copy it is."""
 
     def __init__(self, log: Log, remote: Remote | None = None) -> None:
         self.log = log
@@ -84,6 +89,20 @@ class Source(ABC):
         days = [(day.day, day.sha256) for day in self.days()]
         return self.last_id(), self.log.count(), self.log.list_meta(), self.log.count_workflow_runs(), days
 
+    def written(self) -> str:
+        """What differs if rows, runs or meta were written since; jobs that archive and expire days write none."""
+        counts = sorted((str(status), count) for status, count in self.log.count_workflow_runs().items())
+        meta = sorted(item for item in self.log.list_meta().items() if item[0] != ARCHIVED_UP_TO)
+        facts = [self.last_id(), meta, counts]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def origin(self) -> Origin | None:
+        """The copy that made it; None if none did."""
+        if not self.log.sql(self._has_origin)[0][0]:
+            return None
+        found = self.log.sql("SELECT source, days, written FROM copied_from")
+        return Origin(*map(str, found[0])) if found else None
+
     def close(self) -> None:
         """Close it."""
         self.log.close()
@@ -97,6 +116,8 @@ def _changed_at(path: str) -> int | None:
 
 class DirectorySource(Source):
     """A log in a data directory."""
+
+    _has_origin = "SELECT count(*) FROM sqlite_schema WHERE name = 'copied_from'"
 
     def blobs(self) -> Blobs | None:
         if self._remote is not None:
@@ -155,6 +176,8 @@ class DirectorySource(Source):
 
 class ServerSource(Source):
     """A log on PostgreSQL."""
+
+    _has_origin = "SELECT to_regclass('copied_from') IS NOT NULL"
 
     @property
     def names(self) -> list[str]:

@@ -28,6 +28,18 @@ class KnownDay:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a log that a copy made says of that copy, in its table `copied_from`."""
+
+    source: str
+    """What tells the source from other logs."""
+    days: str
+    """Where the days of this log were brought; empty if it has no archive."""
+    written: str
+    """What the source then was (`Source.written`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunState:
     """A run and its newest claim."""
 

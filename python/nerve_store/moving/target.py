@@ -7,20 +7,28 @@ from collections.abc import Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from nerve_store._core import LogEntry
-from nerve_store._places import system_error
+from nerve_store._places import error_at, system_error
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.shelf import Shelf
-from nerve_store.moving.state import KnownDay, State
+from nerve_store.moving.state import KnownDay, Origin, State
 from nerve_store.protocols import Blobs
 
 
 class TargetExistsError(NerveStoreError):
     """There is a log at the target; a caller of `copy` sees a `NerveStoreError` that says so."""
 
-    def __init__(self, message: str, shelf: Shelf | None) -> None:
-        """`shelf`: where its days are, if it is the one that a copy to this target made."""
-        super().__init__(message)
-        self.shelf = shelf
+    def __init__(self, target: str, place: str, way_out: str, shelf: Shelf | None) -> None:
+        """`target` is what a person calls it, `place` where it lies.
+
+        `shelf`: where its days are, if it is the one that a copy to this target made.
+        """
+        self._message = f"there is a log already; {way_out}"
+        super().__init__(f"{place}: {self._message}")
+        self.target, self.place, self.shelf = target, place, shelf
+
+    def told(self, reason: str | None = None) -> NerveStoreError:
+        """What a caller sees: the message, or another reason than that there is a log."""
+        return error_at(NerveStoreError, self.place, self._message if reason is None else reason)
 
 
 @contextmanager
@@ -113,8 +121,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def publish(self) -> None:
-        """Give it its name, at once: from here on it is a log like any other."""
+    def publish(self, origin: Origin) -> None:
+        """Let it say whose copy it is, and give it its name, at once: from here on it is a log like any other."""
 
     @abstractmethod
     def close(self) -> None:

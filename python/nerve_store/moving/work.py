@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nerve_store._core import LogEntry, LogStore
+from nerve_store._core import Check, LogEntry, LogStore
 from nerve_store._places import MAX_CACHE_BYTES, below, is_url
 from nerve_store.exceptions import NerveStoreError
 from nerve_store.moving.blobs import bring_blobs, digest_of
@@ -21,6 +21,7 @@ from nerve_store.moving.days import Days
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Shelf
 from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
+from nerve_store.moving.state import Origin
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.protocols import Blobs
 from nerve_store.store import attach_days
@@ -74,42 +75,57 @@ def copy(
     A URL may end with `?schema=NAME&archive=DIRECTORY`. With `remote` the days and the blobs of the target lie there,
     as in `Store(target, remote=remote)`; with `source_remote` those of the source do; `?archive=s3://…` of a URL says
     the same. Blobs are copied if both have a place for them. What was brought over before, by a call that ended or was
-    killed, stays; one that was interrupted once the target was a log is ended by another. `progress` is called with
-    (rows done, rows to do). Raises `NerveStoreError` if there is a log at the target, if it is the unfinished copy of
-    another log, if another call writes to it, or if with `finish` the source was written to meanwhile;
-    `CorruptStoreError` for what a server does not take, and the errors of both stores.
+    killed, stays; one that was interrupted once the target was a log is ended by another, and each one after that
+    reports the same. `progress` is called with (rows done, rows to do). Raises `NerveStoreError` if there is another
+    log at the target, if rows, runs or meta of the source were written after the copy of it was finished, if the target
+    is the unfinished copy of another log, if another call writes to it, or if with `finish` the source was written to
+    meanwhile; `CorruptStoreError` for what a server does not take, and the errors of both stores.
     """
-    source, here = Remote.of(source, source_remote, source_remote_options, name="source_remote")
-    target, there = Remote.of(target, remote, remote_options)
+    finish = Check.flag(finish, "finish")
+    Check.progress(progress)
+    source, here = Remote.of(source, source_remote, source_remote_options, names=("source", "source_remote"))
+    target, there = Remote.of(target, remote, remote_options, names=("target", "remote"))
     if there is not None and here is not None and below(there.url, "") == below(here.url, ""):
         raise NerveStoreError(f"{there.url} is the source's: name another prefix")
     with closing(_source(source, here)) as reading:
         try:
             writing = _target(source, here, target, there)
         except TargetExistsError as error:
-            report = _end(reading, target, there, error.shelf)
-            if report is None:
-                raise NerveStoreError(str(error)) from None
-            return report
+            return _end(reading, target, there, error)
         with closing(writing), writing.translated():
             return _Copy(reading, writing, progress).run(finish=finish)
 
 
-def _end(source: Source, place: str, remote: Remote | None, shelf: Shelf | None) -> CopyReport | None:
-    """Do what a call left undone that was interrupted once the target was a log; None: nothing is left of one."""
-    if shelf is None:
-        return None
-    with system_errors(shelf.place), closing(_source(place, remote)) as found:
-        claim = shelf.claimed()
-        if claim is None or claim.target != found.names[0] or claim.source not in source.names:
-            return None
-        shelf.release()
+def _end(source: Source, place: str, remote: Remote | None, exists: TargetExistsError) -> CopyReport:
+    """Report a copy that is finished, and do what the call left undone that finished it; raise for any other log."""
+    shelf = exists.shelf
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(closing(_source(place, remote, attaches=False)))
+            origin = found.origin()
+        except NerveStoreError as error:
+            raise exists.told() from error
+        if origin is None or origin.source not in source.names or origin.days != _place_of(shelf):
+            raise exists.told() from None
+        if shelf is not None:
+            stack.enter_context(system_errors(shelf.place))
+            claim = shelf.claimed()
+            if claim is not None and claim.target == found.names[0]:
+                shelf.release()
+        if origin.written != source.written():
+            raise exists.told(
+                "the copy of this source was finished, and the source was written to since, which is not here"
+            ) from None
         log, state = found.log, found.state()
         return CopyReport(
-            claim.place, is_finished=True, copied_rows=0, copied_days=0, day_count=len(log.archived_days()),
+            exists.target, is_finished=True, copied_rows=0, copied_days=0, day_count=len(log.archived_days()),
             copied_blobs=0, blob_count=_blob_count(source, found), row_count=log.count(), run_count=len(state.runs),
             key_count=len(state.keys),
         )  # fmt: skip
+
+
+def _place_of(shelf: Shelf | None) -> str:
+    return "" if shelf is None else shelf.place
 
 
 def _blob_count(source: Source, found: Source) -> int | None:
@@ -128,16 +144,18 @@ def _opened(source: Blobs | None, target: Blobs | None) -> Generator[tuple[Blobs
                 blobs.close()
 
 
-def _source(place: str, remote: Remote | None) -> Source:
+def _source(place: str, remote: Remote | None, *, attaches: bool = True) -> Source:
+    """A log, with what lies in the object store; `attaches`: its days, too."""
+    days = remote if attaches else None
     if not is_url(place):
         log = LogStore(os.path.join(place, "logs.db"), read_only=True)
-        if remote is not None:
-            attach_days(log, os.path.abspath(place), remote.url, remote.options, MAX_CACHE_BYTES)
+        if days is not None:
+            attach_days(log, os.path.abspath(place), days.url, days.options, MAX_CACHE_BYTES)
         return DirectorySource(log, remote)
     from nerve_store.moving.server import opened
     from nerve_store.postgres.address import Address
 
-    return ServerSource(opened(Address.of(place), remote, read_only=True), remote)
+    return ServerSource(opened(Address.of(place), days, read_only=True), remote)
 
 
 def _target(source: str, source_remote: Remote | None, place: str, remote: Remote | None) -> Target:
@@ -177,12 +195,16 @@ class _Copy:
         state = self._source.state()
         row_count = self._compare_rows()
         self._target.replace_state(state)
-        self._days.index()
+        refused = self._days.index()
+        written = self._source.written()
+        # Comes first: what differs has been changed at the source meanwhile, as by a job.
         if self._source.fingerprint() != before or self._digest_of_blobs() != blobs:
             raise NerveStoreError(
                 "the source was written to while the copy was finished: end what writes to it, and finish again"
             )
-        self._target.publish()
+        if refused is not None:
+            raise refused
+        self._target.publish(Origin(noted, _place_of(self._target.shelf), written))
         self._days.release()
         return CopyReport(
             self._target.place, finish, self._copied_rows, *done[1:], row_count, len(state.runs), len(state.keys)

@@ -25,6 +25,9 @@ _OBJECTS_VERSION = 2
 
 _Result = TypeVar("_Result")
 
+_NOBODY = "a log that is not there yet"
+"""The identity of no log."""
+
 
 class OpenPostgres:
     """An open log on PostgreSQL."""
@@ -75,6 +78,7 @@ class OpenPostgres:
                     self._path,
                     lock_timeout_ms=self._connections.lock_timeout_ms,
                     read_only=self._read_only,
+                    before_making=self._refuse_days,
                     takes_unfinished=self._takes_unfinished,
                 )
                 if not self._read_only:
@@ -88,6 +92,10 @@ class OpenPostgres:
             raise
         self._lanes = Lanes(self._connections, self._schema, count=count)
         self._listener = Listener(self._connections, self._name, self._direct_url)
+
+    def _refuse_days(self) -> None:
+        """Raise if there are days where those of a log that is to be made will lie: nothing of it is made then."""
+        self._archive.unknown(lambda: _NOBODY, list, list)
 
     def _open_archive(self) -> None:
         """Compare what lies in an object store with what the database says of it."""

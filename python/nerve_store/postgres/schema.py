@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from importlib.resources import files
 
 import psycopg
@@ -36,6 +37,8 @@ ALTER TABLE @S@.alive ADD COLUMN IF NOT EXISTS started timestamptz, ADD COLUMN I
 _STATE = "state"
 COPYING = "copying"
 """The table that a schema has until the copy that makes it is finished (moving/server.py)."""
+COPYING_SUFFIX = "_copying"
+"""What the name of the schema ends with until then."""
 _PROCEDURES = ("runs.sql", "write.sql")
 
 
@@ -58,27 +61,38 @@ def lock_key(name: str, purpose: str = "append") -> int:
 
 
 def prepare(
-    session: Session, name: str, place: str, *, lock_timeout_ms: int, read_only: bool, takes_unfinished: bool = False
+    session: Session,
+    name: str,
+    place: str,
+    *,
+    lock_timeout_ms: int,
+    read_only: bool,
+    before_making: Callable[[], object],
+    takes_unfinished: bool = False,
 ) -> int:
     """Make the schema, or bring it up to date, under a lock; the version that it has then.
 
-    An unfinished copy is refused, unless `takes_unfinished`.
+    An unfinished copy is refused, unless `takes_unfinished`, and so is the name that one is to get. `before_making` is
+    called before a schema is made, and may refuse that.
     """
     schema = quoted(name)
     try:
         there = tables(session, name)
         if _STATE not in there:
+            _leave_to_copy(session, name, place)
             if read_only:
                 error = SchemaVersionError(f"{place}: there is no log in this schema; open it for writing first")
                 error.path, error.supported = place, VERSION
                 raise error
+            before_making()
             with session.transaction():
-                _lock(session, lock_key(name, "schema"), lock_timeout_ms)
+                lock_name(session, name, lock_timeout_ms)
                 there = tables(session, name)
                 if _STATE not in there:
+                    _leave_to_copy(session, name, place)
                     _create(session, name)
         if COPYING in there and not takes_unfinished:
-            raise _unfinished(place)
+            raise _unfinished(place, "the schema")
         found = _version(session, schema)
         if found > VERSION:
             error = SchemaVersionError(
@@ -94,22 +108,30 @@ def prepare(
     return found
 
 
-def _unfinished(place: str) -> NerveStoreError:
+def _leave_to_copy(session: Session, name: str, place: str) -> None:
+    """Refuse to make a schema that a copy will make."""
+    if COPYING in tables(session, name + COPYING_SUFFIX):
+        raise _unfinished(place, f"the schema {name}{COPYING_SUFFIX}")
+
+
+def _unfinished(place: str, schema: str) -> NerveStoreError:
     return error_at(
         NerveStoreError,
         place,
-        "a copy that was not finished: finish it (nerve-store copy --finish), or drop the schema",
+        f"a copy that was not finished: finish it (nerve-store copy --finish), or drop {schema}",
     )
 
 
 def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) -> bool:
-    """Make a schema with tables of the caller's beside its own, all or none; false if there is a log in it."""
-    with session.transaction():
-        _lock(session, lock_key(name, "schema"), lock_timeout_ms)
-        if is_there(session, name):
-            return False
-        _create(session, name)
-        session.execute(beside.encode())
+    """Make a schema with tables of the caller's beside its own; false if there is a log in it.
+
+    In the caller's transaction, and in no savepoint: the row in `alive` says of itself which transaction wrote it.
+    """
+    lock_name(session, name, lock_timeout_ms)
+    if is_there(session, name):
+        return False
+    _create(session, name)
+    session.execute(beside.encode())
     return True
 
 
@@ -145,13 +167,18 @@ def _create(session: Session, name: str) -> None:
 
 def _migrate(session: Session, name: str, lock_timeout_ms: int) -> None:
     with session.transaction():
-        _lock(session, lock_key(name, "schema"), lock_timeout_ms)
+        lock_name(session, name, lock_timeout_ms)
         # No writer is between two versions.
         _lock(session, lock_key(name), lock_timeout_ms)
         for version in range(_version(session, quoted(name)) + 1, VERSION + 1):
             session.execute(_filled(MIGRATIONS[version], name))
             session.execute(f"UPDATE {quoted(name)}.state SET schema_version = %s", (version,))
         _make_procedures(session, name)
+
+
+def lock_name(session: Session, name: str, timeout_ms: int) -> None:
+    """Until the transaction ends, nobody else makes a schema of this name or changes its version."""
+    _lock(session, lock_key(name, "schema"), timeout_ms)
 
 
 def _lock(session: Session, key: int, timeout_ms: int) -> None:

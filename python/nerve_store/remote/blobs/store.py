@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from nerve_store._core import Check
 from nerve_store._pages import Pages
+from nerve_store._places import check_options
 from nerve_store.exceptions import BlobNotFoundError
 from nerve_store.records import BlobStats, BlobVerifyReport, CollectReport
 from nerve_store.remote.blobs.collect import Collection
@@ -67,8 +68,7 @@ class ObjectBlobStore:
         grace: timedelta = _HOUR,
     ) -> None:
         place = Check.text(url, "url")
-        if not isinstance(options, Mapping | None):
-            raise TypeError(f"options must be a mapping or None, not {type(options).__name__}")
+        check_options(options, "options")
         self._is_read_only = Check.flag(read_only, "read_only")
         self._grace = _checked_grace(grace)
         self._bucket = Bucket(place, options or {})
