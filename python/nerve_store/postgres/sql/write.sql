@@ -18,26 +18,30 @@ CREATE OR REPLACE FUNCTION @S@.skipped(known bigint) RETURNS bigint LANGUAGE sql
   SELECT greatest(known + 1000000, ((extract(epoch FROM clock_timestamp()) - 1767225600) * 1000000)::bigint)
 $$;
 
+-- The last id that was given, the greatest that is known to be given, and whether the first is true: one row.
+CREATE OR REPLACE FUNCTION @S@.known_ids() RETURNS TABLE (last bigint, known bigint, is_alive boolean)
+LANGUAGE sql STABLE AS $$
+  SELECT max(i.last), max(greatest(i.last, a.after, g.last_value # a.mask)), count(*) = 1
+      AND bool_and(a.started = pg_postmaster_start_time() AND a.file = pg_relation_filepath(a.tableoid) AND a.xid = a.xmin
+        AND g.last_value # a.mask = i.last) IS TRUE
+    FROM (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM @S@.log_id) AS i(last), @S@.given_id g
+      LEFT JOIN @S@.alive a ON true
+$$;
+
 -- Takes the append lock until the transaction ends, and returns the last id that was given; waits for each lock `wait`
 -- milliseconds at the most. From here on ids are given in the order of the commits, and no row of a run is locked by
 -- anybody else. The commit that follows does not wait for the disk: the lock is held for microseconds.
 CREATE OR REPLACE FUNCTION @S@.lock_ids(wait int) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE last bigint; given bigint; is_alive boolean;
+DECLARE ids record;
 BEGIN
   -- Of this transaction alone: behind a pooler, the next one of the session is another client's.
   PERFORM set_config('synchronous_commit', 'off', true), set_config('lock_timeout', wait::text, true),
     pg_advisory_xact_lock(@LOCK@);
-  SELECT max(i.last), max(greatest(a.after, g.last_value # a.mask)), count(*) = 1
-      AND bool_and(a.started = pg_postmaster_start_time() AND a.file = pg_relation_filepath(a.tableoid) AND a.xid = a.xmin
-        AND g.last_value # a.mask = i.last)
-    INTO last, given, is_alive
-    FROM (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM @S@.log_id) AS i(last), @S@.given_id g
-      LEFT JOIN @S@.alive a ON true;
-  IF is_alive IS NOT TRUE THEN
-    last := @S@.skipped(greatest(last, given));
-    PERFORM @S@.go_on_after(last);
-  END IF;
-  RETURN last;
+  SELECT * INTO ids FROM @S@.known_ids();
+  IF ids.is_alive THEN RETURN ids.last; END IF;
+  ids.last := @S@.skipped(ids.known);
+  PERFORM @S@.go_on_after(ids.last);
+  RETURN ids.last;
 END $$;
 
 -- Waits until all that was committed before is on the disk.
