@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,19 +50,38 @@ class Database:
             cursor = session.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def _program(self, name: str, *arguments: str | Path) -> None:
+    def _program(self, name: str, *arguments: str | Path, check: bool = True) -> str:
         address = ["-h", "127.0.0.1", "-p", str(self.server.port), "-U", "tester"]
-        subprocess.run([self.server.programs / name, *address, *arguments], check=True)
+        command = [self.server.programs / name, *address, *arguments]
+        return subprocess.run(command, check=check, stdout=subprocess.PIPE, text=True).stdout
 
-    def dump(self) -> None:
+    def dump(self, *options: str) -> None:
         """Take a backup by `pg_dump`."""
-        self._program("pg_dump", "-Fc", "-f", self.directory / "dump", self.name)
+        self._program("pg_dump", "-Fc", *options, "-f", self.directory / "dump", self.name)
 
     def restore(self) -> None:
         """Lose the database, and restore that one."""
+        self.make_anew()
+        self._program("pg_restore", "-d", self.name, self.directory / "dump")
+
+    def make_anew(self) -> None:
+        """Lose the database: an empty one is in its place."""
         self.drop()
         self.execute(f"CREATE DATABASE {self.name}", "postgres")
-        self._program("pg_restore", "-d", self.name, self.directory / "dump")
+
+    def load(self, *options: str) -> None:
+        """Restore what can be of the dump into what is there, as `pg_restore` goes on after errors."""
+        self._program("pg_restore", *options, "-d", self.name, self.directory / "dump", check=False)
+
+    def entries(self) -> list[str]:
+        """What the dump consists of, in the order in which it is restored."""
+        listed = self._program("pg_restore", "-l", self.directory / "dump").splitlines()
+        return [entry for entry in listed if entry and not entry.startswith(";")]
+
+    def load_entries(self, entries: Iterable[str]) -> None:
+        """Restore some of them."""
+        (self.directory / "entries").write_text("\n".join(entries) + "\n")
+        self.load("-L", str(self.directory / "entries"))
 
     def restore_rows(self) -> None:
         """The same, of the rows alone: the tables stay what they are."""
@@ -127,12 +146,20 @@ RESTORES: dict[str, tuple[Callable[[Database], None], Callable[[Database], None]
 
 def tell_nothing(url: str) -> None:
     """As if the database could not tell that it was brought back, as after a rollback of the whole machine."""
-    with psycopg.connect(url, autocommit=True) as session, session.transaction():
-        session.execute("DELETE FROM nerve.alive")
+    with psycopg.connect(url, autocommit=True) as session:
         session.execute(
-            "INSERT INTO nerve.alive (started, file, xid) "
-            "VALUES (pg_postmaster_start_time(), pg_relation_filepath('nerve.alive'), pg_current_xact_id()::xid)"
+            "SELECT nerve.go_on_after(CASE WHEN is_called THEN last_value ELSE last_value - 1 END) FROM nerve.log_id"
         )
+
+
+def as_version_4(database: Database) -> None:
+    """Make the schema what that version had."""
+    database.execute(
+        "ALTER TABLE nerve.alive DROP COLUMN started, DROP COLUMN file, DROP COLUMN xid, DROP COLUMN after, "
+        "DROP COLUMN mask, ADD COLUMN one boolean PRIMARY KEY DEFAULT true CHECK (one)"
+    )
+    database.execute("DROP SEQUENCE nerve.given_id")
+    database.execute("UPDATE nerve.state SET schema_version = 4")
 
 
 def lived_on(database: Database) -> list[ns.LogEntry]:

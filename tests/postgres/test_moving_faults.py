@@ -445,7 +445,7 @@ def test_role_that_reads_is_a_source(place: Backend, schema: str, data: Path, tm
         execute(place, f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
         with pytest.raises(ns.StoreIOError, match="log_id"):
             copy(address(place, schema, user=reader), tmp_path / "home")
-        execute(place, f"GRANT SELECT ON SEQUENCE {schema}.log_id TO {reader}")
+        execute(place, f"GRANT SELECT ON SEQUENCE {schema}.log_id, {schema}.given_id TO {reader}")
         assert copy(address(place, schema, user=reader), tmp_path / "home", finish=True).is_finished
 
 

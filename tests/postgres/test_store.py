@@ -214,7 +214,7 @@ def test_least_privileges_suffice_to_append_and_read(place: Backend) -> None:
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.logs, {s}.meta, {s}.workflow_runs, {s}.writers TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.keys, {s}.alive TO {role}",
         f"GRANT SELECT ON {s}.state, {s}.archive_days, {s}.archive_refs TO {role}",
-        f"GRANT SELECT, UPDATE ON SEQUENCE {s}.log_id TO {role}",
+        f"GRANT SELECT, UPDATE ON SEQUENCE {s}.log_id, {s}.given_id TO {role}",
     ):
         place.execute(statement)
     try:

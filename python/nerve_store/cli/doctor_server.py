@@ -108,8 +108,9 @@ def _settings(store: Log) -> Iterator[Finding]:
 
 
 def _role(store: Log) -> Iterator[Finding]:
-    # An older schema does not have it.
+    # An older schema does not have them.
     others = ("archive_objects",) if _one(store, "SELECT to_regclass('archive_objects') IS NOT NULL") else ()
+    sequences = ("log_id", "given_id") if _one(store, "SELECT to_regclass('given_id') IS NOT NULL") else ("log_id",)
     lacking = [
         f"{privilege} on {table}"
         for tables, privileges in ((_WRITTEN, "SELECT INSERT UPDATE DELETE"), (_READ + others, "SELECT"))
@@ -118,9 +119,10 @@ def _role(store: Log) -> Iterator[Finding]:
         if not _one(store, "SELECT has_table_privilege(%s, %s)", table, privilege)
     ]
     lacking += [
-        f"{privilege} on the sequence log_id"
+        f"{privilege} on the sequence {sequence}"
+        for sequence in sequences
         for privilege in ("SELECT", "UPDATE")
-        if not _one(store, "SELECT has_sequence_privilege('log_id', %s)", privilege)
+        if not _one(store, "SELECT has_sequence_privilege(%s, %s)", sequence, privilege)
     ]
     role = _one(store, "SELECT current_user::text")
     if lacking:

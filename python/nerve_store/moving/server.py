@@ -239,7 +239,7 @@ class ServerTarget(Target):
                     for key in state.keys
                 ),
             )
-            self._execute("SELECT setval('@.log_id', %s, %s)", _sequence(state.last_id))
+            self._execute("SELECT @.go_on_after(%s)", (state.last_id,))
 
     def _copy(self, table: str, types: str, rows: Any) -> None:
         statement = f"COPY {self._schema}.{table} FROM STDIN (FORMAT binary)"
@@ -342,7 +342,3 @@ def _check(items: Iterable[RunState | KnownKey]) -> None:
 
 def _lease(milliseconds: int | None) -> timedelta | None:
     return None if milliseconds is None else timedelta(milliseconds=min(milliseconds, LONGEST_TERM * 1000))
-
-
-def _sequence(last_id: int) -> tuple[int, bool]:
-    return (last_id, True) if last_id > 0 else (1, False)

@@ -15,13 +15,14 @@ from nerve_store._core import ARCHIVED_UP_TO, BlobStore, LogEntry
 from nerve_store._places import below, error_at
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.moving.place import Remote
+from nerve_store.moving.reserve import reserved_ids
 from nerve_store.moving.shelf import file_pieces
 from nerve_store.moving.state import KnownKey, Origin, RunState, State
 from nerve_store.protocols import Blobs, Log
 from nerve_store.records import ArchivedDay
 
 _PAGE = 20_000
-LEAST_ID = -(2**63)
+LEAST_ID, GREATEST_ID = -(2**63), 2**63 - 1
 
 
 class Source(ABC):
@@ -44,8 +45,12 @@ class Source(ABC):
         """What it has beside its rows."""
 
     @abstractmethod
+    def sequence(self) -> int:
+        """The last id that was given to a row, as it notes it; rows of greater ones may be lost."""
+
+    @abstractmethod
     def last_id(self) -> int:
-        """The last id that was given to a row."""
+        """The id after which its next write would go on, so that none is given to two rows."""
 
     def rows(self, after: int, before: int | None = None) -> Iterator[LogEntry]:
         """The rows of the database that there are now, in order."""
@@ -87,7 +92,7 @@ class Source(ABC):
     def fingerprint(self) -> object:
         """What differs if something was written meanwhile."""
         days = [(day.day, day.sha256) for day in self.days()]
-        return self.last_id(), self.log.count(), self.log.list_meta(), self.log.count_workflow_runs(), days
+        return self.sequence(), self.log.count(), self.log.list_meta(), self.log.count_workflow_runs(), days
 
     def written(self) -> str:
         """What differs if rows, runs or meta were written since; jobs that archive and expire days write none."""
@@ -132,12 +137,24 @@ class DirectorySource(Source):
         path = os.fsencode(os.path.realpath(self.log.path)).decode(errors="backslashreplace")
         return [*(str(row[0]) for row in found), path]
 
+    def sequence(self) -> int:
+        # As it is taken when a row is written, whatever another program has put there: see durability.md.
+        statement = (
+            "SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = 'logs' AND CAST(seq AS INTEGER) < ?"
+        )
+        return int(self.log.sql(statement, (GREATEST_ID,))[0][0] or 0)
+
     def last_id(self) -> int:
-        found = self.log.sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'logs'")
-        return int(found[0][0])
+        marks = "SELECT max(greatest) FROM log_ids WHERE complement = ~greatest"
+        statements = ["SELECT max(id) FROM logs", *([marks] if "log_ids" in self._tables() else [])]
+        known = [int(self.log.sql(statement)[0][0] or 0) for statement in statements]
+        return max(0, self.sequence(), reserved_ids(self.log.path), *known)
+
+    def _tables(self) -> set[str]:
+        return {str(row[0]) for row in self.log.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
     def state(self) -> State:
-        tables = {row[0] for row in self.log.sql("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        tables = self._tables()
         claims: dict[str, tuple[Any, ...]] = {}
         if "run_claims" in tables:
             statement = (
@@ -183,9 +200,25 @@ class ServerSource(Source):
     def names(self) -> list[str]:
         return [str(self.log.sql("SELECT store_id::text FROM state")[0][0])]
 
-    def last_id(self) -> int:
+    def sequence(self) -> int:
         statement = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM log_id"
         return int(self.log.sql(statement)[0][0])
+
+    def last_id(self) -> int:
+        # A standby cannot read whether it lost something; an older schema does not tell.
+        can_tell = "SELECT schema_version >= 5 AND NOT pg_is_in_recovery() FROM state"
+        if self.log.sql(can_tell)[0][0]:
+            statement = (
+                "SELECT CASE WHEN is_alive AND last >= coalesce(greatest_id(), 0) THEN last"
+                " ELSE skipped(greatest(known, greatest_id())) END FROM known_ids()"
+            )
+            return int(self.log.sql(statement)[0][0])
+        # As `skipped` in write.sql does.
+        statement = (
+            "SELECT greatest(%s + 1000000, (SELECT max(id) FROM logs) + 1000000,"
+            " ((extract(epoch FROM clock_timestamp()) - 1767225600) * 1000000)::bigint)"
+        )
+        return int(self.log.sql(statement, (self.sequence(),))[0][0])
 
     def state(self) -> State:
         from nerve_store.postgres.texts import decode

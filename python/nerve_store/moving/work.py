@@ -20,7 +20,7 @@ from nerve_store.moving.blobs import bring_blobs, digest_of
 from nerve_store.moving.days import Days
 from nerve_store.moving.place import Remote
 from nerve_store.moving.shelf import Shelf
-from nerve_store.moving.source import LEAST_ID, DirectorySource, ServerSource, Source
+from nerve_store.moving.source import GREATEST_ID, LEAST_ID, DirectorySource, ServerSource, Source
 from nerve_store.moving.state import Origin
 from nerve_store.moving.target import Target, TargetExistsError, system_errors
 from nerve_store.protocols import Blobs
@@ -34,8 +34,6 @@ _LETTERS = 16 << 20
 """In the texts of rows that are written at once, or one row."""
 _NEARLY = 20_000
 """A pass that found fewer rows is the last one."""
-
-_GREATEST_ID = 2**63 - 1
 
 Progress = Callable[[int, int], object]
 
@@ -253,7 +251,7 @@ class _Copy:
                 self._put(batch, after=after)
             count += len(batch)
             after = last
-        self._delete_others(after, _GREATEST_ID, set())
+        self._delete_others(after, GREATEST_ID, set())
         if self._target.count() != count:
             raise NerveStoreError(f"{self._target.place}: it has other rows than were written; finish again")
         return count

@@ -28,8 +28,17 @@ UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@
     3: "",
     4: "DROP FUNCTION IF EXISTS @S@.ensure_day(date);",
     5: """
-ALTER TABLE @S@.alive ADD COLUMN IF NOT EXISTS started timestamptz, ADD COLUMN IF NOT EXISTS file text,
-  ADD COLUMN IF NOT EXISTS xid xid;
+ALTER TABLE @S@.alive DROP COLUMN one, ADD COLUMN started timestamptz, ADD COLUMN file text, ADD COLUMN xid xid,
+  ADD COLUMN after bigint, ADD COLUMN mask bigint;
+CREATE UNLOGGED SEQUENCE @S@.given_id MINVALUE 0;
+DO $$
+DECLARE given record;  -- who may write has the rights on both sequences
+BEGIN
+  FOR given IN SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS role
+      FROM pg_class, aclexplode(relacl) WHERE oid = '@S@.log_id'::regclass AND grantee <> relowner LOOP
+    EXECUTE format('GRANT %s ON SEQUENCE @S@.given_id TO %s', given.privilege_type, given.role);
+  END LOOP;
+END $$;
 """,
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
@@ -163,6 +172,7 @@ def _create(session: Session, name: str) -> None:
         session.execute(f"CREATE SCHEMA {quoted(name)}".encode())
     session.execute(_script(name, "tables.sql"))
     _make_procedures(session, name)
+    session.execute(f"SELECT {quoted(name)}.go_on_after(0)".encode())
 
 
 def _migrate(session: Session, name: str, lock_timeout_ms: int) -> None:

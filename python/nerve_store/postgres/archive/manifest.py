@@ -15,7 +15,7 @@ from nerve_store.exceptions import ArchiveError
 from nerve_store.postgres.archive.clashes import clashing_ids, reason
 from nerve_store.postgres.archive.known import COLUMNS, DaySummary, KnownDay
 from nerve_store.postgres.connections import Session
-from nerve_store.postgres.schema import lock_key, quoted
+from nerve_store.postgres.schema import quoted
 from nerve_store.postgres.texts import encode
 
 PINNED = "EXISTS (SELECT FROM {s}.workflow_runs r WHERE r.run_id = l.ref_id AND r.status IN ('queued', 'started'))"
@@ -161,18 +161,13 @@ class Manifest:
                     f"WHERE t.{column} = m.old",
                     (ids, new),
                 )
-            self.execute("SELECT setval('@.log_id', %s)", (new[-1],))
+            self.execute("SELECT @.go_on_after(%s)", (new[-1],))
 
 
-def go_on_after(session: Session, name: str, last_id: int | None, *, lock_timeout_ms: int = 0) -> None:
-    """Give no id out that a day has. Waits for the append lock, at the most so long; 0 is without end."""
+def go_on_after(session: Session, name: str, last_id: int | None) -> None:
+    """Give no id out that a day has, nor one before. Waits for the append lock without end."""
+    schema = quoted(name)
     with session.transaction():
-        session.execute(
-            "SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)",
-            (str(lock_timeout_ms), lock_key(name)),
-        )
-        session.execute(
-            f"SELECT setval('{quoted(name)}.log_id', %s) FROM {quoted(name)}.log_id "
-            "WHERE %s > CASE WHEN is_called THEN last_value ELSE last_value - 1 END".encode(),
-            (last_id, last_id),
-        )
+        row = session.execute(f"SELECT {schema}.lock_ids(0)").fetchone()
+        if row is not None and last_id is not None and row[0] < last_id:
+            session.execute(f"SELECT {schema}.go_on_after(%s)", (last_id,))

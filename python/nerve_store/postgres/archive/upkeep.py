@@ -18,7 +18,7 @@ from nerve_store.exceptions import ArchiveBusyError, ArchiveError
 from nerve_store.postgres import failures
 from nerve_store.postgres.archive.job import ArchiveJob
 from nerve_store.postgres.archive.known import KnownDay
-from nerve_store.postgres.archive.manifest import OBJECTS, Manifest, go_on_after
+from nerve_store.postgres.archive.manifest import OBJECTS, Manifest
 from nerve_store.postgres.archive.restore import restore
 from nerve_store.postgres.archive.verify import verify
 from nerve_store.postgres.entries import now as clock
@@ -227,7 +227,6 @@ class Archives(Reads):
     def _open_archive(self) -> None:
         unknown = self._archive.unknown(self._identity, self._objects, self._reader().known)
         if not self._read_only:
-            self._pass_archived_ids()
             self._archive.take(self._path, self._reader().known)
         if not unknown:
             return
@@ -241,16 +240,6 @@ class Archives(Reads):
         with self._exclusive(self._connections.busy_timeout) as manifest:
             self._archive.prepare(manifest)
             self._archive.tidy(manifest)
-
-    def _pass_archived_ids(self) -> None:
-        """Whatever became of a process that took a day in: no id of a day is given to another row."""
-        last_id = self._value(
-            f"SELECT max(d.last_id) FROM {self._schema}.archive_days d, {self._schema}.log_id i "
-            "WHERE d.last_id > CASE WHEN i.is_called THEN i.last_value ELSE i.last_value - 1 END"
-        )
-        if last_id is not None:
-            patience = self._connections.lock_timeout_ms
-            self._connections.read(lambda session: go_on_after(session, self._name, last_id, lock_timeout_ms=patience))
 
     def _identity(self) -> str:
         return str(self._value(f"SELECT store_id FROM {self._schema}.state"))

@@ -5,20 +5,21 @@ CREATE TABLE @S@.state (            -- one row
   store_id uuid NOT NULL DEFAULT gen_random_uuid()
 );
 
--- Its row says of itself what is true as long as nothing was lost or brought back. PostgreSQL empties an unlogged table when
--- it recovers: after a crash, after that of one backend, on a promoted standby, from a base backup. A copy of the files is
--- run by a server that was started later; a copy of the database lies in other files; what restores a dump writes the row
--- in a transaction of its own. See `lock_ids`.
+-- Its only row says of itself what is true as long as nothing was lost or brought back. PostgreSQL empties an unlogged table
+-- when it recovers: after a crash, after that of one backend, on a promoted standby, from a base backup. A copy of the files
+-- is run by a server that was started later; a copy of the database lies in other files; what restores a dump writes a row in
+-- a transaction of its own, also beside one that is there. See `lock_ids`.
 CREATE UNLOGGED TABLE @S@.alive (
-  one boolean PRIMARY KEY DEFAULT true CHECK (one),
   started timestamptz,              -- when the server was started
   file text,                        -- the file of this table, whose name has the oid of the database
-  xid xid                           -- the transaction that wrote the row
+  xid xid,                          -- the transaction that wrote the row
+  after bigint,                     -- the id after which ids went on then
+  mask bigint                       -- a number of chance: `given_id` is `log_id` XOR this
 );
-INSERT INTO @S@.alive (started, file, xid)
-  VALUES (pg_postmaster_start_time(), pg_relation_filepath('@S@.alive'), pg_current_xact_id()::xid);
 
-CREATE SEQUENCE @S@.log_id;
+CREATE SEQUENCE @S@.log_id;         -- the last id that was given
+-- The same under the mask: who sets `log_id` does not set this one, and what a dump has of both is of another mask.
+CREATE UNLOGGED SEQUENCE @S@.given_id MINVALUE 0;
 
 CREATE TABLE @S@.logs (
   id bigint NOT NULL,

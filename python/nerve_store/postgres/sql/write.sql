@@ -1,27 +1,47 @@
 -- All writes: one procedure call, one round trip. `@S@` is the quoted schema, `@CHANNEL@` its channel of notices.
 
+-- Ids go on after this one, and nothing is lost: for who holds the append lock, or makes the schema.
+CREATE OR REPLACE FUNCTION @S@.go_on_after(last bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE mask bigint := floor(random() * 1048576);
+BEGIN
+  DELETE FROM @S@.alive;
+  INSERT INTO @S@.alive (started, file, xid, after, mask)
+    VALUES (pg_postmaster_start_time(), pg_relation_filepath('@S@.alive'), pg_current_xact_id()::xid, last, mask);
+  PERFORM setval('@S@.log_id', greatest(last, 1), last > 0), setval('@S@.given_id', greatest(last, 0) # mask);
+END $$;
+
+-- The last commits may be gone, or those of days if this comes from a backup. Ids that a reader saw must not be given again to
+-- other rows: they go on after `known`, the greatest that was given as far as is known, and after the microseconds since 2026,
+-- of which more have passed than rows were written, however often the lost server skipped since the backup. Until the year
+-- 2311 a double holds them.
+CREATE OR REPLACE FUNCTION @S@.skipped(known bigint) RETURNS bigint LANGUAGE sql AS $$
+  SELECT greatest(known + 1000000, ((extract(epoch FROM clock_timestamp()) - 1767225600) * 1000000)::bigint)
+$$;
+
+-- The last id that was given, the greatest that is known to be given, and whether the first is true: one row.
+CREATE OR REPLACE FUNCTION @S@.known_ids() RETURNS TABLE (last bigint, known bigint, is_alive boolean)
+LANGUAGE sql STABLE AS $$
+  SELECT max(i.last), max(greatest(i.last, a.after, g.last_value # a.mask)), count(*) = 1
+      AND bool_and(a.started = pg_postmaster_start_time() AND a.file = pg_relation_filepath(a.tableoid) AND a.xid = a.xmin
+        AND g.last_value # a.mask = i.last) IS TRUE
+    FROM (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM @S@.log_id) AS i(last), @S@.given_id g
+      LEFT JOIN @S@.alive a ON true
+$$;
+
 -- Takes the append lock until the transaction ends, and returns the last id that was given; waits for each lock `wait`
 -- milliseconds at the most. From here on ids are given in the order of the commits, and no row of a run is locked by
 -- anybody else. The commit that follows does not wait for the disk: the lock is held for microseconds.
 CREATE OR REPLACE FUNCTION @S@.lock_ids(wait int) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE last bigint;
+DECLARE ids record;
 BEGIN
   -- Of this transaction alone: behind a pooler, the next one of the session is another client's.
   PERFORM set_config('synchronous_commit', 'off', true), set_config('lock_timeout', wait::text, true),
     pg_advisory_xact_lock(@LOCK@);
-  SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END INTO last FROM @S@.log_id;
-  IF NOT EXISTS (SELECT FROM @S@.alive WHERE started = pg_postmaster_start_time()
-      AND file = pg_relation_filepath(tableoid) AND xid = xmin) THEN
-    -- The last commits may be gone, or those of days if this comes from a backup. Ids that a reader saw must not be given
-    -- again to other rows: they go on after the microseconds since 2026, of which more have passed than rows were written,
-    -- however often the lost server skipped since the backup. Until the year 2311 a double holds them.
-    last := greatest(last + 1000000, ((extract(epoch FROM clock_timestamp()) - 1767225600) * 1000000)::bigint);
-    DELETE FROM @S@.alive;
-    INSERT INTO @S@.alive (started, file, xid)
-      VALUES (pg_postmaster_start_time(), pg_relation_filepath('@S@.alive'), pg_current_xact_id()::xid);
-    PERFORM setval('@S@.log_id', last);
-  END IF;
-  RETURN last;
+  SELECT * INTO ids FROM @S@.known_ids();
+  IF ids.is_alive THEN RETURN ids.last; END IF;
+  ids.last := @S@.skipped(ids.known);
+  PERFORM @S@.go_on_after(ids.last);
+  RETURN ids.last;
 END $$;
 
 -- Waits until all that was committed before is on the disk.
@@ -71,19 +91,32 @@ BEGIN
     UPDATE @S@.writers SET results = outcomes WHERE writer = w;
   END IF;
   first := before + 1;
-  IF last > before THEN PERFORM setval('@S@.log_id', last); END IF;
+  IF last > before THEN
+    PERFORM setval('@S@.log_id', last), setval('@S@.given_id', g.last_value # before # last) FROM @S@.given_id g;
+  END IF;
   PERFORM pg_notify('@CHANNEL@', wake);
   COMMIT;
   IF is_durable THEN PERFORM @S@.flush(); END IF;
 END $$;
 
--- After a lost connection: fences the old one, whose call may still be waiting for the lock, and says whether its last
--- call was committed. What it says is durable.
+-- The greatest id that there is, also where rows came without the sequence, as by logical replication.
+CREATE OR REPLACE FUNCTION @S@.greatest_id() RETURNS bigint LANGUAGE sql AS $$
+  SELECT greatest((SELECT max(id) FROM @S@.logs), (SELECT max(last_id) FROM @S@.archive_days),
+    (SELECT max(first_id) - 1 FROM @S@.writers))
+$$;
+
+-- Before a connection writes: fences the one that it takes the place of, whose call may still be waiting for the lock, and
+-- says whether its last call was committed. What it says is durable.
 CREATE OR REPLACE PROCEDURE @S@.recover(
   w uuid, wait int, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
+DECLARE known bigint;
 BEGIN
-  PERFORM @S@.lock_ids(wait);
+  PERFORM set_config('lock_timeout', wait::text, true);
+  known := @S@.greatest_id();
+  -- No one waits for the locks of partitions while it holds the append lock, or the other way round.
+  COMMIT;
+  IF @S@.lock_ids(wait) < known THEN PERFORM @S@.go_on_after(@S@.skipped(known)); END IF;
   UPDATE @S@.writers SET epoch = epoch + 1, seen = now() WHERE writer = w
     RETURNING epoch, seq, first_id, results INTO current_epoch, last_seq, first, outcomes;
   IF NOT FOUND THEN
