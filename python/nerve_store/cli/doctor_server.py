@@ -100,6 +100,13 @@ def _settings(store: Log) -> Iterator[Finding]:
     if not standbys:
         message = "none: if a standby takes over, the newest acknowledged rows may be missing there"
         yield Finding("ok", "synchronous standbys", message)
+    isolation = _setting(store, "default_transaction_isolation")
+    if isolation != "read committed":
+        what = f"{isolation} by default; the store's writes are read committed whatever it is"
+        yield Finding("ok", "isolation", what)
+    if _setting(store, "default_transaction_read_only") == "on":
+        action = "ALTER ROLE … or ALTER DATABASE … RESET default_transaction_read_only, unless this role only reads"
+        yield Finding("warning", "default_transaction_read_only", "on: the store is refused for writing", action)
     if _setting(store, "data_checksums") != "on":
         message = "off: the server does not notice a page that the disk changed"
         yield Finding("ok", "data_checksums", message, "pg_checksums --enable, while the server is down")

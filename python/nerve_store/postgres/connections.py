@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from nerve_store._places import error_at
@@ -102,6 +102,8 @@ class Connections:
         # No prepared statements: a pooler in transaction mode gives the next call another session.
         session = psycopg.connect(url or self.url, autocommit=True, prepare_threshold=None, **self._options)
         arrays.register(session)
+        # What looks behind a lock must see what was committed before it, whatever the server's default is.
+        session.isolation_level = IsolationLevel.READ_COMMITTED
         return session
 
     def is_shared(self, session: Session, url: str | None = None) -> bool:

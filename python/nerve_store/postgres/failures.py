@@ -46,6 +46,18 @@ def is_demoted(error: psycopg.Error) -> bool:
     return isinstance(error, errors.ReadOnlySqlTransaction)
 
 
+def read_only(place: str, reason: str) -> StoreIOError:
+    """The error of a write where the server takes none."""
+    error = StoreIOError(
+        errno.EROFS,
+        f"{reason}: a standby takes no writes, nor does a role or a database with default_transaction_read_only = on; "
+        "name the primary, take the setting back, or open with read_only=True",
+        place,
+    )
+    error.path = place
+    return error
+
+
 def unavailable(place: str, reason: object, *, is_unknown: bool = False) -> StoreUnavailableError:
     """The error of a call that no server answered."""
     outcome = "; its outcome is unknown: repeat it with a key" if is_unknown else ""
@@ -67,6 +79,8 @@ def translated(error: psycopg.Error, place: str) -> Exception:
             result = StoreFullError(errno.ENOSPC, _line(error), place)
         case errors.InsufficientPrivilege():
             result = StoreIOError(errno.EACCES, f"{_line(error)}; grant it to this role", place)
+        case errors.ReadOnlySqlTransaction():
+            result = read_only(place, _line(error))
         case errors.UndefinedTable() | errors.UndefinedFunction() | errors.InvalidSchemaName():
             result = CorruptStoreError(f"{message}; the schema is not what this version of nerve_store made")
         case errors.DataCorrupted() | errors.IndexCorrupted():

@@ -74,7 +74,8 @@ class Partitions:
     def _make(self, session: Session) -> None:
         now = datetime.now(UTC)
         for day in (now.date() + timedelta(days=number) for number in range(_DAYS_AHEAD + 1)):
-            row = session.execute(self._ensure, (day,)).fetchone()
+            with session.transaction():
+                row = session.execute(self._ensure, (day,)).fetchone()
             if row is None or row[0] is None:
                 return
             self._last_day = max(self._last_day, day)

@@ -66,6 +66,8 @@ def prepare(
     """
     schema = quoted(name)
     try:
+        if not read_only:
+            _check_writable(session, place)
         there = tables(session, name)
         if _STATE not in there:
             if read_only:
@@ -92,6 +94,15 @@ def prepare(
     except psycopg.Error as error:
         failures.fail(error, place)
     return found
+
+
+def _check_writable(session: Session, place: str) -> None:
+    """Refuse what is read-only on purpose; a standby may become the primary while the store is open."""
+    found = session.execute(
+        "SELECT current_setting('default_transaction_read_only') = 'on' AND NOT pg_is_in_recovery()"
+    )
+    if found.fetchone() == (True,):
+        raise failures.read_only(place, "this session may only read")
 
 
 def _unfinished(place: str) -> NerveStoreError:

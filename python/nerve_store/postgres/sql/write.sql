@@ -55,11 +55,15 @@ CREATE OR REPLACE PROCEDURE @S@.write(
   w uuid, wait int, e bigint, q bigint, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], jobs jsonb,
   is_durable boolean, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
-DECLARE
-  before bigint := @S@.lock_ids(wait);
-  last bigint := before;
-  wake text := '';
+DECLARE before bigint; last bigint; wake text := '';
 BEGIN
+  -- The default of the role or the database: a snapshot that is older than the lock hides what was committed before it.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+  END IF;
+  before := @S@.lock_ids(wait);
+  last := before;
   UPDATE @S@.writers SET seq = q, first_id = before + 1, results = NULL, seen = now()
     WHERE writer = w AND epoch = e AND seq < q;
   IF NOT FOUND THEN RAISE EXCEPTION 'fenced' USING ERRCODE = 'NS001'; END IF;
@@ -83,6 +87,10 @@ CREATE OR REPLACE PROCEDURE @S@.recover(
   w uuid, wait int, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+  END IF;
   PERFORM @S@.lock_ids(wait);
   UPDATE @S@.writers SET epoch = epoch + 1, seen = now() WHERE writer = w
     RETURNING epoch, seq, first_id, results INTO current_epoch, last_seq, first, outcomes;
