@@ -67,13 +67,20 @@ def _setting(store: Log, name: str) -> str:
 
 
 def _server(store: Log) -> Iterator[Finding]:
+    from nerve_store.postgres.schema import IS_OF_ITS_NAME, lock_key
+
     version = _setting(store, "server_version")
     if int(_setting(store, "server_version_num")) < _OLDEST:
         yield Finding("error", "server", f"PostgreSQL {version}", "upgrade it to PostgreSQL 15 or newer")
     else:
         yield Finding("ok", "server", f"PostgreSQL {version}")
     number = _one(store, "SELECT schema_version FROM state")
-    yield Finding("ok", "schema", f"version {number}")
+    name = _one(store, "SELECT current_schema()::text")
+    if store.sql(IS_OF_ITS_NAME, (name, str(lock_key(name)))):
+        yield Finding("ok", "schema", f"version {number}")
+    else:
+        what = f"version {number}; it was renamed, and its procedures write by its former name"
+        yield Finding("error", "schema", what, "open the log once for writing as the owner of the schema")
     encoding = _setting(store, "server_encoding")
     if encoding != "UTF8":
         action = "move the log to a database that was created with the encoding UTF8"

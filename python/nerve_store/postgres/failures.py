@@ -15,9 +15,12 @@ from nerve_store.exceptions import (
     StoreBusyError,
     StoreFullError,
     StoreIOError,
+    StoreMovedError,
     StoreUnavailableError,
 )
 
+ANOTHER_LOG = "NS002"
+"""What `recover` says where the schema has another log than the one that was opened."""
 _AWAY = (
     errors.AdminShutdown,
     errors.CrashShutdown,
@@ -58,6 +61,17 @@ def read_only(place: str, reason: str) -> StoreIOError:
     return error
 
 
+def moved(place: str, reason: str) -> StoreMovedError:
+    """The error of a call of a store whose schema has another name now."""
+    error = StoreMovedError(
+        errno.ESTALE,
+        f"{reason}: the schema was renamed, dropped or replaced; close the log, and open it by the name it has now",
+        place,
+    )
+    error.path = place
+    return error
+
+
 def unavailable(place: str, reason: object, *, is_unknown: bool = False) -> StoreUnavailableError:
     """The error of a call that no server answered."""
     outcome = "; its outcome is unknown: repeat it with a key" if is_unknown else ""
@@ -68,6 +82,16 @@ def unavailable(place: str, reason: object, *, is_unknown: bool = False) -> Stor
 
 def translated(error: psycopg.Error, place: str) -> Exception:
     """The error of ours that says the same."""
+    if is_lost(error, None):
+        return unavailable(place, error)
+    if is_demoted(error):
+        return read_only(place, _line(error))
+    if isinstance(error, errors.InvalidSchemaName) or error.sqlstate == ANOTHER_LOG:
+        return moved(place, _line(error))
+    return _translated(error, place)
+
+
+def _translated(error: psycopg.Error, place: str) -> NerveStoreError:
     message = f"{place}: {_line(error)}"
     result: NerveStoreError
     match error:
@@ -79,14 +103,10 @@ def translated(error: psycopg.Error, place: str) -> Exception:
             result = StoreFullError(errno.ENOSPC, _line(error), place)
         case errors.InsufficientPrivilege():
             result = StoreIOError(errno.EACCES, f"{_line(error)}; grant it to this role", place)
-        case errors.ReadOnlySqlTransaction():
-            result = read_only(place, _line(error))
-        case errors.UndefinedTable() | errors.UndefinedFunction() | errors.InvalidSchemaName():
+        case errors.UndefinedTable() | errors.UndefinedFunction():
             result = CorruptStoreError(f"{message}; the schema is not what this version of nerve_store made")
         case errors.DataCorrupted() | errors.IndexCorrupted():
             result = CorruptStoreError(message)
-        case _ if is_lost(error, None):
-            return unavailable(place, error)
         case _:
             result = StoreIOError(errno.EIO, _line(error), place)
     result.path = place

@@ -31,10 +31,10 @@ _LONGEST_WAIT = 0.0005
 class Lanes:
     """The jobs that wait, and the lanes that take them, in the order in which they came."""
 
-    def __init__(self, connections: Connections, schema: str, *, count: int) -> None:
+    def __init__(self, connections: Connections, schema: str, log: str, *, count: int) -> None:
         self._connections = connections
         self._waiting: deque[Job] = deque()
-        self._free = [Lane(connections, schema) for _ in range(count)]
+        self._free = [Lane(connections, schema, log) for _ in range(count)]
         self._all = list(self._free)
         self._mutex = threading.Lock()
         self._idle = threading.Condition(self._mutex)

@@ -82,10 +82,12 @@ BEGIN
 END $$;
 
 -- After a lost connection: fences the old one, whose call may still be waiting for the lock, and says whether its last
--- call was committed. What it says is durable.
+-- call was committed. What it says is durable. `outcomes` comes in as the log that the caller has open: the schema may have
+-- been renamed since, and another one may have its name, or procedures that were made for another name.
 CREATE OR REPLACE PROCEDURE @S@.recover(
   w uuid, wait int, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
+DECLARE log jsonb := outcomes;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     COMMIT;
@@ -97,6 +99,9 @@ BEGIN
   IF NOT FOUND THEN
     INSERT INTO @S@.writers (writer, epoch, seq, first_id) VALUES (w, 1, 0, 0);
     current_epoch := 1; last_seq := 0; first := 0;
+  END IF;
+  IF EXISTS (SELECT FROM @S@.state WHERE to_jsonb(store_id || '#@NAME@') <> log) THEN
+    RAISE EXCEPTION 'another log has this name' USING ERRCODE = 'NS002';
   END IF;
   COMMIT;
   PERFORM @S@.flush();
