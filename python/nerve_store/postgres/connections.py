@@ -38,6 +38,21 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to reach the server."""
 
 
+class Patience:
+    """How long a call tries to reach the server."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end, self._pause = time.monotonic() + seconds, 0.0
+
+    def pause(self) -> bool:
+        """Sleep until the next attempt, the first of which is at once; False if there is no time for one."""
+        if time.monotonic() + self._pause > self._end:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        return True
+
+
 _NEVER = re.compile(
     r"authentication failed|no password supplied|pg_hba\.conf|(role|database) \".*\" does not exist"
     r"|no such (user|database)|is not permitted to log in|permission denied|not currently accepting connections"
@@ -127,18 +142,26 @@ class Connections:
 
     def reach(self, url: str | None = None) -> Session:
         """A new connection, within `busy_timeout`; `StoreUnavailableError` if there is none to be had."""
-        end, pause = time.monotonic() + self.busy_timeout, _FIRST_PAUSE
+        patience = Patience(self.busy_timeout)
         while True:
             self.check()
             try:
-                return self.connect(url)
+                return self._answering(url)
             except psycopg.Error as error:
                 if not failures.is_lost(error, None) or not _may_pass(error):
                     raise self._refused(error) from error
-                if time.monotonic() + pause > end:
+                if not patience.pause():
                     raise failures.unavailable(self.place, error) from error
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _answering(self, url: str | None) -> Session:
+        """A new connection on which the server answers: a pooler takes a login without one."""
+        session = self.connect(url)
+        try:
+            session.execute("SELECT")
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     def _refused(self, error: psycopg.Error) -> Exception:
         if error.sqlstate is None:
@@ -175,7 +198,7 @@ class Connections:
 
     def read_untranslated(self, call: Callable[[Session], _Result]) -> _Result:
         """The same; what the server refuses is left as it says it."""
-        end = time.monotonic() + self.busy_timeout
+        patience = Patience(self.busy_timeout)
         while True:
             with self.borrowed() as session:
                 try:
@@ -188,7 +211,7 @@ class Connections:
             # All that were kept are of the server that is gone.
             self.drop_idle()
             self.check()
-            if time.monotonic() > end:
+            if not patience.pause():
                 raise failures.unavailable(self.place, lost) from lost
 
     def _give_back(self, session: Session) -> None:

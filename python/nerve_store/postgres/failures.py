@@ -21,6 +21,8 @@ from nerve_store.exceptions import (
 
 ANOTHER_LOG = "NS002"
 """What `recover` says where the schema has another log than the one that was opened."""
+_NO_CONNECTION = "08"
+"""The class of errors of connections; those of pgbouncer are of it, too."""
 _AWAY = (
     errors.AdminShutdown,
     errors.CrashShutdown,
@@ -41,7 +43,15 @@ def is_lost(error: psycopg.Error, connection: psycopg.Connection[Any] | None) ->
         return True
     if connection is not None and connection.closed:
         return True
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    # A pooler that has no server takes the login, and refuses what comes after it.
+    return error.sqlstate.startswith(_NO_CONNECTION) and not is_pooled_by_statement(error)
+
+
+def is_pooled_by_statement(error: psycopg.Error) -> bool:
+    """Whether a pooler takes no transaction, only single statements; pgbouncer has one code for all that it says."""
+    return "statement pooling mode" in str(error)
 
 
 def is_demoted(error: psycopg.Error) -> bool:
@@ -105,6 +115,9 @@ def _translated(error: psycopg.Error, place: str) -> NerveStoreError:
             result = StoreIOError(errno.EACCES, f"{_line(error)}; grant it to this role", place)
         case errors.UndefinedTable() | errors.UndefinedFunction():
             result = CorruptStoreError(f"{message}; the schema is not what this version of nerve_store made")
+        case _ if is_pooled_by_statement(error):
+            way_out = "the log needs a pooler in transaction or session mode, or an address that goes around it"
+            result = StoreIOError(errno.ENOTSUP, f"{_line(error)}; {way_out}", place)
         case errors.DataCorrupted() | errors.IndexCorrupted():
             result = CorruptStoreError(message)
         case _:

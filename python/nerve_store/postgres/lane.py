@@ -9,7 +9,6 @@ nothing: who leads the lane next does, for those that shared the commit.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -22,7 +21,7 @@ from nerve_store._core import Columns
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.postgres import failures
 from nerve_store.postgres.arrays import parameters
-from nerve_store.postgres.connections import Connections, Session
+from nerve_store.postgres.connections import Connections, Patience, Session
 from nerve_store.postgres.jobs import Job, as_operations
 from nerve_store.postgres.refusals import refusal
 
@@ -96,7 +95,7 @@ class Lane:
         return True
 
     def _call(self, arguments: tuple[Any, ...]) -> tuple[int, Any]:
-        end = time.monotonic() + self._connections.busy_timeout
+        patience = Patience(self._connections.busy_timeout)
         sent: int | None = None
         is_in_doubt = False
         while True:
@@ -113,7 +112,7 @@ class Lane:
                 # Any other error than those that came before the commit may be of the flush.
                 is_in_doubt = is_in_doubt or (sent is not None and error.sqlstate not in _NOT_COMMITTED)
                 self._drop()
-                if is_passing and time.monotonic() < end:
+                if is_passing and patience.pause():
                     continue
                 if is_in_doubt and not is_passing:
                     return self._committed(sent, error)
