@@ -70,7 +70,8 @@ class StoreFullError(StoreIOError):
 class StoreMovedError(StoreIOError):
     """The database or its write-ahead log was moved, removed or replaced while it was open; nothing is acknowledged.
 
-    Once the files are back in their place the store goes on; otherwise close it and open it again. `errno` is `ESTALE`.
+    Of a log on PostgreSQL: its schema was renamed or dropped, or another log has its name. Once what was moved is back
+    in its place the store goes on; otherwise close it and open it again. `errno` is `ESTALE`.
     """
 
 
@@ -89,7 +90,10 @@ class CorruptStoreError(NerveStoreError):
 
 
 class SchemaVersionError(NerveStoreError):
-    """The database was written by a newer nerve_store or by another application; it was left untouched."""
+    """The database was written by a newer nerve_store or by another application; it was left untouched.
+
+    Of a log on PostgreSQL: its schema was renamed, and this role may not bring it up to date.
+    """
 
     found: int | None = None
     """The schema version found in the file."""

@@ -79,8 +79,8 @@ class Scene:
     """Lanes of one connection, and callers in threads of their own."""
 
     def __init__(self) -> None:
-        self.group = Lanes(cast(Any, Place()), "schema", count=1)
-        self.server = Server(cast(Any, Place()), "schema")
+        self.group = Lanes(cast(Any, Place()), "schema", "log", count=1)
+        self.server = Server(cast(Any, Place()), "schema", "log")
         self.server.committed = []
         self.group._all = [self.server]
         self.threads: list[threading.Thread] = []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from nerve_store.postgres.connections import Connections
 from postgres.conftest import VERSIONS
 from support import servers
 from support.archive import NOW, at, day, fill
+from support.servers import Server
 
 pytest.importorskip("obstore", reason="obstore is not installed; make venv installs it")
 
@@ -97,6 +101,54 @@ def test_job_on_a_shared_session_is_refused_and_changes_nothing(
         JOBS[name](opened(place, place.direct_url, archive, listen_url=url))
     assert state(place, archive) == before
     JOBS[name](opened(place, url, archive, listen_url=place.direct_url))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("end", [Server.stop, Server.crash], ids=["restart", "crash"])
+def test_calls_behind_a_pooler_wait_for_a_server_that_is_away(
+    own_server: Server, mode: str, end: Callable[[Server], None], tmp_path: Path
+) -> None:
+    """The pooler takes logins all the while, and refuses the first statement."""
+    if servers.pgbouncer() is None:
+        pytest.skip("pgbouncer is not installed; make services installs it")
+    url = servers.bouncer(own_server, mode, server_login_retry="3", query_wait_timeout="1")
+    options: dict[str, Any] = {"archive": tmp_path, "busy_timeout": 60, "listen_url": own_server.url}
+    calls: dict[str, Callable[[Any], Any]] = {
+        "append": lambda log: log.append("system", "tock"),
+        "append many": lambda log: log.append_many([("system", "tick", None, None, 1)] * 200),
+        "key": lambda log: log.append("system", "once", key="key"),
+        "meta": lambda log: log.set_meta("app.cursor", "1"),
+        "claim": lambda log: log.claim_workflow_run("worker"),
+        "query": lambda log: log.query(type="tick", limit=1),
+        "get_meta": lambda log: log.get_meta("app.none"),
+        "archive": lambda log: log.archive_logs(now=NOW),
+        "open": lambda _: PostgresLogStore(url, **options).close(),
+    }
+    with PostgresLogStore(url, **options) as log, ThreadPoolExecutor(len(calls)) as pool:
+        log.append("system", "tick")
+        log.query()
+        end(own_server)
+        with pytest.raises(psycopg.errors.ProtocolViolation), closing(psycopg.connect(url)) as session:
+            session.execute("SELECT 1")
+        results = {name: pool.submit(call, log) for name, call in calls.items()}
+        time.sleep(1)
+        assert not any(result.done() for result in results.values())
+        own_server.start()
+        for result in results.values():
+            result.result()
+        assert log.count(type="tock") == log.count(type="once") == 1
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["no log", "a log"])
+def test_pooler_in_statement_mode_is_named(place: Backend, is_made: bool) -> None:
+    if is_made:
+        with opened(place, place.direct_url) as log:
+            log.append("system", "tick")
+    with pytest.raises(ns.StoreIOError, match="transaction or session mode") as caught:
+        opened(place, bouncer(place, "statement"), busy_timeout=60)
+    assert caught.value.errno == errno.ENOTSUP
+    if is_made:
+        assert opened(place, bouncer(place, "statement"), read_only=True).count() == 1
 
 
 @pytest.mark.parametrize("name", JOBS)

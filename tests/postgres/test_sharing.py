@@ -38,7 +38,7 @@ class Callers:
     """Callers of two lanes. Each commit takes until it is ended; `commits` has the jobs of each, as they began."""
 
     def __init__(self) -> None:
-        self.lanes = Lanes(cast(Any, Connections()), "schema", count=2)
+        self.lanes = Lanes(cast(Any, Connections()), "schema", "log", count=2)
         self.commits: list[list[Job]] = []
         self.threads: list[threading.Thread] = []
         self._ends: list[threading.Event] = []

@@ -194,7 +194,11 @@ def shared(version: str) -> Server:
 @functools.cache
 def shared_bouncer(version: str, pool_mode: str = "transaction", **settings: str) -> str:
     """The URL of a pooler before the shared cluster."""
-    server = shared(version)
+    return bouncer(shared(version), pool_mode, **settings)
+
+
+def bouncer(server: Server, pool_mode: str = "transaction", **settings: str) -> str:
+    """The URL of a new pooler before a cluster; it ends with this process."""
     program = pgbouncer()
     assert program is not None
     directory = Path(tempfile.mkdtemp(prefix="nerve-store-pgbouncer-"))

@@ -67,13 +67,20 @@ def _setting(store: Log, name: str) -> str:
 
 
 def _server(store: Log) -> Iterator[Finding]:
+    from nerve_store.postgres.schema import IS_OF_ITS_NAME, lock_key
+
     version = _setting(store, "server_version")
     if int(_setting(store, "server_version_num")) < _OLDEST:
         yield Finding("error", "server", f"PostgreSQL {version}", "upgrade it to PostgreSQL 15 or newer")
     else:
         yield Finding("ok", "server", f"PostgreSQL {version}")
     number = _one(store, "SELECT schema_version FROM state")
-    yield Finding("ok", "schema", f"version {number}")
+    name = _one(store, "SELECT current_schema()::text")
+    if store.sql(IS_OF_ITS_NAME, (name, str(lock_key(name)))):
+        yield Finding("ok", "schema", f"version {number}")
+    else:
+        what = f"version {number}; it was renamed, and its procedures write by its former name"
+        yield Finding("error", "schema", what, "open the log once for writing as the owner of the schema")
     encoding = _setting(store, "server_encoding")
     if encoding != "UTF8":
         action = "move the log to a database that was created with the encoding UTF8"
@@ -100,6 +107,13 @@ def _settings(store: Log) -> Iterator[Finding]:
     if not standbys:
         message = "none: if a standby takes over, the newest acknowledged rows may be missing there"
         yield Finding("ok", "synchronous standbys", message)
+    isolation = _setting(store, "default_transaction_isolation")
+    if isolation != "read committed":
+        what = f"{isolation} by default; the store's writes are read committed whatever it is"
+        yield Finding("ok", "isolation", what)
+    if _setting(store, "default_transaction_read_only") == "on":
+        action = "ALTER ROLE … or ALTER DATABASE … RESET default_transaction_read_only, unless this role only reads"
+        yield Finding("warning", "default_transaction_read_only", "on: the store is refused for writing", action)
     if _setting(store, "data_checksums") != "on":
         message = "off: the server does not notice a page that the disk changed"
         yield Finding("ok", "data_checksums", message, "pg_checksums --enable, while the server is down")

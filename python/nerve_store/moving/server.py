@@ -170,7 +170,8 @@ class ServerTarget(Target):
         days = {utc_day(row.timestamp) for row in rows if 0 <= row.timestamp <= MAX_TIMESTAMP} - self._partitions
         for day in sorted(days):
             if first <= day <= last:
-                self._execute("SELECT @.ensure_day(%s)", (day,))
+                with self._session.transaction():
+                    self._execute("SELECT @.ensure_day(%s)", (day,))
         self._partitions |= days
 
     def advance(self, done: int) -> None:

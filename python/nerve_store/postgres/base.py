@@ -72,7 +72,7 @@ class OpenPostgres:
         count = max(1, Check.count(writers, "writers"))
         try:
             with self._connections.borrowed() as session:
-                version = _prepare(
+                found = _prepare(
                     session,
                     self._name,
                     self._path,
@@ -83,14 +83,15 @@ class OpenPostgres:
                 )
                 if not self._read_only:
                     self._partitions.open(session)
-            self._knows_objects = version >= _OBJECTS_VERSION
+            self._knows_objects = found.version >= _OBJECTS_VERSION
             """Whether the tables can say that a day is an object."""
+            self._log = found.log
             self._open_archive()
         except BaseException:
             self._connections.close()
             self._archive.close()
             raise
-        self._lanes = Lanes(self._connections, self._schema, count=count)
+        self._lanes = Lanes(self._connections, self._schema, found.log, count=count)
         self._listener = Listener(self._connections, self._name, self._direct_url)
 
     def _refuse_days(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from nerve_store._places import error_at
@@ -36,6 +36,21 @@ _LOOKS = 20
 """How often a pooler may give a client what it had before, until it is taken for one in session mode."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts to reach the server."""
+
+
+class Patience:
+    """How long a call tries to reach the server."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end, self._pause = time.monotonic() + seconds, 0.0
+
+    def pause(self) -> bool:
+        """Sleep until the next attempt, the first of which is at once; False if there is no time for one."""
+        if time.monotonic() + self._pause > self._end:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        return True
 
 
 _NEVER = re.compile(
@@ -105,6 +120,8 @@ class Connections:
         # No prepared statements: a pooler in transaction mode gives the next call another session.
         session = psycopg.connect(url or self.url, autocommit=True, prepare_threshold=None, **self._options)
         arrays.register(session)
+        # What looks behind a lock must see what was committed before it, whatever the server's default is.
+        session.isolation_level = IsolationLevel.READ_COMMITTED
         return session
 
     def is_shared(self, session: Session, url: str | None = None) -> bool:
@@ -128,18 +145,26 @@ class Connections:
 
     def reach(self, url: str | None = None) -> Session:
         """A new connection, within `busy_timeout`; `StoreUnavailableError` if there is none to be had."""
-        end, pause = time.monotonic() + self.busy_timeout, _FIRST_PAUSE
+        patience = Patience(self.busy_timeout)
         while True:
             self.check()
             try:
-                return self.connect(url)
+                return self._answering(url)
             except psycopg.Error as error:
                 if not failures.is_lost(error, None) or not _may_pass(error):
                     raise self._refused(error) from error
-                if time.monotonic() + pause > end:
+                if not patience.pause():
                     raise failures.unavailable(self.place, error) from error
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _answering(self, url: str | None) -> Session:
+        """A new connection on which the server answers: a pooler takes a login without one."""
+        session = self.connect(url)
+        try:
+            session.execute("SELECT")
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     def _refused(self, error: psycopg.Error) -> Exception:
         if error.sqlstate is None:
@@ -169,7 +194,7 @@ class Connections:
 
     def read_untranslated(self, call: Callable[[Session], _Result]) -> _Result:
         """The same; what the server refuses is left as it says it."""
-        end = time.monotonic() + self.busy_timeout
+        patience = Patience(self.busy_timeout)
         while True:
             with self.borrowed() as session:
                 try:
@@ -182,7 +207,7 @@ class Connections:
             # All that were kept are of the server that is gone.
             self.drop_idle()
             self.check()
-            if time.monotonic() > end:
+            if not patience.pause():
                 raise failures.unavailable(self.place, lost) from lost
 
     # An interrupt may come between any two of the steps below. What is lent is then given up by the borrower.

@@ -9,7 +9,6 @@ nothing: who leads the lane next does, for those that shared the commit.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -22,21 +21,24 @@ from nerve_store._core import Columns
 from nerve_store.exceptions import StoreUnavailableError
 from nerve_store.postgres import failures
 from nerve_store.postgres.arrays import parameters
-from nerve_store.postgres.connections import Connections, Session
+from nerve_store.postgres.connections import Connections, Patience, Session
 from nerve_store.postgres.jobs import Job, as_operations
 from nerve_store.postgres.refusals import refusal
 
 _MOST_MESSAGE_BYTES = (1 << 30) - (1 << 16)
 """Of a call, as it is sent: the server takes messages of up to 1 GiB, and 64 KiB leave room for what is not rows."""
 _FENCED = "NS001"
+_NOT_COMMITTED = (_FENCED, failures.ANOTHER_LOG, errors.LockNotAvailable.sqlstate)
+"""Errors of a call that committed nothing."""
 
 
 class Lane:
     """One connection that writes; used by one thread at a time."""
 
-    def __init__(self, connections: Connections, schema: str) -> None:
+    def __init__(self, connections: Connections, schema: str, log: str) -> None:
+        """`log` is what no other log in the schema's place has (`schema.Opened.log`)."""
         self._connections = connections
-        self._writer = uuid.uuid4()
+        self._writer, self._log = uuid.uuid4(), Jsonb(log)
         self._session: Session | None = None
         self._epoch = self._seq = 0
         self._jobs: list[Job] = []
@@ -56,7 +58,7 @@ class Lane:
         self.took = 0.0
         """Seconds of the last commit."""
         self._write = f"CALL {schema}.write(%s, %s, %s, %s, %b, %b, %b, %b, %b, %b, %b, %s, NULL, NULL)"
-        self._recover = f"CALL {schema}.recover(%s, %s, NULL, NULL, NULL, NULL)"
+        self._recover = f"CALL {schema}.recover(%s, %s, NULL, NULL, NULL, %s)"
         self._forget = f"DELETE FROM {schema}.writers WHERE writer = %s"
 
     def write(self, jobs: list[Job]) -> None:
@@ -97,7 +99,7 @@ class Lane:
         return True
 
     def _call(self, arguments: tuple[Any, ...]) -> tuple[int, Any]:
-        end = time.monotonic() + self._connections.busy_timeout
+        patience = Patience(self._connections.busy_timeout)
         sent: int | None = None
         is_in_doubt = False
         while True:
@@ -111,10 +113,10 @@ class Lane:
                 return self._send(sent, arguments)
             except psycopg.Error as error:
                 is_passing = self._may_pass(error)
-                # Whoever waited for the lock in vain committed nothing. Any other error may be of the flush.
-                is_in_doubt = is_in_doubt or (sent is not None and not isinstance(error, errors.LockNotAvailable))
+                # Any other error than those that came before the commit may be of the flush.
+                is_in_doubt = is_in_doubt or (sent is not None and error.sqlstate not in _NOT_COMMITTED)
                 self._drop()
-                if is_passing and time.monotonic() < end:
+                if is_passing and patience.pause():
                     continue
                 if is_in_doubt and not is_passing:
                     return self._committed(sent, error)
@@ -166,7 +168,8 @@ class Lane:
         self._drop()
         session = self._connections.reach()
         try:
-            row = session.execute(self._recover, (self._writer, self._connections.lock_timeout_ms)).fetchone()
+            own = (self._writer, self._connections.lock_timeout_ms, self._log)
+            row = session.execute(self._recover, own).fetchone()
         except BaseException:
             session.close()
             raise

@@ -37,9 +37,9 @@ class Lanes:
     assignment, all is said in one place (`lane.leader`, `lane.taken`), and leaving once more does what is left to do.
     """
 
-    def __init__(self, connections: Connections, schema: str, *, count: int) -> None:
+    def __init__(self, connections: Connections, schema: str, log: str, *, count: int) -> None:
         self._connections = connections
-        self._all = [Lane(connections, schema) for _ in range(count)]
+        self._all = [Lane(connections, schema, log) for _ in range(count)]
         self._waiting: list[Job] = []
         """Jobs that no commit has taken, in the order in which they came."""
         self._mutex = threading.Lock()

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 
 from nerve_store.exceptions import NerveStoreError
+from nerve_store.postgres import failures
 from nerve_store.postgres.connections import Connections, Session
 
 _DAYS_AHEAD = 3
@@ -39,8 +40,11 @@ class Partitions:
     def open(self, session: Session) -> None:
         """Make what is missing, as far as it is to be had at once."""
         self._due = time.time() + _AGAIN_SECONDS
-        with suppress(psycopg.Error):
+        try:
             self._make(session)
+        except psycopg.Error as error:
+            if failures.is_pooled_by_statement(error):
+                failures.fail(error, self._connections.place)
 
     def look(self) -> None:
         """Called by each write: once a day, have a thread make the next ones."""
@@ -74,7 +78,8 @@ class Partitions:
     def _make(self, session: Session) -> None:
         now = datetime.now(UTC)
         for day in (now.date() + timedelta(days=number) for number in range(_DAYS_AHEAD + 1)):
-            row = session.execute(self._ensure, (day,)).fetchone()
+            with session.transaction():
+                row = session.execute(self._ensure, (day,)).fetchone()
             if row is None or row[0] is None:
                 return
             self._last_day = max(self._last_day, day)

@@ -162,7 +162,7 @@ class Reads(OpenPostgres):
 
         def read(session: Session) -> tuple[list[str], list[tuple[Any, ...]]]:
             session.execute(
-                f"BEGIN READ ONLY; SET LOCAL search_path = {self._schema}, pg_catalog; "
+                f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL search_path = {self._schema}, pg_catalog; "
                 f"SET LOCAL statement_timeout = {milliseconds}".encode()
             )
             try:

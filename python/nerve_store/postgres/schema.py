@@ -6,8 +6,10 @@ import hashlib
 import re
 from collections.abc import Callable
 from importlib.resources import files
+from typing import NamedTuple
 
 import psycopg
+from psycopg import errors
 
 from nerve_store._places import error_at
 from nerve_store.exceptions import NerveStoreError, SchemaVersionError
@@ -48,6 +50,11 @@ COPYING = "copying"
 """The table that a schema has until the copy that makes it is finished (moving/server.py)."""
 COPYING_SUFFIX = "_copying"
 """What the name of the schema ends with until then."""
+IS_OF_ITS_NAME = (
+    "SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+    "WHERE n.nspname = %s AND p.proname = 'lock_ids' AND strpos(p.prosrc, %s) > 0"
+)
+"""Gives a row if the procedures of a schema were made for its name: they have the key of its append lock."""
 _PROCEDURES = ("runs.sql", "write.sql")
 
 
@@ -69,6 +76,14 @@ def lock_key(name: str, purpose: str = "append") -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
+class Opened(NamedTuple):
+    """What opening finds."""
+
+    version: int
+    log: str
+    """Which log it is, and the name of its schema; `recover` compares them."""
+
+
 def prepare(
     session: Session,
     name: str,
@@ -78,14 +93,16 @@ def prepare(
     read_only: bool,
     before_making: Callable[[], object],
     takes_unfinished: bool = False,
-) -> int:
-    """Make the schema, or bring it up to date, under a lock; the version that it has then.
+) -> Opened:
+    """Make the schema, or bring it up to date, under a lock; one that was renamed gets procedures for its name.
 
     An unfinished copy is refused, unless `takes_unfinished`, and so is the name that one is to get. `before_making` is
     called before a schema is made, and may refuse that.
     """
     schema = quoted(name)
     try:
+        if not read_only:
+            _check_writable(session, place)
         there = tables(session, name)
         if _STATE not in there:
             _leave_to_copy(session, name, place)
@@ -112,9 +129,20 @@ def prepare(
         if found < VERSION and not read_only:
             _migrate(session, name, lock_timeout_ms)
             found = VERSION
+        elif not read_only and not session.execute(IS_OF_ITS_NAME, (name, str(lock_key(name)))).fetchone():
+            _follow_name(session, name, place, lock_timeout_ms)
+        return Opened(found, _log(session, name))
     except psycopg.Error as error:
         failures.fail(error, place)
-    return found
+
+
+def _check_writable(session: Session, place: str) -> None:
+    """Refuse what is read-only on purpose; a standby may become the primary while the store is open."""
+    found = session.execute(
+        "SELECT current_setting('default_transaction_read_only') = 'on' AND NOT pg_is_in_recovery()"
+    )
+    if found.fetchone() == (True,):
+        raise failures.read_only(place, "this session may only read")
 
 
 def _leave_to_copy(session: Session, name: str, place: str) -> None:
@@ -160,6 +188,11 @@ def tables(session: Session, name: str) -> set[str]:
     return {str(row[0]) for row in found}
 
 
+def _log(session: Session, name: str) -> str:
+    row = session.execute(f"SELECT store_id FROM {quoted(name)}.state").fetchone()
+    return f"{row[0]}#{name}" if row else ""
+
+
 def _version(session: Session, schema: str) -> int:
     row = session.execute(f"SELECT schema_version FROM {schema}.state").fetchone()
     return int(row[0]) if row else 0
@@ -191,6 +224,21 @@ def lock_name(session: Session, name: str, timeout_ms: int) -> None:
     _lock(session, lock_key(name, "schema"), timeout_ms)
 
 
+def _follow_name(session: Session, name: str, place: str, lock_timeout_ms: int) -> None:
+    try:
+        with session.transaction():
+            lock_name(session, name, lock_timeout_ms)
+            _lock(session, lock_key(name), lock_timeout_ms)
+            _make_procedures(session, name)
+    except errors.InsufficientPrivilege as error:
+        raise error_at(
+            SchemaVersionError,
+            place,
+            "the schema was renamed, and its procedures write by its former name: open the log once for writing as the "
+            "owner of the schema, which makes them anew",
+        ) from error
+
+
 def _lock(session: Session, key: int, timeout_ms: int) -> None:
     """Take an advisory lock until the transaction ends, which then waits as long for every lock."""
     session.execute("SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)", (str(timeout_ms), key))
@@ -218,5 +266,6 @@ def _filled(script: str, name: str) -> bytes:
         .replace("@LOCK@", str(lock_key(name)))
         .replace("@DAYS_LOCK@", str(lock_key(name, "days")))
         .replace("@CHANNEL@", channel(name))
+        .replace("@NAME@", name)
         .encode()
     )

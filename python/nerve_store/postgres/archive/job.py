@@ -121,14 +121,15 @@ class ArchiveJob:
     def _end(self, watermark: date | None) -> None:
         if watermark is not None:
             self._move_watermark(watermark)
-        self._session.execute(
-            f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
-            f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
-        )
-        # Of processes that were killed; one that lives gets another row with its next call.
-        self._session.execute(
-            f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
-        )
+        with self._session.transaction():
+            self._session.execute(
+                f"DELETE FROM {self._schema}.keys k WHERE at < now() - make_interval(days => {_KEY_DAYS}) "
+                f"AND NOT EXISTS (SELECT FROM {self._schema}.logs l WHERE l.id = k.id)"
+            )
+            # Of processes that were killed; one that lives gets another row with its next call.
+            self._session.execute(
+                f"DELETE FROM {self._schema}.writers WHERE seen < now() - make_interval(days => {_KEY_DAYS})"
+            )
         self._days.tidy(self._manifest)
 
     def _move(self, day: date) -> tuple[ArchivedDay | None, bool]:

@@ -208,7 +208,10 @@ class Archives(Reads):
                     raise error
                 time.sleep(min(left, _PAUSE))
             try:
-                yield Manifest(session, self._name, self._path, self._columns_of_days)
+                manifest = Manifest(session, self._name, self._path, self._columns_of_days)
+                if not self._log.startswith(manifest.identity()):
+                    raise failures.moved(self._path, "another log has this name")
+                yield manifest
             finally:
                 release_lock(session, key)
         except psycopg.Error as error:

@@ -75,11 +75,15 @@ CREATE OR REPLACE PROCEDURE @S@.write(
   w uuid, wait int, e bigint, q bigint, s text[], t text[], r text[], p text[], ts bigint[], k boolean[], jobs jsonb,
   is_durable boolean, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
-DECLARE
-  before bigint := @S@.lock_ids(wait);
-  last bigint := before;
-  wake text := '';
+DECLARE before bigint; last bigint; wake text := '';
 BEGIN
+  -- The default of the role or the database: a snapshot that is older than the lock hides what was committed before it.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+  END IF;
+  before := @S@.lock_ids(wait);
+  last := before;
   UPDATE @S@.writers SET seq = q, first_id = before + 1, results = NULL, seen = now()
     WHERE writer = w AND epoch = e AND seq < q;
   IF NOT FOUND THEN RAISE EXCEPTION 'fenced' USING ERRCODE = 'NS001'; END IF;
@@ -106,22 +110,28 @@ CREATE OR REPLACE FUNCTION @S@.greatest_id() RETURNS bigint LANGUAGE sql AS $$
 $$;
 
 -- Before a connection writes: fences the one that it takes the place of, whose call may still be waiting for the lock, and
--- says whether its last call was committed. What it says is durable.
+-- says whether its last call was committed. What it says is durable. `outcomes` comes in as the log that the caller has open:
+-- the schema may have been renamed since, and another one may have its name, or procedures that were made for another name.
+-- NULL is of a store of an earlier version.
 CREATE OR REPLACE PROCEDURE @S@.recover(
   w uuid, wait int, INOUT current_epoch bigint, INOUT last_seq bigint, INOUT first bigint, INOUT outcomes jsonb
 ) LANGUAGE plpgsql AS $$
-DECLARE known bigint;
+DECLARE log jsonb := outcomes; known bigint;
 BEGIN
   PERFORM set_config('lock_timeout', wait::text, true);
   known := @S@.greatest_id();
   -- No one waits for the locks of partitions while it holds the append lock, or the other way round.
   COMMIT;
+  SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   IF @S@.lock_ids(wait) < known THEN PERFORM @S@.go_on_after(@S@.skipped(known)); END IF;
   UPDATE @S@.writers SET epoch = epoch + 1, seen = now() WHERE writer = w
     RETURNING epoch, seq, first_id, results INTO current_epoch, last_seq, first, outcomes;
   IF NOT FOUND THEN
     INSERT INTO @S@.writers (writer, epoch, seq, first_id) VALUES (w, 1, 0, 0);
     current_epoch := 1; last_seq := 0; first := 0;
+  END IF;
+  IF EXISTS (SELECT FROM @S@.state WHERE to_jsonb(store_id || '#@NAME@') <> log) THEN
+    RAISE EXCEPTION 'another log has this name' USING ERRCODE = 'NS002';
   END IF;
   COMMIT;
   PERFORM @S@.flush();
