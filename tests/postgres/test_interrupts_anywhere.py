@@ -201,6 +201,9 @@ class Session:
     def __init__(self) -> None:
         self.closed = False
 
+    def execute(self, statement: str) -> None:
+        """It answers."""
+
     def close(self) -> None:
         self.closed = True
 

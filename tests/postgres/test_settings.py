@@ -18,6 +18,7 @@ import pytest
 import nerve_store as ns
 from nerve_store.cli import main
 from nerve_store.moving import copy
+from nerve_store.postgres import schema
 from nerve_store.postgres.archive.job import ArchiveJob
 from nerve_store.postgres.schema import lock_key
 from postgres.moved import claims, fill
@@ -234,3 +235,44 @@ def test_doctor_names_the_settings(database: Database, capsys: pytest.CaptureFix
     findings = {item["check"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["isolation"]["message"].startswith("serializable")
     assert findings["default_transaction_read_only"]["level"] == "warning"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_database_of_another_encoding_is_refused(server: Server, encoding: str, tmp_path: Path) -> None:
+    database = Database(server, tmp_path, str(tmp_path / "days"))
+    try:
+        database.drop()
+        database.execute(
+            f"CREATE DATABASE {database.name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'", "postgres"
+        )
+        with pytest.raises(ns.StoreIOError, match=f"{encoding}.*UTF8") as caught:
+            ns.PostgresLogStore(database.url)
+        assert caught.value.errno == errno.EILSEQ
+        with ns.LogStore(tmp_path / "home" / "logs.db") as log:
+            log.append("system", "tick")
+        with pytest.raises(ns.StoreIOError, match=f"{encoding}.*UTF8"):
+            copy(tmp_path / "home", database.url)
+        assert database.execute("SELECT FROM pg_namespace WHERE nspname LIKE 'nerve%'") == []
+    finally:
+        database.remove()
+
+
+def test_log_that_is_in_a_database_of_another_encoding_is_read(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(server, tmp_path, str(tmp_path / "days"))
+    try:
+        database.drop()
+        database.execute(f"CREATE DATABASE {database.name} ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'", "postgres")
+        # As an earlier version made it.
+        with monkeypatch.context() as earlier:
+            earlier.setattr(schema, "_ENCODING", "LATIN1")
+            ns.PostgresLogStore(database.url).close()
+        with ns.PostgresLogStore(database.url) as log:
+            log.append("system", "tick", payload="\xfc")
+            with pytest.raises(ns.StoreIOError, match="UTF8") as caught:
+                log.append("system", "tick", payload="\u2028")
+            assert caught.value.errno == errno.EILSEQ
+            assert [row.payload for row in log.query()] == ["\xfc"]
+    finally:
+        database.remove()

@@ -131,7 +131,7 @@ class ServerTarget(Target):
             f"CREATE TABLE {self._schema}.copying (source text NOT NULL, done bigint NOT NULL);"
             f"CREATE TABLE {self._schema}.copying_days (day text, format text, sha256 text)"
         )
-        is_new = create(self._session, self._staged, notes, lock_timeout_ms=self._lock_timeout_ms)
+        is_new = create(self._session, self._staged, notes, self.place, lock_timeout_ms=self._lock_timeout_ms)
         if not is_new and COPYING not in tables(self._session, self._staged):
             raise NerveStoreError(
                 f"{self.place}: the schema {self._staged}, in which the copy is made, has a log of its own; name"

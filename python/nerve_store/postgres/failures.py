@@ -59,6 +59,13 @@ def is_demoted(error: psycopg.Error) -> bool:
     return isinstance(error, errors.ReadOnlySqlTransaction)
 
 
+def not_utf8(place: str, reason: str) -> StoreIOError:
+    """The error where the database has another encoding than UTF8."""
+    error = StoreIOError(errno.EILSEQ, f"{reason}: make the log in a database of its own, with ENCODING 'UTF8'", place)
+    error.path = place
+    return error
+
+
 def read_only(place: str, reason: str) -> StoreIOError:
     """The error of a write where the server takes none."""
     error = StoreIOError(
@@ -98,6 +105,8 @@ def translated(error: psycopg.Error, place: str) -> Exception:
         return read_only(place, _line(error))
     if isinstance(error, errors.InvalidSchemaName) or error.sqlstate == ANOTHER_LOG:
         return moved(place, _line(error))
+    if isinstance(error, errors.UntranslatableCharacter | errors.CharacterNotInRepertoire):
+        return not_utf8(place, _line(error))
     return _translated(error, place)
 
 

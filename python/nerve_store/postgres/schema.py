@@ -45,6 +45,7 @@ END $$;
 }
 """What brings a schema from the version before to this one; the procedures are made anew with it."""
 
+_ENCODING = "UTF8"
 _STATE = "state"
 COPYING = "copying"
 """The table that a schema has until the copy that makes it is finished (moving/server.py)."""
@@ -116,7 +117,7 @@ def prepare(
                 there = tables(session, name)
                 if _STATE not in there:
                     _leave_to_copy(session, name, place)
-                    _create(session, name)
+                    _create(session, name, place)
         if COPYING in there and not takes_unfinished:
             raise _unfinished(place, "the schema")
         found = _version(session, schema)
@@ -159,7 +160,7 @@ def _unfinished(place: str, schema: str) -> NerveStoreError:
     )
 
 
-def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) -> bool:
+def create(session: Session, name: str, beside: str, place: str, *, lock_timeout_ms: int) -> bool:
     """Make a schema with tables of the caller's beside its own; false if there is a log in it.
 
     In the caller's transaction, and in no savepoint: the row in `alive` says of itself which transaction wrote it.
@@ -167,7 +168,7 @@ def create(session: Session, name: str, beside: str, *, lock_timeout_ms: int) ->
     lock_name(session, name, lock_timeout_ms)
     if is_there(session, name):
         return False
-    _create(session, name)
+    _create(session, name, place)
     session.execute(beside.encode())
     return True
 
@@ -198,7 +199,10 @@ def _version(session: Session, schema: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _create(session: Session, name: str) -> None:
+def _create(session: Session, name: str, place: str) -> None:
+    encoding = str((session.execute("SELECT current_setting('server_encoding')").fetchone() or ("",))[0])
+    if encoding != _ENCODING:
+        raise failures.not_utf8(place, f"the database has the encoding {encoding}, which cannot hold every text")
     # A role that may not create schemas can be given one.
     found = session.execute("SELECT FROM pg_namespace WHERE nspname = %s", (name,)).fetchone()
     if found is None:
