@@ -7,7 +7,9 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 import nerve_store as ns
@@ -101,6 +103,17 @@ def test_what_is_loaded_leaves_no_id_of_the_lost_time(database: Database, dump: 
     LOADS[load](database, worker)
     # Of what a worker wrote to the new log before the rows were back, `verify` tells.
     given[:] = [row_id for row_id in given if row_id > SKIPPED]
+
+    def go_on() -> Any:
+        nonlocal living
+        try:
+            return living.append("system", "first")
+        except ns.StoreMovedError:  # the schema was made anew: it is another log, and has another identity
+            living.close()
+            living = database.open(busy_timeout=PATIENCE)
+            raise
+
+    given.append(patiently(go_on).id)
     given += [patiently(partial(living.append, "system", "new", key=f"key-{number}")).id for number in range(3)]
     with database.open(archive=None) as other:
         given += [other.append("system", "new").id for _ in range(3)]
@@ -205,3 +218,46 @@ def test_migration_leaves_the_roles_their_rights(database: Database) -> None:
     finally:
         database.remove()
         database.execute(f"DROP ROLE {role}", "postgres")
+
+
+@pytest.mark.parametrize("step", ["migration", "rename"])
+def test_what_another_role_brings_up_to_date_stays_the_owners(database: Database, step: str) -> None:
+    """A superuser opens the log, or a member of the role that owns it."""
+    role = f"owner_of_{database.name}"
+    url = database.url.replace("tester@", f"{role}@")
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    database.execute(f"GRANT CREATE ON DATABASE {database.name} TO {role}")
+    ns.PostgresLogStore(url).close()
+    if step == "migration":
+        as_version_4(database)
+    else:
+        database.execute("ALTER SCHEMA nerve RENAME TO other")
+    name = "nerve" if step == "migration" else "other"
+    database.open(schema=name, archive=None).close()
+    try:
+        with ns.PostgresLogStore(url, schema=name) as log:
+            assert log.append("system", "tick").id >= 1
+        of_others = (
+            "SELECT relname::text FROM pg_class "
+            "WHERE relnamespace = '{0}'::regnamespace AND relowner <> '{1}'::regrole UNION ALL "
+            "SELECT proname::text FROM pg_proc "
+            "WHERE pronamespace = '{0}'::regnamespace AND proowner <> '{1}'::regrole"
+        )
+        assert database.execute(of_others.format(name, role)) == []
+    finally:
+        database.remove()
+        database.execute(f"DROP ROLE {role}", "postgres")
+
+
+@pytest.mark.parametrize("days", [3, 60])
+def test_new_connection_waits_for_no_partition_that_another_session_has_locked(database: Database, days: int) -> None:
+    with database.open(archive=None) as log:
+        for number in range(days):
+            database.execute(f"SELECT nerve.ensure_day(date '2024-01-01' + {number})")
+        log.append("system", "tick")
+    partitions = "SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'nerve.logs'::regclass"
+    (oldest,) = database.execute(partitions)
+    with psycopg.connect(database.url) as session:
+        session.execute(f"LOCK TABLE ONLY {oldest[0]} IN ACCESS EXCLUSIVE MODE")
+        with database.open(archive=None, busy_timeout=PATIENCE) as log:
+            assert log.append("system", "tick").id == 2

@@ -183,7 +183,7 @@ def test_role_that_does_not_own_a_renamed_log_is_told_and_reads(
     try:
         database.execute(f"GRANT USAGE ON SCHEMA nerve TO {role}")
         database.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA nerve TO {role}")
-        database.execute(f"GRANT SELECT, UPDATE ON SEQUENCE nerve.log_id TO {role}")
+        database.execute(f"GRANT SELECT, UPDATE ON SEQUENCE nerve.log_id, nerve.given_id TO {role}")
         rename(database, "nerve", "tenant")
         url = database.url.replace("tester@", f"{role}@")
         with pytest.raises(ns.SchemaVersionError, match="as the owner") as caught:

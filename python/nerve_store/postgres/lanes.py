@@ -65,7 +65,7 @@ class Lanes:
             job.check()
             return result(job)
         except BaseException as error:
-            may_be_written = self._withdraw(job)
+            may_be_written = self._withdraw_surely(job)
             if may_be_written and error is not job.error:
                 error.add_note(f"{self._connections.place}: what the call was writing may be written all the same")
             raise
@@ -93,6 +93,14 @@ class Lanes:
         self._write(lane, self._take(lane))
         lane.took = time.monotonic() - began
         lane.expected = len(lane.taken) + len(self._waiting)
+
+    def _withdraw_surely(self, job: Job) -> bool:
+        """The same as `_withdraw`, also if another interrupt comes meanwhile, which then is the same one."""
+        while True:
+            try:
+                return self._withdraw(job)
+            except BaseException:  # noqa: BLE001, S112 - the first one is raised
+                continue
 
     def _withdraw(self, job: Job) -> bool:
         """Leave after an interrupt, wherever it came; returns whether what the job has may be written."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -30,9 +31,10 @@ UPDATE @S@.archive_refs SET expired = true WHERE day NOT IN (SELECT day FROM @S@
     3: "",
     4: "DROP FUNCTION IF EXISTS @S@.ensure_day(date);",
     5: """
-ALTER TABLE @S@.alive DROP COLUMN one, ADD COLUMN started timestamptz, ADD COLUMN file text, ADD COLUMN xid xid,
-  ADD COLUMN after bigint, ADD COLUMN mask bigint;
-CREATE UNLOGGED SEQUENCE @S@.given_id MINVALUE 0;
+ALTER TABLE @S@.alive DROP COLUMN IF EXISTS one, ADD COLUMN IF NOT EXISTS started timestamptz,
+  ADD COLUMN IF NOT EXISTS file text, ADD COLUMN IF NOT EXISTS xid xid, ADD COLUMN IF NOT EXISTS after bigint,
+  ADD COLUMN IF NOT EXISTS mask bigint;
+CREATE UNLOGGED SEQUENCE IF NOT EXISTS @S@.given_id MINVALUE 0;
 DO $$
 DECLARE given record;  -- who may write has the rights on both sequences
 BEGIN
@@ -128,7 +130,7 @@ def prepare(
             error.path, error.found, error.supported = place, found, VERSION
             raise error
         if found < VERSION and not read_only:
-            _migrate(session, name, lock_timeout_ms)
+            _migrate(session, name, place, lock_timeout_ms)
             found = VERSION
         elif not read_only and not session.execute(IS_OF_ITS_NAME, (name, str(lock_key(name)))).fetchone():
             _follow_name(session, name, place, lock_timeout_ms)
@@ -212,8 +214,21 @@ def _create(session: Session, name: str, place: str) -> None:
     session.execute(f"SELECT {quoted(name)}.go_on_after(0)".encode())
 
 
-def _migrate(session: Session, name: str, lock_timeout_ms: int) -> None:
-    with session.transaction():
+@contextmanager
+def _as_owner(session: Session, name: str, place: str, reason: str) -> Iterator[None]:
+    """A transaction of the role that owns the log: what is made in it is that role's, by whichever member of it."""
+    owner = "SELECT set_config('role', pg_get_userbyid(relowner), true) FROM pg_class WHERE oid = %s::regclass"
+    try:
+        with session.transaction():
+            session.execute(owner, (f"{quoted(name)}.{_STATE}",))
+            yield
+    except errors.InsufficientPrivilege as error:
+        way_out = "open the log once for writing as the owner of the schema, which brings it up to date"
+        raise error_at(SchemaVersionError, place, f"{reason}: {way_out}") from error
+
+
+def _migrate(session: Session, name: str, place: str, lock_timeout_ms: int) -> None:
+    with _as_owner(session, name, place, "the schema has an earlier version"):
         lock_name(session, name, lock_timeout_ms)
         # No writer is between two versions.
         _lock(session, lock_key(name), lock_timeout_ms)
@@ -229,18 +244,10 @@ def lock_name(session: Session, name: str, timeout_ms: int) -> None:
 
 
 def _follow_name(session: Session, name: str, place: str, lock_timeout_ms: int) -> None:
-    try:
-        with session.transaction():
-            lock_name(session, name, lock_timeout_ms)
-            _lock(session, lock_key(name), lock_timeout_ms)
-            _make_procedures(session, name)
-    except errors.InsufficientPrivilege as error:
-        raise error_at(
-            SchemaVersionError,
-            place,
-            "the schema was renamed, and its procedures write by its former name: open the log once for writing as the "
-            "owner of the schema, which makes them anew",
-        ) from error
+    with _as_owner(session, name, place, "the schema was renamed, and its procedures write by its former name"):
+        lock_name(session, name, lock_timeout_ms)
+        _lock(session, lock_key(name), lock_timeout_ms)
+        _make_procedures(session, name)
 
 
 def _lock(session: Session, key: int, timeout_ms: int) -> None:

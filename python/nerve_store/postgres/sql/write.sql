@@ -103,11 +103,24 @@ BEGIN
   IF is_durable THEN PERFORM @S@.flush(); END IF;
 END $$;
 
--- The greatest id that there is, also where rows came without the sequence, as by logical replication.
-CREATE OR REPLACE FUNCTION @S@.greatest_id() RETURNS bigint LANGUAGE sql AS $$
-  SELECT greatest((SELECT max(id) FROM @S@.logs), (SELECT max(last_id) FROM @S@.archive_days),
-    (SELECT max(first_id) - 1 FROM @S@.writers))
-$$;
+-- The greatest id that there is, as far as it shows, also where rows came without the sequence, as by logical replication.
+-- Of many days only the newest are looked at: a statement locks each partition that it may read, and its indexes. One that
+-- another session has locked is not waited for.
+CREATE OR REPLACE FUNCTION @S@.greatest_id() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE found bigint; since text := ''; patience text := current_setting('lock_timeout');
+BEGIN
+  IF (SELECT count(*) > 32 FROM pg_inherits WHERE inhparent = '@S@.logs'::regclass) THEN
+    since := format(' WHERE timestamp >= %s', (extract(epoch FROM now() - interval '7 days') * 1000)::bigint);
+  END IF;
+  BEGIN
+    PERFORM set_config('lock_timeout', '50ms', true);
+    EXECUTE 'SELECT max(id) FROM @S@.logs' || since INTO found;
+    PERFORM set_config('lock_timeout', patience, true);
+  EXCEPTION WHEN lock_not_available OR out_of_memory THEN
+    NULL;
+  END;
+  RETURN greatest(found, (SELECT max(last_id) FROM @S@.archive_days), (SELECT max(first_id) - 1 FROM @S@.writers));
+END $$;
 
 -- Before a connection writes: fences the one that it takes the place of, whose call may still be waiting for the lock, and
 -- says whether its last call was committed. What it says is durable. `outcomes` comes in as the log that the caller has open:
@@ -118,6 +131,9 @@ CREATE OR REPLACE PROCEDURE @S@.recover(
 ) LANGUAGE plpgsql AS $$
 DECLARE log jsonb := outcomes; known bigint;
 BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'a standby takes no writes' USING ERRCODE = 'read_only_sql_transaction';
+  END IF;
   PERFORM set_config('lock_timeout', wait::text, true);
   known := @S@.greatest_id();
   -- No one waits for the locks of partitions while it holds the append lock, or the other way round.
