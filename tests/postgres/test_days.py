@@ -53,6 +53,13 @@ with ns.PostgresLogStore(url, schema=schema, archive=archive) as log:
 """
 
 
+def job_that_is_killed(place: Backend, files: Place, step: str, when: str, number: int = 1) -> int:
+    """The exit code of a job that is killed at the step of this number."""
+    task = json.dumps([place.url, place.schema, files.url, step, when, number, NOW])
+    command = [sys.executable, "-c", KILLED, task]
+    return subprocess.run(command, env=child_environment(), timeout=120, check=False).returncode
+
+
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
@@ -64,11 +71,7 @@ def test_kill_at_any_step_loses_nothing_and_the_next_job_goes_on(
         log.archive_logs(now=NOW)
         # Each of these gets another object, and the first one is to be deleted.
         rows += [late(log, n) for n in range(DAYS)]
-    task = json.dumps([place.url, place.schema, files.url, step, when, number, NOW])
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL
+    assert job_that_is_killed(place, files, step, when, number) == -signal.SIGKILL
     with opened(files) as log:
         assert as_rows(log.query(archived=True)) == rows
         # What was sent and noted is used by the job that is repeated.
@@ -86,11 +89,7 @@ def test_day_that_grows_after_a_kill_makes_what_was_sent_superfluous(
         rows = fill(log, days=DAYS)
         log.archive_logs(now=NOW)
         rows += [late(log, n) for n in range(DAYS)]
-    task = json.dumps([place.url, place.schema, files.url, step, when, 1, NOW])
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL
+    assert job_that_is_killed(place, files, step, when) == -signal.SIGKILL
     with opened(files) as log:
         rows.append(late(log, 0))
         log.archive_logs(now=NOW, wait=PATIENCE)
@@ -109,11 +108,9 @@ def test_days_that_are_expired_after_a_kill_do_not_come_back(
             log.archive_logs(now=NOW)
             for n in range(DAYS):
                 late(log, n)
-    task = json.dumps([place.url, place.schema, files.url, step, when, 1, NOW])
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, task], env=child_environment(), timeout=120, check=False
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL or is_new  # what is superfluous is not deleted where nothing is
+    assert (
+        job_that_is_killed(place, files, step, when) == -signal.SIGKILL or is_new
+    )  # what is superfluous is not deleted where nothing is
     with opened(files) as log:
         live = as_rows(log.query())
         once_it_may(lambda: log.expire_archive(before=day(DAYS)))

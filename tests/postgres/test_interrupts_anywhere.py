@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,18 +16,8 @@ from nerve_store.postgres.entries import CheckedRow
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lane import Lane
 from nerve_store.postgres.lanes import Lanes
+from postgres.held import LONG, Nowhere, until
 from support.interrupts import Interrupted, interrupted_at
-
-LONG = 30.0
-
-
-class Place:
-    """What lanes ask of connections."""
-
-    place = "nowhere"
-
-    def check(self) -> None:
-        pass
 
 
 class Server(Lane):
@@ -68,19 +57,12 @@ def job() -> Job:
     return made
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.0005)
-
-
 class Scene:
     """Lanes of one connection, and callers in threads of their own."""
 
     def __init__(self) -> None:
-        self.group = Lanes(cast(Any, Place()), "schema", "log", count=1)
-        self.server = Server(cast(Any, Place()), "schema", "log")
+        self.group = Lanes(cast(Any, Nowhere()), "schema", "log", count=1)
+        self.server = Server(cast(Any, Nowhere()), "schema", "log")
         self.server.committed = []
         self.group._all = [self.server]
         self.threads: list[threading.Thread] = []

@@ -27,6 +27,7 @@ from nerve_store.postgres import PostgresLogStore
 from nerve_store.postgres import schema as postgres_schema
 from postgres.moved import content
 from support.archive import NOW, at, damage_file, day
+from support.calls import followed_by
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -491,14 +492,7 @@ def test_day_that_expires_while_a_copy_is_finished(
         )
         store.logs.archive_logs(now=at(4), retention=timedelta(0))
     owner: Any = Days if step == "bring" else ServerTarget
-    method: Callable[..., Any] = getattr(owner, step)
-
-    def expiring(self: Any, *arguments: Any) -> Any:
-        result = method(self, *arguments)
-        expire_first_day(data)
-        return result
-
-    monkeypatch.setattr(owner, step, expiring)
+    monkeypatch.setattr(owner, step, followed_by(getattr(owner, step), lambda: expire_first_day(data)))
     with pytest.raises(ns.NerveStoreError, match="written to while"):
         finish(place, schema, data, kind)
     monkeypatch.undo()

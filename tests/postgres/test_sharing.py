@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -14,31 +12,14 @@ from nerve_store.postgres.entries import CheckedRow
 from nerve_store.postgres.jobs import Job
 from nerve_store.postgres.lane import Lane
 from nerve_store.postgres.lanes import Lanes
-
-LONG = 30.0
-
-
-class Connections:
-    """What lanes ask of connections as long as nothing fails."""
-
-    place = "nowhere"
-
-    def check(self) -> None:
-        pass
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
+from postgres.held import LONG, Nowhere, until
 
 
 class Callers:
     """Callers of two lanes. Each commit takes until it is ended; `commits` has the jobs of each, as they began."""
 
     def __init__(self) -> None:
-        self.lanes = Lanes(cast(Any, Connections()), "schema", "log", count=2)
+        self.lanes = Lanes(cast(Any, Nowhere()), "schema", "log", count=2)
         self.commits: list[list[Job]] = []
         self.threads: list[threading.Thread] = []
         self._ends: list[threading.Event] = []

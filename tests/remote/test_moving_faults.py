@@ -21,6 +21,7 @@ import nerve_store as ns
 from contract.blob_places import Place
 from nerve_store.moving import copy, work
 from support.archive import NOW, at, damage_file, day
+from support.calls import followed_by
 from support.cli import Cli
 from support.foreign import foreign_sql
 
@@ -360,14 +361,7 @@ def expire_first_day(route: Route) -> None:
 def test_day_that_expires_while_a_copy_is_finished(route: Route, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The call says that the source was written to, or is finished; once nothing is written any more, one is."""
     owner: Any = Days if step == "bring" else DirectoryTarget
-    method: Callable[..., Any] = getattr(owner, step)
-
-    def expiring(self: Any, *arguments: Any) -> Any:
-        result = method(self, *arguments)
-        expire_first_day(route)
-        return result
-
-    monkeypatch.setattr(owner, step, expiring)
+    monkeypatch.setattr(owner, step, followed_by(getattr(owner, step), lambda: expire_first_day(route)))
     if step == "publish":
         assert route(finish=True).is_finished
         return

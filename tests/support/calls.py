@@ -16,6 +16,17 @@ class Stop(Exception):  # noqa: N818
     """What a progress callback raises."""
 
 
+def followed_by(call: Callable[..., Any], event: Callable[[], object]) -> Callable[..., Any]:
+    """`call`, after each of which something else happens."""
+
+    def followed(*arguments: Any) -> Any:
+        result = call(*arguments)
+        event()
+        return result
+
+    return followed
+
+
 class StopAfter:
     """A progress callback that lets `steps` calls pass, and stops the work in each one after them."""
 
